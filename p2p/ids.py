@@ -1,0 +1,159 @@
+"""Who and where: `PeerId`, node ids, and `PeerEndpoint` with its text forms.
+
+A peer id is the identity itself, a node id is only a label that people read. Nothing here resolves names or opens
+sockets.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from p2p.errors import ConfigError
+
+_HEX_ID: Final = re.compile(r"[0-9a-f]{64}")
+_LABEL: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
+_SCHEMES: Final = ("tcp", "ws", "wss", "mem")
+
+
+class PeerId(bytes):
+    """An Ed25519 public key: 32 bytes, shown as 64 lower-case hex digits. The only address that is trusted.
+
+    It is a `bytes` so that keys taken from the wire and peer ids compare, hash and sort alike.
+
+    Raises:
+        ConfigError: the value has not 32 bytes.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, value: bytes) -> PeerId:
+        if len(value) != 32:
+            raise ConfigError(f"a peer id has 32 bytes, not {len(value)}")
+        return super().__new__(cls, value)
+
+    @classmethod
+    def parse(cls, text: str) -> PeerId:
+        """Read 64 hex digits.
+
+        Raises:
+            ConfigError: the text is anything else.
+        """
+        if not _HEX_ID.fullmatch(text):
+            raise ConfigError(f"a peer id is 64 lower-case hex digits, not {text!r}")
+        return cls(bytes.fromhex(text))
+
+    @property
+    def short(self) -> str:
+        """The first 8 hex digits, for logs and tables; not unique, never compare it."""
+        return self[:4].hex()
+
+    def __str__(self) -> str:
+        return self.hex()
+
+    def __repr__(self) -> str:
+        return f"PeerId({self.hex()})"
+
+
+def is_peer_id_text(text: str) -> bool:
+    """Whether the text has the form of a peer id (64 lower-case hex digits)."""
+    return _HEX_ID.fullmatch(text) is not None
+
+
+def is_node_id(text: str) -> bool:
+    """Whether the text may be a node id: 1-64 of `A-Z a-z 0-9 . _ -`, and not 64 hex digits (in either case)."""
+    return _LABEL.fullmatch(text) is not None and _HEX_ID.fullmatch(text.lower()) is None
+
+
+def check_node_id(text: str) -> str:
+    """Return the text if it may be a node id.
+
+    Raises:
+        ConfigError: it may not; the message tells the rule.
+    """
+    if not is_node_id(text):
+        raise ConfigError(f"a node id is 1-64 of A-Z a-z 0-9 . _ - and does not look like a peer id; got {text[:80]!r}")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class PeerEndpoint:
+    """Where a node listens, and optionally who is expected there.
+
+    Args:
+        host: an IP address or a host name; IPv6 without brackets.
+        port: 1-65535 (0 only for "any free port" when listening).
+        scheme: "tcp", "ws", "wss", or "mem" for the in-memory network of tests.
+        expect: a peer id (64 hex digits) or a node id that the other side must prove or show; None takes any.
+
+    Raises:
+        ConfigError: a part is not usable.
+    """
+
+    host: str
+    port: int
+    scheme: str = "tcp"
+    expect: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.scheme not in _SCHEMES:
+            raise ConfigError(f"unknown scheme {self.scheme!r}: use one of {', '.join(_SCHEMES[:3])}")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port {self.port} is not within 0-65535")
+        if not _is_host(self.host):
+            raise ConfigError(f"{self.host[:80]!r} is neither an IP address nor a host name")
+        if self.expect is not None and not (is_peer_id_text(self.expect) or is_node_id(self.expect)):
+            raise ConfigError(f"{self.expect[:80]!r} is neither a peer id nor a node id")
+
+    @classmethod
+    def parse(cls, text: str) -> PeerEndpoint:
+        """Read `HOST:PORT`, `tcp://HOST:PORT`, `tcp://[::1]:PORT` or `tcp://WHO@HOST:PORT`.
+
+        WHO is the peer id or node id expected there. `ws://` and `wss://` are read alike.
+
+        Raises:
+            ConfigError: the text has another form; the message quotes it.
+        """
+        scheme, mark, rest = text.strip().partition("://")
+        if not mark:
+            scheme, rest = "tcp", text.strip()
+        who, at, address = rest.rpartition("@")
+        if address.startswith("["):
+            host, bracket, port_text = address[1:].partition("]")
+            well_formed = bracket == "]" and port_text.startswith(":")
+            port_text = port_text[1:]
+        else:
+            host, colon, port_text = address.rpartition(":")
+            well_formed = colon == ":" and ":" not in host
+        if not well_formed or not (port_text.isascii() and port_text.isdigit()) or len(port_text) > 5:
+            raise ConfigError(f"{text[:120]!r} is not an endpoint: write HOST:PORT, tcp://HOST:PORT or tcp://[::1]:PORT")
+        return cls(host, int(port_text), scheme, who if at else None)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        who = f"{self.expect}@" if self.expect is not None else ""
+        return f"{self.scheme}://{who}{host}:{self.port}"
+
+    @property
+    def address(self) -> tuple[str, str, int]:
+        """What identifies the place (scheme, host, port), whoever is expected there."""
+        return (self.scheme, self.host, self.port)
+
+
+def _is_host(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return _HOST_NAME.fullmatch(host) is not None
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is a loopback address or the name localhost. Never resolves anything."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,118 @@
+"""Every bound of the system: its value, its unit in the name, and why it is that and not another.
+
+A bound is passed as part of one `Limits` value, never as a loose argument. Tests and simulations make their own with
+`dataclasses.replace`. A number that two nodes must agree on belongs to the wire and says so; changing it breaks
+interoperation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one node. Times in seconds, sizes in bytes, rates per second."""
+
+    # Framing and sessions. Wire: sections 2, 5 and 6.
+    handshake_frame_bytes_max: int = 4 * KIB
+    """A frame before the handshake is done. The largest honest one is under 1 KiB."""
+    frame_bytes_max: int = 1 * MIB
+    """A frame of a live session; four sealed batches of room, and what one peer can make us buffer."""
+    handshake_s_max: float = 5.0
+    """From the accepted stream to the proven identity, in total and not per read."""
+    first_message_s_max: float = 3.0
+    """From the stream's start to its first valid message."""
+    unauthenticated_max: int = 64
+    """Connections that have not proven anything yet, in total."""
+    ping_after_s: float = 15.0
+    dead_after_s: float = 45.0
+    """Three pings unanswered; NAT tables forget idle flows after 30 s and more."""
+    frame_s_base: float = 20.0
+    frame_bytes_per_s_min: int = 16 * KIB
+    """One frame must be whole within frame_s_base + its length / frame_bytes_per_s_min."""
+    bundle_messages_max: int = 4096
+    bundle_bytes: int = 64 * KIB
+    """Small messages that wait are joined up to this size and sealed as one."""
+    bundle_message_bytes_max: int = 16 * KIB
+    """Messages of this size and more travel alone: joining them would only copy them."""
+    rekey_every: int = 65_536
+    """Sealed envelopes per key and direction (wire: both sides count alike)."""
+    capabilities_max: int = 64
+    label_bytes_max: int = 64
+    goodbye_detail_bytes_max: int = 256
+    pongs_pending_max: int = 64
+    """Pongs not yet written; a peer that pings and never reads gets no more than these."""
+
+    # What waits to be sent to one peer.
+    outbox_messages_max: int = 4096
+    outbox_bytes_max: int = 512 * KIB
+    outbox_high_water_bytes: int = 256 * KIB
+    """`send` waits from here."""
+    write_bytes: int = 64 * KIB
+    """What one write takes from the outbox."""
+    write_stall_s_max: float = 30.0
+    """No byte accepted by the other side for so long ends the link."""
+    drain_s_max: float = 5.0
+    """The losing one of two links: flush, answer what is pending, say Goodbye."""
+    read_bytes: int = 64 * KIB
+    """What one read asks for. Asking for more costs memory per peer and gains nothing."""
+
+    # Peers.
+    max_peers: int = 64
+    dial_s_max: float = 10.0
+    """Name resolution and TCP connect."""
+    probe_s_max: float = 2.0
+    """An older link from the same dialer must answer a ping within this, or the newer one replaces it."""
+    weak_pins_max: int = 4096
+    backoff_table_max: int = 4096
+    events_queue_max: int = 1024
+    channel_wait_s_max: float = 10.0
+    """A full channel with when_full="wait" pauses the link for no longer."""
+    channels_max: int = 1024
+    channel_name_bytes_max: int = 256
+    pending_requests_max: int = 64
+    clone_alternations_per_minute_max: int = 3
+    """Double links of one identity from two places: a copied key."""
+
+    # The log. Wire: replication sections 1 to 3.
+    batch_records_max: int = 1024
+    batch_bytes_max: int = 256 * KIB
+    """One sealed batch with everything (wire)."""
+    hlc_future_s_max: float = 60.0
+    """A timestamp further ahead does not move our clock."""
+    window_records_start: int = 4096
+    window_records_max: int = 65_536
+    unacked_bytes_max: int = 1 * MIB
+    """Pushed and not acknowledged, per link (wire)."""
+    heads_per_message_max: int = 4096
+    heads_debounce_s: float = 0.05
+    heads_debounce_quiet_s: float = 1.0
+    supplier_stall_s: float = 3.0
+    """No progress from the chosen supplier while another shows more: the other is chosen."""
+    origins_max: int = 1024
+    introduced_origins_per_peer_max: int = 512
+    origin_bytes_max: int = 4 * 1024 * MIB
+    """Quota for one origin that no trust list names."""
+    appends_waiting_max: int = 65_536
+    """Records that wait for the next commit; `append` waits beyond."""
+    append_delay_on_claim_s_max: float = 3.0
+    """A peer that claims to know more of our own log than we do may delay appends once per start."""
+    follow_read_bytes: int = 1 * MIB
+    store_retry_s: float = 1.0
+    """A store that failed to write is tried again this often."""
+    proof_bytes_max: int = 512 * KIB
+    """A ForkProof: two batches."""
+    refetch_per_minute_max: int = 60
+    """Times per minute that one link may have the same origin's log sent again from a lower head."""
+
+    # Stopping.
+    shutdown_s_max: float = 5.0
+
+    # Discovery datagrams (wire: section 8).
+    announce_sent_bytes_max: int = 512
+    announce_read_bytes_max: int = 1200
