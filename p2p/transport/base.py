@@ -1,0 +1,105 @@
+"""What every transport is to the floors above: `LinkStream`, `Listener`, `Network`.
+
+Closed, Broken and Busy mean what they mean in trio: `trio.ClosedResourceError` when this side closed,
+`trio.BrokenResourceError` when the other side or the way to it is gone, `trio.BusyResourceError` when two tasks use
+one direction at once (a bug of the caller).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Protocol
+
+import trio
+
+from p2p.ids import PeerEndpoint
+
+
+class LinkStream(trio.abc.Stream):
+    """A trio stream with what a link needs beyond: who is there, cheap reads, sends that never wait, an abrupt end."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def remote(self) -> PeerEndpoint | None:
+        """Where the other side is, as far as the transport can tell. For prefix limits and display; proves nothing."""
+
+    async def receive_chunk(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """As `receive_some`, but bytes that are at hand may be returned without a checkpoint.
+
+        A checkpoint costs more than the read itself, so a reader loop calls this one. It makes a real checkpoint at
+        least every few calls: a peer that sends without pause cannot keep the loop from the other tasks, and
+        cancellation is never far.
+        """
+        return await self.receive_some(max_bytes)
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what fits without waiting.
+
+        Only to be called while no `send_all` runs. On a closed or broken stream nothing is accepted: the next
+        `send_all` says what happened.
+
+        Returns:
+            How many of the first bytes were accepted; 0 if none, and always for transports that cannot do it.
+        """
+        return 0
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close at once without waiting and without flushing. The other side sees a broken connection (TCP: RST).
+
+        Idempotent; waiting tasks of this side get `trio.ClosedResourceError`.
+        """
+
+
+class Listener(Protocol):
+    """An open door. One task may call `accept` at a time."""
+
+    @property
+    def endpoints(self) -> tuple[PeerEndpoint, ...]:
+        """Where it listens, with the real port after port 0."""
+
+    async def accept(self) -> LinkStream:
+        """Wait for the next connection.
+
+        A connection that fails while it is accepted, and a machine that is out of descriptors or memory, is dealt
+        with inside (T04): no error of one connection ends the listener.
+
+        Raises:
+            trio.ClosedResourceError: the listener was closed.
+        """
+
+    async def aclose(self) -> None:
+        """Close the door. Streams that were accepted are not touched. Idempotent."""
+
+
+class Network(Protocol):
+    """The window to other machines."""
+
+    async def listen(self, host: str | None, port: int) -> Listener:
+        """Listen on a host's addresses, all on one port; None means every interface, IPv4 and IPv6.
+
+        Port 0 takes a free one.
+
+        Raises:
+            AddressInUse: the port is taken; the text names it.
+            ConfigError: this machine has no such address, or the port needs rights that we lack.
+        """
+
+    async def resolve(self, endpoint: PeerEndpoint) -> tuple[PeerEndpoint, ...]:
+        """The endpoint's addresses in the order to try them, as endpoints whose host is an address.
+
+        Who must not dial just anywhere (T49) resolves once, judges what came out and dials exactly that.
+
+        Raises:
+            ConnectFailed: UNRESOLVED, or TIMEOUT after `dial_s_max`.
+        """
+
+    async def connect(self, endpoint: PeerEndpoint) -> LinkStream:
+        """Open a stream to the endpoint, trying its addresses in a staggered race. `expect` is not looked at.
+
+        Raises:
+            ConnectFailed: UNRESOLVED (the name has no address), REFUSED (nothing listens, or no way there) or
+                TIMEOUT (`dial_s_max` for all of it).
+        """
