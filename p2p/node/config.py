@@ -1,0 +1,144 @@
+"""How a node is set up: one frozen value, checked when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from p2p.crypto.identity import Identity
+from p2p.errors import ConfigError
+from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback
+from p2p.limits import Limits
+from p2p.transport.tcp import TcpNetwork
+from p2p.windows import Blocking, Clock, Entropy, SystemBlocking, SystemClock, system_entropy
+
+if TYPE_CHECKING:
+    from p2p.transport.base import Network
+
+LogHook = Callable[[str], None]
+
+WAYS_OUT = "give it a network key, a trust list, or open=True"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Everything a node needs to know before it starts.
+
+    Args:
+        node_id: the label that people read, 1-64 of `A-Z a-z 0-9 . _ -`.
+        listen_port: TCP port, 0 for any free one, None for no listener.
+        listen_host: an IP address to bind; None for loopback, or for all interfaces once `network_key`, `trust` or
+            `open` says who may come in.
+        data_dir: where identity and log live; None keeps both in memory for this run.
+        peers: endpoints (or their text) to keep connected for ever, whether or not they are up yet.
+        network_key: exactly 32 random bytes that every member has; strangers fail before they are answered.
+        network_name: keeps networks apart that share neither key nor purpose.
+        trust: the identities that may connect: a mapping of node id to peer id, or the path of a trust file.
+        open: accept anybody on all interfaces, knowingly.
+        max_peers: live peers at the most.
+        handshake_timeout_ms, ping_after_s, dead_after_s: see `Limits`; given here they win.
+        limits: all other bounds.
+        on_log: called with one line for each notable event; what it raises is counted and otherwise ignored.
+        identity: a key to use instead of the one in data_dir.
+        clock, entropy, network, blocking: the windows to the world; simulations hand in their own.
+
+    Raises:
+        ConfigError: a value is not usable; the text names it and the mend.
+    """
+
+    node_id: str
+    listen_port: int | None = 0
+    listen_host: str | None = None
+    data_dir: Path | None = None
+    peers: tuple[PeerEndpoint, ...] = ()
+    network_key: bytes | None = field(default=None, repr=False)
+    network_name: str = ""
+    trust: Mapping[str, PeerId] | Path | None = None
+    open: bool = False
+    max_peers: int | None = None
+    handshake_timeout_ms: int | None = None
+    ping_after_s: float | None = None
+    dead_after_s: float | None = None
+    limits: Limits = field(default=Limits(), repr=False)
+    on_log: LogHook | None = None
+    identity: Identity | None = field(default=None, repr=False)
+    clock: Clock = field(default_factory=SystemClock, repr=False)
+    entropy: Entropy = field(default=system_entropy, repr=False)
+    network: Network | None = field(default=None, repr=False)
+    blocking: Blocking | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        check_node_id(self.node_id)
+        if self.listen_port is not None and not 0 <= self.listen_port <= 65535:
+            raise ConfigError(f"listen_port {self.listen_port} is not within 0-65535")
+        if self.network_key is not None and len(self.network_key) != 32:
+            raise ConfigError(
+                f"network_key has {len(self.network_key)} bytes: it must be 32 random ones "
+                "(make a file of them with `p2p id --new-network-key FILE`)"
+            )
+        if len(self.network_name.encode()) > self.limits.label_bytes_max:
+            raise ConfigError(f"network_name is longer than {self.limits.label_bytes_max} bytes")
+        if self.data_dir is not None and not isinstance(self.data_dir, Path):
+            object.__setattr__(self, "data_dir", Path(self.data_dir))
+        if isinstance(self.trust, str):
+            object.__setattr__(self, "trust", Path(self.trust))
+        object.__setattr__(self, "peers", tuple(_endpoints(self.peers)))
+        object.__setattr__(self, "limits", self._effective_limits())
+
+    def _effective_limits(self) -> Limits:
+        changes: dict[str, float | int] = {}
+        if self.max_peers is not None:
+            changes["max_peers"] = self.max_peers
+        if self.handshake_timeout_ms is not None:
+            changes["handshake_s_max"] = self.handshake_timeout_ms / 1000
+        if self.ping_after_s is not None:
+            changes["ping_after_s"] = self.ping_after_s
+        if self.dead_after_s is not None:
+            changes["dead_after_s"] = self.dead_after_s
+        for name, value in changes.items():
+            if not value > 0:
+                raise ConfigError(f"{name} must be above 0, not {value}")
+        limits = _replace(self.limits, changes)
+        if limits.dead_after_s <= limits.ping_after_s:
+            raise ConfigError(f"dead_after_s ({limits.dead_after_s}) must be above ping_after_s ({limits.ping_after_s})")
+        return limits
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing says who may come in, so that the node stays on loopback."""
+        return self.network_key is None and self.trust is None and not self.open
+
+    @property
+    def bind_host(self) -> str | None:
+        """The address to listen on, None for all interfaces.
+
+        Raises:
+            ConfigError: another address than loopback is asked for, and nothing says who may come in.
+        """
+        if not self.is_closed:
+            return self.listen_host
+        if self.listen_host is None:
+            return "127.0.0.1"
+        if not is_loopback(self.listen_host):
+            raise ConfigError(f"{self.node_id} would listen on {self.listen_host} for anybody: {WAYS_OUT}")
+        return self.listen_host
+
+    def windows(self) -> tuple[Network, Blocking]:
+        """The network and the worker lanes to use, real ones unless others were handed in."""
+        return self.network or TcpNetwork(self.limits), self.blocking or SystemBlocking()
+
+
+def _endpoints(peers: Iterable[PeerEndpoint | str]) -> Iterable[PeerEndpoint]:
+    for peer in (peers,) if isinstance(peers, str) else peers:
+        endpoint = PeerEndpoint.parse(peer) if isinstance(peer, str) else peer
+        if endpoint.port == 0:
+            raise ConfigError(f"peer {endpoint}: port 0 cannot be dialled")
+        yield endpoint
+
+
+def _replace(limits: Limits, changes: dict[str, float | int]) -> Limits:
+    import dataclasses
+
+    return dataclasses.replace(limits, **changes)  # type: ignore[arg-type]  # the names and types are checked above

@@ -1,0 +1,222 @@
+"""Application messages: which channel a Data message belongs to, and who reads it.
+
+Responsible for channels, their bounds and their policies when full. It refuses to know links beyond "who sent this".
+A message for a channel that nobody reads is dropped and counted: whoever needs more uses the log.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Literal
+
+import trio
+
+from p2p.errors import ChannelBusy, ConfigError, NodeClosed
+from p2p.limits import Limits
+from p2p.msg import Data
+from p2p.node.status import Counters, Peer, snapshot_of
+
+if TYPE_CHECKING:
+    from p2p.ids import PeerId
+    from p2p.peer.connection import Connection
+
+WhenFull = Literal["wait", "drop_oldest"]
+
+# A reader that never has to wait still lets others run this often.
+MESSAGES_PER_CHECKPOINT: Final = 64
+
+
+class Message:
+    """One application message as it arrived.
+
+    Attributes:
+        channel: the channel's name.
+        body: the bytes that were sent.
+    """
+
+    __slots__ = ("_link", "body", "channel")
+
+    def __init__(self, link: Connection, channel: str, body: bytes) -> None:
+        self._link = link
+        self.channel = channel
+        self.body = body
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The identity that sent it, proven by the session."""
+        return self._link.peer_id
+
+    @property
+    def node_id(self) -> str | None:
+        """The sender's label, where it has one here."""
+        return self._link.label
+
+    @property
+    def peer(self) -> Peer:
+        """A snapshot of the sender, made when asked for."""
+        return snapshot_of(self._link)
+
+    def __repr__(self) -> str:
+        return f"<Message {self.channel!r} from {self.node_id or self.peer_id.short}, {len(self.body)} bytes>"
+
+
+class Channel:
+    """A named, bounded queue of application messages: `async with` opens it, `async for` reads it.
+
+    Attributes:
+        dropped: messages lost because the reader was slower than the senders.
+    """
+
+    def __init__(self, dispatch: Dispatch, name: str, capacity: int, when_full: WhenFull) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.when_full = when_full
+        self.dropped = 0
+        self._dispatch = dispatch
+        self._queue: deque[Message] = deque()
+        self._readers = trio.lowlevel.ParkingLot()
+        self._writers = trio.lowlevel.ParkingLot()
+        self._closed = False
+        self._since_checkpoint = 0
+
+    async def __aenter__(self) -> Channel:
+        await trio.lowlevel.checkpoint()
+        self._dispatch.add(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._dispatch.remove(self)
+        self.close()
+
+    def __aiter__(self) -> Channel:
+        return self
+
+    async def __anext__(self) -> Message:
+        """Return the next message.
+
+        Raises:
+            NodeClosed: the node stopped and everything queued was read.
+        """
+        return await self.receive()
+
+    async def receive(self) -> Message:
+        """Wait for the next message.
+
+        Raises:
+            NodeClosed: the node stopped and everything queued was read.
+        """
+        # A full checkpoint costs more than the rest of this: it is paid once per so many messages, and whenever
+        # there is nothing to read.
+        self._since_checkpoint += 1
+        if self._since_checkpoint >= MESSAGES_PER_CHECKPOINT or not self._queue:
+            self._since_checkpoint = 0
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._queue:
+            if self._closed:
+                raise NodeClosed("the node has stopped")
+            await self._readers.park()
+        message = self._queue.popleft()
+        if self._writers and len(self._queue) <= self.capacity // 2:
+            self._writers.unpark_all()
+        return message
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def put(self, message: Message) -> Awaitable[None] | None:
+        """Queue a message; an awaitable if the policy is to wait for room."""
+        if len(self._queue) >= self.capacity:
+            if self.when_full == "wait":
+                return self._put_when_room(message)
+            self._queue.popleft()
+            self._dispatch.count_drop(self)
+        self._queue.append(message)
+        if self._readers:
+            self._readers.unpark()
+        return None
+
+    async def _put_when_room(self, message: Message) -> None:
+        with trio.move_on_after(self._dispatch.wait_s_max):
+            while len(self._queue) >= self.capacity and not self._closed:
+                await self._writers.park()
+        if self._closed or len(self._queue) >= self.capacity:
+            self._dispatch.count_drop(self)
+            return
+        self._queue.append(message)
+        self._readers.unpark()
+
+    def close(self) -> None:
+        """No more messages will come; readers end after what is queued."""
+        self._closed = True
+        self._readers.unpark_all()
+        self._writers.unpark_all()
+
+
+class Dispatch:
+    """The channels of one node."""
+
+    def __init__(self, limits: Limits, counters: Counters) -> None:
+        self.wait_s_max = limits.channel_wait_s_max
+        self._limits = limits
+        self._counters = counters
+        self._channels: dict[str, Channel] = {}
+        self._closed = False
+
+    def channel(self, name: str, capacity: int, when_full: WhenFull) -> Channel:
+        """Make a channel; it takes messages from its `async with` on.
+
+        Raises:
+            ConfigError: name, capacity or policy is not usable.
+        """
+        if not name or len(name.encode()) > self._limits.channel_name_bytes_max:
+            raise ConfigError(f"a channel name has 1-{self._limits.channel_name_bytes_max} bytes of UTF-8")
+        if capacity < 1:
+            raise ConfigError(f"capacity must be at least 1, not {capacity}")
+        if when_full not in ("wait", "drop_oldest"):
+            raise ConfigError(f'when_full is "wait" or "drop_oldest", not {when_full!r}')
+        return Channel(self, name, capacity, when_full)
+
+    def add(self, channel: Channel) -> None:
+        """Open a channel.
+
+        Raises:
+            ChannelBusy: the name is in use, or there are `channels_max` already.
+        """
+        if channel.name in self._channels:
+            raise ChannelBusy(f"channel {channel.name!r} has a reader already")
+        if len(self._channels) >= self._limits.channels_max:
+            raise ChannelBusy(f"{self._limits.channels_max} channels are open already")
+        if self._closed:
+            channel.close()
+        self._channels[channel.name] = channel
+
+    def remove(self, channel: Channel) -> None:
+        """Close a channel's name for new messages."""
+        if self._channels.get(channel.name) is channel:
+            del self._channels[channel.name]
+
+    def deliver(self, link: Connection, data: Data) -> Awaitable[None] | None:
+        """Give a message to its channel; an awaitable if the link must rest meanwhile."""
+        channel = self._channels.get(data.channel)
+        if channel is None or data.reply_to:
+            self._counters.messages_dropped += 1
+            return None
+        return channel.put(Message(link, data.channel, data.body))
+
+    def count_drop(self, channel: Channel) -> None:
+        """Count a message that its channel lost."""
+        channel.dropped += 1
+        self._counters.messages_dropped += 1
+
+    def close(self) -> None:
+        """Let every reader end: the node stops."""
+        self._closed = True
+        for channel in self._channels.values():
+            channel.close()
+

@@ -1,0 +1,188 @@
+"""What a node tells its application while it runs: typed values, yielded by `node.events()`.
+
+They are notices, not the record of anything: the queue of a slow reader is bounded and drops the oldest.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2p.errors import NodeClosed, Reason
+from p2p.ids import PeerId
+
+if TYPE_CHECKING:
+    from p2p.node.status import Peer
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEvent:
+    """Base of everything that `node.events()` yields."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnected(NodeEvent):
+    """The first live link to this peer is up."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLeft(NodeEvent):
+    """The last live link to this peer is over; `clean` if it said Goodbye."""
+
+    peer_id: PeerId
+    node_id: str | None
+    reason: Reason
+    detail: str
+    clean: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsMoved(NodeEvent):
+    """The durable logs of these origins grew (or shrank, after damage)."""
+
+    origins: frozenset[PeerId]
+
+
+@dataclass(frozen=True, slots=True)
+class ForkFound(NodeEvent):
+    """There is proof that this origin signed two histories; it is frozen below `lower_seq`."""
+
+    origin: PeerId
+    lower_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloneSuspected(NodeEvent):
+    """Links of one identity alternate quickly: its key seems to be used in two places."""
+
+    peer_id: PeerId
+    node_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelConflict(NodeEvent):
+    """A peer shows a node id that is pinned to another identity; it is known without a label, or refused."""
+
+    node_id: str
+    peer_id: PeerId
+    pinned_to: PeerId
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReadOnly(NodeEvent):
+    """The store cannot be written: appends raise, pushes are answered "not applied", reading goes on."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreWritable(NodeEvent):
+    """The store takes writes again."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDamaged(NodeEvent):
+    """A stored batch failed its hash; it is quarantined and will be fetched again from a peer."""
+
+    origin: PeerId
+    seq_begin: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLogAhead(NodeEvent):
+    """A peer holds signed records of this node that the own store lost (a restored backup); they are fetched back."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaReached(NodeEvent):
+    """An origin used up its bytes here; its further records are left alone."""
+
+    origin: PeerId
+
+
+class EventStream:
+    """An async context manager and iterator over a node's events.
+
+    Attributes:
+        dropped: events that a slow reader lost.
+    """
+
+    def __init__(self, feed: EventFeed, queue_max: int) -> None:
+        self._feed = feed
+        self._queue: deque[NodeEvent] = deque(maxlen=queue_max)
+        self._wake = trio.lowlevel.ParkingLot()
+        self._closed = False
+        self.dropped = 0
+
+    async def __aenter__(self) -> EventStream:
+        await trio.lowlevel.checkpoint()
+        self._feed.streams.add(self)
+        if self._feed.is_closed:
+            self.close()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._feed.streams.discard(self)
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> NodeEvent:
+        """Return the next event.
+
+        Raises:
+            NodeClosed: the node stopped and everything queued was read.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self._queue:
+            if self._closed:
+                raise NodeClosed("the node has stopped")
+            await self._wake.park()
+        return self._queue.popleft()
+
+    def put(self, event: NodeEvent) -> None:
+        """Queue an event; the oldest goes when the queue is full."""
+        if len(self._queue) == self._queue.maxlen:
+            self.dropped += 1
+        self._queue.append(event)
+        self._wake.unpark_all()
+
+    def close(self) -> None:
+        """Let the reader end after what is queued."""
+        self._closed = True
+        self._wake.unpark_all()
+
+
+class EventFeed:
+    """Hands every event to every open stream. Never waits, never raises."""
+
+    def __init__(self, queue_max: int) -> None:
+        self._queue_max = queue_max
+        self.streams: set[EventStream] = set()
+        self.is_closed = False
+
+    def open(self) -> EventStream:
+        """Make a stream; it receives from its `async with` on."""
+        return EventStream(self, self._queue_max)
+
+    def emit(self, event: NodeEvent) -> None:
+        """Hand out one event."""
+        for stream in self.streams:
+            stream.put(event)
+
+    def close(self) -> None:
+        """No more events will come."""
+        self.is_closed = True
+        for stream in self.streams:
+            stream.close()

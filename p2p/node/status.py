@@ -1,0 +1,100 @@
+"""What a node says of itself and of its peers: frozen snapshots, and the counters behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from p2p.errors import Reason
+from p2p.ids import PeerEndpoint, PeerId
+from p2p.peer.connection import PeerState
+
+if TYPE_CHECKING:
+    from p2p.peer.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A connected peer as it was when this was asked for.
+
+    Attributes:
+        peer_id: its identity, the only address that is trusted.
+        node_id: its label where it could be accepted, else None.
+        endpoint: what was dialled, or where an accepted connection came from.
+        direct: False when the link runs through a relay.
+        connected_at, last_seen: seconds on the node's monotonic clock.
+        rtt_s: the newest round trip measured by a ping, None before the first.
+        bytes_in, bytes_out: of this link, sealed, since it began.
+    """
+
+    peer_id: PeerId
+    node_id: str | None
+    state: PeerState
+    endpoint: PeerEndpoint | None
+    direct: bool
+    connected_at: float
+    last_seen: float
+    rtt_s: float | None
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStats:
+    """Counters since the node started, with Vix's names."""
+
+    peers_total: int = 0
+    """Distinct peers met in this run, now connected or not."""
+    peers_connected: int = 0
+    handshakes_started: int = 0
+    handshakes_completed: int = 0
+    handshakes_failed: int = 0
+    connect_attempts: int = 0
+    connect_deduped: int = 0
+    """Dials that joined one under way, or found the peer connected."""
+    connect_failures: int = 0
+    backoff_skips: int = 0
+    """Times that a dial was put off because the endpoint failed lately."""
+    tracked_endpoints: int = 0
+    """Endpoints whose failures are remembered."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """The live numbers behind `NodeStats`, and those that metrics add."""
+
+    handshakes_started: int = 0
+    handshakes_completed: int = 0
+    handshakes_failed: int = 0
+    connect_attempts: int = 0
+    connect_deduped: int = 0
+    connect_failures: int = 0
+    backoff_skips: int = 0
+    messages_dropped: int = 0
+    """Application messages that found no reader, or waited too long for one."""
+    messages_unsent: int = 0
+    """Queued messages that were lost with their link."""
+    hook_failures: int = 0
+    ignored_messages: int = 0
+    links_ended: dict[Reason, int] = field(default_factory=dict)
+
+    def count_end(self, reason: Reason) -> None:
+        """Count the end of a link under its reason."""
+        self.links_ended[reason] = self.links_ended.get(reason, 0) + 1
+
+
+def snapshot_of(link: Connection) -> Peer:
+    """Describe a link whose peer is proven."""
+    session = link.session
+    return Peer(
+        peer_id=link.peer_id,
+        node_id=link.label,
+        state=link.state,
+        endpoint=link.endpoint,
+        direct=link.direct,
+        connected_at=link.connected_at if link.connected_at is not None else session.last_seen,
+        last_seen=session.last_seen,
+        rtt_s=session.rtt_s,
+        bytes_in=session.bytes_in,
+        bytes_out=session.bytes_out,
+    )

@@ -1,0 +1,1 @@
+"""One connection: the only room that holds a session and a stream together."""

@@ -1,0 +1,451 @@
+"""One connection: a stream and a session held together by one nursery.
+
+Responsible for moving bytes (reader, writer), for the session's deadlines, for backpressure, and for an end that is
+counted once whatever ended it. It refuses to know what messages mean, who may connect, and which other links exist:
+that is its owner's part (`Owner`).
+
+How it moves:
+
+- The **reader** is the connection's own task, and an idle connection has no other: one cancel scope around the read
+  carries the session's next deadline, and is only entered anew when it fires or must come earlier.
+- The **writer** is started when there is something to write and ends when there is not. It drains the outbox into the
+  session, which seals what waits together as one bundle, and writes that at once.
+- After each chunk read, answers are flushed without waiting if the socket takes them: a request costs one system call
+  and no task switch.
+
+An error of the stream, a peer's violation and our own fault while serving this peer all end this connection and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from enum import Enum
+from typing import Final, Protocol
+
+import trio
+
+from p2p import msg
+from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
+from p2p.ids import PeerEndpoint, PeerId
+from p2p.limits import Limits
+from p2p.peer.outbox import Outbox
+from p2p.session.session import Ended, Ignored, Live, PeerProven, Received, Session
+from p2p.transport.base import LinkStream
+from p2p.windows import Clock
+
+_log = logging.getLogger("p2p.peer")
+
+# Room that a sealed envelope, its frame and the Data header need beside the body (wire sections 2 to 4).
+ENVELOPE_OVERHEAD_BYTES: Final = 128
+
+
+class PeerState(Enum):
+    """Where a link stands, in Vix's words."""
+
+    DISCONNECTED = "disconnected"
+    CONNECTING = "connecting"
+    HANDSHAKING = "handshaking"
+    CONNECTED = "connected"
+    STALE = "stale"
+    CLOSED = "closed"
+
+
+class Owner(Protocol):
+    """What a connection asks of its node. All but the returned awaitable are plain calls and must not raise."""
+
+    def on_proven(self, link: Connection, proven: PeerProven) -> tuple[Reason, str] | None:
+        """Admit (None) or refuse an identity that was just proven."""
+
+    def on_live(self, link: Connection) -> None:
+        """The session is live."""
+
+    def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Awaitable[object] | None:
+        """An application message. An awaitable pauses the link until it is done."""
+
+    def on_wal(self, link: Connection, message: msg.AnyMessage) -> None:
+        """A replication message. May raise RemoteProtocolError, which ends the link."""
+
+    def on_ended(self, link: Connection) -> None:
+        """The link is over; `reason`, `detail` and `clean` tell how. Called exactly once."""
+
+
+class Connection:
+    """A link to one peer, from its stream's start to its end.
+
+    Attributes:
+        reason: why it ended, None while it lasts.
+        dialed_by_us: whether this node is the initiator.
+        endpoint: what was dialled, or the remote address of an accepted stream.
+        label: the peer's node id where the node accepted it as a label, else None.
+    """
+
+    def __init__(
+        self,
+        stream: LinkStream,
+        session: Session,
+        owner: Owner,
+        *,
+        clock: Clock,
+        limits: Limits,
+        dialed_by_us: bool,
+        endpoint: PeerEndpoint | None,
+    ) -> None:
+        self.session = session
+        self.dialed_by_us = dialed_by_us
+        self.endpoint = endpoint
+        self.direct = True
+        self.label: str | None = None
+        self.connected_at: float | None = None
+        self.reason: Reason | None = None
+        self.detail = ""
+        self.clean = False
+        self.replicating = False
+        self.retiring = False
+        self.unsent = 0
+        self.settled = trio.Event()
+        """Set when the link is live or over: what a dial waits for."""
+        self.over = trio.Event()
+        self._stream = stream
+        self._owner = owner
+        self._clock = clock
+        self._limits = limits
+        self._outbox = Outbox(limits)
+        self._nursery: trio.Nursery | None = None
+        self._read_scope: trio.CancelScope | None = None
+        self._writing = False
+        self._rest: memoryview | None = None
+        self._room = trio.lowlevel.ParkingLot()
+        self._end_by = float("inf")
+        self._live = False
+
+    # What others ask of a link.
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The proven identity. Only asked after PeerProven."""
+        assert self.session.peer_id is not None, "asked for an identity before it was proven"
+        return self.session.peer_id
+
+    @property
+    def ephemeral(self) -> bool:
+        """Whether the peer said that its identity lasts for this run only."""
+        return "ephemeral" in self.session.peer_capabilities
+
+    @property
+    def is_live(self) -> bool:
+        """Whether messages may be sent."""
+        return self._live and self.reason is None and not self.retiring
+
+    @property
+    def state(self) -> PeerState:
+        """The link's state in Vix's words; STALE once it was silent for longer than a ping takes."""
+        if self.reason is not None:
+            return PeerState.CLOSED
+        if not self._live:
+            return PeerState.HANDSHAKING
+        silent_s = self._clock.monotonic() - self.session.last_seen
+        return PeerState.STALE if silent_s > 2 * self._limits.ping_after_s else PeerState.CONNECTED
+
+    @property
+    def outbox_bytes(self) -> int:
+        """Bytes of application messages that wait to be written."""
+        return self._outbox.data_bytes
+
+    @property
+    def needs_waiting(self) -> bool:
+        """Whether a sender has to wait (`wait_room`) before the next message."""
+        return not self._outbox.has_data_room
+
+    def send_data(self, payload: bytes, flags: int = 0) -> None:
+        """Queue an encoded Data message.
+
+        Raises:
+            NotConnected: the link is not live (any more).
+            PayloadTooLarge: the message does not fit a frame.
+        """
+        if not self._live or self.reason is not None:
+            raise NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
+        if len(payload) > self._limits.frame_bytes_max - ENVELOPE_OVERHEAD_BYTES:
+            raise PayloadTooLarge(
+                f"a message of {len(payload)} bytes does not fit a frame of {self._limits.frame_bytes_max} bytes"
+            )
+        self._outbox.put_data(msg.MessageType.DATA, payload, flags)
+        if not self._writing:
+            self._start_writer()
+
+    def fits(self, size: int) -> bool:
+        """Whether a message of `size` bytes may be queued without passing the outbox's hard bounds."""
+        return self._outbox.fits(size)
+
+    async def wait_room(self) -> None:
+        """Wait until the outbox is below its high-water mark, or the link is over."""
+        while self.is_live and not self._outbox.has_data_room:
+            await self._room.park()
+
+    def send_control(self, message: msg.AnyMessage) -> None:
+        """Queue a replication answer or notice. Never waits; dropped when the link is over."""
+        if self._live and self.reason is None:
+            self._outbox.put_control(message.TYPE, message.encode())
+            if not self._writing:
+                self._start_writer()
+
+    def send_wal(self, message: msg.WalPush) -> None:
+        """Queue a batch. Never waits: the replication window bounds how many there are."""
+        if self._live and self.reason is None:
+            self._outbox.put_wal(message.TYPE, message.encode())
+            if not self._writing:
+                self._start_writer()
+
+    def close(self, reason: Reason, detail: str = "") -> None:
+        """Say Goodbye, flush what waits, read until the other's Goodbye; bounded by `drain_s_max`. Idempotent."""
+        if self.reason is not None or self._end_by != float("inf"):
+            return
+        if not self._live:
+            self.abort(reason, detail)
+            return
+        self.detail = detail
+        self._closing_reason = reason
+        self._set_end_by(self._clock.monotonic() + self._limits.drain_s_max)
+        if not self._outbox and not self._writing:
+            self.session.goodbye(reason, detail)
+        else:
+            self._goodbye_after_outbox = (reason, detail)
+        if not self._writing:
+            self._start_writer()
+
+    def retire(self) -> None:
+        """Give way to another link with the same peer: no new sends, the rest flushed, Goodbye(Moved).
+
+        The peer is probed meanwhile: if nothing at all comes back within `probe_s_max`, the link is a dead one and is cut.
+        """
+        if self.retiring or self.reason is not None:
+            return
+        now = self._clock.monotonic()
+        self.session.ping(now)
+        self.close(Reason.MOVED)
+        self.retiring = True
+        self._probe_sent_at = now
+        self._set_end_by(now + self._limits.probe_s_max)
+
+    def abort(self, reason: Reason, detail: str = "") -> None:
+        """End at once: nothing is flushed, no Goodbye is sent. Never waits."""
+        self._end(reason, detail, clean=False)
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    # The connection's own tasks.
+
+    async def run(self) -> None:
+        """Serve the link until it is over. Returns normally whatever the peer or the stream did.
+
+        Raises:
+            trio.Cancelled: the surroundings were cancelled; the stream is cut.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                if self.reason is None:
+                    self._flush()
+                    await self._read_until_over()
+                if not self._writing:
+                    self._flush()
+                # What is left (our Goodbye, mostly) gets a bounded time of its own.
+                nursery.cancel_scope.deadline = self._clock.monotonic() + self._limits.probe_s_max
+        finally:
+            self._end(Reason.CLOSED, "the node stopped", clean=False)
+            self._nursery = None
+            if self.clean:
+                with trio.move_on_after(0):
+                    await self._stream.aclose()
+            else:
+                self._stream.abort()
+            self.over.set()
+            self._owner.on_ended(self)
+
+    async def _read_until_over(self) -> None:
+        session, clock = self.session, self._clock
+        while self.reason is None:
+            with trio.CancelScope(deadline=min(session.next_deadline(), self._end_by)) as scope:
+                self._read_scope = scope
+                try:
+                    await self._read_chunks()
+                except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                    self._end(Reason.ABNORMAL, _cause(error), clean=False)
+                except RemoteProtocolError as error:
+                    # A replication message that cannot be: the session could not know.
+                    session.goodbye(error.reason, "")
+                    self._end(error.reason, str(error), clean=False)
+                except Exception:  # our own bug: this link pays for it, the node does not
+                    _log.exception("link %s failed inside this node", self)
+                    self._end(Reason.INTERNAL, "an internal error", clean=False)
+                finally:
+                    self._read_scope = None
+            if scope.cancelled_caught and self.reason is None:
+                now = clock.monotonic()
+                session.handle_deadline(now)
+                self._take_events(now)
+                self._check_end(now)
+                self._flush()
+
+    async def _read_chunks(self) -> None:
+        stream, session, clock = self._stream, self.session, self._clock
+        read_bytes = self._limits.read_bytes
+        while self.reason is None:
+            data = await stream.receive_some(read_bytes)
+            now = clock.monotonic()
+            if data:
+                session.receive_data(bytes(data), now)
+            else:
+                session.receive_eof(now)
+            while (pause := self._take_events(now)) is not None:
+                # Answers go out before this link rests: the peer may be waiting for them to make room.
+                self._flush()
+                session.pause(now)
+                await pause
+                now = clock.monotonic()
+                session.resume(now)
+            self._flush()
+            self._tighten_deadline()
+
+    def _take_events(self, now: float) -> Awaitable[object] | None:
+        """Handle the session's events until there are none or one asks for a pause."""
+        session, owner = self.session, self._owner
+        while (event := session.next_event()) is not None:
+            kind = type(event)
+            if kind is Received:
+                message = event.message
+                if type(message) is msg.Data:
+                    pause = owner.on_data(self, event.msg_id, event.flags, message)
+                    if pause is not None:
+                        return pause
+                else:
+                    owner.on_wal(self, message)
+            elif kind is Ended:
+                self._end(event.reason, event.detail, clean=event.clean)
+                return None
+            elif kind is Live:
+                self._live = True
+                self.connected_at = now
+                owner.on_live(self)
+                self.settled.set()
+            elif kind is PeerProven:
+                refusal = owner.on_proven(self, event)
+                if refusal is None:
+                    session.accept()
+                else:
+                    session.refuse(*refusal)
+            else:
+                assert kind is Ignored or event is not None
+        return None
+
+    def _check_end(self, now: float) -> None:
+        if now < self._end_by:
+            return
+        if self.retiring and self.session.last_seen > self._probe_sent_at:
+            # The older link does live: let it finish in order.
+            self.retiring_probe_answered = True
+            self._probe_sent_at = float("inf")
+            self._end_by = now + self._limits.drain_s_max
+            return
+        self._end(self._closing_reason, self.detail, clean=self._goodbye_after_outbox is None)
+
+    def _set_end_by(self, when: float) -> None:
+        self._end_by = when
+        self._tighten_deadline()
+
+    def _tighten_deadline(self) -> None:
+        scope = self._read_scope
+        if scope is not None:
+            due = min(self.session.next_deadline(), self._end_by)
+            if due < scope.deadline:
+                scope.deadline = due
+
+    def _end(self, reason: Reason, detail: str, *, clean: bool) -> None:
+        if self.reason is not None:
+            return
+        self.reason, self.detail, self.clean = reason, detail, clean
+        self.unsent = self._outbox.clear()
+        self.settled.set()
+        self._room.unpark_all()
+
+    # Writing.
+
+    def _start_writer(self) -> None:
+        if self._nursery is not None:
+            self._writing = True
+            self._nursery.start_soon(self._write_until_empty)
+
+    def _next_bytes(self) -> bytes:
+        session, outbox = self.session, self._outbox
+        if self._live and outbox:
+            outbox.drain(session, self._limits.write_bytes)
+            if outbox.has_data_room and self._room:
+                self._room.unpark_all()
+        if not outbox and self._goodbye_after_outbox is not None:
+            reason_and_detail, self._goodbye_after_outbox = self._goodbye_after_outbox, None
+            session.goodbye(*reason_and_detail)
+        return session.data_to_send()
+
+    def _flush(self) -> None:
+        """Write what waits as far as the socket takes it now; a writer task does the rest."""
+        if self._writing:
+            return
+        data = self._next_bytes()
+        if not data:
+            return
+        try:
+            sent = self._stream.send_nowait(data)
+        except trio.BrokenResourceError as error:
+            self._end(Reason.ABNORMAL, _cause(error), clean=False)
+            return
+        if sent < len(data):
+            self._rest = memoryview(data)[sent:]
+        if self._rest is not None or self._outbox:
+            self._start_writer()
+
+    async def _write_until_empty(self) -> None:
+        stream, limits = self._stream, self._limits
+        try:
+            while True:
+                if self._rest is not None:
+                    data, self._rest = self._rest, None
+                else:
+                    chunk = self._next_bytes()
+                    if not chunk:
+                        break
+                    data = memoryview(chunk)
+                    sent = stream.send_nowait(data)
+                    if sent == len(data):
+                        await trio.lowlevel.checkpoint()
+                        continue
+                    data = data[sent:]
+                # In slices, so that the stall rule measures progress and not the size of a message.
+                for start in range(0, len(data), limits.write_bytes):
+                    with trio.move_on_after(limits.write_stall_s_max) as scope:
+                        await stream.send_all(data[start : start + limits.write_bytes])
+                    if scope.cancelled_caught:
+                        self.abort(Reason.OVERLOADED, f"no byte accepted for {limits.write_stall_s_max:g} s")
+                        return
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # The reader may still find the other's Goodbye; it meets the same error or the end of the stream.
+            if self.reason is None and self._nursery is not None and not self.session.is_ending:
+                self.abort(Reason.ABNORMAL, _cause(error))
+        except Exception:  # our own bug: see _read_until_over
+            _log.exception("link %s failed inside this node", self)
+            self.abort(Reason.INTERNAL, "an internal error")
+        finally:
+            self._writing = False
+
+    _closing_reason: Reason = Reason.CLOSED
+    _goodbye_after_outbox: tuple[Reason, str] | None = None
+    _probe_sent_at: float = float("inf")
+
+    def __repr__(self) -> str:
+        who = self.session.peer_id.short if self.session.peer_id is not None else "unproven"
+        return f"<Connection {who} {self.label or '-'} {self.state.value} {self.endpoint}>"
+
+
+def _cause(error: BaseException) -> str:
+    return str(error.__cause__ or error) or type(error).__name__

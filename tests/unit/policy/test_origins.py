@@ -1,0 +1,77 @@
+"""Which origins are admitted, and that a crowd of made-up ones leaves room for real ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from p2p.ids import PeerId
+from p2p.limits import Limits
+from p2p.policy.origins import OriginAdmission
+
+OWN = PeerId(bytes(32))
+
+
+def peer(number: int) -> PeerId:
+    return PeerId(number.to_bytes(32, "big"))
+
+
+def admission(*, trusted: frozenset[PeerId] | None = None, members: bool = False, **bounds: int) -> OriginAdmission:
+    limits = replace(Limits(), **bounds)  # type: ignore[arg-type]  # every bound used here is an int
+    return OriginAdmission(OWN, limits, trusted=trusted, members_introduce=members)
+
+
+def test_own_log_is_always_admitted() -> None:
+    assert admission(trusted=frozenset()).admit(OWN, peer(1))
+
+
+def test_a_trust_list_admits_its_names_only() -> None:
+    rule = admission(trusted=frozenset({peer(1)}), members=True)
+    rule.prove(peer(2))
+    assert rule.admit(peer(1), peer(9))
+    assert not rule.admit(peer(2), peer(2))
+    assert rule.is_unlimited(peer(1)) and not rule.is_unlimited(peer(2))
+
+
+def test_open_nodes_keep_only_logs_of_whom_they_met() -> None:
+    rule = admission()
+    assert not rule.admit(peer(2), peer(1))
+    rule.prove(peer(2))
+    assert rule.admit(peer(2), peer(1))
+
+
+def test_T41_one_member_introduces_no_more_than_its_share() -> None:
+    rule = admission(members=True, introduced_origins_per_peer_max=3, origins_max=100)
+    admitted = [rule.admit(peer(number), peer(1)) for number in range(10, 20)]
+    assert admitted == [True] * 3 + [False] * 7
+    assert rule.admit(peer(50), peer(2)), "another member still may"
+
+
+def test_T41_half_of_the_slots_stay_for_those_who_proved_themselves() -> None:
+    rule = admission(members=True, introduced_origins_per_peer_max=100, origins_max=10)
+    assert sum(rule.admit(peer(number), peer(number % 7)) for number in range(100, 200)) == 5
+    for number in range(1, 6):
+        rule.prove(peer(number))
+        assert rule.admit(peer(number), peer(number))
+    rule.prove(peer(77))
+    assert not rule.admit(peer(77), peer(77)), "all ten slots are taken"
+    assert len(rule) == 10
+
+
+def test_a_handshake_frees_the_introducers_share() -> None:
+    rule = admission(members=True, introduced_origins_per_peer_max=1, origins_max=100)
+    assert rule.admit(peer(5), peer(1)) and not rule.admit(peer(6), peer(1))
+    rule.prove(peer(5))
+    assert rule.admit(peer(6), peer(1))
+
+
+def test_forgetting_frees_the_slot() -> None:
+    rule = admission(members=True, introduced_origins_per_peer_max=1)
+    assert rule.admit(peer(5), peer(1))
+    rule.forget(peer(5))
+    assert rule.admit(peer(6), peer(1)) and not rule.admit(peer(5), peer(1))
+
+
+def test_what_the_store_holds_stays_admitted() -> None:
+    rule = admission()
+    rule.seed([peer(3), OWN])
+    assert rule.admit(peer(3), peer(9)) and len(rule) == 1
