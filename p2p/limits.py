@@ -48,6 +48,29 @@ class Limits:
     pongs_pending_max: int = 64
     """Pongs not yet written; a peer that pings and never reads gets no more than these."""
 
+    # Who may knock, and how often (threats T02, T03, T04).
+    prefix_unauthenticated_max: int = 8
+    """Connections that have not proven anything yet, per /32 (IPv4) or /56 (IPv6)."""
+    prefix_burst: int = 16
+    prefix_per_s: float = 0.2
+    """New connections per prefix; an honest one gets its token back, so this bounds failures only."""
+    prefix_table_max: int = 4096
+    listen_backlog: int = 128
+    """Connections that the kernel keeps until we accept them."""
+    descriptors_reserved: int = 16
+    """File descriptors that accepting leaves free: the store, its journal and our own dials go on in a flood."""
+    accept_pause_s_max: float = 0.2
+    """Out of descriptors or memory: so long, with jitter, until the next accept. Half of it at least."""
+
+    # Whom we leave alone, and for how long (threat T33).
+    ban_points: int = 100
+    ban_s_min: float = 600.0
+    ban_s_max: float = 86_400.0
+    """A ban doubles each time, up to a day."""
+    score_forgiven_per_s: float = 1 / 60
+    """Points fade, one a minute: four broken links an hour apart are bad luck, within a minute they are not."""
+    scores_max: int = 4096
+
     # What waits to be sent to one peer.
     outbox_messages_max: int = 4096
     outbox_bytes_max: int = 512 * KIB
@@ -66,10 +89,15 @@ class Limits:
     max_peers: int = 64
     dial_s_max: float = 10.0
     """Name resolution and TCP connect."""
+    dial_stagger_s: float = 0.25
+    """Between two addresses of one name that are tried side by side (RFC 8305, section 5)."""
+    dial_addresses_max: int = 16
+    """Addresses of one name that are tried: a hostile name server may list any number."""
     probe_s_max: float = 2.0
     """An older link from the same dialer must answer a ping within this, or the newer one replaces it."""
     weak_pins_max: int = 4096
     backoff_table_max: int = 4096
+    routes_max: int = 4096
     events_queue_max: int = 1024
     channel_wait_s_max: float = 10.0
     """A full channel with when_full="wait" pauses the link for no longer."""

@@ -74,7 +74,7 @@ class SimulatedClock:
 class Blocking(Protocol):
     """Where work goes that would hold up the loop: the store."""
 
-    async def run(self, lane: Lane, fn: Callable[[Unpack[Args]], T], *args: Unpack[Args]) -> T:
+    async def run(self, lane: Lane, fn: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         """Run `fn(*args)` and return what it returns, or raise what it raises.
 
         One call per lane runs at a time, in the order of the calls. A call that waits for its lane can be cancelled;
@@ -90,7 +90,7 @@ class SystemBlocking:
     def __init__(self) -> None:
         self._limiters = {"write": trio.CapacityLimiter(1), "read": trio.CapacityLimiter(1)}
 
-    async def run(self, lane: Lane, fn: Callable[[Unpack[Args]], T], *args: Unpack[Args]) -> T:
+    async def run(self, lane: Lane, fn: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         return await trio.to_thread.run_sync(fn, *args, limiter=self._limiters[lane], abandon_on_cancel=False)
 
 
@@ -102,7 +102,7 @@ class InlineBlocking:
 
     __slots__ = ()
 
-    async def run(self, lane: Lane, fn: Callable[[Unpack[Args]], T], *args: Unpack[Args]) -> T:
+    async def run(self, lane: Lane, fn: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         await trio.lowlevel.checkpoint()
         return fn(*args)
 
