@@ -1,0 +1,352 @@
+"""The sealed batch: the one unit of durability, hashing, signing, storage, transfer and acknowledgement.
+
+Its bytes are made once, by the origin that signs them. Everybody else keeps and passes on those very bytes; nothing is
+ever encoded again, so what was signed and what is checked cannot differ. A `Batch` is therefore its bytes plus what
+was read from them, and the records are read again when somebody wants them.
+
+    version u8 (1) | origin 32 | seq_begin u64 | count varint | prev_hash 32 | base_hlc u64
+    | count x ( hlc_delta varint | kind str | target str | payload bytes ) | signature 64
+
+The hash is SHA-256 of all before the signature; the signature is over a context and the hash.
+
+Writing is arranged so that a record costs little: `encode_body` makes everything of a record but its delta, which
+depends on nothing else; within a batch of ours the deltas are 0 for the first record and 1 for all others, so sealing
+is one join.
+
+Source: replication section 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from p2p.binary import encode_bytes, encode_varint, read_varint
+from p2p.crypto.identity import verify
+from p2p.errors import ConfigError, Reason, RecordTooLarge, RemoteProtocolError
+from p2p.ids import PeerId
+from p2p.limits import KIB, Limits
+from p2p.replication.clock import HLC_MAX, wall_time
+from p2p.replication.heads import SEQ_MAX, ZERO_HASH
+
+BATCH_VERSION: Final = 1
+BATCH_CONTEXT: Final = b"vix-p2p/batch/1"
+RECORDS_MAX: Final = Limits().batch_records_max
+BATCH_BYTES_MAX: Final = Limits().batch_bytes_max
+
+_SIGNATURE_BYTES: Final = 64
+_START: Final = struct.Struct("<B32sQ")
+_PREV: Final = struct.Struct("<32sQ")
+_COUNT_BYTES_MAX: Final = 2
+_FIXED_BYTES: Final = _START.size + _COUNT_BYTES_MAX + _PREV.size + _SIGNATURE_BYTES
+BODY_BYTES_MAX: Final = BATCH_BYTES_MAX - _FIXED_BYTES - 1
+"""A record's kind, target and payload with their lengths, at the most."""
+
+_PEER_ID_TEXT: Final = re.compile(rb"[0-9a-f]{64}")
+_FIRST_DELTA: Final = b"\x00"
+_NEXT_DELTA: Final = b"\x01"
+
+
+class NewerBatch(RemoteProtocolError):
+    """The batch is of a version that this software does not know. Nothing more can be said of it.
+
+    Attributes:
+        origin: whose it claims to be.
+    """
+
+    def __init__(self, version: int, origin: PeerId) -> None:
+        super().__init__(f"a batch of version {version}; this software knows {BATCH_VERSION}", Reason.VERSION)
+        self.origin = origin
+
+
+class NewRecord(NamedTuple):
+    """What an application appends.
+
+    Args:
+        kind: says what the payload is.
+        target: whom it is for; None for everybody. It hides nothing: every admitted node can read it.
+        payload: the content; with kind and target about 255 KiB at the most.
+    """
+
+    kind: str
+    target: PeerId | None
+    payload: bytes
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One record of a log, as read.
+
+    Attributes:
+        origin: whose log it stands in.
+        node_id: the origin's label where one is known here, else None.
+        seq: its place in that log, from 1.
+        kind, target, payload: as appended.
+        hlc: the origin's hybrid logical time, 48 bits of Unix milliseconds and 16 of counter. A claim: it orders
+            nothing that matters.
+    """
+
+    origin: PeerId
+    node_id: str | None
+    seq: int
+    kind: str
+    target: PeerId | None
+    payload: bytes
+    hlc: int
+
+    @property
+    def time(self) -> datetime:
+        """The wall clock part of `hlc`, in UTC, in milliseconds."""
+        return wall_time(self.hlc)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A sealed batch: its bytes, and what they say.
+
+    Attributes:
+        origin, seq_begin, seq_end: whose records, the first and the last of them, both inclusive.
+        prev_hash: hash of the origin's batch before; `ZERO_HASH` for the first.
+        base_hlc, last_hlc: where the timestamps begin, and that of the last record.
+        hash: SHA-256 of everything before the signature.
+        wal_bytes: the whole batch, signature included; at most 256 KiB.
+    """
+
+    origin: PeerId
+    seq_begin: int
+    seq_end: int
+    prev_hash: bytes
+    base_hlc: int
+    last_hlc: int
+    hash: bytes
+    wal_bytes: bytes
+
+    @property
+    def count(self) -> int:
+        """Number of records, 1 to 1,024."""
+        return self.seq_end - self.seq_begin + 1
+
+    @property
+    def signature(self) -> bytes:
+        """64 bytes; not checked by `parse_batch`."""
+        return self.wal_bytes[-_SIGNATURE_BYTES:]
+
+    def records(self, node_id: str | None = None) -> Iterator[Record]:
+        """Read the records one after the other.
+
+        Args:
+            node_id: the label to show with them.
+        """
+        data = self.wal_bytes
+        start = _START.size + len(encode_varint(self.count)) + _PREV.size
+        seq = self.seq_begin
+        # Kinds and targets repeat; most batches have one of each.
+        texts: dict[bytes, str] = {}
+        targets: dict[bytes, PeerId | None] = {b"": None}
+        for hlc, kind, target, begin, end in _walk(data, start, self.count, self.base_hlc):
+            if kind not in texts:
+                texts[kind] = kind.decode()
+            if target not in targets:
+                targets[target] = PeerId.parse(target.decode())
+            yield Record(self.origin, node_id, seq, texts[kind], targets[target], data[begin:end], hlc)
+            seq += 1
+
+
+def encode_body(record: NewRecord) -> bytes:
+    """Return the record's bytes without its hlc_delta: what `seal` takes.
+
+    Raises:
+        RecordTooLarge: it does not fit a batch, even alone.
+        ConfigError: the kind cannot be written as UTF-8.
+    """
+    return encode_bodies((record,))[0]
+
+
+def encode_bodies(records: Iterable[NewRecord]) -> list[bytes]:
+    """Return `encode_body` of each record; much cheaper for many, as kinds, targets and lengths repeat.
+
+    Raises:
+        RecordTooLarge: one of them does not fit a batch, even alone.
+        ConfigError: a kind cannot be written as UTF-8.
+    """
+    bodies: list[bytes] = []
+    add = bodies.append
+    kind: str | None = None
+    target: PeerId | None = None
+    size = -1
+    prefix = start = b""
+    for next_kind, next_target, payload in records:
+        if next_kind != kind or next_target != target:
+            kind, target = next_kind, next_target
+            prefix = _prefix(kind, target)
+            size = -1
+        if len(payload) != size:
+            size = len(payload)
+            start = prefix + encode_varint(size)
+            if len(start) + size > BODY_BYTES_MAX:
+                raise RecordTooLarge(
+                    f"a record of {size} bytes does not fit a batch: with kind and target at most "
+                    f"{BODY_BYTES_MAX // KIB} KiB ({BODY_BYTES_MAX} bytes)"
+                )
+        add(start + payload)
+    return bodies
+
+
+def _prefix(kind: str, target: PeerId | None) -> bytes:
+    try:
+        kind_bytes = kind.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"the kind {kind[:80]!r} cannot be written as UTF-8") from None
+    return encode_bytes(kind_bytes) + (encode_bytes(target.hex().encode()) if target is not None else b"\x00")
+
+
+def take_for_one_batch(bodies: Sequence[bytes], start: int = 0) -> int:
+    """Return where the batch that begins with `bodies[start]` must end: as many as fit, and at least one."""
+    stop = min(len(bodies), start + RECORDS_MAX)
+    room = BATCH_BYTES_MAX - _FIXED_BYTES
+    size = sum(map(len, bodies[start:stop])) + stop - start
+    while size > room:
+        stop -= 1
+        size -= len(bodies[stop]) + 1
+    assert stop > start, "encode_bodies lets no record pass that does not fit"
+    return stop
+
+
+def seal(
+    *,
+    origin: PeerId,
+    seq_begin: int,
+    prev_hash: bytes,
+    base_hlc: int,
+    bodies: Sequence[bytes],
+    sign: Callable[[bytes], bytes],
+) -> Batch:
+    """Make a batch of 1 to 1,024 records and sign it.
+
+    Args:
+        origin: the identity that `sign` signs for.
+        seq_begin: seq of the first record, one above the log's head.
+        prev_hash: the head's hash.
+        base_hlc: timestamp of the first record; each further record gets the next.
+        bodies: the records as `encode_bodies` returned them, no more than `take_for_one_batch` allows.
+        sign: returns 64 bytes.
+    """
+    count = len(bodies)
+    seq_end = seq_begin + count - 1
+    last_hlc = base_hlc + count - 1
+    assert 1 <= count <= RECORDS_MAX and seq_begin >= 1 and seq_end <= SEQ_MAX and last_hlc <= HLC_MAX
+    assert (prev_hash == ZERO_HASH) == (seq_begin == 1)
+    signed = b"".join(
+        (
+            _START.pack(BATCH_VERSION, origin, seq_begin),
+            encode_varint(count),
+            _PREV.pack(prev_hash, base_hlc),
+            _FIRST_DELTA,
+            _NEXT_DELTA.join(bodies),
+        )
+    )
+    batch_hash = hashlib.sha256(signed).digest()
+    wal_bytes = signed + sign(BATCH_CONTEXT + batch_hash)
+    assert len(wal_bytes) <= BATCH_BYTES_MAX
+    return Batch(origin, seq_begin, seq_end, prev_hash, base_hlc, last_hlc, batch_hash, wal_bytes)
+
+
+def origin_of(wal_bytes: bytes) -> PeerId | None:
+    """Return whose batch these bytes claim to be, unchecked; None when they are too short to say."""
+    return PeerId(wal_bytes[1:33]) if len(wal_bytes) >= _START.size else None
+
+
+def parse_batch(wal_bytes: bytes) -> Batch:
+    """Read a batch and check everything but the signature. Work and memory grow with the bytes, not with claims.
+
+    Raises:
+        NewerBatch: a version above ours (a RemoteProtocolError of Reason.VERSION).
+        RemoteProtocolError: the bytes are anything but one canonical batch.
+    """
+    size = len(wal_bytes)
+    if size > BATCH_BYTES_MAX:
+        raise RemoteProtocolError(f"a batch of {size} bytes is over the bound of {BATCH_BYTES_MAX}")
+    if size < _START.size + 1 + _PREV.size + _SIGNATURE_BYTES:
+        raise RemoteProtocolError(f"{size} bytes are no batch")
+    version, origin_bytes, seq_begin = _START.unpack_from(wal_bytes)
+    origin = PeerId(origin_bytes)
+    if version > BATCH_VERSION:
+        raise NewerBatch(version, origin)
+    if version != BATCH_VERSION:
+        raise RemoteProtocolError(f"a batch of version {version}")
+    count, pos = read_varint(wal_bytes, _START.size)
+    if not 1 <= count <= RECORDS_MAX:
+        raise RemoteProtocolError(f"a batch of {count} records; 1 to {RECORDS_MAX} are allowed")
+    seq_end = seq_begin + count - 1
+    if seq_begin < 1 or seq_end > SEQ_MAX:
+        raise RemoteProtocolError(f"a batch cannot begin at seq {seq_begin}")
+    if size < pos + _PREV.size + _SIGNATURE_BYTES:
+        raise RemoteProtocolError("a batch is cut off")
+    prev_hash, base_hlc = _PREV.unpack_from(wal_bytes, pos)
+    if (prev_hash == ZERO_HASH) != (seq_begin == 1):
+        raise RemoteProtocolError("only the first batch has no batch before it")
+    last_hlc = _check_records(wal_bytes, pos + _PREV.size, count, base_hlc)
+    batch_hash = hashlib.sha256(memoryview(wal_bytes)[:-_SIGNATURE_BYTES]).digest()
+    return Batch(origin, seq_begin, seq_end, prev_hash, base_hlc, last_hlc, batch_hash, wal_bytes)
+
+
+def verify_signature(batch: Batch) -> bool:
+    """Whether the origin signed this batch. The dearest check (about 100 us), so it comes last."""
+    return verify(batch.origin, batch.signature, BATCH_CONTEXT + batch.hash)
+
+
+def _check_records(data: bytes, pos: int, count: int, base_hlc: int) -> int:
+    """Walk over all records, check their texts, and return the last timestamp."""
+    stop = len(data) - _SIGNATURE_BYTES
+    kinds: set[bytes] = set()
+    targets = {b""}
+    hlc, end = base_hlc, pos
+    for hlc, kind, target, _, end in _walk(data, pos, count, base_hlc):
+        if end > stop:
+            raise RemoteProtocolError("a record reaches beyond its batch")
+        if kind not in kinds:
+            _check_kind(kind)
+            kinds.add(kind)
+        if target not in targets:
+            if _PEER_ID_TEXT.fullmatch(target) is None:
+                raise RemoteProtocolError("a record's target is not a peer id")
+            targets.add(target)
+    if end != stop:
+        raise RemoteProtocolError(f"{stop - end} trailing bytes in a batch")
+    if hlc > HLC_MAX:
+        raise RemoteProtocolError("a record's timestamp is 2^64 or more")
+    return hlc
+
+
+def _check_kind(kind: bytes) -> None:
+    try:
+        kind.decode()
+    except UnicodeDecodeError:
+        raise RemoteProtocolError("a record's kind is not valid UTF-8") from None
+
+
+def _walk(data: bytes, pos: int, count: int, hlc: int) -> Iterator[tuple[int, bytes, bytes, int, int]]:
+    """Yield timestamp, kind, target, and where the payload begins and ends, for each record.
+
+    It looks out for the end of `data` only, and so may read into the signature: the caller compares the ends. Lengths
+    of one byte are by far the most frequent and are read in place.
+    """
+    for _ in range(count):
+        delta, pos = read_varint(data, pos)
+        hlc += delta
+        size, pos = read_varint(data, pos)
+        begin = pos + size
+        kind = data[pos:begin]
+        size, pos = read_varint(data, begin)
+        begin = pos + size
+        target = data[pos:begin]
+        size, pos = read_varint(data, begin)
+        begin = pos
+        pos += size
+        yield hlc, kind, target, begin, pos
