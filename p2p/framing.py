@@ -1,0 +1,231 @@
+"""Frames: how a byte stream is cut into envelopes again.
+
+A frame is a varint length and so many bytes. `FrameDecoder` takes the stream in whatever pieces it comes and gives
+out one frame at a time. It knows nothing of what is inside.
+
+How it moves. The newest chunk is read in place, from `_pos` on. A frame that lies whole within it is cut out of it.
+A frame that does not is collected in `_partial`, which grows with what has arrived and never by what a header claims.
+A header that is cut in two lives on as `_value` and `_shift`. So whenever `next_frame` says None, the chunk is used
+up. Chunks that are fed before that wait in `_backlog`. Every byte is looked at or moved a fixed number of times
+however the stream was cut; a buffer that is joined and split again per read would cost the square.
+
+A length is judged byte by byte: as soon as no shorter length than the bound is possible any more, the frame is
+refused, and nothing of its body has been kept. The bound is read at that moment, so an owner who raises it after the
+last frame of a handshake has raised it for the very next header.
+
+Source: wire section 2.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from p2p.binary import VARINT_BYTES_MAX, Buffer, decode_varint, encode_varint
+from p2p.errors import PayloadTooLarge, Reason, RemoteProtocolError
+from p2p.limits import Limits
+
+__all__ = ["FrameDecodeResult", "FrameDecoder", "LengthPrefixVarint", "decode_varint", "encode_varint"]
+
+FRAME_BYTES_MAX: Final = Limits().frame_bytes_max
+
+_VIEW_BYTES_MIN: Final = 2048
+"""From here a frame is given as a view of the chunk: below, copying is cheaper than making the view."""
+
+
+class FrameDecoder:
+    """Cuts a stream into frames, in work proportional to its bytes.
+
+    After an error the decoder is done: every further call of `next_frame` raises the same.
+
+    Args:
+        max_frame_bytes: the longest frame to accept. May be changed at any time; a header is judged by the bound
+            that holds when `next_frame` reads it.
+        begins_with: what every frame must begin with. A frame of which only the first bytes are there is refused
+            as soon as they differ, so that a stranger who speaks another protocol is not waited for.
+
+    Example:
+        >>> decoder = FrameDecoder(4096)
+        >>> decoder.feed(b"\\x02hi\\x03a")
+        >>> decoder.next_frame()
+        b'hi'
+        >>> decoder.next_frame() is None, decoder.frame_length
+        (True, 3)
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_begins_with",
+        "_chunk",
+        "_error",
+        "_length",
+        "_partial",
+        "_pos",
+        "_shift",
+        "_value",
+        "max_frame_bytes",
+    )
+
+    def __init__(self, max_frame_bytes: int = FRAME_BYTES_MAX, *, begins_with: bytes = b"") -> None:
+        self.max_frame_bytes = max_frame_bytes
+        self._begins_with = begins_with
+        self._chunk: bytes = b""
+        self._pos = 0
+        self._backlog = bytearray()
+        self._value = 0
+        self._shift = 0
+        self._length: int | None = None
+        self._partial = bytearray()
+        self._error: tuple[str, Reason] | None = None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held that belong to no frame given out yet."""
+        return len(self._chunk) - self._pos + len(self._backlog) + len(self._partial) + self._shift // 7
+
+    @property
+    def frame_length(self) -> int | None:
+        """Length in bytes of the frame that is being waited for; None while no header is complete."""
+        return self._length
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream. Nothing is judged before `next_frame` is asked."""
+        if self._pos == len(self._chunk) and not self._backlog:
+            self._chunk = data
+            self._pos = 0
+        else:
+            self._backlog += data
+
+    def next_frame(self) -> bytes | memoryview | None:
+        """Return the next whole frame, or None when more bytes are needed.
+
+        A frame may be a view of the bytes that were fed; copy what is to be kept for long.
+
+        Raises:
+            RemoteProtocolError: the length is not a canonical varint, or over the bound (Reason.FRAME_TOO_LARGE),
+                or the frame does not begin as every frame must.
+        """
+        if self._error is not None:
+            raise RemoteProtocolError(*self._error)
+        while True:
+            if self._length is None and not self._read_header():
+                frame = None
+            else:
+                frame = self._read_body()
+            if frame is not None or not self._backlog:
+                return frame
+            # The chunk is used up and more was fed meanwhile.
+            self._chunk = bytes(self._backlog)
+            self._pos = 0
+            self._backlog = bytearray()
+
+    def _read_header(self) -> bool:
+        chunk = self._chunk
+        pos = self._pos
+        end = len(chunk)
+        value = self._value
+        shift = self._shift
+        bound = self.max_frame_bytes
+        while pos < end:
+            byte = chunk[pos]
+            pos += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                if byte == 0 and shift:
+                    self._fail("a frame's length is longer than it needs to be", Reason.PROTOCOL)
+                if value > bound:
+                    self._fail(f"a frame of {value} bytes is over the bound of {bound}", Reason.FRAME_TOO_LARGE)
+                self._length = value
+                self._value = self._shift = 0
+                self._pos = pos
+                return True
+            shift += 7
+            # A continued varint ends in a byte that is not zero, so it will be this much at least.
+            if value | 1 << shift > bound or shift >= 7 * VARINT_BYTES_MAX:
+                self._fail(f"a frame is over the bound of {bound} bytes", Reason.FRAME_TOO_LARGE)
+        self._value = value
+        self._shift = shift
+        self._pos = pos
+        return False
+
+    def _read_body(self) -> bytes | memoryview | None:
+        length = self._length
+        assert length is not None
+        chunk = self._chunk
+        pos = self._pos
+        partial = self._partial
+        have = len(partial)
+        stop = pos + length - have
+        if stop <= len(chunk):
+            self._pos = stop
+            self._length = None
+            if not have:
+                if length < _VIEW_BYTES_MIN:
+                    return chunk[pos:stop]
+                return memoryview(chunk)[pos:stop]
+            # The array is given away and replaced, so that the view of it stays as it is.
+            partial += memoryview(chunk)[pos:stop]
+            self._partial = bytearray()
+            return memoryview(partial).toreadonly()
+        partial += memoryview(chunk)[pos:]
+        self._pos = len(chunk)
+        if have < len(self._begins_with):
+            seen = min(len(partial), len(self._begins_with))
+            if partial[:seen] != self._begins_with[:seen]:
+                self._fail("the stream does not speak this protocol", Reason.PROTOCOL)
+        return None
+
+    def _fail(self, detail: str, reason: Reason) -> None:
+        self._error = (detail, reason)
+        self._chunk = b""
+        self._pos = 0
+        self._backlog = bytearray()
+        self._partial = bytearray()
+        self._value = self._shift = 0
+        self._length = None
+        raise RemoteProtocolError(detail, reason)
+
+
+class FrameDecodeResult(NamedTuple):
+    """The frames found in a buffer and the bytes of the one that is not whole yet."""
+
+    frames: list[bytes]
+    remaining: bytes
+
+
+class LengthPrefixVarint:
+    """The frame format as two functions over whole buffers, for tools and tests. Streams use `FrameDecoder`.
+
+    Args:
+        max_frame_bytes: the longest frame to write or to accept.
+    """
+
+    __slots__ = ("max_frame_bytes",)
+
+    def __init__(self, max_frame_bytes: int = FRAME_BYTES_MAX) -> None:
+        self.max_frame_bytes = max_frame_bytes
+
+    def encode(self, payload: Buffer) -> bytes:
+        """Return varint length and the payload.
+
+        Raises:
+            PayloadTooLarge: the payload is over the bound.
+        """
+        if len(payload) > self.max_frame_bytes:
+            raise PayloadTooLarge(f"{len(payload)} bytes do not fit a frame of {self.max_frame_bytes}")
+        return b"".join((encode_varint(len(payload)), payload))
+
+    def decode(self, buffer: Buffer) -> FrameDecodeResult:
+        """Return all whole frames of the buffer, and what is left after the last of them.
+
+        Raises:
+            RemoteProtocolError: a length is not a canonical varint, or over the bound (Reason.FRAME_TOO_LARGE).
+        """
+        data = bytes(buffer)
+        decoder = FrameDecoder(self.max_frame_bytes)
+        decoder.feed(data)
+        frames = []
+        used = 0
+        while (frame := decoder.next_frame()) is not None:
+            frames.append(bytes(frame))
+            used += len(encode_varint(len(frame))) + len(frame)
+        return FrameDecodeResult(frames, data[used:])
