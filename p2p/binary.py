@@ -58,6 +58,9 @@ def read_varint(data: Buffer, pos: int) -> tuple[int, int]:
         if byte < 128:
             return byte, pos + 1
         value = byte & 127
+        byte = data[pos + 1]
+        if 0 < byte < 128:
+            return value | byte << 7, pos + 2
         # Nine more bytes at most; the last one has a single bit of room.
         for shift in range(7, 70, 7):
             pos += 1

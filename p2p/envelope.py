@@ -146,7 +146,7 @@ def encode_framed(type: int, msg_id: int, flags: int, payload: Buffer, nonce: by
         LocalProtocolError: a number does not fit its field, or nonce and tag do not go with the flags.
     """
     size = len(payload)
-    if size <= _TWO_BYTE_MAX and not flags & ENCRYPTED and not nonce and not tag:
+    if size <= _TWO_BYTE_MAX and not (flags & ENCRYPTED or nonce or tag):
         try:
             if size > 127:
                 frame = size + HEADER_BYTES + 2
@@ -239,6 +239,7 @@ def iter_bundle(payload: Buffer) -> Iterator[tuple[int, int, int, Buffer]]:
     pos = 0
     left = BUNDLE_MESSAGES_MAX
     unpack = _INNER_HEADER.unpack_from
+    magic_good, flags_bad, types_bad = _MAGIC_U32, ~(COMPRESSED | ACK_REQ), _NOT_INSIDE
     while pos < end:
         if not left:
             raise RemoteProtocolError(f"a Bundle holds more than {BUNDLE_MESSAGES_MAX} messages")
@@ -270,7 +271,7 @@ def iter_bundle(payload: Buffer) -> Iterator[tuple[int, int, int, Buffer]]:
                     size, pos = read_varint(payload, pos - 1)
         except (IndexError, struct.error):
             raise RemoteProtocolError("an envelope in a Bundle is cut off") from None
-        if magic != _MAGIC_U32 or major != MAJOR or flags & ~(COMPRESSED | ACK_REQ) or type in _NOT_INSIDE:
+        if magic != magic_good or major != MAJOR or flags & flags_bad or type in types_bad:
             raise _not_inside(magic, major, type, flags)
         if pos + size != stop:
             raise RemoteProtocolError("an envelope in a Bundle does not fill its frame")
