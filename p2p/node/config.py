@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError
@@ -100,7 +101,7 @@ class NodeConfig:
         for name, value in changes.items():
             if not value > 0:
                 raise ConfigError(f"{name} must be above 0, not {value}")
-        limits = _replace(self.limits, changes)
+        limits = dataclasses.replace(self.limits, **changes)  # type: ignore[arg-type]  # names and types match, see above
         if limits.dead_after_s <= limits.ping_after_s:
             raise ConfigError(f"dead_after_s ({limits.dead_after_s}) must be above ping_after_s ({limits.ping_after_s})")
         return limits
@@ -138,7 +139,42 @@ def _endpoints(peers: Iterable[PeerEndpoint | str]) -> Iterable[PeerEndpoint]:
         yield endpoint
 
 
-def _replace(limits: Limits, changes: dict[str, float | int]) -> Limits:
-    import dataclasses
 
-    return dataclasses.replace(limits, **changes)  # type: ignore[arg-type]  # the names and types are checked above
+class NodeOptions(TypedDict, total=False):
+    """The fields of `NodeConfig` as keyword arguments of `open_node`, in the forms that are pleasant to write."""
+
+    node_id: str
+    listen_port: int | None
+    listen_host: str | None
+    data_dir: Path | str | None
+    peers: Iterable[PeerEndpoint | str]
+    network_key: bytes | None
+    network_name: str
+    trust: Mapping[str, PeerId] | Path | str | None
+    open: bool
+    max_peers: int | None
+    handshake_timeout_ms: int | None
+    ping_after_s: float | None
+    dead_after_s: float | None
+    limits: Limits
+    on_log: LogHook | None
+    identity: Identity | None
+    clock: Clock
+    entropy: Entropy
+    network: Network | None
+    blocking: Blocking | None
+
+
+def config_of(options: NodeOptions) -> NodeConfig:
+    """Make a config of keyword arguments.
+
+    Raises:
+        ConfigError: a name is not a field, node_id is missing, or a value is not usable.
+    """
+    names = {item.name for item in dataclasses.fields(NodeConfig)}
+    unknown = sorted(set(options) - names)
+    if unknown:
+        raise ConfigError(f"NodeConfig has no field {', '.join(unknown)}; it has {', '.join(sorted(names))}")
+    if "node_id" not in options:
+        raise ConfigError('node_id is missing: open_node(node_id="shop-1", ...)')
+    return NodeConfig(**options)  # type: ignore[arg-type]  # __post_init__ turns the pleasant forms into the exact ones

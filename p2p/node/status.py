@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from p2p.ids import PeerEndpoint, PeerId
 from p2p.peer.connection import PeerState
 
 if TYPE_CHECKING:
+    from p2p.node.roster import Roster
     from p2p.peer.connection import Connection
 
 
@@ -98,3 +100,19 @@ def snapshot_of(link: Connection) -> Peer:
         bytes_in=session.bytes_in,
         bytes_out=session.bytes_out,
     )
+
+
+class OutboxView:
+    """What waits to reach the peers: `node.outbox`."""
+
+    def __init__(self, lag: Callable[[], dict[PeerId, int]], roster: Roster) -> None:
+        self._lag = lag
+        self._roster = roster
+
+    def lag(self) -> dict[PeerId, int]:
+        """Own records that each connected peer has not yet acknowledged as durable."""
+        return self._lag()
+
+    def bytes_waiting(self) -> dict[PeerId, int]:
+        """Bytes of application messages per connected peer that the socket has not yet taken."""
+        return {peer_id: link.outbox_bytes for peer_id, link in self._roster.links.items()}

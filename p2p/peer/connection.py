@@ -293,7 +293,7 @@ class Connection:
         stream, session, clock = self._stream, self.session, self._clock
         read_bytes = self._limits.read_bytes
         while self.reason is None:
-            data = await stream.receive_some(read_bytes)
+            data = await stream.receive_chunk(read_bytes)
             now = clock.monotonic()
             if data:
                 session.receive_data(bytes(data), now)
@@ -395,11 +395,7 @@ class Connection:
         data = self._next_bytes()
         if not data:
             return
-        try:
-            sent = self._stream.send_nowait(data)
-        except trio.BrokenResourceError as error:
-            self._end(Reason.ABNORMAL, _cause(error), clean=False)
-            return
+        sent = self._stream.send_nowait(data)
         if sent < len(data):
             self._rest = memoryview(data)[sent:]
         if self._rest is not None or self._outbox:

@@ -1,0 +1,153 @@
+"""Dials: one attempt at a time per endpoint, and configured peers kept connected for ever.
+
+Responsible for joining dials to one place, for the pace of automatic redials, and for what a dial's caller is told. It
+refuses to know what a link does once it is live. An attempt runs in the node's nursery, not in its caller's: others
+may have joined it; it is cancelled when the last one who waits for it has gone.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from p2p.errors import ConnectFailed, NodeClosed, Reason
+from p2p.ids import PeerEndpoint, PeerId
+from p2p.node.roster import Roster
+from p2p.node.status import Counters
+from p2p.peer.connection import Connection
+from p2p.policy.backoff import Backoff
+from p2p.transport.base import LinkStream, Network
+from p2p.windows import Clock, Entropy, uniform
+
+
+class StartLink(Protocol):
+    """How the node turns an outgoing stream into a served connection."""
+
+    def __call__(self, stream: LinkStream, *, dialed: PeerEndpoint) -> Connection: ...
+
+
+class _Attempt:
+    """One dial under way, and everybody who waits for it."""
+
+    __slots__ = ("done", "failure", "link", "scope", "waiting")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.done = trio.Event()
+        self.waiting = 0
+        self.link: Connection | None = None
+        self.failure: ConnectFailed | None = None
+
+
+class Dialer:
+    """Outgoing attempts of one node."""
+
+    def __init__(
+        self,
+        network: Network,
+        roster: Roster,
+        backoff: Backoff,
+        counters: Counters,
+        *,
+        nursery: trio.Nursery,
+        start_link: StartLink,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
+        self._network = network
+        self._roster = roster
+        self._backoff = backoff
+        self._counters = counters
+        self._nursery = nursery
+        self._start_link = start_link
+        self._clock = clock
+        self._entropy = entropy
+        self._attempts: dict[PeerEndpoint, _Attempt] = {}
+
+    async def dial(self, endpoint: PeerEndpoint) -> Connection:
+        """Make one attempt, or join the one under way, and return the kept link to whoever is there.
+
+        Raises:
+            ConnectFailed: no authenticated session came of it.
+            NodeClosed: the node stopped meanwhile.
+        """
+        for link in self._roster.links.values():
+            if link.is_live and link.dialed_by_us and link.endpoint == endpoint:
+                self._counters.connect_deduped += 1
+                await trio.lowlevel.checkpoint()
+                return link
+        attempt = self._attempts.get(endpoint)
+        if attempt is None:
+            attempt = self._attempts[endpoint] = _Attempt()
+            self._nursery.start_soon(self._run_attempt, endpoint, attempt)
+        else:
+            self._counters.connect_deduped += 1
+        attempt.waiting += 1
+        try:
+            await attempt.done.wait()
+        finally:
+            attempt.waiting -= 1
+            if not attempt.waiting:
+                attempt.scope.cancel()
+        if attempt.failure is not None:
+            raise ConnectFailed(attempt.failure.reason, attempt.failure.detail)
+        if attempt.link is None:
+            raise NodeClosed(f"the node stopped while it dialled {endpoint}")
+        return self._roster.links.get(attempt.link.peer_id, attempt.link)
+
+    async def _run_attempt(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
+        counters = self._counters
+        counters.connect_attempts += 1
+        link = None
+        try:
+            with attempt.scope:
+                stream = await self._network.connect(endpoint)
+                link = self._start_link(stream, dialed=endpoint)
+                await link.settled.wait()
+                if link.reason is not None and link.session.peer_id not in self._roster.links:
+                    detail = f"{endpoint}: {link.detail}" if link.detail else str(endpoint)
+                    raise ConnectFailed(link.reason, detail)
+                attempt.link = link
+                self._backoff.succeeded(endpoint)
+            if attempt.scope.cancelled_caught and link is not None and attempt.link is None:
+                link.abort(Reason.DISCONNECTED, "the dial was cancelled")
+        except ConnectFailed as failure:
+            counters.connect_failures += 1
+            attempt.failure = failure
+        finally:
+            if self._attempts.get(endpoint) is attempt:
+                del self._attempts[endpoint]
+            attempt.done.set()
+
+    async def keep_connected(self, endpoint: PeerEndpoint) -> None:
+        """Keep a link to whoever is at the endpoint, for ever: redial after every end and every failure."""
+        peer_id: PeerId | None = None
+        while True:
+            while peer_id is not None and (link := self._roster.links.get(peer_id)) is not None:
+                # Whoever dialled it: one link to that peer is enough.
+                await link.over.wait()
+            now = self._clock.monotonic()
+            due = self._backoff.due(endpoint, now)
+            if due > now:
+                self._counters.backoff_skips += 1
+                await trio.sleep_until(due)
+            started = self._clock.monotonic()
+            try:
+                link = await self.dial(endpoint)
+            except ConnectFailed:
+                self._backoff.failed(endpoint, self._clock.monotonic(), uniform(self._entropy), automatic=True)
+                continue
+            peer_id = link.peer_id
+            await self._watch(link, endpoint, started)
+
+    async def _watch(self, link: Connection, endpoint: PeerEndpoint, started: float) -> None:
+        """Wait for the link's end; one that ends soon after it began counts as a failure, so that flapping slows down."""
+        await link.over.wait()
+        now = self._clock.monotonic()
+        if now - started < FLAPPING_S and link.reason not in (Reason.MOVED, Reason.CLOSED):
+            self._backoff.failed(endpoint, now, uniform(self._entropy), automatic=True)
+
+
+FLAPPING_S = 5.0
+"""A link that lasted less is treated as a failed attempt by the redial schedule."""

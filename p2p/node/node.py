@@ -1,0 +1,499 @@
+"""The node: what an application holds, and the nursery that everything of it runs in.
+
+Responsible for putting the rooms together, for starting and ending them in order, and for the public calls. What it
+refuses to know stands in the rooms: how bytes move (`peer`), who may stay (`supervisor`), which records travel
+(`replicator`), what is written (`writer`), who is dialled when (`dialer`).
+
+How it is nested, inside out in the order of stopping:
+
+    run
+    └── core        writer: the only task that writes the store; stops last, after its commit
+        └── links   replicator, acceptor, dialers, one nursery per connection
+
+Stopping says Goodbye to everybody, gives the answers a moment, cancels `links`, lets the writer finish the commit under
+way and closes the store: all of it within `shutdown_s_max`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, Unpack
+
+import trio
+
+from p2p import msg
+from p2p.crypto.identity import Identity
+from p2p.crypto.noise import NoiseStatic
+from p2p.errors import ConfigError, NodeClosed, NotConnected, NotStarted, Reason
+from p2p.ids import PeerEndpoint, PeerId
+from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
+from p2p.node.dialer import Dialer
+from p2p.node.dispatch import MESSAGES_PER_CHECKPOINT, Channel, Dispatch, WhenFull
+from p2p.node.events import EventFeed, EventStream
+from p2p.node.listener import accept_links
+from p2p.node.replicator import Replicator
+from p2p.node.roster import Roster
+from p2p.node.status import Counters, NodeStats, OutboxView, Peer, snapshot_of
+from p2p.node.supervisor import Supervisor
+from p2p.node.wal import Wal
+from p2p.node.writer import Writer
+from p2p.peer.connection import Connection
+from p2p.policy.admission import ConnectionSlots, Scores
+from p2p.policy.backoff import Backoff
+from p2p.policy.origins import OriginAdmission
+from p2p.policy.pins import Pins
+from p2p.session.session import SessionConfig
+from p2p.store.base import Store
+from p2p.text import one_line
+from p2p.transport.base import Listener, Network
+from p2p.windows import Blocking
+
+_log = logging.getLogger("p2p.node")
+
+GOODBYE_S_MAX: Final = 1.0
+"""What a stopping node waits for the others' Goodbyes."""
+
+
+class Node:
+    """One participant of the network. Make it with a `NodeConfig`, run it with `open_node` or `nursery.start(node.run)`.
+
+    A node runs once. Its calls belong to the trio run (and thread) that `run` is in.
+    """
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.counters = Counters()
+        self._limits = config.limits
+        self._stop = trio.Event()
+        self._over = trio.Event()
+        self._ran = False
+        self._rooms: _Rooms | None = None
+        self._events = EventFeed(self._limits.events_queue_max)
+        self._dispatch = Dispatch(self._limits, self.counters)
+        self._endpoints: tuple[PeerEndpoint, ...] = ()
+        self._since_checkpoint = 0
+        self._encoded_names: dict[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        state = "running" if self._rooms is not None else "stopped" if self._ran else "not started"
+        return f"<Node {self.config.node_id} {state}>"
+
+    # Running and stopping.
+
+    async def run(self, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the node until `stop` or cancellation; `started()` once it listens and its log is open.
+
+        Raises:
+            ConfigError, AddressInUse, StoreError: it could not start; bare, never in a group.
+            NodeClosed: it ran before.
+        """
+        if self._ran:
+            raise NodeClosed(f"{self.config.node_id} ran before: a node runs once, make a new one")
+        self._ran = True
+        try:
+            await self._open_and_run(task_status)
+        except BaseExceptionGroup as group:
+            raise first_cause(group) from None
+        finally:
+            self._rooms = None
+            self._dispatch.close()
+            self._events.close()
+            self._stop.set()
+            self._over.set()
+
+    async def _open_and_run(self, task_status: trio.TaskStatus[Node]) -> None:
+        config = self.config
+        bind_host = config.bind_host
+        trusted = config.load_trust()
+        network, blocking = config.windows()
+        store, identity = await blocking.run("write", config.open_store, self._log_line)
+        try:
+            pins = await blocking.run("write", store.pins)
+            listener = None
+            if config.listen_port is not None:
+                listener = await network.listen(bind_host, config.listen_port)
+                self._endpoints = listener.endpoints
+            try:
+                if config.is_closed and listener is not None:
+                    self._log_line(f"{config.node_id} listens on loopback only: to let others in, {WAYS_OUT}")
+                rooms = _Rooms(self, store, identity, trusted, blocking)
+                rooms.pins.seed(pins)
+                await self._supervise(rooms, network, listener, task_status)
+            finally:
+                if listener is not None:
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + GOODBYE_S_MAX):
+                        await listener.aclose()
+        finally:
+            with trio.CancelScope(shield=True):
+                # The commit under way is over by now. Closing truncates SQLite's log and gives up the lock: a thread
+                # that has begun cannot be left behind, so this waits for it.
+                await blocking.run("write", store.close)
+
+    async def _supervise(
+        self, rooms: _Rooms, network: Network, listener: Listener | None, task_status: trio.TaskStatus[Node]
+    ) -> None:
+        config = self.config
+        async with trio.open_nursery() as core:
+            await core.start(rooms.writer.run)
+            rooms.origins.seed(rooms.writer.heads)
+            async with trio.open_nursery() as links:
+                rooms.enter(links, network)
+                await links.start(rooms.replicator.run)
+                self._rooms = rooms
+                if listener is not None:
+                    links.start_soon(
+                        accept_links, listener, rooms.supervisor, rooms.slots, config.clock, self._log_line
+                    )
+                for endpoint in config.peers:
+                    links.start_soon(rooms.dialer.keep_connected, endpoint)
+                task_status.started(self)
+                await self._stop.wait()
+                await rooms.supervisor.close_all(GOODBYE_S_MAX)
+                self._rooms = None
+                links.cancel_scope.cancel()
+            core.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """Ask the node to stop in order; returns at once. `wait` waits for the end. Idempotent."""
+        self._stop.set()
+
+    async def wait(self) -> None:
+        """Wait until the node has stopped.
+
+        Raises:
+            NotStarted: it was never started, so the wait would never end.
+        """
+        if not self._ran:
+            raise NotStarted(_HOW_TO_START.format(self.config.node_id))
+        await self._over.wait()
+
+    def _running(self) -> _Rooms:
+        if self._rooms is not None:
+            return self._rooms
+        if self._ran and self._stop.is_set():
+            raise NodeClosed(f"{self.config.node_id} has stopped")
+        raise NotStarted(_HOW_TO_START.format(self.config.node_id))
+
+    # Who and where.
+
+    @property
+    def node_id(self) -> str:
+        """The label this node shows."""
+        return self.config.node_id
+
+    @property
+    def peer_id(self) -> PeerId:
+        """This node's identity. Raises NotStarted before the node runs."""
+        return self._running().own
+
+    @property
+    def endpoints(self) -> tuple[PeerEndpoint, ...]:
+        """Where it listens, with the real ports; empty without a listener. Raises NotStarted before the node runs."""
+        self._running()
+        return self._endpoints
+
+    @property
+    def wal(self) -> Wal:
+        """The replicated log: append, follow, wait_replicated, heads, digest."""
+        return self._running().wal
+
+    @property
+    def outbox(self) -> OutboxView:
+        """What waits to reach the peers: records not yet durable there, bytes not yet written."""
+        rooms = self._running()
+        return OutboxView(rooms.replicator.lag, rooms.roster)
+
+    def peers(self) -> tuple[Peer, ...]:
+        """Snapshots of all connected peers, in the order they connected."""
+        return tuple(snapshot_of(link) for link in self._running().roster.links.values())
+
+    def get_peer(self, who: Peer | PeerId | str) -> Peer:
+        """A fresh snapshot of one connected peer, named by Peer, peer id (value or text) or node id.
+
+        Raises:
+            UnknownPeer, NotConnected: nobody of that name, or not now.
+        """
+        return snapshot_of(self._link_to(who))
+
+    def stats(self) -> NodeStats:
+        """Counters since the start, with Vix's names."""
+        rooms = self._running()
+        counters = self.counters
+        return NodeStats(
+            peers_total=rooms.roster.met_total,
+            peers_connected=len(rooms.roster),
+            handshakes_started=counters.handshakes_started,
+            handshakes_completed=counters.handshakes_completed,
+            handshakes_failed=counters.handshakes_failed,
+            connect_attempts=counters.connect_attempts,
+            connect_deduped=counters.connect_deduped,
+            connect_failures=counters.connect_failures,
+            backoff_skips=counters.backoff_skips,
+            tracked_endpoints=len(rooms.backoff),
+        )
+
+    def events(self) -> EventStream:
+        """What happens from now on: `async with node.events() as events: async for event in events: …`."""
+        return self._events.open()
+
+    # Links.
+
+    async def connect(self, endpoint: PeerEndpoint | str) -> Peer:
+        """Make one attempt to connect and authenticate, and return the peer that is there.
+
+        Args:
+            endpoint: `"tcp://HOST:PORT"`, `"HOST:PORT"`, `"tcp://WHO@HOST:PORT"` or a `PeerEndpoint`; WHO is the peer
+                id or node id that must be there. Use `NodeConfig.peers` for links to keep for ever.
+
+        Raises:
+            ConnectFailed: its `reason` says why.
+            ConfigError: the endpoint is malformed.
+            NodeClosed: the node stopped meanwhile.
+        """
+        rooms = self._running()
+        place = PeerEndpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
+        if place.port == 0:
+            raise ConfigError(f"{place}: port 0 cannot be dialled")
+        return snapshot_of(await rooms.dialer.dial(place))
+
+    async def disconnect(self, who: Peer | PeerId | str) -> None:
+        """Say Goodbye to a peer and wait for the end of the link (at most `drain_s_max`).
+
+        A configured peer is connected again by the redial schedule.
+
+        Raises:
+            UnknownPeer, NotConnected: there is no such link.
+        """
+        link = self._link_to(who)
+        link.close(Reason.DISCONNECTED)
+        await link.over.wait()
+
+    def _link_to(self, who: Peer | PeerId | str) -> Connection:
+        return self._running().roster.find(who.peer_id if isinstance(who, Peer) else who)
+
+    # Application messages.
+
+    async def send(self, peer: Peer | PeerId | str, channel: str, body: bytes) -> None:
+        """Queue a message for a peer's channel; waits while that peer's outbox is full.
+
+        Delivered at most once, in order per peer: use the log for what must arrive. It is a full checkpoint only once
+        in so many calls; it notices cancellation every time.
+
+        Args:
+            peer: Peer, peer id (value or text) or node id.
+            channel: the name that the other side reads, 1-256 bytes of UTF-8.
+            body: up to about 1 MiB.
+
+        Raises:
+            UnknownPeer, NotConnected: there is no live link to that peer (any more).
+            PayloadTooLarge: the message does not fit a frame.
+        """
+        self._since_checkpoint += 1
+        if self._since_checkpoint >= MESSAGES_PER_CHECKPOINT:
+            self._since_checkpoint = 0
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        link = self._link_to(peer)
+        payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
+        while link.needs_waiting or not link.fits(len(payload)):
+            await link.wait_room()
+            if not link.is_live:
+                raise NotConnected(f"the link to {link.label or link.peer_id.short} ended while a message waited")
+        link.send_data(payload)
+
+    def _encode_name(self, channel: str) -> bytes:
+        name = channel.encode()
+        if not 0 < len(name) <= self._limits.channel_name_bytes_max:
+            raise ConfigError(f"a channel name has 1-{self._limits.channel_name_bytes_max} bytes of UTF-8")
+        if len(self._encoded_names) >= self._limits.channels_max:
+            self._encoded_names.clear()
+        self._encoded_names[channel] = name
+        return name
+
+    def channel(self, name: str, *, capacity: int = 1024, when_full: WhenFull = "wait") -> Channel:
+        """Open a channel for reading: `async with node.channel("chat") as chat: async for message in chat: …`.
+
+        Args:
+            name: what senders call it.
+            capacity: messages that wait for the reader at the most.
+            when_full: "wait" rests the sender's link for up to `channel_wait_s_max`, then refuses that message;
+                "drop_oldest" makes room. Both count what is lost.
+
+        Raises:
+            ConfigError: an argument is not usable. ChannelBusy comes from entering it twice.
+        """
+        return self._dispatch.channel(name, capacity, when_full)
+
+    def _log_line(self, line: str) -> None:
+        line = one_line(line)
+        _log.info("%s: %s", self.config.node_id, line)
+        if self.config.on_log is not None:
+            try:
+                self.config.on_log(line)
+            except Exception:
+                self.counters.hook_failures += 1
+                _log.exception("on_log failed")
+
+
+_HOW_TO_START: Final = "{} does not run: use `async with p2p.open_node(...)` or `await nursery.start(node.run)`"
+
+
+class _Rooms:
+    """The parts of a running node, put together in one place. Exists exactly while the node runs."""
+
+    def __init__(
+        self,
+        node: Node,
+        store: Store,
+        identity: Identity,
+        trusted: dict[str, PeerId] | None,
+        blocking: Blocking,
+    ) -> None:
+        config, limits = node.config, node.config.limits
+        self.own = identity.peer_id
+        self._node = node
+        self._trusted = trusted
+        self._identity = identity
+        self.roster = Roster(self.own, limits)
+        self.backoff = Backoff(limits)
+        self.slots: ConnectionSlots[Connection] = ConnectionSlots(limits)
+        self.scores = Scores(limits)
+        self.pins = Pins(limits, strong=trusted or {})
+        self.origins = OriginAdmission(
+            self.own,
+            limits,
+            trusted=None if trusted is None else frozenset(trusted.values()),
+            members_introduce=config.network_key is not None,
+        )
+        self.writer = Writer(
+            store=store,
+            identity=identity,
+            clock=config.clock,
+            blocking=blocking,
+            limits=limits,
+            emit=node._events.emit,
+            admit=self.origins.admit,
+        )
+        self.replicator = Replicator(
+            own=self.own,
+            writer=self.writer,
+            clock=config.clock,
+            limits=limits,
+            emit=node._events.emit,
+            penalize=lambda peer_id, reason: self.supervisor.penalize(peer_id, reason),
+        )
+        self.wal = Wal(self.writer, self.replicator, label_of=self.pins.label_of, limits=limits)
+
+    def enter(self, nursery: trio.Nursery, network: Network) -> None:
+        """Make what needs the nursery that links run in."""
+        config, node = self._node.config, self._node
+        session_config = SessionConfig(
+            node_id=config.node_id,
+            identity=self._identity,
+            static=NoiseStatic.generate(config.entropy),
+            network_key=config.network_key,
+            network_name=config.network_name,
+            capabilities=_capabilities(ephemeral=config.data_dir is None),
+            limits=config.limits,
+        )
+        self.supervisor = Supervisor(
+            own=self.own,
+            limits=config.limits,
+            session_config=session_config,
+            roster=self.roster,
+            slots=self.slots,
+            scores=self.scores,
+            pins=self.pins,
+            trusted=self._trusted,
+            origins=self.origins,
+            dispatch=node._dispatch,
+            replicator=self.replicator,
+            counters=node.counters,
+            events=node._events,
+            log_line=node._log_line,
+            remember_pin=self.writer.remember_pin,
+            clock=config.clock,
+            entropy=config.entropy,
+            nursery=nursery,
+        )
+        self.dialer = Dialer(
+            network,
+            self.roster,
+            self.backoff,
+            node.counters,
+            nursery=nursery,
+            start_link=self.supervisor.start,
+            clock=config.clock,
+            entropy=config.entropy,
+        )
+
+
+def _capabilities(*, ephemeral: bool) -> tuple[tuple[str, str], ...]:
+    offered = [("bundle", "1"), ("cipher", "aes256gcm,chacha20poly1305")]
+    if ephemeral:
+        offered.append(("ephemeral", "1"))
+    return tuple(offered)
+
+
+def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception that a group is about: never a group, and Cancelled only if there is nothing else."""
+    leaves: list[BaseException] = []
+    queue: list[BaseException] = [group]
+    while queue:
+        error = queue.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            queue.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    causes = [leaf for leaf in leaves if not isinstance(leaf, trio.Cancelled)]
+    chosen = causes[0] if causes else leaves[0]
+    for other in causes[1:]:
+        chosen.add_note(f"and at the same time: {other!r}")
+    return chosen
+
+
+@asynccontextmanager
+async def open_node(config: NodeConfig | None = None, /, **options: Unpack[NodeOptions]) -> AsyncIterator[Node]:
+    """Run a node around a body: `async with p2p.open_node(node_id="a", data_dir="a") as node: …`.
+
+    Args:
+        config: a finished `NodeConfig`; or its fields by name.
+
+    Raises:
+        ConfigError, AddressInUse, StoreError: the node could not start.
+        Exception: what the body raised, as itself and not in a group.
+    """
+    if config is not None and options:
+        raise ConfigError(f"give a NodeConfig or its fields, not both (got also {', '.join(sorted(options))})")
+    async with run_node(Node(config if config is not None else config_of(options))) as node:
+        yield node
+
+
+@asynccontextmanager
+async def run_node(node: Node) -> AsyncIterator[Node]:
+    """Run a node that was made already around a body; otherwise as `open_node`."""
+    body_error: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            try:
+                yield node
+            except BaseException as error:
+                # Raised again below, outside the nursery, which would wrap it.
+                body_error = error
+            node.stop()
+            if body_error is not None and not isinstance(body_error, Exception):
+                # Cancelled from outside, or an interrupt: there is no time for Goodbyes.
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        cause = first_cause(group)
+        if body_error is None or not isinstance(cause, trio.Cancelled):
+            raise cause from None
+    except trio.Cancelled:
+        if body_error is None:
+            raise
+    if body_error is not None:
+        raise body_error

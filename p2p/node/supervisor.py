@@ -1,0 +1,228 @@
+"""Supervises connections: starts them, admits or refuses who they prove to be, keeps one per peer, counts their ends.
+
+It is the `Owner` that every connection reports to, and the only place that sees roster, pins, admission of origins,
+channels and replicator together. It refuses to know bytes and sockets (`peer.connection`), when to dial (`dialer`)
+and how connections come in (`listener`).
+
+A link's life, as seen from here:
+
+    start ──▶ on_proven ──▶ on_live ──▶ on_data / on_wal … ──▶ on_ended
+                  └─ refused ───────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import trio
+
+from p2p import msg
+from p2p.errors import Reason
+from p2p.ids import PeerEndpoint, PeerId, is_node_id
+from p2p.limits import Limits
+from p2p.node.dispatch import Dispatch
+from p2p.node.events import CloneSuspected, EventFeed, LabelConflict, PeerConnected, PeerLeft
+from p2p.node.replicator import Replicator
+from p2p.node.roster import Roster
+from p2p.node.status import Counters, snapshot_of
+from p2p.peer.connection import Connection
+from p2p.policy.admission import ConnectionSlots, Scores
+from p2p.policy.origins import OriginAdmission
+from p2p.policy.pins import Pins
+from p2p.session.session import PeerProven, Role, Session, SessionConfig
+from p2p.transport.base import LinkStream
+from p2p.windows import Clock, Entropy
+
+
+class Supervisor:
+    """The links of one node, from stream to end."""
+
+    def __init__(
+        self,
+        *,
+        own: PeerId,
+        limits: Limits,
+        session_config: SessionConfig,
+        roster: Roster,
+        slots: ConnectionSlots[Connection],
+        scores: Scores,
+        pins: Pins,
+        trusted: Mapping[str, PeerId] | None,
+        origins: OriginAdmission,
+        dispatch: Dispatch,
+        replicator: Replicator,
+        counters: Counters,
+        events: EventFeed,
+        log_line: Callable[[str], None],
+        remember_pin: Callable[[str, PeerId], None],
+        clock: Clock,
+        entropy: Entropy,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.links: set[Connection] = set()
+        self._own = own
+        self._limits = limits
+        self._session_config = session_config
+        self._roster = roster
+        self._slots = slots
+        self._scores = scores
+        self._pins = pins
+        self._trusted = None if trusted is None else frozenset(trusted.values())
+        self._origins = origins
+        self._dispatch = dispatch
+        self._replicator = replicator
+        self._counters = counters
+        self._events = events
+        self._log_line = log_line
+        self._remember_pin = remember_pin
+        self._clock = clock
+        self._entropy = entropy
+        self._nursery = nursery
+        self._stopping = False
+
+    def start(self, stream: LinkStream, *, dialed: PeerEndpoint | None) -> Connection:
+        """Serve a fresh stream; `dialed` is where it leads, None for an accepted one."""
+        self._counters.handshakes_started += 1
+        role = Role.RESPONDER if dialed is None else Role.INITIATOR
+        now = self._clock.monotonic()
+        session = Session(
+            self._session_config, role, entropy=self._entropy, now=now, wall_ms=self._clock.wall_ms()
+        )
+        link = Connection(
+            stream,
+            session,
+            self,
+            clock=self._clock,
+            limits=self._limits,
+            dialed_by_us=dialed is not None,
+            endpoint=dialed if dialed is not None else stream.remote,
+        )
+        self.links.add(link)
+        self._nursery.start_soon(link.run)
+        return link
+
+    async def close_all(self, within_s: float) -> None:
+        """Say Goodbye on every link and wait for their ends, at most so long."""
+        self._stopping = True
+        for link in tuple(self.links):
+            link.close(Reason.CLOSED)
+        with trio.move_on_after(within_s):
+            for link in tuple(self.links):
+                await link.over.wait()
+
+    # Owner
+
+    def on_proven(self, link: Connection, proven: PeerProven) -> tuple[Reason, str] | None:
+        """Admit an identity, or say why not. The order is from the cheapest certainty to the policy."""
+        peer_id = proven.peer_id
+        now = self._clock.monotonic()
+        if self._stopping:
+            return Reason.CLOSED, "stopping"
+        if peer_id == self._own:
+            return Reason.SELF, "the other side has this node's own identity"
+        expected = link.endpoint.expect if link.dialed_by_us and link.endpoint is not None else None
+        if expected is not None and expected not in (str(peer_id), proven.node_id):
+            return Reason.WRONG_PEER, f"{proven.node_id} ({peer_id.short}) answered where {expected} was expected"
+        if self._scores.is_banned(peer_id, now):
+            return Reason.BANNED, "banned for a while"
+        if self._trusted is not None and peer_id not in self._trusted:
+            return Reason.NOT_ADMITTED, "not on the trust list"
+        if len(self._roster) >= self._limits.max_peers and peer_id not in self._roster.links:
+            return Reason.FULL, f"{self._limits.max_peers} peers are connected"
+        return self._label(link, proven, is_configured=expected is not None and expected == proven.node_id)
+
+    def _label(self, link: Connection, proven: PeerProven, *, is_configured: bool) -> tuple[Reason, str] | None:
+        node_id, peer_id = proven.node_id, proven.peer_id
+        if not is_node_id(node_id):
+            # The session refused all but a real label or the peer's own id; the latter adds nothing.
+            return None
+        ephemeral = any(name == "ephemeral" for name, _ in proven.capabilities)
+        pinned_to = self._pins.holder(node_id)
+        verdict = self._pins.check(node_id, peer_id, strong=is_configured, ephemeral=ephemeral)
+        if verdict.is_conflict:
+            assert pinned_to is not None, "a conflict has somebody to conflict with"
+            self._events.emit(LabelConflict(node_id, peer_id, pinned_to, refused=verdict.is_refused))
+            self._log_line(f"label conflict: {peer_id.short} shows {node_id}, which belongs to {pinned_to.short}")
+            if verdict.is_refused:
+                return Reason.LABEL_CONFLICT, f"{node_id} is pinned to another identity"
+            return None
+        link.label = node_id
+        if not ephemeral:
+            self._remember_pin(node_id, peer_id)
+        return None
+
+    def on_live(self, link: Connection) -> None:
+        """Enter the link; where there are two to one peer, let one go."""
+        peer_id = link.peer_id
+        self._counters.handshakes_completed += 1
+        self._slots.leave(link, authenticated=True)
+        self._origins.prove(peer_id)
+        old = self._roster.links.get(peer_id)
+        if old is not None and not old.dialed_by_us and not link.dialed_by_us:
+            self._note_change(link)
+        loser = self._roster.place(link)
+        if loser is not link:
+            link.replicating = True
+        if loser is not None:
+            if loser.replicating:
+                loser.replicating = False
+                self._replicator.link_down(loser)
+            loser.retire()
+        if link.replicating:
+            self._replicator.link_up(link)
+            if old is None:
+                self._events.emit(PeerConnected(snapshot_of(link)))
+                self._log_line(f"connected to {_name(link)} at {link.endpoint}")
+
+    def _note_change(self, link: Connection) -> None:
+        if self._roster.note_change(link.peer_id, self._clock.monotonic()):
+            self._events.emit(CloneSuspected(link.peer_id, link.label))
+            self._log_line(f"the identity of {_name(link)} seems to be used in two places: its links alternate")
+
+    def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Awaitable[None] | None:
+        """Hand an application message to its channel."""
+        return self._dispatch.deliver(link, data)
+
+    def on_wal(self, link: Connection, message: msg.AnyMessage) -> None:
+        """Hand a replication message on; a link that gave way no longer replicates."""
+        if link.replicating:
+            self._replicator.receive(link, message)
+
+    def on_ignored(self, link: Connection) -> None:
+        """Count a message of a type that a later version may know."""
+        self._counters.ignored_messages += 1
+
+    def on_ended(self, link: Connection) -> None:
+        """Take the link out of every table and count how it ended."""
+        reason = link.reason
+        assert reason is not None, "an ended link has a reason"
+        self.links.discard(link)
+        self._counters.count_end(reason)
+        self._counters.messages_unsent += link.unsent
+        if link.connected_at is None:
+            self._counters.handshakes_failed += 1
+            self._slots.leave(link, authenticated=False)
+        if link.replicating:
+            link.replicating = False
+            self._replicator.link_down(link)
+        peer_id = link.session.peer_id
+        if reason.penalty and peer_id is not None and not link.ended_by_us:
+            self.penalize(peer_id, reason)
+        if peer_id is None:
+            if not link.dialed_by_us:
+                self._log_line(f"refused {link.endpoint}: {reason.label} {link.detail}")
+        elif self._roster.remove(link):
+            self._events.emit(PeerLeft(peer_id, link.label, reason, link.detail, link.clean))
+            self._log_line(f"lost {_name(link)}: {reason.label} {link.detail}")
+
+    def penalize(self, peer_id: PeerId, reason: Reason) -> None:
+        """Take points from an identity; at 0 its links end and it is left alone for a while."""
+        if self._scores.penalize(peer_id, reason.penalty, self._clock.monotonic()):
+            self._log_line(f"{peer_id.short} is banned for a while: {reason.label}")
+            for link in tuple(self.links):
+                if link.session.peer_id == peer_id:
+                    link.close(Reason.BANNED)
+
+
+def _name(link: Connection) -> str:
+    return f"{link.label} ({link.peer_id.short})" if link.label else link.peer_id.short
