@@ -1,0 +1,56 @@
+# make demo    five nodes on this machine write, part, meet again and agree (installs run-time dependencies only)
+# make test    everything that must hold before a change lands: ruff, mypy, documentation, tests
+# make check   the same without the tests
+# make bench   the benchmarks; QUICK=1 for a short run, OUT=file.json for the figures as JSON
+# make clean   remove the virtual environments and what was built
+#
+# Each environment is made once and again only when pyproject.toml changes.
+
+PYTHON ?= python3
+JOBS ?= 2
+PIP = -m pip install --quiet --disable-pip-version-check --no-input
+
+.PHONY: demo test check lint types docs tests bench clean python
+.DEFAULT_GOAL := test
+
+demo: .venv-demo/.installed
+	.venv-demo/bin/p2p demo
+
+test: check tests
+
+check: lint types docs
+
+lint: .venv/.installed
+	.venv/bin/ruff check p2p http_control benchmarks tests docs
+
+types: .venv/.installed
+	.venv/bin/mypy
+
+docs: .venv/.installed
+	.venv/bin/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+tests: .venv/.installed
+	.venv/bin/python -m pytest -q -n $(JOBS)
+
+bench: .venv/.installed
+	.venv/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
+# Debian's own Python 3.11 comes without ensurepip; python3-venv brings it, and Python itself where there is none.
+python:
+	@command -v $(PYTHON) >/dev/null 2>&1 \
+	  && $(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	  || { echo 'trio-p2p needs Python 3.11 or newer with venv. On Debian 12, as root:  apt-get install -y python3-venv' >&2; \
+	       exit 1; }
+
+.venv/.installed: pyproject.toml | python
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python $(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv-demo/.installed: pyproject.toml | python
+	$(PYTHON) -m venv --clear .venv-demo
+	.venv-demo/bin/python $(PIP) --editable '.[cli]'
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-demo docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
