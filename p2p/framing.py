@@ -107,10 +107,8 @@ class FrameDecoder:
         if self._error is not None:
             raise RemoteProtocolError(*self._error)
         while True:
-            if self._length is None and not self._read_header():
-                frame = None
-            else:
-                frame = self._read_body()
+            waiting = self._length is None and not self._read_header()
+            frame = None if waiting else self._read_body()
             if frame is not None or not self._backlog:
                 return frame
             # The chunk is used up and more was fed meanwhile.

@@ -524,7 +524,7 @@ def decode_data(payload: Buffer) -> Data:
         if size > 127:
             size, pos = read_varint(data, 0)
         stop = pos + size
-        # A channel that is cut off leaves nothing for the fixed part, so unpack_from tells (OverflowError: 2^63 and up).
+        # A channel that is cut off leaves nothing for the fixed part, so unpack_from tells (OverflowError from 2^63).
         channel = data[pos:stop].decode()
         reply_to, status = _REPLY_STATUS.unpack_from(data, stop)
         pos = stop + 9
