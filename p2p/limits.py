@@ -117,11 +117,25 @@ class Limits:
     window_records_max: int = 65_536
     unacked_bytes_max: int = 1 * MIB
     """Pushed and not acknowledged, per link (wire)."""
+    load_ahead_bytes: int = 1 * MIB
+    """Read from the store for one peer before the window lets it go: as much again as may be under way."""
+    recent_batches_bytes: int = 4 * MIB
+    """Batches kept for all links that pass them on, so that one commit is read once and not once per peer."""
+    boundaries_per_origin: int = 16
+    """Batch ends remembered per origin, to compare heads without the store; peers' heads lag by a second at most."""
     heads_per_message_max: int = 4096
     heads_debounce_s: float = 0.05
     heads_debounce_quiet_s: float = 1.0
     supplier_stall_s: float = 3.0
     """No progress from the chosen supplier while another shows more: the other is chosen."""
+    supplier_doubt_s_max: float = 300.0
+    """The longest pause before a link that claimed and did not deliver is tried again; it begins at two stalls."""
+    proof_interval_s: float = 0.05
+    """Between two fork proofs on one link: they are large, and no window counts them."""
+    proofs_pending_max: int = 4
+    """Fork proofs of one link that are being checked; more are dropped and asked for again."""
+    confirmed_peers_max: int = 4096
+    """Peers of which we remember how far they hold our log."""
     origins_max: int = 1024
     introduced_origins_per_peer_max: int = 512
     origin_bytes_max: int = 4 * 1024 * MIB
