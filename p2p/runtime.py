@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Self
 
 import trio
 
@@ -22,7 +23,7 @@ class P2PRuntime:
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    async def __aenter__(self) -> P2PRuntime:
+    async def __aenter__(self) -> Self:
         self._context = run_node(self.node)
         await self._context.__aenter__()
         return self

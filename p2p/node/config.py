@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from p2p.crypto.identity import Identity
+
 from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback
 from p2p.limits import Limits
@@ -103,7 +104,7 @@ class NodeConfig:
                 raise ConfigError(f"{name} must be above 0, not {value}")
         limits = dataclasses.replace(self.limits, **changes)  # type: ignore[arg-type]  # names and types match, see above
         if limits.dead_after_s <= limits.ping_after_s:
-            raise ConfigError(f"dead_after_s ({limits.dead_after_s}) must be above ping_after_s ({limits.ping_after_s})")
+            raise ConfigError(f"dead_after_s {limits.dead_after_s} must be above ping_after_s {limits.ping_after_s}")
         return limits
 
     @property

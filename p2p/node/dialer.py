@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Protocol
 
 import trio
+from p2p.policy.backoff import Backoff
 
 from p2p.errors import ConnectFailed, NodeClosed, Reason
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
 from p2p.peer.connection import Connection
-from p2p.policy.backoff import Backoff
 from p2p.transport.base import LinkStream, Network
 from p2p.windows import Clock, Entropy, uniform
 
@@ -142,7 +142,7 @@ class Dialer:
             await self._watch(link, endpoint, started)
 
     async def _watch(self, link: Connection, endpoint: PeerEndpoint, started: float) -> None:
-        """Wait for the link's end; one that ends soon after it began counts as a failure, so that flapping slows down."""
+        """Wait for the link's end; one that ends soon after it began is a failure, so that flapping slows down."""
         await link.over.wait()
         now = self._clock.monotonic()
         if now - started < FLAPPING_S and link.reason not in (Reason.MOVED, Reason.CLOSED):

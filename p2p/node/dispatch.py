@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import trio
 
@@ -81,7 +81,7 @@ class Channel:
         self._closed = False
         self._since_checkpoint = 0
 
-    async def __aenter__(self) -> Channel:
+    async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
         self._dispatch.add(self)
         return self
@@ -92,7 +92,7 @@ class Channel:
         self._dispatch.remove(self)
         self.close()
 
-    def __aiter__(self) -> Channel:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Message:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import trio
 
@@ -123,7 +123,7 @@ class EventStream:
         self._closed = False
         self.dropped = 0
 
-    async def __aenter__(self) -> EventStream:
+    async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
         self._feed.streams.add(self)
         if self._feed.is_closed:
@@ -135,7 +135,7 @@ class EventStream:
     ) -> None:
         self._feed.streams.discard(self)
 
-    def __aiter__(self) -> EventStream:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> NodeEvent:

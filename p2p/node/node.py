@@ -22,33 +22,20 @@ from contextlib import asynccontextmanager
 from typing import Final, Unpack
 
 import trio
+from p2p.node.wal import Wal
 
 from p2p import msg
-from p2p.crypto.identity import Identity
-from p2p.crypto.noise import NoiseStatic
 from p2p.errors import ConfigError, NodeClosed, NotConnected, NotStarted, Reason
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
-from p2p.node.dialer import Dialer
 from p2p.node.dispatch import MESSAGES_PER_CHECKPOINT, Channel, Dispatch, WhenFull
 from p2p.node.events import EventFeed, EventStream
 from p2p.node.listener import accept_links
-from p2p.node.replicator import Replicator
-from p2p.node.roster import Roster
+from p2p.node.rooms import Rooms
 from p2p.node.status import Counters, NodeStats, OutboxView, Peer, snapshot_of
-from p2p.node.supervisor import Supervisor
-from p2p.node.wal import Wal
-from p2p.node.writer import Writer
 from p2p.peer.connection import Connection
-from p2p.policy.admission import ConnectionSlots, Scores
-from p2p.policy.backoff import Backoff
-from p2p.policy.origins import OriginAdmission
-from p2p.policy.pins import Pins
-from p2p.session.session import SessionConfig
-from p2p.store.base import Store
 from p2p.text import one_line
 from p2p.transport.base import Listener, Network
-from p2p.windows import Blocking
 
 _log = logging.getLogger("p2p.node")
 
@@ -57,7 +44,7 @@ GOODBYE_S_MAX: Final = 1.0
 
 
 class Node:
-    """One participant of the network. Make it with a `NodeConfig`, run it with `open_node` or `nursery.start(node.run)`.
+    """One participant of the network: made with a `NodeConfig`, run by `open_node` or `nursery.start(node.run)`.
 
     A node runs once. Its calls belong to the trio run (and thread) that `run` is in.
     """
@@ -69,7 +56,7 @@ class Node:
         self._stop = trio.Event()
         self._over = trio.Event()
         self._ran = False
-        self._rooms: _Rooms | None = None
+        self._rooms: Rooms | None = None
         self._events = EventFeed(self._limits.events_queue_max)
         self._dispatch = Dispatch(self._limits, self.counters)
         self._endpoints: tuple[PeerEndpoint, ...] = ()
@@ -118,8 +105,18 @@ class Node:
             try:
                 if config.is_closed and listener is not None:
                     self._log_line(f"{config.node_id} listens on loopback only: to let others in, {WAYS_OUT}")
-                rooms = _Rooms(self, store, identity, trusted, blocking)
-                rooms.pins.seed(pins)
+                rooms = Rooms(
+                    config,
+                    store=store,
+                    identity=identity,
+                    trusted=trusted,
+                    pins=pins,
+                    blocking=blocking,
+                    dispatch=self._dispatch,
+                    counters=self.counters,
+                    events=self._events,
+                    log_line=self._log_line,
+                )
                 await self._supervise(rooms, network, listener, task_status)
             finally:
                 if listener is not None:
@@ -132,7 +129,7 @@ class Node:
                 await blocking.run("write", store.close)
 
     async def _supervise(
-        self, rooms: _Rooms, network: Network, listener: Listener | None, task_status: trio.TaskStatus[Node]
+        self, rooms: Rooms, network: Network, listener: Listener | None, task_status: trio.TaskStatus[Node]
     ) -> None:
         config = self.config
         async with trio.open_nursery() as core:
@@ -169,7 +166,7 @@ class Node:
             raise NotStarted(_HOW_TO_START.format(self.config.node_id))
         await self._over.wait()
 
-    def _running(self) -> _Rooms:
+    def _running(self) -> Rooms:
         if self._rooms is not None:
             return self._rooms
         if self._ran and self._stop.is_set():
@@ -333,109 +330,12 @@ class Node:
         if self.config.on_log is not None:
             try:
                 self.config.on_log(line)
-            except Exception:
+            except Exception:  # noqa: BLE001  # a hook is somebody else's code: it may not end the node
                 self.counters.hook_failures += 1
                 _log.exception("on_log failed")
 
 
 _HOW_TO_START: Final = "{} does not run: use `async with p2p.open_node(...)` or `await nursery.start(node.run)`"
-
-
-class _Rooms:
-    """The parts of a running node, put together in one place. Exists exactly while the node runs."""
-
-    def __init__(
-        self,
-        node: Node,
-        store: Store,
-        identity: Identity,
-        trusted: dict[str, PeerId] | None,
-        blocking: Blocking,
-    ) -> None:
-        config, limits = node.config, node.config.limits
-        self.own = identity.peer_id
-        self._node = node
-        self._trusted = trusted
-        self._identity = identity
-        self.roster = Roster(self.own, limits)
-        self.backoff = Backoff(limits)
-        self.slots: ConnectionSlots[Connection] = ConnectionSlots(limits)
-        self.scores = Scores(limits)
-        self.pins = Pins(limits, strong=trusted or {})
-        self.origins = OriginAdmission(
-            self.own,
-            limits,
-            trusted=None if trusted is None else frozenset(trusted.values()),
-            members_introduce=config.network_key is not None,
-        )
-        self.writer = Writer(
-            store=store,
-            identity=identity,
-            clock=config.clock,
-            blocking=blocking,
-            limits=limits,
-            emit=node._events.emit,
-            admit=self.origins.admit,
-        )
-        self.replicator = Replicator(
-            own=self.own,
-            writer=self.writer,
-            clock=config.clock,
-            limits=limits,
-            emit=node._events.emit,
-            penalize=lambda peer_id, reason: self.supervisor.penalize(peer_id, reason),
-        )
-        self.wal = Wal(self.writer, self.replicator, label_of=self.pins.label_of, limits=limits)
-
-    def enter(self, nursery: trio.Nursery, network: Network) -> None:
-        """Make what needs the nursery that links run in."""
-        config, node = self._node.config, self._node
-        session_config = SessionConfig(
-            node_id=config.node_id,
-            identity=self._identity,
-            static=NoiseStatic.generate(config.entropy),
-            network_key=config.network_key,
-            network_name=config.network_name,
-            capabilities=_capabilities(ephemeral=config.data_dir is None),
-            limits=config.limits,
-        )
-        self.supervisor = Supervisor(
-            own=self.own,
-            limits=config.limits,
-            session_config=session_config,
-            roster=self.roster,
-            slots=self.slots,
-            scores=self.scores,
-            pins=self.pins,
-            trusted=self._trusted,
-            origins=self.origins,
-            dispatch=node._dispatch,
-            replicator=self.replicator,
-            counters=node.counters,
-            events=node._events,
-            log_line=node._log_line,
-            remember_pin=self.writer.remember_pin,
-            clock=config.clock,
-            entropy=config.entropy,
-            nursery=nursery,
-        )
-        self.dialer = Dialer(
-            network,
-            self.roster,
-            self.backoff,
-            node.counters,
-            nursery=nursery,
-            start_link=self.supervisor.start,
-            clock=config.clock,
-            entropy=config.entropy,
-        )
-
-
-def _capabilities(*, ephemeral: bool) -> tuple[tuple[str, str], ...]:
-    offered = [("bundle", "1"), ("cipher", "aes256gcm,chacha20poly1305")]
-    if ephemeral:
-        offered.append(("ephemeral", "1"))
-    return tuple(offered)
 
 
 def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -481,7 +381,7 @@ async def run_node(node: Node) -> AsyncIterator[Node]:
             await nursery.start(node.run)
             try:
                 yield node
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001
                 # Raised again below, outside the nursery, which would wrap it.
                 body_error = error
             node.stop()

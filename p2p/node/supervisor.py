@@ -15,6 +15,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
+from p2p.node.replicator import Replicator
+from p2p.policy.admission import ConnectionSlots, Scores
+from p2p.policy.pins import Pins
+from p2p.session.session import PeerProven, Role, Session, SessionConfig
 
 from p2p import msg
 from p2p.errors import Reason
@@ -22,14 +26,10 @@ from p2p.ids import PeerEndpoint, PeerId, is_node_id
 from p2p.limits import Limits
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import CloneSuspected, EventFeed, LabelConflict, PeerConnected, PeerLeft
-from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
 from p2p.node.status import Counters, snapshot_of
 from p2p.peer.connection import Connection
-from p2p.policy.admission import ConnectionSlots, Scores
 from p2p.policy.origins import OriginAdmission
-from p2p.policy.pins import Pins
-from p2p.session.session import PeerProven, Role, Session, SessionConfig
 from p2p.transport.base import LinkStream
 from p2p.windows import Clock, Entropy
 

@@ -25,13 +25,13 @@ from enum import Enum
 from typing import Final, Protocol
 
 import trio
+from p2p.session.session import Ended, Ignored, Live, PeerProven, Received, Session
 
 from p2p import msg
 from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.peer.outbox import Outbox
-from p2p.session.session import Ended, Ignored, Live, PeerProven, Received, Session
 from p2p.transport.base import LinkStream
 from p2p.windows import Clock
 
@@ -218,7 +218,7 @@ class Connection:
     def retire(self) -> None:
         """Give way to another link with the same peer: no new sends, the rest flushed, Goodbye(Moved).
 
-        The peer is probed meanwhile: if nothing at all comes back within `probe_s_max`, the link is a dead one and is cut.
+        The peer is probed meanwhile: if nothing comes back within `probe_s_max`, the link is dead and is cut.
         """
         if self.retiring or self.reason is not None:
             return
@@ -277,7 +277,7 @@ class Connection:
                     # A replication message that cannot be: the session could not know.
                     session.goodbye(error.reason, "")
                     self._end(error.reason, str(error), clean=False)
-                except Exception:  # our own bug: this link pays for it, the node does not
+                except Exception:  # noqa: BLE001  # our own bug: this link pays for it, the node does not
                     _log.exception("link %s failed inside this node", self)
                     self._end(Reason.INTERNAL, "an internal error", clean=False)
                 finally:
@@ -428,7 +428,7 @@ class Connection:
             # The reader may still find the other's Goodbye; it meets the same error or the end of the stream.
             if self.reason is None and self._nursery is not None and not self.session.is_ending:
                 self.abort(Reason.ABNORMAL, _cause(error))
-        except Exception:  # our own bug: see _read_until_over
+        except Exception:  # noqa: BLE001  # our own bug: see _read_until_over
             _log.exception("link %s failed inside this node", self)
             self.abort(Reason.INTERNAL, "an internal error")
         finally:

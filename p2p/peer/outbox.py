@@ -2,9 +2,9 @@
 
 Responsible for order, fairness between the lanes and the bounds; knows nothing of streams, tasks or time.
 
-- **control**: answers and bookkeeping of the protocol (WalAck, WalHeads, OutboxPull, ForkProof). Goes first and is never
-  refused: what the peer may have outstanding bounds it, so the reader never has to wait to put something here. That
-  is what makes a deadlock of two full outboxes impossible (wire section 6).
+- **control**: answers and bookkeeping of the protocol (WalAck, WalHeads, OutboxPull, ForkProof). Goes first and is
+  never refused: what the peer may have outstanding bounds it, so the reader never has to wait to put something here.
+  That is what makes a deadlock of two full outboxes impossible (wire section 6).
 - **data**: application messages. Bounded in messages and bytes; whoever sends waits from the high-water mark.
 - **wal**: batches for the peer. Bounded by the replication window (`unacked_bytes_max`), not here.
 
@@ -52,7 +52,8 @@ class Outbox:
     @property
     def has_data_room(self) -> bool:
         """Whether another message of any allowed size may be put into the data lane now."""
-        return self.data_bytes < self._limits.outbox_high_water_bytes and len(self._data) < self._limits.outbox_messages_max
+        limits = self._limits
+        return self.data_bytes < limits.outbox_high_water_bytes and len(self._data) < limits.outbox_messages_max
 
     def fits(self, size: int) -> bool:
         """Whether a message of `size` bytes fits below the hard bounds; any one message fits an empty lane."""

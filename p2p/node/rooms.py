@@ -1,0 +1,145 @@
+"""The parts of a running node, put together in one place. They exist exactly while the node runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import trio
+from p2p.crypto.identity import Identity
+from p2p.crypto.noise import NoiseStatic
+from p2p.node.replicator import Replicator
+from p2p.node.wal import Wal
+from p2p.node.writer import Writer
+from p2p.policy.admission import ConnectionSlots, Scores
+from p2p.policy.backoff import Backoff
+from p2p.policy.pins import Pins
+from p2p.session.session import SessionConfig
+from p2p.store.base import Store
+
+from p2p.errors import Reason
+from p2p.ids import PeerId
+from p2p.node.config import NodeConfig
+from p2p.node.dialer import Dialer
+from p2p.node.dispatch import Dispatch
+from p2p.node.events import EventFeed
+from p2p.node.roster import Roster
+from p2p.node.status import Counters
+from p2p.node.supervisor import Supervisor
+from p2p.peer.connection import Connection
+from p2p.policy.origins import OriginAdmission
+from p2p.transport.base import Network
+from p2p.windows import Blocking
+
+
+class Rooms:
+    """One running node's parts. Those that start tasks are made by `enter`, which gets the nursery of the links."""
+
+    supervisor: Supervisor
+    dialer: Dialer
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        store: Store,
+        identity: Identity,
+        trusted: Mapping[str, PeerId] | None,
+        pins: Mapping[str, PeerId],
+        blocking: Blocking,
+        dispatch: Dispatch,
+        counters: Counters,
+        events: EventFeed,
+        log_line: Callable[[str], None],
+    ) -> None:
+        limits = config.limits
+        self.own = identity.peer_id
+        self._config = config
+        self._identity = identity
+        self._trusted = trusted
+        self._dispatch = dispatch
+        self._counters = counters
+        self._events = events
+        self._log_line = log_line
+        self.roster = Roster(self.own, limits)
+        self.backoff = Backoff(limits)
+        self.slots: ConnectionSlots[Connection] = ConnectionSlots(limits)
+        self.scores = Scores(limits)
+        self.pins = Pins(limits, strong=trusted or {}, weak=pins)
+        self.origins = OriginAdmission(
+            self.own,
+            limits,
+            trusted=None if trusted is None else frozenset(trusted.values()),
+            members_introduce=config.network_key is not None,
+        )
+        self.writer = Writer(
+            store=store,
+            identity=identity,
+            clock=config.clock,
+            blocking=blocking,
+            limits=limits,
+            emit=events.emit,
+            admit=self.origins.admit,
+        )
+        self.replicator = Replicator(
+            own=self.own,
+            writer=self.writer,
+            clock=config.clock,
+            limits=limits,
+            emit=events.emit,
+            penalize=self._penalize,
+        )
+        self.wal = Wal(self.writer, self.replicator, label_of=self.pins.label_of, limits=limits)
+
+    def _penalize(self, peer_id: PeerId, reason: Reason) -> None:
+        # The replicator is made before there is a supervisor to ask, and asks only once links are up.
+        self.supervisor.penalize(peer_id, reason)
+
+    def enter(self, nursery: trio.Nursery, network: Network) -> None:
+        """Make the parts that start tasks in the nursery of the links."""
+        config = self._config
+        session_config = SessionConfig(
+            node_id=config.node_id,
+            identity=self._identity,
+            static=NoiseStatic.generate(config.entropy),
+            network_key=config.network_key,
+            network_name=config.network_name,
+            capabilities=_capabilities(ephemeral=config.data_dir is None and config.identity is None),
+            limits=config.limits,
+        )
+        self.supervisor = Supervisor(
+            own=self.own,
+            limits=config.limits,
+            session_config=session_config,
+            roster=self.roster,
+            slots=self.slots,
+            scores=self.scores,
+            pins=self.pins,
+            trusted=self._trusted,
+            origins=self.origins,
+            dispatch=self._dispatch,
+            replicator=self.replicator,
+            counters=self._counters,
+            events=self._events,
+            log_line=self._log_line,
+            remember_pin=self.writer.remember_pin,
+            clock=config.clock,
+            entropy=config.entropy,
+            nursery=nursery,
+        )
+        self.dialer = Dialer(
+            network,
+            self.roster,
+            self.backoff,
+            self._counters,
+            nursery=nursery,
+            start_link=self.supervisor.start,
+            clock=config.clock,
+            entropy=config.entropy,
+        )
+
+
+def _capabilities(*, ephemeral: bool) -> tuple[tuple[str, str], ...]:
+    offered = [("bundle", "1"), ("cipher", "aes256gcm,chacha20poly1305")]
+    if ephemeral:
+        offered.append(("ephemeral", "1"))
+    return tuple(offered)

@@ -1,0 +1,432 @@
+"""The public contract of a node over real TCP on loopback: docs/contract.md, sentence by sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+import p2p
+from p2p.errors import Reason
+from p2p.limits import KIB
+
+KEY = bytes(range(32))
+
+
+@asynccontextmanager
+async def two_nodes(**options: object) -> AsyncIterator[tuple[p2p.Node, p2p.Node, p2p.Peer]]:
+    """Two connected nodes in memory; the peer is b as a sees it."""
+    async with (
+        p2p.open_node(node_id="a", **options) as a,  # type: ignore[arg-type]  # options of open_node, passed on
+        p2p.open_node(node_id="b", **options) as b,  # type: ignore[arg-type]
+    ):
+        yield a, b, await a.connect(b.endpoints[0])
+
+
+async def until_connected(node: p2p.Node, count: int = 1) -> None:
+    """Wait (by events, not by time) until a node has so many peers."""
+    async with node.events() as events:
+        while len(node.peers()) < count:
+            await events.__anext__()
+
+
+# Running
+
+
+async def test_open_node_gives_a_running_node_with_its_real_port() -> None:
+    async with p2p.open_node(node_id="a") as node:
+        assert [endpoint.host for endpoint in node.endpoints] == ["127.0.0.1"]
+        assert node.endpoints[0].port > 0
+        assert node.node_id == "a" and len(node.peer_id) == 32
+
+
+async def test_the_primitive_is_nursery_start_of_run() -> None:
+    async with trio.open_nursery() as nursery:
+        node = await nursery.start(p2p.Node(p2p.NodeConfig(node_id="a")).run)
+        assert node.endpoints
+        node.stop()
+        await node.wait()
+
+
+async def test_a_node_that_does_not_run_says_how_to_start_it() -> None:
+    node = p2p.make_tcp_node(p2p.NodeConfig(node_id="a"))
+    for use in (node.peers, node.stats, lambda: node.wal, lambda: node.endpoints, lambda: node.peer_id):
+        with pytest.raises(p2p.NotStarted, match="open_node"):
+            use()
+    with pytest.raises(p2p.NotStarted, match="open_node"):
+        await node.connect("127.0.0.1:9")
+    with pytest.raises(p2p.NotStarted):
+        await node.wait()
+
+
+async def test_a_node_runs_once_and_stop_is_idempotent() -> None:
+    async with p2p.open_node(node_id="a") as node:
+        node.stop()
+        node.stop()
+        await node.wait()
+        with pytest.raises(p2p.NodeClosed):
+            node.peers()
+    with pytest.raises(p2p.NodeClosed, match="runs once"):
+        await node.run()
+
+
+async def test_the_runtime_is_the_node_under_vix_names() -> None:
+    async with p2p.open_node(node_id="b") as b:
+        async with p2p.P2PRuntime(p2p.make_tcp_node(p2p.NodeConfig(node_id="a"))) as runtime:
+            peer = await runtime.connect(b.endpoints[0])
+            assert peer.node_id == "b"
+            assert runtime.stats() == runtime.node.stats()
+            runtime.stop()
+            await runtime.wait()
+
+
+# Exceptions
+
+
+async def test_an_exception_of_the_body_leaves_as_itself() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with p2p.open_node(node_id="a"):
+            raise ZeroDivisionError
+
+
+async def test_a_start_failure_is_bare_and_names_the_port() -> None:
+    async with p2p.open_node(node_id="a") as node:
+        port = node.endpoints[0].port
+        with pytest.raises(p2p.AddressInUse, match=str(port)) as caught:
+            async with p2p.open_node(node_id="b", listen_port=port):
+                raise AssertionError("it must not start")
+        assert isinstance(caught.value, OSError) and isinstance(caught.value, p2p.P2PError)
+
+
+async def test_cancelling_from_outside_ends_the_node_and_nothing_else() -> None:
+    with trio.move_on_after(0.2) as scope:
+        async with p2p.open_node(node_id="a"):
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_a_group_of_the_users_own_nursery_stays_a_group() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with p2p.open_node(node_id="a"), trio.open_nursery():
+            raise KeyError("mine")
+    assert caught.group_contains(KeyError)
+
+
+async def test_bad_options_are_named() -> None:
+    with pytest.raises(p2p.ConfigError, match="prot"):
+        async with p2p.open_node(node_id="a", prot=1):  # type: ignore[call-arg]  # what a typo looks like
+            pass
+    with pytest.raises(p2p.ConfigError, match="node_id"):
+        async with p2p.open_node():
+            pass
+    with pytest.raises(p2p.ConfigError, match="32 random"):
+        p2p.NodeConfig(node_id="a", network_key=b"secret")
+    with pytest.raises(p2p.ConfigError, match="node id"):
+        p2p.NodeConfig(node_id="a b")
+
+
+def test_the_keyword_options_are_the_fields_of_the_config() -> None:
+    from p2p.node.config import NodeOptions
+
+    assert set(NodeOptions.__annotations__) == {field.name for field in dataclasses.fields(p2p.NodeConfig)}
+
+
+# Links
+
+
+async def test_connect_returns_the_peer_that_proved_itself() -> None:
+    async with two_nodes() as (a, b, peer):
+        assert peer.peer_id == b.peer_id and peer.node_id == "b"
+        assert peer.state is p2p.PeerState.CONNECTED and peer.direct
+        assert a.get_peer("b").peer_id == a.get_peer(b.peer_id).peer_id == a.get_peer(str(b.peer_id)).peer_id
+        await until_connected(b)
+        stats = b.stats()
+        assert (stats.peers_total, stats.peers_connected, stats.handshakes_completed) == (1, 1, 1)
+        assert a.stats().connect_attempts == 1
+
+
+async def test_connect_makes_one_attempt_and_says_why_it_failed() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        async with p2p.open_node(node_id="a", listen_port=None) as node:
+            with pytest.raises(p2p.ConnectFailed) as caught:
+                await node.connect(f"127.0.0.1:{port}")
+            assert caught.value.reason is Reason.REFUSED
+            assert node.stats().connect_failures == 1
+
+
+async def test_dialling_oneself_is_refused() -> None:
+    async with p2p.open_node(node_id="a") as node:
+        with pytest.raises(p2p.ConnectFailed) as caught:
+            await node.connect(node.endpoints[0])
+        assert caught.value.reason is Reason.SELF
+
+
+async def test_another_than_the_expected_peer_is_refused() -> None:
+    async with p2p.open_node(node_id="a") as a, p2p.open_node(node_id="b") as b:
+        endpoint = b.endpoints[0]
+        for expect in ("c", "0" * 64):
+            with pytest.raises(p2p.ConnectFailed) as caught:
+                await a.connect(dataclasses.replace(endpoint, expect=expect))
+            assert caught.value.reason is Reason.WRONG_PEER
+        assert (await a.connect(dataclasses.replace(endpoint, expect="b"))).node_id == "b"
+
+
+async def test_wrong_network_keys_do_not_meet() -> None:
+    async with (
+        p2p.open_node(node_id="a", network_key=KEY, listen_host="127.0.0.1") as a,
+        p2p.open_node(node_id="b", network_key=bytes(32), listen_host="127.0.0.1") as b,
+        p2p.open_node(node_id="c") as c,
+    ):
+        for one, other in ((a, b), (c, a), (a, c)):
+            with pytest.raises(p2p.ConnectFailed):
+                await one.connect(other.endpoints[0])
+        assert a.peers() == b.peers() == c.peers() == ()
+
+
+async def test_connecting_twice_finds_the_same_link() -> None:
+    async with two_nodes() as (a, b, peer):
+        assert (await a.connect(b.endpoints[0])).peer_id == peer.peer_id
+        assert a.stats().connect_deduped == 1 and a.stats().handshakes_started == 1
+
+
+async def test_dials_at_the_same_time_are_one() -> None:
+    async with p2p.open_node(node_id="a") as a, p2p.open_node(node_id="b") as b:
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(a.connect, b.endpoints[0])
+        assert a.stats().connect_attempts == 1 and a.stats().connect_deduped == 9
+
+
+async def test_T16_simultaneous_open_leaves_one_link_and_both_keep_the_same() -> None:
+    async with p2p.open_node(node_id="a") as a, p2p.open_node(node_id="b") as b:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.connect, b.endpoints[0])
+            nursery.start_soon(b.connect, a.endpoints[0])
+        # Quiet: the loser says Goodbye and is gone on both sides.
+        while len(a._rooms.supervisor.links) > 1 or len(b._rooms.supervisor.links) > 1:  # type: ignore[union-attr]
+            await trio.sleep(0)
+        (at_a,) = a._rooms.supervisor.links  # type: ignore[union-attr]
+        (at_b,) = b._rooms.supervisor.links  # type: ignore[union-attr]
+        smaller_dialed = a.peer_id < b.peer_id
+        assert at_a.dialed_by_us is smaller_dialed and at_b.dialed_by_us is not smaller_dialed
+        await a.send("b", "chat", b"still there")
+
+
+async def test_disconnect_says_goodbye_and_the_other_side_knows_why() -> None:
+    async with two_nodes() as (a, b, peer):
+        await until_connected(b)
+        async with b.events() as events:
+            await a.disconnect(peer)
+            async for event in events:
+                if isinstance(event, p2p.events.PeerLeft):
+                    break
+        assert event.node_id == "a" and event.reason is Reason.DISCONNECTED and event.clean
+        assert a.peers() == b.peers() == ()
+        with pytest.raises(p2p.NotConnected):
+            await a.send(peer, "chat", b"")
+
+
+async def test_configured_peers_are_connected_once_they_are_up(free_port: int) -> None:
+    async with p2p.open_node(node_id="a", peers=[f"127.0.0.1:{free_port}"]) as a:
+        async with p2p.open_node(node_id="b", listen_port=free_port):
+            with trio.fail_after(30):
+                await until_connected(a)
+        async with a.events() as events:
+            while a.peers():
+                await events.__anext__()
+        async with p2p.open_node(node_id="b", listen_port=free_port):
+            with trio.fail_after(30):
+                await until_connected(a)
+
+
+async def test_ten_nodes_in_one_process_do_not_disturb_each_other() -> None:
+    async with trio.open_nursery() as nursery:
+        nodes = [
+            await nursery.start(p2p.Node(p2p.NodeConfig(node_id=f"n{number}")).run) for number in range(10)
+        ]
+        for node in nodes[1:]:
+            await node.connect(nodes[0].endpoints[0])
+        await until_connected(nodes[0], 9)
+        nodes[5].stop()
+        await nodes[5].wait()
+        assert all(len(node.peers()) == 1 for node in nodes[1:] if node is not nodes[5])
+        nursery.cancel_scope.cancel()
+
+
+# Closed by default
+
+
+async def test_a_node_that_knows_no_rule_listens_on_loopback_and_says_so() -> None:
+    lines: list[str] = []
+    async with p2p.open_node(node_id="a", on_log=lines.append) as node:
+        assert node.endpoints[0].host == "127.0.0.1"
+    (line,) = [line for line in lines if "loopback" in line]
+    assert "network key" in line and "trust list" in line and "open=True" in line
+
+
+async def test_a_closed_node_does_not_bind_other_addresses() -> None:
+    with pytest.raises(p2p.ConfigError, match="network key"):
+        async with p2p.open_node(node_id="a", listen_host="0.0.0.0"):
+            pass
+
+
+@pytest.mark.parametrize("way", [{"open": True}, {"network_key": KEY}, {"trust": {}}])
+async def test_each_way_out_listens_on_all_interfaces(way: dict[str, object]) -> None:
+    async with p2p.open_node(node_id="a", **way) as node:  # type: ignore[arg-type]  # options of open_node
+        assert {endpoint.host for endpoint in node.endpoints} <= {"0.0.0.0", "::"}
+        assert len({endpoint.port for endpoint in node.endpoints}) == 1
+
+
+async def test_a_trust_list_lets_in_its_names_only() -> None:
+    friend, stranger = p2p.Identity.generate(), p2p.Identity.generate()
+    trust = {"friend": friend.peer_id}
+    async with (
+        p2p.open_node(node_id="a", trust=trust, listen_host="127.0.0.1") as a,
+        p2p.open_node(node_id="friend", identity=friend) as f,
+        p2p.open_node(node_id="stranger", identity=stranger) as s,
+        p2p.open_node(node_id="friend", identity=stranger) as liar,
+    ):
+        assert (await f.connect(a.endpoints[0])).node_id == "a"
+        for node in (s, liar):
+            with pytest.raises(p2p.ConnectFailed) as caught:
+                await node.connect(a.endpoints[0])
+            assert caught.value.reason in (Reason.NOT_ADMITTED, Reason.LABEL_CONFLICT)
+
+
+# Messages
+
+
+async def test_send_reaches_the_channel_of_the_peer() -> None:
+    async with two_nodes() as (a, b, peer):
+        async with b.channel("chat") as chat:
+            await a.send(peer, "chat", b"hi")
+            await a.send(b.peer_id, "chat", b"ho")
+            await a.send("b", "chat", b"")
+            got = [await chat.receive() for _ in range(3)]
+        assert [message.body for message in got] == [b"hi", b"ho", b""]
+        assert got[0].peer_id == a.peer_id and got[0].node_id == "a" and got[0].peer.node_id == "a"
+
+
+async def test_order_per_peer_is_kept_under_load_and_large_messages_pass() -> None:
+    bodies = [b"%06d" % number + bytes(number % 5 * 700) for number in range(3000)] + [bytes(900 * KIB), b"last"]
+    async with two_nodes() as (a, b, peer), b.channel("bulk", capacity=16) as bulk:
+        got: list[bytes] = []
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def send_all() -> None:
+                for body in bodies:
+                    await a.send(peer, "bulk", body)
+
+            async for message in bulk:
+                got.append(message.body)
+                if message.body == b"last":
+                    break
+        assert got == bodies
+
+
+async def test_a_message_that_fits_no_frame_is_refused() -> None:
+    async with two_nodes() as (a, _, peer):
+        with pytest.raises(p2p.PayloadTooLarge):
+            await a.send(peer, "chat", bytes(1024 * KIB))
+        with pytest.raises(p2p.ConfigError, match="channel name"):
+            await a.send(peer, "", b"")
+
+
+async def test_sending_to_nobody_raises() -> None:
+    async with p2p.open_node(node_id="a") as a:
+        with pytest.raises(p2p.UnknownPeer):
+            await a.send("b", "chat", b"")
+        with pytest.raises(p2p.NotConnected):
+            await a.send(p2p.PeerId(bytes(32)), "chat", b"")
+
+
+async def test_a_channel_without_a_reader_drops_and_counts() -> None:
+    async with two_nodes() as (a, b, peer), b.channel("known") as known:
+        await a.send(peer, "nobody", b"1")
+        await a.send(peer, "known", b"2")
+        assert (await known.receive()).body == b"2"
+        assert b.counters.messages_dropped == 1
+
+
+async def test_drop_oldest_keeps_the_newest() -> None:
+    async with two_nodes() as (a, b, peer), b.channel("x", capacity=2, when_full="drop_oldest") as x:
+        async with b.channel("end") as end:
+            for number in range(10):
+                await a.send(peer, "x", b"%d" % number)
+            await a.send(peer, "end", b"")
+            await end.receive()
+        assert [(await x.receive()).body for _ in range(2)] == [b"8", b"9"]
+        assert x.dropped == 8
+
+
+async def test_a_channel_name_has_one_reader() -> None:
+    async with p2p.open_node(node_id="a") as a, a.channel("x"):
+        with pytest.raises(p2p.ChannelBusy):
+            async with a.channel("x"):
+                pass
+
+
+# Hooks and stopping
+
+
+async def test_what_a_hook_raises_is_counted_and_harms_nothing() -> None:
+    def broken(line: str) -> None:
+        raise ValueError(line)
+
+    async with two_nodes(on_log=broken) as (a, _, _):
+        assert a.counters.hook_failures > 0
+
+
+async def test_waiters_in_other_nurseries_end_with_node_closed() -> None:
+    async with trio.open_nursery() as nursery:
+        node = await nursery.start(p2p.Node(p2p.NodeConfig(node_id="a")).run)
+        ended: list[str] = []
+
+        async def wait_for(name: str, wait: object) -> None:
+            with pytest.raises(p2p.NodeClosed):
+                await wait()  # type: ignore[operator]  # one of the calls below
+            ended.append(name)
+
+        async def follow() -> None:
+            async with node.wal.follow() as records:
+                async for _ in records:
+                    pass
+
+        async def read_channel() -> None:
+            async with node.channel("x") as channel:
+                await channel.receive()
+
+        async def read_events() -> None:
+            async with node.events() as events:
+                while True:
+                    await events.__anext__()
+
+        async def replicated() -> None:
+            await node.wal.wait_replicated(await node.wal.append(b"x"))
+
+        for wait in (follow, read_channel, read_events, replicated):
+            nursery.start_soon(wait_for, wait.__name__, wait)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        node.stop()
+    assert sorted(ended) == ["follow", "read_channel", "read_events", "replicated"]
+
+
+async def test_T69_stopping_takes_bounded_time_with_a_peer_that_never_reads(tmp_path: Path) -> None:
+    async with two_nodes(data_dir=None) as (a, b, peer):
+        async with b.channel("stuck", capacity=1):
+            with trio.move_on_after(1):
+                while True:
+                    await a.send(peer, "stuck", bytes(64 * KIB))
+            start = trio.current_time()
+            a.stop()
+            await a.wait()
+            assert trio.current_time() - start < 5

@@ -1,0 +1,86 @@
+"""The three lanes: order, fairness, bounds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p.limits import KIB, Limits
+from p2p.peer.outbox import Outbox
+
+
+class Drained:
+    """Takes what an outbox hands over, as a session would."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[int, bytes, int]] = []
+
+    def send(self, type: int, payload: bytes, flags: int = 0) -> int:
+        self.taken.append((type, payload, flags))
+        return len(self.taken)
+
+
+def test_control_goes_before_everything_that_waited_longer() -> None:
+    outbox, drained = Outbox(Limits()), Drained()
+    outbox.put_data(259, b"data", 4)
+    outbox.put_wal(10, b"wal")
+    outbox.put_control(11, b"ack")
+    outbox.drain(drained, KIB)
+    assert drained.taken[0] == (11, b"ack", 0)
+    assert sorted(drained.taken[1:]) == [(10, b"wal", 0), (259, b"data", 4)]
+    assert not outbox and outbox.data_bytes == outbox.wal_bytes == 0
+
+
+def test_bulk_wal_and_chatty_data_take_turns() -> None:
+    outbox, drained = Outbox(Limits()), Drained()
+    for number in range(8):
+        outbox.put_wal(10, bytes(32 * KIB))
+        for _ in range(64):
+            outbox.put_data(259, bytes(KIB), 0)
+    for _ in range(8):
+        outbox.drain(drained, 64 * KIB)
+    data_bytes = sum(len(payload) for type, payload, _ in drained.taken if type == 259)
+    wal_bytes = sum(len(payload) for type, payload, _ in drained.taken if type == 10)
+    assert 0.5 <= data_bytes / wal_bytes <= 2, "neither lane starves"
+
+
+def test_each_lane_keeps_its_order() -> None:
+    outbox, drained = Outbox(Limits()), Drained()
+    for number in range(50):
+        outbox.put_data(259, b"d%03d" % number, 0)
+        outbox.put_wal(10, b"w%03d" % number)
+    while outbox:
+        outbox.drain(drained, 16)
+    for type in (259, 10):
+        lane = [payload for kind, payload, _ in drained.taken if kind == type]
+        assert lane == sorted(lane) and len(lane) == 50
+
+
+def test_an_empty_lane_takes_one_message_of_any_size() -> None:
+    outbox = Outbox(Limits())
+    assert outbox.fits(900 * KIB)
+    outbox.put_data(259, bytes(900 * KIB), 0)
+    assert not outbox.fits(1) and not outbox.has_data_room
+
+
+@given(st.lists(st.integers(min_value=0, max_value=3000), max_size=200))
+def test_T22_what_fits_never_passes_the_bounds(sizes: list[int]) -> None:
+    limits = replace(Limits(), outbox_bytes_max=20_000, outbox_messages_max=30, outbox_high_water_bytes=10_000)
+    outbox = Outbox(limits)
+    for size in sizes:
+        if outbox.fits(size):
+            outbox.put_data(259, bytes(size), 0)
+        assert outbox.data_messages <= 30
+        assert outbox.data_bytes <= 20_000
+    assert outbox.clear() <= 30
+    assert not outbox and outbox.data_bytes == 0
+
+
+def test_clearing_counts_lost_application_messages_only() -> None:
+    outbox = Outbox(Limits())
+    outbox.put_control(11, b"x")
+    outbox.put_wal(10, b"y")
+    outbox.put_data(259, b"z", 0)
+    assert outbox.clear() == 1
