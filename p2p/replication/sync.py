@@ -1,0 +1,539 @@
+"""The machine of one link: what each side holds, what it wants, what it is sent, and what was answered.
+
+Responsible for WalHeads in both directions, for accounting what the peer pushed and we have not answered yet, for the
+comparison of heads that finds forks, and for spreading proofs; what we push is kept by `Pushes`. It refuses to know
+tasks, stores and other links: batches come in through `loaded`, verdicts through `judged`, messages go out through
+`messages_to_send`, and what must be read from the store is named by `next_load`.
+
+How it moves:
+
+    state      | we may send                     | we may be sent
+    -----------+---------------------------------+------------------------------------------------
+    started    | WalHeads (all of ours, at once) | WalHeads, ForkProof, OutboxPull
+    open       | WalHeads (changes), WalPush,    | the same, WalPush, and WalAck as long as a push
+               | WalAck, OutboxPull, ForkProof   | of ours is unanswered
+    (the peer's first WalHeads opens it)
+
+An entry waits until it is due, and what changed meanwhile is told with it: at once when what we want changed (but not
+more often than every `heads_debounce_s`), within that time when the peer wants the origin from us or we want it from
+the peer, within `heads_debounce_quiet_s` otherwise. With nothing to tell, nothing is due: an idle link costs no timer.
+
+Nothing is kept because it was claimed: what a peer lists of origins that we hold nothing of is bounded, and what goes
+beyond is not remembered (an origin that is not listed counts as wanted, so nothing is lost by it).
+
+Source: replication sections 2, 3 and 5.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NamedTuple
+
+from p2p.errors import Reason, RemoteProtocolError
+from p2p.ids import PeerId
+from p2p.limits import KIB, Limits
+from p2p.msg import AnyMessage, ForkProof, HeadEntry, OutboxPull, WalAck, WalHeads, WalPush
+from p2p.replication.accept import Verdict
+from p2p.replication.batch import origin_of
+from p2p.replication.boundaries import BATCH_BYTES_MIN, Boundaries, SealedBatch, hash_of
+from p2p.replication.heads import EMPTY_LOG, FROZEN_MARK, SEQ_MAX, ZERO_HASH, LogHead
+from p2p.replication.pushes import Answer, Pushes
+from p2p.replication.suppliers import NEVER, Suppliers
+
+OWED_BYTES_SLACK: Final = 256 * KIB
+"""The batch that may begin while less than `unacked_bytes_max` is unanswered (wire)."""
+
+
+class LoadKind(Enum):
+    """What a load is for."""
+
+    STREAM = "stream"
+    """Batches from a seq on, to be pushed."""
+    COVER = "cover"
+    """The one batch that covers a seq, to be compared with what the peer shows there."""
+    PROOF = "proof"
+    """The proof that an origin forked."""
+
+
+class Load(NamedTuple):
+    """Something to be read from the store for a link."""
+
+    kind: LoadKind
+    link: int
+    origin: PeerId
+    from_seq: int
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the machines of all links of a node look at together.
+
+    Attributes:
+        own: this node's own origin.
+        limits: bounds.
+        heads: what we hold durably; a live view, read at every use.
+        suppliers: from which link we want which origin.
+        boundaries: batch ends of our logs, as far as remembered.
+    """
+
+    own: PeerId
+    limits: Limits
+    heads: Mapping[PeerId, LogHead]
+    suppliers: Suppliers
+    boundaries: Boundaries
+
+    def servable(self, origin: PeerId) -> int:
+        """Up to which seq we may send the origin's log."""
+        return self.heads.get(origin, EMPTY_LOG).seq
+
+
+@dataclass(slots=True)
+class _Owed:
+    """A push that we have not answered yet."""
+
+    origin: PeerId | None
+    seq_begin: int
+    seq_end: int
+    size: int
+    is_next: bool
+
+
+class LinkSync:
+    """The exchange on one link.
+
+    Args:
+        key: the link's number; later links have higher ones.
+        peer: whose link it is.
+        shared: the node's logs and choices.
+
+    Attributes:
+        confirmed: up to which seq the peer said to hold our own log.
+    """
+
+    def __init__(self, key: int, peer: PeerId, shared: Shared) -> None:
+        self.key = key
+        self.peer = peer
+        self.confirmed = 0
+        self.pushes = Pushes(shared.limits, shared.servable)
+        self._shared = shared
+        self._limits = shared.limits
+        self._outgoing: list[AnyMessage] = []
+        # Heads: what the peer showed, what we told, what is to be told.
+        self._is_open = False
+        self._heard: dict[PeerId, HeadEntry] = {}
+        self._foreign = 0
+        self._told: dict[PeerId, HeadEntry] = {}
+        # Dicts, not sets: what is told has the same order in every run.
+        self._soon: dict[PeerId, None] = {}
+        self._later: dict[PeerId, None] = {}
+        self._soon_at = NEVER
+        self._later_at = NEVER
+        self._spoke_at = -NEVER
+        # Comparing.
+        self._uncompared: set[PeerId] = set()
+        self._checks: dict[PeerId, tuple[int, bytes]] = {}
+        self._checks_due: deque[PeerId] = deque()
+        self._checked_at: dict[PeerId, float] = {}
+        self._covered: set[PeerId] = set()
+        # Proofs to be sent, and those of the peer that are being checked.
+        self._proofs: deque[PeerId] = deque()
+        self._proof_at = NEVER
+        self._proof_sent_at: dict[PeerId, float] = {}
+        self._proofs_pending = 0
+        # Pushes of the peer.
+        self._owed: deque[_Owed] = deque()
+        self._owed_bytes = 0
+        self._arriving: dict[PeerId, tuple[int, int]] = {}
+        self._granted = False
+        self._retell: dict[PeerId, float] = {}
+
+    # Our heads to the peer.
+
+    def start(self, now: float) -> None:
+        """Say first of all what we hold, even if it is nothing."""
+        shared = self._shared
+        entries: list[HeadEntry] = []
+        origins = dict.fromkeys(shared.heads)
+        origins.update(dict.fromkeys(shared.suppliers.known()))
+        # The peer compares its own log before it pushes it: that entry must be in the first message.
+        for origin in sorted(origins, key=lambda origin: origin != self.peer):
+            entry = self._entry(origin)
+            if entry.seq or not entry.want:
+                entries.append(entry)
+                self._told[origin] = entry
+        self._say(entries, now)
+        if not entries:
+            self._outgoing.append(WalHeads(()))
+
+    def moved(self, origin: PeerId, now: float) -> None:
+        """What we hold of the origin changed."""
+        heard = self._heard.get(origin)
+        if self._is_open:
+            self.pushes.offer(origin, now)
+            if origin in self._uncompared:
+                assert heard is not None
+                self._compare(heard, now)
+            self._spread(origin, now)
+        asked = heard is None or heard.want
+        if asked or self._shared.suppliers.supplier(origin) == self.key:
+            self._mark_soon(origin, now + self._limits.heads_debounce_s)
+        else:
+            self._later[origin] = None
+            self._later_at = min(self._later_at, now + self._limits.heads_debounce_quiet_s)
+        self._collect(now)
+
+    def want_changed(self, origin: PeerId, now: float) -> None:
+        """From whom we want the origin changed: tell it at once, but not in a torrent."""
+        self._mark_soon(origin, max(now, self._spoke_at + self._limits.heads_debounce_s))
+
+    def retell(self, origin: PeerId, when: float) -> None:
+        """Tell this entry again at `when`, changed or not: it makes the peer try again what we did not take."""
+        self._retell.setdefault(origin, when)
+
+    def heard_seq(self, origin: PeerId) -> tuple[int, bool] | None:
+        """What the peer showed of an origin: its seq and whether it wants it; None if it was not listed."""
+        heard = self._heard.get(origin)
+        return None if heard is None else (heard.seq, heard.want)
+
+    def _entry(self, origin: PeerId) -> HeadEntry:
+        head = self._shared.heads.get(origin, EMPTY_LOG)
+        return HeadEntry(origin, head.seq, head.shown_hash, self._shared.suppliers.wants(origin, self.key))
+
+    def _mark_soon(self, origin: PeerId, due: float) -> None:
+        self._soon[origin] = None
+        self._soon_at = min(self._soon_at, due)
+
+    def _tell(self, origins: Iterable[PeerId], now: float, *, again: bool = False) -> None:
+        entries: list[HeadEntry] = []
+        for origin in origins:
+            entry = self._entry(origin)
+            told = self._told.get(origin)
+            if told is None:
+                # What was never listed counts as this.
+                told = HeadEntry(origin, 0, ZERO_HASH, want=True)
+            if entry != told or again:
+                entries.append(entry)
+                self._told[origin] = entry
+        self._say(entries, now)
+
+    def _say(self, entries: Sequence[HeadEntry], now: float) -> None:
+        size = self._limits.heads_per_message_max
+        for start in range(0, len(entries), size):
+            self._outgoing.append(WalHeads(tuple(entries[start : start + size])))
+            self._spoke_at = now
+
+    # The peer's heads.
+
+    def receive_heads(self, message: WalHeads, now: float) -> None:
+        """Take what the peer holds and wants.
+
+        Raises:
+            RemoteProtocolError: a seq that no log can reach.
+        """
+        shared, pushes = self._shared, self.pushes
+        was_open, self._is_open = self._is_open, True
+        for entry in message.entries:
+            if entry.seq > SEQ_MAX:
+                raise RemoteProtocolError(f"a head at seq {entry.seq}: no log is that long")
+            origin = entry.origin
+            if origin not in self._heard and origin not in shared.heads:
+                if self._foreign >= self._limits.origins_max:
+                    continue
+                self._foreign += 1
+            self._heard[origin] = entry
+            shared.suppliers.claim(origin, self.key, entry.seq, now, asks=entry.want)
+            plain = entry.seq > 0 and entry.hash != FROZEN_MARK
+            pushes.aim(origin, entry.seq, entry.hash if plain else None, now, wanted=entry.want)
+            if plain:
+                self._compare(entry, now)
+            if origin == shared.own:
+                self._confirm(entry)
+            if was_open:
+                self._spread(origin, now)
+        if not was_open:
+            for origin in shared.heads:
+                if origin not in self._heard:
+                    pushes.offer(origin, now)
+                self._spread(origin, now)
+        self._collect(now)
+
+    def _confirm(self, entry: HeadEntry) -> None:
+        head = self._shared.heads.get(entry.origin, EMPTY_LOG)
+        if entry.hash == FROZEN_MARK or (entry.seq == head.seq and entry.hash != head.hash):
+            self.confirmed = 0
+        else:
+            self.confirmed = min(entry.seq, head.seq)
+
+    # Comparing heads (rule 5) and proofs.
+
+    def _compare(self, entry: HeadEntry, now: float) -> None:
+        origin, seq = entry.origin, entry.seq
+        head = self._shared.heads.get(origin)
+        self._uncompared.discard(origin)
+        if head is None or head.frozen or entry.hash == FROZEN_MARK or seq == 0:
+            return
+        if seq > head.seq:
+            self._uncompared.add(origin)
+            return
+        ours = head.hash if seq == head.seq else self._shared.boundaries.at(origin, seq)
+        if ours is not None:
+            if ours != entry.hash:
+                self._suspect(origin, seq, entry.hash)
+        elif not entry.want and self._checked_at.get(origin, -NEVER) + 60 / self._limits.refetch_per_minute_max <= now:
+            # Where the peer wants the origin, the batch that follows is compared when it is loaded.
+            self._checked_at[origin] = now
+            self._check(origin, seq, entry.hash)
+
+    def _suspect(self, origin: PeerId, seq: int, peer_hash: bytes) -> None:
+        """The peer's log is not ours: show it our batch, once, and push no more of the origin meanwhile."""
+        self.pushes.rest(origin)
+        if origin not in self._covered:
+            self._check(origin, seq, peer_hash)
+
+    def _check(self, origin: PeerId, seq: int, peer_hash: bytes) -> None:
+        if origin not in self._checks:
+            self._checks_due.append(origin)
+        self._checks[origin] = (seq, peer_hash)
+
+    def _spread(self, origin: PeerId, now: float) -> None:
+        """Line up the proof against a frozen origin whose mark the peer does not show."""
+        head = self._shared.heads.get(origin)
+        if head is None or not head.frozen:
+            return
+        heard = self._heard.get(origin)
+        if heard is not None and heard.hash == FROZEN_MARK:
+            return
+        sent_at = self._proof_sent_at.get(origin)
+        if sent_at is not None and now < sent_at + 60 / self._limits.refetch_per_minute_max:
+            return
+        self._proof_sent_at[origin] = now
+        if not self._proofs:
+            self._proof_at = max(now, self._proof_at if self._proof_at != NEVER else now)
+        self._proofs.append(origin)
+
+    # Our pushes.
+
+    def receive_ack(self, message: WalAck, now: float) -> Answer:
+        """Account for an ack.
+
+        Raises:
+            RemoteProtocolError: it answers nothing, or not with one of the two values it may have.
+        """
+        answer = self.pushes.acked(message.last_applied_seq, now)
+        if answer.applied and answer.origin == self._shared.own:
+            self.confirmed = max(self.confirmed, answer.seq_end)
+        self._collect(now)
+        return answer
+
+    def receive_pull(self, message: OutboxPull, first: Iterable[PeerId], now: float) -> None:
+        """Widen the window.
+
+        Args:
+            first: origins to send before others (those that hold records for the pull's target, if that is not the
+                peer itself).
+        """
+        self.pushes.credit(message.max_items)
+        if preferred := tuple(first):
+            self.pushes.prefer(preferred)
+        self._collect(now)
+
+    # The peer's pushes.
+
+    def receive_push(self, push: WalPush, now: float) -> None:
+        """Account for a push; it is then judged elsewhere, and `judged` answers it.
+
+        Raises:
+            RemoteProtocolError: it may not be sent now, breaks a bound, or cannot be a batch.
+        """
+        if not self._is_open:
+            raise RemoteProtocolError("a push before the first WalHeads")
+        limits = self._limits
+        size, begin, end = len(push.wal_bytes), push.seq_begin, push.seq_end
+        if not BATCH_BYTES_MIN <= size <= limits.batch_bytes_max:
+            raise RemoteProtocolError(f"{size} bytes are no batch")
+        if not (1 <= begin <= end <= SEQ_MAX and end - begin < limits.batch_records_max):
+            raise RemoteProtocolError(f"a push of {begin}-{end} is no range of a batch")
+        self._owed_bytes += size
+        if self._owed_bytes > limits.unacked_bytes_max + OWED_BYTES_SLACK:
+            raise RemoteProtocolError("more pushed and unanswered than the window allows", Reason.OVERLOADED)
+        if not self._granted:
+            # The bytes bound us; the records need not.
+            self._granted = True
+            widen = limits.window_records_max - limits.window_records_start
+            self._outgoing.append(OutboxPull(self._shared.own.hex(), widen))
+        origin = origin_of(push.wal_bytes)
+        assert origin is not None, "BATCH_BYTES_MIN is more than an origin needs"
+        is_next = self._arrive(origin, begin, end)
+        self._owed.append(_Owed(origin, begin, end, size, is_next))
+        # Who pushes a batch holds it: it is not sent back, and the claim may choose the supplier.
+        heard = self._heard.get(origin)
+        if heard is None and origin not in self._shared.heads:
+            if self._foreign >= limits.origins_max:
+                return
+            self._foreign += 1
+            self._heard[origin] = HeadEntry(origin, 0, ZERO_HASH, want=True)
+        self.pushes.holds(origin, end)
+        if heard is None or heard.seq < end:
+            asks = heard is not None and heard.want
+            self._shared.suppliers.claim(origin, self.key, end, now, asks=asks)
+
+    def judged(self, verdict: Verdict, ack: int, now: float) -> PeerId:
+        """Answer the oldest unanswered push, and return its origin.
+
+        Args:
+            verdict: what became of it.
+            ack: the WalAck's value.
+        """
+        owed = self._owed.popleft()
+        assert ack == owed.seq_end or 0 <= ack < owed.seq_begin, f"ack {ack} for {owed.seq_begin}-{owed.seq_end}"
+        self._owed_bytes -= owed.size
+        self._outgoing.append(WalAck(ack))
+        origin = owed.origin
+        assert origin is not None
+        if owed.is_next:
+            expected, count = self._arriving[origin]
+            if count == 1:
+                del self._arriving[origin]
+            else:
+                self._arriving[origin] = (expected, count - 1)
+        suppliers = self._shared.suppliers
+        if verdict is Verdict.APPLIED:
+            suppliers.delivered(origin, self.key)
+        elif verdict in (Verdict.LEFT_ALONE, Verdict.MALFORMED, Verdict.FORK):
+            suppliers.decline(origin, self.key, now)
+        elif verdict is Verdict.NOT_STORED:
+            suppliers.excuse(origin, now)
+            self.retell(origin, now + self._limits.store_retry_s)
+        return origin
+
+    def is_arriving(self, origin: PeerId) -> bool:
+        """Whether a push that continues our log of the origin is being applied."""
+        return origin in self._arriving
+
+    def _arrive(self, origin: PeerId, begin: int, end: int) -> bool:
+        expected, count = self._arriving.get(origin, (self._shared.servable(origin) + 1, 0))
+        if begin != expected:
+            return False
+        self._arriving[origin] = (end + 1, count + 1)
+        return True
+
+    # Proofs of the peer.
+
+    def receive_proof(self, proof: ForkProof, now: float) -> bool:
+        """Return whether the proof is to be checked: not when its origin is frozen here, nor beyond the bound.
+
+        Raises:
+            RemoteProtocolError: it is too large, or too small for two batches.
+        """
+        origin = origin_of(proof.first)
+        if origin is None or len(proof.first) + len(proof.second) > self._limits.proof_bytes_max:
+            raise RemoteProtocolError("a fork proof of no two batches")
+        if self._shared.heads.get(origin, EMPTY_LOG).frozen:
+            return False
+        if self._proofs_pending >= self._limits.proofs_pending_max:
+            self.retell(origin, now + self._limits.store_retry_s)
+            return False
+        self._proofs_pending += 1
+        return True
+
+    def proof_judged(self) -> None:
+        """A proof of the peer was checked."""
+        self._proofs_pending -= 1
+
+    # Loads.
+
+    def next_load(self, now: float) -> Load | None:
+        """What is to be read from the store next, None for nothing. Every load is answered by `loaded` or its kin."""
+        if self._proofs and self._proof_at <= now:
+            origin = self._proofs.popleft()
+            self._proof_at = now + self._limits.proof_interval_s
+            return Load(LoadKind.PROOF, self.key, origin, 0, self._limits.proof_bytes_max)
+        if self._checks_due:
+            origin = self._checks_due.popleft()
+            return Load(LoadKind.COVER, self.key, origin, self._checks[origin][0], 1)
+        wanted = self.pushes.next_load()
+        return None if wanted is None else Load(LoadKind.STREAM, self.key, *wanted)
+
+    def has_load(self, now: float) -> bool:
+        """Whether `next_load` may have something."""
+        return bool(self._checks_due) or self.pushes.has_load() or (bool(self._proofs) and self._proof_at <= now)
+
+    def loaded(self, load: Load, batches: Sequence[SealedBatch], now: float) -> None:
+        """Take the batches that a load brought."""
+        if load.kind is LoadKind.STREAM:
+            self.pushes.loaded(load.origin, load.from_seq, batches, now)
+        else:
+            self._covering(load.origin, batches)
+        self._collect(now)
+
+    def load_failed(self, load: Load, now: float) -> None:
+        """The store could not be read."""
+        if load.kind is LoadKind.STREAM:
+            self.pushes.load_failed(load.origin, now)
+        elif load.kind is LoadKind.COVER:
+            self._checks.pop(load.origin, None)
+
+    def proof_loaded(self, proof: ForkProof | None) -> None:
+        """Send the proof that was asked for."""
+        if proof is not None:
+            self._outgoing.append(proof)
+
+    def _covering(self, origin: PeerId, batches: Sequence[SealedBatch]) -> None:
+        seq, peer_hash = self._checks.pop(origin)
+        head = self._shared.heads.get(origin, EMPTY_LOG)
+        if not batches or head.frozen or origin in self._covered:
+            return
+        batch = batches[0]
+        if not batch.seq_begin <= seq <= batch.seq_end <= head.seq:
+            return
+        ours = hash_of(batch.wal_bytes)
+        self._shared.boundaries.add(origin, batch.seq_end, ours)
+        if batch.seq_end == seq and ours == peer_hash:
+            return
+        self._covered.add(origin)
+        self.pushes.cover(origin, batch)
+
+    # Output and time.
+
+    def messages_to_send(self) -> list[AnyMessage]:
+        """Return and forget what is to be sent, in order."""
+        messages, self._outgoing = self._outgoing, []
+        return messages
+
+    def next_deadline(self) -> float:
+        """When `handle_deadline` is due; infinity for an idle link."""
+        due = min(self._soon_at, self._later_at, self.pushes.next_deadline())
+        if self._proofs:
+            due = min(due, self._proof_at)
+        if self._retell:
+            due = min(due, *self._retell.values())
+        return due
+
+    def handle_deadline(self, now: float) -> None:
+        """Tell what is due, let go what was paused."""
+        if self._later_at <= now:
+            self._soon.update(self._later)
+            self._later.clear()
+            self._later_at, self._soon_at = NEVER, now
+        if self._soon_at <= now:
+            soon, self._soon = self._soon, {}
+            self._soon_at = NEVER
+            self._tell(soon, now)
+        if self._retell:
+            again = [origin for origin, when in self._retell.items() if when <= now]
+            for origin in again:
+                del self._retell[origin]
+            self._tell(again, now, again=True)
+        self.pushes.handle_deadline(now)
+        self._collect(now)
+
+    def _collect(self, now: float) -> None:
+        self._outgoing += self.pushes.take(now)
+        for origin, seq in self.pushes.take_mismatches():
+            heard = self._heard.get(origin)
+            if heard is not None:
+                self._suspect(origin, seq, heard.hash)
