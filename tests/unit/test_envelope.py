@@ -1,0 +1,213 @@
+"""Envelopes and Bundles: exact bytes, exact refusals."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p import envelope
+from p2p.envelope import Envelope, EnvelopeFlag, MessageType, ProtocolVersion
+from p2p.errors import LocalProtocolError, Reason, RemoteProtocolError
+from p2p.framing import LengthPrefixVarint, encode_varint
+from p2p.testing import strategies as wire
+
+PING = bytes.fromhex("56503250010000000200010000000000000000000000082a00000000000000")
+
+
+@given(wire.envelopes())
+def test_round_trip(value: Envelope) -> None:
+    encoded = value.encode()
+    assert Envelope.decode(encoded) == value
+    assert Envelope.decode(memoryview(encoded)) == value
+    assert Envelope.decode(encoded).encode() == encoded
+
+
+@given(wire.envelopes())
+def test_the_fast_way_writes_the_same_bytes(value: Envelope) -> None:
+    ours = Envelope(ProtocolVersion(), value.type, value.msg_id, value.flags, value.payload, value.nonce, value.tag)
+    parts = (value.type, value.msg_id, value.flags, value.payload, value.nonce, value.tag)
+    assert envelope.encode_envelope(*parts) == ours.encode()
+    assert envelope.encode_framed(*parts) == LengthPrefixVarint().encode(ours.encode())
+    assert envelope.encode_framed(*parts[:3], memoryview(value.payload), *parts[4:]) == envelope.encode_framed(*parts)
+
+
+@pytest.mark.parametrize("size", [0, 103, 104, 105, 127, 128, 129, 16_358, 16_359, 16_360, 16_383, 16_384, 70_000])
+def test_framed_at_each_step_of_its_two_lengths(size: int) -> None:
+    framed = envelope.encode_framed(259, 7, 4, bytes(size))
+    assert framed == LengthPrefixVarint().encode(envelope.encode_envelope(259, 7, 4, bytes(size)))
+
+
+@given(wire.envelopes(), st.data())
+def test_wounded_envelopes(value: Envelope, data: st.DataObject) -> None:
+    wounded = data.draw(wire.mutations(value.encode()))
+    try:
+        found = Envelope.decode(wounded)
+    except RemoteProtocolError:
+        return
+    assert found.encode() == wounded
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes(noise: bytes) -> None:
+    for data in (noise, b"VP2P\x01\x00" + noise):
+        try:
+            found = envelope.parse_envelope(data)
+        except RemoteProtocolError:
+            continue
+        assert len(found.payload) <= len(data)
+
+
+def test_every_cut_is_refused() -> None:
+    sealed = envelope.encode_envelope(2, 1, 1, b"12345678", bytes(12), bytes(16))
+    for whole in (PING, sealed):
+        for size in range(len(whole)):
+            with pytest.raises(RemoteProtocolError):
+                envelope.parse_envelope(whole[:size])
+        with pytest.raises(RemoteProtocolError):
+            envelope.parse_envelope(whole + b"\x00")
+
+
+@pytest.mark.parametrize(("major", "minor"), [(0, 9), (2, 0), (0xFFFF, 0)])
+def test_another_major_is_refused_as_such(major: int, minor: int) -> None:
+    other = Envelope(ProtocolVersion(major, minor), 2, 1, 0, bytes(8)).encode()
+    with pytest.raises(RemoteProtocolError) as caught:
+        envelope.parse_envelope(other)
+    assert caught.value.reason is Reason.VERSION
+
+
+def test_any_minor_is_read_and_kept() -> None:
+    for minor in (0, 5, 0xFFFF):
+        assert envelope.parse_envelope(Envelope(ProtocolVersion(1, minor), 2, 1).encode()).minor == minor
+
+
+def test_compressed_is_carried_by_the_codec() -> None:
+    """Refusing it is the session's part."""
+    assert envelope.parse_envelope(envelope.encode_envelope(2, 1, 2, b"x")).flags == EnvelopeFlag.COMPRESSED
+
+
+def test_payload_is_a_slice_of_what_was_given() -> None:
+    view = memoryview(PING)
+    payload = envelope.parse_envelope(view).payload
+    assert isinstance(payload, memoryview)
+    assert payload.obj is PING
+
+
+@pytest.mark.parametrize(
+    ("flags", "nonce", "tag"),
+    [
+        (0, bytes(12), bytes(16)),
+        (1, b"", b""),
+        (1, bytes(11), bytes(16)),
+        (1, bytes(12), bytes(15)),
+        (4, b"", bytes(16)),
+    ],
+)
+def test_nonce_and_tag_go_with_the_flag(flags: int, nonce: bytes, tag: bytes) -> None:
+    for encode in (envelope.encode_envelope, envelope.encode_framed):
+        with pytest.raises(LocalProtocolError):
+            encode(2, 1, flags, bytes(8), nonce, tag)
+
+
+@pytest.mark.parametrize("size", [8, 150, 20_000])
+@pytest.mark.parametrize(
+    ("type", "msg_id", "flags"), [(-1, 1, 0), (65_536, 1, 0), (2, 2**64, 0), (2, -1, 0), (2, 1, 2**32)]
+)
+def test_numbers_that_do_not_fit_are_the_callers_mistake(type: int, msg_id: int, flags: int, size: int) -> None:
+    for encode in (envelope.encode_envelope, envelope.encode_framed):
+        with pytest.raises(LocalProtocolError):
+            encode(type, msg_id, flags, bytes(size))
+    with pytest.raises(LocalProtocolError):
+        envelope.aad(type, msg_id, flags)
+
+
+def test_aad_is_the_header_without_its_magic() -> None:
+    covered = envelope.aad(2, 1, 0)
+    assert len(covered) == envelope.AAD_BYTES
+    assert covered == PING[4:22]
+    assert envelope.aad(2, 1, 0, minor=3)[2:4] == b"\x03\x00"
+
+
+def test_message_types_have_wire_numbers_and_names() -> None:
+    assert {int(type): type.label for type in MessageType} == {
+        1: "Hello", 2: "Ping", 3: "Pong", 4: "HelloAck", 5: "HelloFinish", 10: "WalPush", 11: "WalAck",
+        12: "OutboxPull", 256: "Goodbye", 257: "WalHeads", 258: "Relay", 259: "Data", 260: "ForkProof", 262: "Bundle",
+    }  # fmt: skip
+    assert MessageType(1) is MessageType.HELLO
+
+
+def bundle_of(*inner: bytes) -> bytes:
+    return b"".join(encode_varint(len(one)) + one for one in inner)
+
+
+@given(st.lists(wire.inner_envelopes(), max_size=8))
+def test_iter_bundle_gives_what_parse_envelope_would(inner: list[bytes]) -> None:
+    parsed = [envelope.parse_envelope(one) for one in inner]
+    expected = [(one.type, one.msg_id, one.flags, one.payload) for one in parsed]
+    payload = bundle_of(*inner)
+    assert list(envelope.iter_bundle(payload)) == expected
+    assert list(envelope.iter_bundle(memoryview(payload))) == expected
+
+
+@given(st.lists(wire.inner_envelopes(), max_size=5), st.data())
+def test_wounded_bundles(inner: list[bytes], data: st.DataObject) -> None:
+    """Accepted or refused exactly as frame by frame and envelope by envelope."""
+    wounded = data.draw(wire.mutations(bundle_of(*inner)))
+    try:
+        found = list(envelope.iter_bundle(wounded))
+    except RemoteProtocolError:
+        with pytest.raises(RemoteProtocolError):
+            slowly(wounded)
+        return
+    assert slowly(wounded) == found
+
+
+def slowly(payload: bytes) -> list[tuple[int, int, int, bytes]]:
+    frames, remaining = LengthPrefixVarint().decode(payload)
+    if remaining:
+        raise RemoteProtocolError("a frame is cut off")
+    parsed = [envelope.parse_envelope(frame) for frame in frames]
+    for one in parsed:
+        if one.type in {1, 4, 5, 262} or one.flags & EnvelopeFlag.ENCRYPTED:
+            raise RemoteProtocolError("not inside")
+    return [(one.type, one.msg_id, one.flags, bytes(one.payload)) for one in parsed]
+
+
+@pytest.mark.parametrize("type", [1, 4, 5, 262])
+def test_t30_no_handshake_message_and_no_bundle_inside(type: int) -> None:
+    with pytest.raises(RemoteProtocolError, match="may not stand"):
+        list(envelope.iter_bundle(bundle_of(PING, envelope.encode_envelope(type, 2, 0, b""))))
+
+
+def test_t30_nothing_sealed_inside() -> None:
+    with pytest.raises(RemoteProtocolError, match="sealed"):
+        list(envelope.iter_bundle(bundle_of(envelope.encode_envelope(2, 2, 1, bytes(8), bytes(12), bytes(16)))))
+
+
+def test_t30_at_most_4096_inside() -> None:
+    assert sum(1 for _ in envelope.iter_bundle(bundle_of(PING) * 4096)) == 4096
+    with pytest.raises(RemoteProtocolError, match="4096"):
+        list(envelope.iter_bundle(bundle_of(PING) * 4097))
+
+
+def test_t27_inner_lengths_end_where_the_outer_ones_do() -> None:
+    for wrong in (
+        b"\x00",
+        b"\x05VP2P\x01",
+        bundle_of(PING)[:-1],
+        bundle_of(PING[:-1]) + b"\x00",
+        bundle_of(PING + b"\x00"),
+        bundle_of(PING[:22] + b"\x09" + PING[23:]) + bundle_of(PING),
+        encode_varint(2**64 - 1) + PING,
+        bundle_of(PING[:22] + encode_varint(2**64 - 1) + PING[23:]),
+        bundle_of(PING[:22]),
+        b"\x9f\x00" + PING,
+    ):
+        with pytest.raises(RemoteProtocolError):
+            list(envelope.iter_bundle(wrong))
+
+
+def test_another_major_inside_is_refused_as_such() -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        list(envelope.iter_bundle(bundle_of(PING[:4] + b"\x02" + PING[5:])))
+    assert caught.value.reason is Reason.VERSION
