@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from p2p.errors import RemoteProtocolError
 from p2p.ids import PeerId
@@ -44,6 +44,14 @@ class Verdict(Enum):
     """The store could not be written. Nobody's fault; it may be pushed again."""
 
 
+class Held(NamedTuple):
+    """What the store knows of a batch without reading it."""
+
+    seq_begin: int
+    seq_end: int
+    hash: bytes
+
+
 class LogView(Protocol):
     """What a decision needs to know of the logs held."""
 
@@ -53,8 +61,11 @@ class LogView(Protocol):
     def frozen_from(self, origin: PeerId) -> int | None:
         """The proof's lower seq_begin when the origin is frozen, else None."""
 
-    def held_within(self, origin: PeerId, seq_begin: int, seq_end: int) -> Batch | None:
-        """The first undamaged batch held that shares a seq with the range, be it below or above the head."""
+    def held_within(self, origin: PeerId, seq_begin: int, seq_end: int) -> Held | None:
+        """The first batch held that shares a seq with the range, be it below or above the head."""
+
+    def held_batch(self, origin: PeerId, held: Held) -> Batch | None:
+        """That batch itself; None if it turns out to be damaged."""
 
     def has_room(self, origin: PeerId, size: int) -> bool:
         """Whether the origin's quota has room for so many bytes more."""
@@ -121,10 +132,17 @@ def _judge_position(view: LogView, batch: Batch) -> Judgement:
         return Judgement(Verdict.MALFORMED, origin, "a batch with a bad signature", batch)
     if held is None and batch.prev_hash != head.hash:
         held = view.held_within(origin, head.seq, head.seq)
-        if held is None or not contradict(held, batch):
-            return Judgement(Verdict.NOT_STORED, origin, "the batch before it is damaged here", batch)
-    if held is not None:
-        return Judgement(Verdict.FORK, origin, batch=batch, proof=make_proof(held, batch))
+    elif held is None:
+        return _judge_room(view, batch)
+    other = view.held_batch(origin, held) if held is not None else None
+    if other is None or not contradict(other, batch):
+        # What would prove the fork is damaged here. It is fetched again first.
+        return Judgement(Verdict.NOT_STORED, origin, "the batch it contradicts is damaged here", batch)
+    return Judgement(Verdict.FORK, origin, batch=batch, proof=make_proof(other, batch))
+
+
+def _judge_room(view: LogView, batch: Batch) -> Judgement:
+    origin = batch.origin
     if not view.has_room(origin, len(batch.wal_bytes)):
         return Judgement(Verdict.LEFT_ALONE, origin, "the origin's quota is reached", batch, over_quota=True)
     return Judgement(Verdict.APPLIED, origin, batch=batch)

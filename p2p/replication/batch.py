@@ -240,19 +240,24 @@ def seal(
     count = len(bodies)
     seq_end = seq_begin + count - 1
     last_hlc = base_hlc + count - 1
-    assert 1 <= count <= RECORDS_MAX and seq_begin >= 1 and seq_end <= SEQ_MAX and last_hlc <= HLC_MAX
+    assert 1 <= count <= RECORDS_MAX
+    assert 1 <= seq_begin <= seq_end <= SEQ_MAX
+    assert last_hlc <= HLC_MAX
     assert (prev_hash == ZERO_HASH) == (seq_begin == 1)
-    signed = b"".join(
+    header = b"".join(
         (
             _START.pack(BATCH_VERSION, origin, seq_begin),
             encode_varint(count),
             _PREV.pack(prev_hash, base_hlc),
             _FIRST_DELTA,
-            _NEXT_DELTA.join(bodies),
         )
     )
-    batch_hash = hashlib.sha256(signed).digest()
-    wal_bytes = signed + sign(BATCH_CONTEXT + batch_hash)
+    # The records are hashed before they are joined with the rest: each copy of a whole batch shows.
+    records = _NEXT_DELTA.join(bodies)
+    state = hashlib.sha256(header)
+    state.update(records)
+    batch_hash = state.digest()
+    wal_bytes = b"".join((header, records, sign(BATCH_CONTEXT + batch_hash)))
     assert len(wal_bytes) <= BATCH_BYTES_MAX
     return Batch(origin, seq_begin, seq_end, prev_hash, base_hlc, last_hlc, batch_hash, wal_bytes)
 
@@ -291,7 +296,10 @@ def parse_batch(wal_bytes: bytes) -> Batch:
     prev_hash, base_hlc = _PREV.unpack_from(wal_bytes, pos)
     if (prev_hash == ZERO_HASH) != (seq_begin == 1):
         raise RemoteProtocolError("only the first batch has no batch before it")
-    last_hlc = _check_records(wal_bytes, pos + _PREV.size, count, base_hlc)
+    try:
+        last_hlc = _check_records(wal_bytes, pos + _PREV.size, count, base_hlc)
+    except IndexError:
+        raise RemoteProtocolError("a batch is cut off") from None
     batch_hash = hashlib.sha256(memoryview(wal_bytes)[:-_SIGNATURE_BYTES]).digest()
     return Batch(origin, seq_begin, seq_end, prev_hash, base_hlc, last_hlc, batch_hash, wal_bytes)
 
@@ -306,8 +314,8 @@ def _check_records(data: bytes, pos: int, count: int, base_hlc: int) -> int:
     stop = len(data) - _SIGNATURE_BYTES
     kinds: set[bytes] = set()
     targets = {b""}
-    hlc, end = base_hlc, pos
-    for hlc, kind, target, _, end in _walk(data, pos, count, base_hlc):
+    last_hlc, end = base_hlc, pos
+    for last_hlc, kind, target, _, end in _walk(data, pos, count, base_hlc):  # noqa: B007  # the last one is returned
         if end > stop:
             raise RemoteProtocolError("a record reaches beyond its batch")
         if kind not in kinds:
@@ -319,9 +327,9 @@ def _check_records(data: bytes, pos: int, count: int, base_hlc: int) -> int:
             targets.add(target)
     if end != stop:
         raise RemoteProtocolError(f"{stop - end} trailing bytes in a batch")
-    if hlc > HLC_MAX:
+    if last_hlc > HLC_MAX:
         raise RemoteProtocolError("a record's timestamp is 2^64 or more")
-    return hlc
+    return last_hlc
 
 
 def _check_kind(kind: bytes) -> None:
@@ -334,19 +342,31 @@ def _check_kind(kind: bytes) -> None:
 def _walk(data: bytes, pos: int, count: int, hlc: int) -> Iterator[tuple[int, bytes, bytes, int, int]]:
     """Yield timestamp, kind, target, and where the payload begins and ends, for each record.
 
-    It looks out for the end of `data` only, and so may read into the signature: the caller compares the ends. Lengths
-    of one byte are by far the most frequent and are read in place.
+    It may read into the signature, and beyond the end of `data` it raises IndexError: the caller compares the ends.
+    Varints of one byte are by far the most frequent and are read in place, which makes it half again as fast.
     """
     for _ in range(count):
-        delta, pos = read_varint(data, pos)
+        delta = data[pos]
+        pos += 1
+        if delta > 127:
+            delta, pos = read_varint(data, pos - 1)
         hlc += delta
-        size, pos = read_varint(data, pos)
+        size = data[pos]
+        pos += 1
+        if size > 127:
+            size, pos = read_varint(data, pos - 1)
         begin = pos + size
         kind = data[pos:begin]
-        size, pos = read_varint(data, begin)
+        size = data[begin]
+        pos = begin + 1
+        if size > 127:
+            size, pos = read_varint(data, begin)
         begin = pos + size
         target = data[pos:begin]
-        size, pos = read_varint(data, begin)
+        size = data[begin]
+        pos = begin + 1
+        if size > 127:
+            size, pos = read_varint(data, begin)
         begin = pos
         pos += size
         yield hlc, kind, target, begin, pos

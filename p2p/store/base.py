@@ -1,0 +1,362 @@
+"""What every store promises, and the part of it that does not depend on where the bytes lie.
+
+A store keeps, for every origin, a chain of sealed batches; and beside them fork proofs, consumer cursors and weak pins
+of labels. It is blocking code without tasks or clocks. One thread at a time writes (lane "write"), one at a time
+reads (lane "read"); the two do not wait for each other.
+
+How a chain is kept. The **head** is the end of the contiguous, undamaged part: what is served and advertised. The
+**tail** is the highest seq that was ever stored. They differ only after damage: a batch that fails its hash is marked,
+the head goes down to the batch before it, and what lies above stays where it is. When the damaged batch has been
+fetched again, the head runs up through what is still there. So nothing is transferred twice, and the owner of a log
+can tell from head < tail that it must not sign anything before its own log is whole.
+
+A frozen origin keeps its batches too, but its head never reaches the proof's lower_seq again.
+
+Everything is written through a `Transaction`: all of it is durable when `Store.write` ends, or none of it.
+
+Source: replication sections 2, 4 and 5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple, Protocol
+
+from p2p.errors import RemoteProtocolError
+from p2p.ids import PeerId
+from p2p.replication.accept import Held
+from p2p.replication.batch import Batch, parse_batch, verify_signature
+from p2p.replication.fork import Proof, make_proof
+from p2p.replication.heads import ZERO_HASH, LogHead
+
+_START: Final = struct.Struct("<B32sQ")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """A batch as it lies in the store; its hash was checked when it was read."""
+
+    seq_begin: int
+    seq_end: int
+    wal_bytes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OriginState:
+    """What is held of one origin.
+
+    Attributes:
+        seq, hash: the head.
+        tail_seq: highest seq ever stored; above `seq` only while something is damaged, or after a fork.
+        size: bytes of batches held.
+        frozen_from: the proof's lower_seq when the origin is frozen.
+    """
+
+    seq: int = 0
+    hash: bytes = ZERO_HASH
+    tail_seq: int = 0
+    size: int = 0
+    frozen_from: int | None = None
+
+    @property
+    def head(self) -> LogHead:
+        """The head as it is shown to others."""
+        return LogHead(self.seq, self.hash, self.frozen_from is not None)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing between the beginning and the tail is damaged, and no fork is proven."""
+        return self.seq == self.tail_seq and self.frozen_from is None
+
+
+class DamagedRange(NamedTuple):
+    """Where a batch was found that is not what was stored."""
+
+    origin: PeerId
+    seq_begin: int
+    seq_end: int
+
+
+class Loaded(NamedTuple):
+    """What `LogReader.load` found: whole batches in order, and the damaged one that ended the search, if any."""
+
+    batches: list[StoredBatch]
+    damaged: DamagedRange | None
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One finding of `verify`.
+
+    Attributes:
+        what: "file", "hash", "bytes", "chain", "signature", "head" or "proof".
+        origin: whose log; None for damage to the file itself.
+        seq_begin: the batch it was found at, where there is one.
+        detail: one line.
+    """
+
+    what: str
+    origin: PeerId | None
+    seq_begin: int | None
+    detail: str
+
+    def __str__(self) -> str:
+        where = "" if self.origin is None else f" in the log of {self.origin}"
+        at = "" if self.seq_begin is None else f" at seq {self.seq_begin}"
+        return f"{self.what}{where}{at}: {self.detail}"
+
+
+class LogReader(Protocol):
+    """The reading half. A tool beside a running node has only this."""
+
+    @property
+    def own(self) -> PeerId:
+        """The identity this store belongs to."""
+
+    def states(self) -> dict[PeerId, OriginState]:
+        """Everything that is held, read anew."""
+
+    def load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int) -> Loaded:
+        """Read the batch that covers `from_seq`, and those after it.
+
+        Args:
+            to_seq: no batch that ends above it.
+            bytes_max: no batch is added beyond so many bytes; the first one is returned whatever its size.
+
+        Raises:
+            StoreError: the store cannot be read at all.
+        """
+
+    def proof(self, origin: PeerId) -> tuple[bytes, bytes] | None:
+        """The two batches that prove the origin's fork."""
+
+    def cursors(self, name: str) -> dict[PeerId, int]:
+        """How far the follower `name` has committed, per origin."""
+
+    def pins(self) -> dict[str, PeerId]:
+        """Weak pins of labels, the one seen longest ago first."""
+
+    def verify(self) -> Iterator[Damage]:
+        """Check every hash, chain, signature, head and proof; yields what is wrong."""
+
+    def close(self) -> None:
+        """Give everything back. Never raises for a disk."""
+
+
+class Store(LogReader, Protocol):
+    """A whole store: one owner at a time."""
+
+    def write(self) -> AbstractContextManager[Transaction]:
+        """Open a transaction. It is durable when the block ends; an exception takes all of it back.
+
+        Raises:
+            StoreFull, StoreCorrupt, StoreError: it could not be written; from the block's end, too. Nothing may be
+                written after that before `recover` succeeded.
+        """
+
+    def current(self) -> Mapping[PeerId, OriginState]:
+        """What is held as of the last commit. Lane "write"; the next commit may change the mapping."""
+
+    def recover(self) -> None:
+        """Make the store fit for writing after a failure: new handle, all that was written brought to the disk again,
+        heads read anew, and one write tried.
+
+        Raises:
+            StoreError: it is not fit yet.
+        """
+
+
+class Transaction(ABC):
+    """One write to a store, and a `LogView` of what it holds by now.
+
+    Attributes:
+        changed: the origins whose state this transaction moved.
+        damaged: what it found damaged on its way.
+        quotas: how many bytes an origin may take, for those that have a bound; the writer of the store sets it.
+    """
+
+    def __init__(self, own: PeerId, base: Mapping[PeerId, OriginState]) -> None:
+        self.own = own
+        self.changed: dict[PeerId, OriginState | None] = {}
+        self.damaged: list[DamagedRange] = []
+        self.quotas: Mapping[PeerId, int] = {}
+        self._base = base
+
+    # The view that decisions are made over.
+
+    def state(self, origin: PeerId) -> OriginState:
+        """What is held of the origin, this transaction's own writes included."""
+        if origin in self.changed:
+            return self.changed[origin] or _EMPTY
+        return self._base.get(origin, _EMPTY)
+
+    def head(self, origin: PeerId) -> LogHead:
+        """The origin's head, `EMPTY_LOG` when nothing is held."""
+        return self.state(origin).head
+
+    def frozen_from(self, origin: PeerId) -> int | None:
+        """The proof's lower_seq when the origin is frozen."""
+        return self.state(origin).frozen_from
+
+    def has_room(self, origin: PeerId, size: int) -> bool:
+        """Whether the origin may grow by so many bytes."""
+        quota = self.quotas.get(origin)
+        return quota is None or self.state(origin).size + size <= quota
+
+    def held_within(self, origin: PeerId, seq_begin: int, seq_end: int) -> Held | None:
+        """The first undamaged batch that shares a seq with the range."""
+        if seq_begin > self.state(origin).tail_seq:
+            return None
+        return self._find(origin, seq_begin, seq_end)
+
+    def held_batch(self, origin: PeerId, held: Held) -> Batch | None:
+        """Read that batch; if it is not what was stored, quarantine it and return None."""
+        batch = self._read(origin, held)
+        if batch is None:
+            self.quarantine(DamagedRange(origin, held.seq_begin, held.seq_end))
+        return batch
+
+    # What can be written.
+
+    def append(self, batch: Batch) -> None:
+        """Store the batch that follows the head."""
+        origin = batch.origin
+        state = self.state(origin)
+        assert (batch.seq_begin, batch.prev_hash) == (state.seq + 1, state.hash)
+        assert state.frozen_from is None or batch.seq_end < state.frozen_from
+        freed = 0
+        if batch.seq_begin <= state.tail_seq:
+            freed = self._drop_damaged(origin, batch.seq_begin, batch.seq_end)
+        self._insert(batch)
+        self.changed[origin] = replace(
+            state,
+            seq=batch.seq_end,
+            hash=batch.hash,
+            tail_seq=max(state.tail_seq, batch.seq_end),
+            size=state.size + len(batch.wal_bytes) - freed,
+        )
+        if batch.seq_end < state.tail_seq:
+            self._rejoin(batch)
+
+    def freeze(self, proof: Proof) -> None:
+        """Keep the proof and freeze its origin. One proof is enough: a later one changes nothing."""
+        origin = proof.origin
+        state = self.state(origin)
+        if state.frozen_from is not None:
+            return
+        self._insert_proof(proof)
+        frozen = replace(state, frozen_from=proof.lower_seq)
+        if state.seq >= proof.lower_seq:
+            seq, batch_hash = self._boundary_below(origin, proof.lower_seq)
+            frozen = replace(frozen, seq=seq, hash=batch_hash)
+        self.changed[origin] = frozen
+
+    def quarantine(self, damaged: DamagedRange) -> None:
+        """Mark a batch as damaged: it is never served again, and the head goes down to the one before it."""
+        origin, seq_begin, seq_end = damaged
+        if not self._mark_damaged(origin, seq_begin, seq_end):
+            return
+        self.damaged.append(damaged)
+        state = self.state(origin)
+        if seq_begin <= state.seq:
+            seq, batch_hash = self._boundary_below(origin, seq_begin)
+            self.changed[origin] = replace(state, seq=seq, hash=batch_hash)
+
+    def forget(self, origin: PeerId) -> None:
+        """Drop everything held of the origin: batches, proof and cursors."""
+        assert origin != self.own
+        self._erase(origin)
+        self.changed[origin] = None
+
+    @abstractmethod
+    def set_cursor(self, name: str, origin: PeerId, seq: int) -> None:
+        """Note that the follower `name` is done with the origin's records up to `seq`. Never goes back."""
+
+    @abstractmethod
+    def set_pin(self, node_id: str, peer_id: PeerId, seen_ms: int, pins_max: int) -> None:
+        """Remember whose label `node_id` is; of more than `pins_max`, those seen longest ago go."""
+
+    # What a store has to bring along.
+
+    @abstractmethod
+    def _find(self, origin: PeerId, seq_begin: int, seq_end: int) -> Held | None:
+        """The first undamaged batch in the range."""
+
+    @abstractmethod
+    def _read(self, origin: PeerId, held: Held) -> Batch | None:
+        """Its content, None if that is not what was stored."""
+
+    @abstractmethod
+    def _boundary_below(self, origin: PeerId, seq: int) -> tuple[int, bytes]:
+        """End and hash of the last batch that ends below `seq`; (0, ZERO_HASH) if there is none."""
+
+    @abstractmethod
+    def _insert(self, batch: Batch) -> None: ...
+
+    @abstractmethod
+    def _insert_proof(self, proof: Proof) -> None: ...
+
+    @abstractmethod
+    def _mark_damaged(self, origin: PeerId, seq_begin: int, seq_end: int) -> bool:
+        """Mark it; False if there is no such batch, or it is marked already."""
+
+    @abstractmethod
+    def _drop_damaged(self, origin: PeerId, seq_begin: int, seq_end: int) -> int:
+        """Remove the marked batches in the range, whose place a whole one takes; return the bytes they had."""
+
+    @abstractmethod
+    def _erase(self, origin: PeerId) -> None: ...
+
+    def _rejoin(self, last: Batch) -> None:
+        """After a damaged batch was replaced: move the head through what is still held above it."""
+        origin = last.origin
+        while (held := self._find(origin, last.seq_end + 1, last.seq_end + 1)) is not None:
+            frozen_from = self.state(origin).frozen_from
+            if held.seq_begin != last.seq_end + 1 or (frozen_from is not None and held.seq_end >= frozen_from):
+                return
+            batch = self.held_batch(origin, held)
+            if batch is None:
+                return
+            if batch.prev_hash != last.hash:
+                # Both were signed, and both were accepted at their time: the owner forked its log in between.
+                if verify_signature(batch):
+                    self.freeze(make_proof(last, batch))
+                else:
+                    self.quarantine(DamagedRange(origin, held.seq_begin, held.seq_end))
+                return
+            self.changed[origin] = replace(self.state(origin), seq=batch.seq_end, hash=batch.hash)
+            last = batch
+
+
+_EMPTY: Final = OriginState()
+
+
+def is_what_was_stored(wal_bytes: object, origin: PeerId, held: Held, signature_crc: int) -> bool:
+    """Whether bytes read back are the batch that was stored under this range and hash.
+
+    The hash covers all but the signature, the checksum the rest; the header is compared because the range that they
+    are filed under may be what is damaged.
+    """
+    if not isinstance(wal_bytes, bytes) or len(wal_bytes) < _START.size + 64:
+        return False
+    _, stored_origin, seq_begin = _START.unpack_from(wal_bytes)
+    return (
+        stored_origin == origin
+        and seq_begin == held.seq_begin
+        and hashlib.sha256(memoryview(wal_bytes)[:-64]).digest() == held.hash
+        and zlib.crc32(wal_bytes[-64:]) == signature_crc
+    )
+
+
+def parse_stored(wal_bytes: bytes) -> Batch | None:
+    """Read a stored batch; None if it is none."""
+    try:
+        return parse_batch(wal_bytes)
+    except RemoteProtocolError:
+        return None

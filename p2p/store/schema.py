@@ -1,0 +1,111 @@
+"""The durable store's tables, and how an older file becomes a newer one.
+
+The schema's version is SQLite's `user_version`. A fresh file goes through the same steps as an old one, all in one
+transaction, so a crash leaves either the old schema or the new. A file of a newer version is refused: what this
+software does not know it could destroy.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from p2p.errors import IdentityMismatch, StoreCorrupt, StoreError
+from p2p.ids import PeerId
+
+APPLICATION_ID: Final = int.from_bytes(b"VP2P", "big")
+PAGE_BYTES: Final = 16_384
+"""A batch of 256 KiB costs two writes per page, a small commit three whole pages: between 4 and 64 KiB, this is where
+big ones gain most and small ones do not lose yet."""
+CHECKPOINT_PAGES: Final = 2500
+"""SQLite's log is brought into the file every 40 MB."""
+
+# `chain` is small and has everything that decisions need; `batches` is a rowid table, which suits big blobs.
+STEPS: Final = (
+    """
+    CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), peer_id BLOB NOT NULL);
+    CREATE TABLE origins (
+        no INTEGER PRIMARY KEY, peer_id BLOB NOT NULL UNIQUE, seq INTEGER NOT NULL, hash BLOB NOT NULL,
+        tail_seq INTEGER NOT NULL, size INTEGER NOT NULL, frozen_from INTEGER
+    );
+    CREATE TABLE batches (no INTEGER PRIMARY KEY, wal BLOB NOT NULL);
+    CREATE TABLE chain (
+        origin INTEGER NOT NULL, seq_end INTEGER NOT NULL, seq_begin INTEGER NOT NULL, hash BLOB NOT NULL,
+        signature_crc INTEGER NOT NULL, damaged INTEGER NOT NULL, batch INTEGER NOT NULL,
+        PRIMARY KEY (origin, seq_end)
+    ) WITHOUT ROWID;
+    CREATE TABLE proofs (origin INTEGER PRIMARY KEY, first BLOB NOT NULL, second BLOB NOT NULL);
+    CREATE TABLE cursors (
+        name TEXT NOT NULL, origin BLOB NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (name, origin)
+    ) WITHOUT ROWID;
+    CREATE TABLE pins (node_id TEXT PRIMARY KEY, peer_id BLOB NOT NULL, seen_ms INTEGER NOT NULL) WITHOUT ROWID;
+    """,
+)
+"""For each version the statements, ended by semicolons, that lead to it from the one before."""
+
+
+def prepare(connection: sqlite3.Connection, path: Path, own: PeerId, steps: Sequence[str] = STEPS) -> None:
+    """Bring the file to the newest schema, and record or check whose it is.
+
+    Raises:
+        StoreError: it was made by a newer version.
+        StoreCorrupt: it is some other database.
+        IdentityMismatch: it belongs to another identity.
+        sqlite3.Error: it could not be read or written.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = check_version(connection, path, steps)
+        for step in steps[version:]:
+            # Not executescript: it would commit what came before.
+            for statement in step.split(";"):
+                connection.execute(statement)
+        if version == 0:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute("INSERT INTO identity (one, peer_id) VALUES (1, ?)", (own,))
+        if version < len(steps):
+            connection.execute(f"PRAGMA user_version = {len(steps)}")
+        owner = read_owner(connection, path)
+        if owner != own:
+            raise IdentityMismatch(
+                f"the store {path} belongs to {owner}, and the key given is that of {own}: "
+                "use its own key, or another data dir"
+            )
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def check_version(connection: sqlite3.Connection, path: Path, steps: Sequence[str] = STEPS) -> int:
+    """Return the file's schema version, 0 for a fresh one.
+
+    Raises:
+        StoreError: it is newer than this software.
+        StoreCorrupt: it is some other database.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    tables = int(connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0])
+    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    if tables and (application != APPLICATION_ID or version < 1):
+        raise StoreCorrupt(f"{path} is a database, but not a store of this software")
+    if version > len(steps):
+        raise StoreError(
+            f"the store {path} has schema version {version}, and this software knows up to {len(steps)}: "
+            "use the version that wrote it, or a newer one"
+        )
+    return version
+
+
+def read_owner(connection: sqlite3.Connection, path: Path) -> PeerId:
+    """Return the identity that the file belongs to.
+
+    Raises:
+        StoreCorrupt: it does not say.
+    """
+    row = connection.execute("SELECT peer_id FROM identity").fetchone()
+    if row is None or not isinstance(row[0], bytes) or len(row[0]) != 32:
+        raise StoreCorrupt(f"the store {path} does not say whose it is")
+    return PeerId(row[0])

@@ -1,0 +1,542 @@
+"""The durable store: one SQLite file, in WAL mode with synchronous=FULL.
+
+`SqliteReader` is one connection that only reads, used on the lane "read" and by tools beside a running node. Each
+call is one short read transaction: one that stayed open would keep SQLite from ever shortening its log.
+`SqliteStore` adds the one connection that writes.
+
+After a failed write this file trusts nothing it has in memory or in the kernel's cache: a failed fsync may have dropped
+dirty pages and marked them clean, so that the next fsync "succeeds". Therefore `recover` takes a new handle, makes
+SQLite copy its log into the file and sync it (`wal_checkpoint(TRUNCATE)`), and reads the heads again, before anything
+more may be written, and so before anything more is signed.
+
+Nothing else in the process may open and close the file: POSIX would drop SQLite's locks with it.
+
+Source: replication section 4.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Protocol
+from urllib.parse import quote
+
+from p2p.errors import StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from p2p.ids import PeerId
+from p2p.limits import Limits
+from p2p.replication.accept import Held
+from p2p.replication.batch import Batch
+from p2p.replication.fork import Proof
+from p2p.replication.heads import ZERO_HASH
+from p2p.store.base import (
+    Damage,
+    DamagedRange,
+    Loaded,
+    OriginState,
+    StoredBatch,
+    Transaction,
+    is_what_was_stored,
+    parse_stored,
+)
+from p2p.store.check import check_chain, check_proof_kept
+from p2p.store.schema import CHECKPOINT_PAGES, PAGE_BYTES, check_version, prepare, read_owner
+
+_BUSY_MS: Final = 2000
+_PROBE_BYTES: Final = Limits().batch_bytes_max
+_ROWS_PER_READ: Final = 256
+
+_LOAD: Final = (
+    "SELECT c.seq_begin, c.seq_end, c.hash, c.signature_crc, b.wal FROM chain AS c LEFT JOIN batches AS b"
+    " ON b.no = c.batch WHERE c.origin = (SELECT no FROM origins WHERE peer_id = ?)"
+    " AND c.seq_end >= ? AND c.seq_end <= ? AND c.damaged = 0 ORDER BY c.seq_end"
+)
+_NEXT: Final = (
+    "SELECT seq_begin, seq_end FROM chain WHERE origin = (SELECT no FROM origins WHERE peer_id = ?)"
+    " AND seq_end >= ? AND damaged = 0 ORDER BY seq_end LIMIT 1"
+)
+
+
+class Closable(Protocol):
+    """What a store gives back with itself: the lock on its data dir."""
+
+    def close(self) -> None:
+        """Give it back."""
+
+
+class SqliteReader:
+    """A connection that only reads.
+
+    Args:
+        path: the store's file; it must exist.
+
+    Raises:
+        StoreError: it cannot be read, is damaged, or was made by a newer version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with translated(path, "opened"):
+            self._connection = _connect(path, "ro")
+            try:
+                if not check_version(self._connection, path):
+                    raise StoreCorrupt(f"the store {path} is empty")
+                self._own = read_owner(self._connection, path)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    @property
+    def own(self) -> PeerId:
+        """The identity this store belongs to."""
+        return self._own
+
+    def states(self) -> dict[PeerId, OriginState]:
+        """Everything that is held, read anew."""
+        with translated(self._path, "read"):
+            return _read_states(self._connection, self._path)
+
+    def load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int) -> Loaded:
+        """Read the batch that covers `from_seq`, and those after it, up to `to_seq` and `bytes_max`."""
+        batches: list[StoredBatch] = []
+        size = 0
+        with translated(self._path, "read"):
+            rows = self._connection.execute(_LOAD, (origin, from_seq, to_seq))
+            try:
+                for seq_begin, seq_end, batch_hash, signature_crc, wal_bytes in rows:
+                    held = Held(seq_begin, seq_end, batch_hash)
+                    if not is_what_was_stored(wal_bytes, origin, held, signature_crc):
+                        return Loaded(batches, DamagedRange(origin, seq_begin, seq_end))
+                    size += len(wal_bytes)
+                    if batches and size > bytes_max:
+                        break
+                    batches.append(StoredBatch(seq_begin, seq_end, wal_bytes))
+                    if size >= bytes_max:
+                        break
+            except sqlite3.Error as error:
+                if not _is_damage(error):
+                    raise
+                # The page that holds the next batch cannot be read. The small row that names it often can.
+                after = batches[-1].seq_end + 1 if batches else from_seq
+                row = self._connection.execute(_NEXT, (origin, after)).fetchone()
+                if row is None:
+                    raise
+                return Loaded(batches, DamagedRange(origin, row[0], row[1]))
+            finally:
+                rows.close()
+        return Loaded(batches, None)
+
+    def proof(self, origin: PeerId) -> tuple[bytes, bytes] | None:
+        """The two batches that prove the origin's fork."""
+        with translated(self._path, "read"):
+            row = self._connection.execute(
+                "SELECT first, second FROM proofs WHERE origin = (SELECT no FROM origins WHERE peer_id = ?)", (origin,)
+            ).fetchone()
+        return None if row is None else (bytes(row[0]), bytes(row[1]))
+
+    def cursors(self, name: str) -> dict[PeerId, int]:
+        """How far the follower has committed, per origin."""
+        with translated(self._path, "read"):
+            rows = self._connection.execute("SELECT origin, seq FROM cursors WHERE name = ?", (name,)).fetchall()
+        return {PeerId(origin): seq for origin, seq in rows}
+
+    def pins(self) -> dict[str, PeerId]:
+        """Weak pins of labels, the one seen longest ago first."""
+        with translated(self._path, "read"):
+            rows = self._connection.execute("SELECT node_id, peer_id FROM pins ORDER BY seen_ms, node_id").fetchall()
+        return {node_id: PeerId(peer_id) for node_id, peer_id in rows}
+
+    def verify(self) -> Iterator[Damage]:
+        """Check the file, and every hash, chain, signature, head and proof; yields what is wrong."""
+        try:
+            for (line,) in self._connection.execute("PRAGMA integrity_check").fetchall():
+                if line != "ok":
+                    yield Damage("file", None, None, str(line))
+        except sqlite3.Error as error:
+            yield Damage("file", None, None, str(error))
+        try:
+            states = self.states()
+        except StoreError as error:
+            yield Damage("file", None, None, str(error))
+            return
+        for origin, state in sorted(states.items()):
+            try:
+                yield from check_chain(origin, state, self._rows_of(origin))
+                yield from check_proof_kept(origin, state, self.proof(origin))
+            except (sqlite3.Error, StoreError) as error:
+                yield Damage("file", origin, None, str(error))
+
+    def _rows_of(self, origin: PeerId) -> Iterator[tuple[Held, bytes | None, int, bool]]:
+        after = 0
+        while True:
+            rows = self._connection.execute(
+                "SELECT seq_begin, seq_end, hash, signature_crc, damaged, batch FROM chain"
+                " WHERE origin = (SELECT no FROM origins WHERE peer_id = ?) AND seq_end > ? ORDER BY seq_end LIMIT ?",
+                (origin, after, _ROWS_PER_READ),
+            ).fetchall()
+            for seq_begin, seq_end, batch_hash, signature_crc, damaged, number in rows:
+                yield Held(seq_begin, seq_end, batch_hash), self._bytes_of(number), signature_crc, bool(damaged)
+            if not rows:
+                return
+            after = rows[-1][1]
+
+    def _bytes_of(self, number: int) -> bytes | None:
+        try:
+            row = self._connection.execute("SELECT wal FROM batches WHERE no = ?", (number,)).fetchone()
+        except sqlite3.Error as error:
+            if not _is_damage(error):
+                raise
+            return None
+        return None if row is None else row[0]
+
+    def close(self) -> None:
+        """Close the connection."""
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+
+class SqliteStore:
+    """A `Store` in one file. Opened by `p2p.store.keys.open_store`, which looks after key and lock.
+
+    Args:
+        path: the file; made if it is absent.
+        own: whose log the node writes.
+        lock: given back when the store is closed.
+
+    Raises:
+        IdentityMismatch: the file belongs to another identity.
+        StoreError: it cannot be opened, is damaged, or was made by a newer version.
+    """
+
+    def __init__(self, path: Path, own: PeerId, lock: Closable | None = None) -> None:
+        self._path = path
+        self._own = own
+        self._lock = lock
+        self._is_failed = False
+        self._writer: sqlite3.Connection | None = None
+        try:
+            with translated(path, "opened"):
+                self._writer = _connect_writer(path)
+                prepare(self._writer, path, own)
+                self._states = _read_states(self._writer, path)
+                self._numbers = _read_numbers(self._writer)
+            self._reader = SqliteReader(path)
+        except BaseException:
+            self._close_writer()
+            raise
+
+    @property
+    def own(self) -> PeerId:
+        """The identity this store belongs to."""
+        return self._own
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """Open a transaction; durable when the block ends, an exception takes all of it back."""
+        connection = self._writer
+        if self._is_failed or connection is None:
+            raise StoreReadOnly(f"the store {self._path} failed and is not recovered yet")
+        with translated(self._path, "written"):
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                transaction = _SqliteTransaction(connection, self._own, self._states, self._numbers)
+                yield transaction
+                transaction.save()
+                connection.execute("COMMIT")
+            except BaseException as error:
+                # An interrupt may have come in the middle of COMMIT: then nobody knows what is on the disk.
+                if isinstance(error, (sqlite3.Error, StoreError)) or not isinstance(error, Exception):
+                    self._is_failed = True
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+        self._numbers.update(transaction.new_numbers)
+        for origin, state in transaction.changed.items():
+            if state is None:
+                self._states.pop(origin, None)
+                self._numbers.pop(origin, None)
+            else:
+                self._states[origin] = state
+
+    def current(self) -> Mapping[PeerId, OriginState]:
+        """What is held as of the last commit."""
+        return self._states
+
+    def recover(self) -> None:
+        """New handle, the whole log checkpointed, heads read anew, and room for a batch tried."""
+        self._is_failed = True
+        self._close_writer()
+        with translated(self._path, "written"):
+            connection = _connect_writer(self._path)
+            try:
+                if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    raise StoreError(f"the store {self._path} is being read by somebody and cannot be checkpointed")
+                states = _read_states(connection, self._path)
+                numbers = _read_numbers(connection)
+                # A full disk often has room for a page. One batch must fit, or the next append would fail again.
+                connection.execute("INSERT INTO batches (no, wal) VALUES (-1, zeroblob(?))", (_PROBE_BYTES,))
+                connection.execute("DELETE FROM batches WHERE no = -1")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    connection.close()
+                raise
+        self._writer = connection
+        self._states = states
+        self._numbers = numbers
+        self._is_failed = False
+
+    def change_owner(self, own: PeerId) -> None:
+        """Hand the store to a new identity; the log of the old one stays, as that of any other origin."""
+        assert self._writer is not None
+        with translated(self._path, "written"):
+            self._writer.execute("UPDATE identity SET peer_id = ?", (own,))
+        self._own = own
+
+    def states(self) -> dict[PeerId, OriginState]:
+        """Everything that is held, read anew."""
+        return self._reader.states()
+
+    def load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int) -> Loaded:
+        """Read the batch that covers `from_seq`, and those after it, up to `to_seq` and `bytes_max`."""
+        return self._reader.load(origin, from_seq, to_seq, bytes_max)
+
+    def proof(self, origin: PeerId) -> tuple[bytes, bytes] | None:
+        """The two batches that prove the origin's fork."""
+        return self._reader.proof(origin)
+
+    def cursors(self, name: str) -> dict[PeerId, int]:
+        """How far the follower has committed, per origin."""
+        return self._reader.cursors(name)
+
+    def pins(self) -> dict[str, PeerId]:
+        """Weak pins of labels, the one seen longest ago first."""
+        return self._reader.pins()
+
+    def verify(self) -> Iterator[Damage]:
+        """Check the file, and every hash, chain, signature, head and proof; yields what is wrong."""
+        return self._reader.verify()
+
+    def close(self) -> None:
+        """Bring SQLite's log into the file, close it, and give up the lock. Never raises for a disk."""
+        self._reader.close()
+        if self._writer is not None and not self._is_failed:
+            with suppress(sqlite3.Error):
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._close_writer()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            with suppress(sqlite3.Error):
+                self._writer.close()
+            self._writer = None
+
+
+class _SqliteTransaction(Transaction):
+    """One SQLite transaction."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        own: PeerId,
+        base: Mapping[PeerId, OriginState],
+        numbers: Mapping[PeerId, int],
+    ) -> None:
+        super().__init__(own, base)
+        self.new_numbers: dict[PeerId, int] = {}
+        self._numbers = numbers
+        self._connection = connection
+
+    def save(self) -> None:
+        """Write the states that this transaction moved."""
+        for origin, state in self.changed.items():
+            if state is not None:
+                self._connection.execute(
+                    "UPDATE origins SET seq = ?, hash = ?, tail_seq = ?, size = ?, frozen_from = ? WHERE no = ?",
+                    (state.seq, state.hash, state.tail_seq, state.size, state.frozen_from, self._number(origin)),
+                )
+
+    def set_cursor(self, name: str, origin: PeerId, seq: int) -> None:
+        self._connection.execute(
+            "INSERT INTO cursors (name, origin, seq) VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET seq = excluded.seq WHERE excluded.seq > seq",
+            (name, origin, seq),
+        )
+
+    def set_pin(self, node_id: str, peer_id: PeerId, seen_ms: int, pins_max: int) -> None:
+        execute = self._connection.execute
+        execute(
+            "INSERT INTO pins (node_id, peer_id, seen_ms) VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET peer_id = excluded.peer_id, seen_ms = excluded.seen_ms",
+            (node_id, peer_id, seen_ms),
+        )
+        surplus = execute("SELECT COUNT(*) FROM pins").fetchone()[0] - pins_max
+        if surplus > 0:
+            execute(
+                "DELETE FROM pins WHERE node_id IN (SELECT node_id FROM pins ORDER BY seen_ms, node_id LIMIT ?)",
+                (surplus,),
+            )
+
+    def _number(self, origin: PeerId) -> int:
+        number = self._numbers.get(origin) or self.new_numbers.get(origin)
+        if number is None:
+            cursor = self._connection.execute(
+                "INSERT INTO origins (peer_id, seq, hash, tail_seq, size) VALUES (?, 0, ?, 0, 0)", (origin, ZERO_HASH)
+            )
+            assert cursor.lastrowid is not None
+            number = self.new_numbers[origin] = cursor.lastrowid
+        return number
+
+    def _find(self, origin: PeerId, seq_begin: int, seq_end: int) -> Held | None:
+        row = self._connection.execute(
+            "SELECT seq_begin, seq_end, hash FROM chain WHERE origin = ? AND seq_end >= ? AND damaged = 0"
+            " ORDER BY seq_end LIMIT 1",
+            (self._number(origin), seq_begin),
+        ).fetchone()
+        return Held(*row) if row is not None and row[0] <= seq_end else None
+
+    def _read(self, origin: PeerId, held: Held) -> Batch | None:
+        try:
+            row = self._connection.execute(
+                "SELECT b.wal, c.signature_crc FROM chain AS c JOIN batches AS b ON b.no = c.batch"
+                " WHERE c.origin = ? AND c.seq_end = ?",
+                (self._number(origin), held.seq_end),
+            ).fetchone()
+        except sqlite3.Error as error:
+            if not _is_damage(error):
+                raise
+            return None
+        if row is None or not is_what_was_stored(row[0], origin, held, row[1]):
+            return None
+        return parse_stored(row[0])
+
+    def _boundary_below(self, origin: PeerId, seq: int) -> tuple[int, bytes]:
+        row = self._connection.execute(
+            "SELECT seq_end, hash FROM chain WHERE origin = ? AND seq_end < ? AND damaged = 0"
+            " ORDER BY seq_end DESC LIMIT 1",
+            (self._number(origin), seq),
+        ).fetchone()
+        return (0, ZERO_HASH) if row is None else (row[0], row[1])
+
+    def _insert(self, batch: Batch) -> None:
+        number = self._connection.execute("INSERT INTO batches (wal) VALUES (?)", (batch.wal_bytes,)).lastrowid
+        self._connection.execute(
+            "INSERT INTO chain (origin, seq_end, seq_begin, hash, signature_crc, damaged, batch)"
+            " VALUES (?, ?, ?, ?, ?, 0, ?)",
+            (
+                self._number(batch.origin),
+                batch.seq_end,
+                batch.seq_begin,
+                batch.hash,
+                zlib.crc32(batch.signature),
+                number,
+            ),
+        )
+
+    def _insert_proof(self, proof: Proof) -> None:
+        self._connection.execute(
+            "INSERT INTO proofs (origin, first, second) VALUES (?, ?, ?)",
+            (self._number(proof.origin), proof.first.wal_bytes, proof.second.wal_bytes),
+        )
+
+    def _mark_damaged(self, origin: PeerId, seq_begin: int, seq_end: int) -> bool:
+        # Only the small row is touched: to rewrite the blob's own row, SQLite would have to follow its broken pages.
+        changed = self._connection.execute(
+            "UPDATE chain SET damaged = 1 WHERE origin = ? AND seq_end = ? AND seq_begin = ? AND damaged = 0",
+            (self._number(origin), seq_end, seq_begin),
+        ).rowcount
+        return changed == 1
+
+    def _drop_damaged(self, origin: PeerId, seq_begin: int, seq_end: int) -> int:
+        # The blob stays where it is, out of use: freeing its pages could fail on them, and damage is rare.
+        self._connection.execute(
+            "DELETE FROM chain WHERE origin = ? AND seq_end >= ? AND seq_begin <= ? AND damaged = 1",
+            (self._number(origin), seq_begin, seq_end),
+        )
+        return 0
+
+    def _erase(self, origin: PeerId) -> None:
+        execute = self._connection.execute
+        number = self._number(origin)
+        execute("DELETE FROM batches WHERE no IN (SELECT batch FROM chain WHERE origin = ?)", (number,))
+        execute("DELETE FROM chain WHERE origin = ?", (number,))
+        execute("DELETE FROM proofs WHERE origin = ?", (number,))
+        execute("DELETE FROM cursors WHERE origin = ?", (origin,))
+        execute("DELETE FROM origins WHERE no = ?", (number,))
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    # Each connection belongs to one lane, and a lane is one thread at a time, though not always the same one.
+    connection = sqlite3.connect(
+        f"file:{quote(str(path.absolute()))}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    return connection
+
+
+def _connect_writer(path: Path) -> sqlite3.Connection:
+    connection = _connect(path, "rwc")
+    try:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise StoreError(f"the file system of {path} cannot hold a store: SQLite's WAL mode is refused ({mode})")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _read_states(connection: sqlite3.Connection, path: Path) -> dict[PeerId, OriginState]:
+    states: dict[PeerId, OriginState] = {}
+    rows = connection.execute("SELECT peer_id, seq, hash, tail_seq, size, frozen_from FROM origins")
+    for peer_id, seq, batch_hash, tail_seq, size, frozen_from in rows.fetchall():
+        if not (
+            isinstance(peer_id, bytes)
+            and isinstance(batch_hash, bytes)
+            and len(peer_id) == len(batch_hash) == 32
+            and all(isinstance(number, int) for number in (seq, tail_seq, size))
+            and isinstance(frozen_from, int | None)
+        ):
+            raise StoreCorrupt(f"the store {path} has a damaged list of origins")
+        states[PeerId(peer_id)] = OriginState(seq, batch_hash, tail_seq, size, frozen_from)
+    return states
+
+
+def _read_numbers(connection: sqlite3.Connection) -> dict[PeerId, int]:
+    return {PeerId(peer_id): no for no, peer_id in connection.execute("SELECT no, peer_id FROM origins").fetchall()}
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether a read failed because of what lies on the disk, at one place, and not as a whole."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & 0xFF == sqlite3.SQLITE_CORRUPT or code in (
+        sqlite3.SQLITE_IOERR_READ,
+        sqlite3.SQLITE_IOERR_SHORT_READ,
+        sqlite3.SQLITE_IOERR_CORRUPTFS,
+    )
+
+
+@contextmanager
+def translated(path: Path, done: str) -> Iterator[None]:
+    """Turn SQLite's errors into ours, once, here.
+
+    Args:
+        path: the store's file.
+        done: what was tried: "opened", "read" or "written".
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        text = f"the store {path} cannot be {done}: {error}"
+        if code == sqlite3.SQLITE_FULL:
+            raise StoreFull(text) from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise StoreCorrupt(f"{text} (see `p2p wal verify`)") from error
+        raise StoreError(text) from error
