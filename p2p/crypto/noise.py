@@ -1,0 +1,365 @@
+"""Noise as published, as far as it is used: the patterns XX, XXpsk0 and XXpsk3 over 25519 and ChaChaPoly.
+
+Nothing of ours is in here: no wire, no payload format, no policy. `HandshakeState` is the specification's object of
+the same name, with its two operations and Split. It knows neither streams nor time, and takes random bytes from
+whoever makes it.
+
+    XX        -> e            <- e, ee, s, es            -> s, se
+    XXpsk0    -> psk, e       <- e, ee, s, es            -> s, se
+    XXpsk3    -> e            <- e, ee, s, es            -> s, se, psk
+
+One thing is stricter than the text: a shared secret of zero, which is what a public key of low order gives, is refused
+(the specification allows that, section 12). After any failure the handshake is over; there is one kind of failure,
+`CryptoError`, whatever the cause.
+
+Source: https://noiseprotocol.org/noise.html, revision 34, sections 5, 7, 9 and 10.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from p2p.errors import ConfigError, CryptoError
+
+DHLEN: Final = 32
+KEYLEN: Final = 32
+TAGLEN: Final = 16
+MESSAGE_BYTES_MAX: Final = 65_535
+_NONCE_MAX: Final = 2**64 - 1
+
+_PATTERNS: Final = {
+    "XX": (("e",), ("e", "ee", "s", "es"), ("s", "se")),
+    "XXpsk0": (("psk", "e"), ("e", "ee", "s", "es"), ("s", "se")),
+    "XXpsk3": (("e",), ("e", "ee", "s", "es"), ("s", "se", "psk")),
+}
+# Noise's name and hashlib's.
+_HASHES: Final = {"SHA256": "sha256", "SHA512": "sha512", "BLAKE2s": "blake2s", "BLAKE2b": "blake2b"}
+
+_FAILED: Final = "a handshake message is not valid"
+
+
+class NoiseStatic:
+    """An X25519 key pair that stands for one party in its handshakes. Its repr shows no key.
+
+    Attributes:
+        public: the public key, 32 bytes.
+    """
+
+    __slots__ = ("private", "public")
+
+    def __init__(self, private: X25519PrivateKey) -> None:
+        self.private = private
+        self.public = private.public_key().public_bytes_raw()
+
+    @classmethod
+    def generate(cls, entropy: Callable[[int], bytes]) -> NoiseStatic:
+        """Make a new key from 32 bytes of `entropy`."""
+        return cls(X25519PrivateKey.from_private_bytes(entropy(DHLEN)))
+
+    def __repr__(self) -> str:
+        return "<NoiseStatic>"
+
+
+class CipherState:
+    """A key and the count of what was sealed with it (section 5.1).
+
+    Without a key it passes bytes through, as it does before the first Diffie-Hellman of a handshake.
+    """
+
+    __slots__ = ("_aead", "_n")
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._aead = None if key is None else ChaCha20Poly1305(key)
+        self._n = 0
+
+    @property
+    def has_key(self) -> bool:
+        """Whether it seals at all."""
+        return self._aead is not None
+
+    def encrypt_with_ad(self, ad: bytes, plaintext: bytes) -> bytes:
+        """Seal with the next nonce; return ciphertext and tag.
+
+        Raises:
+            CryptoError: the nonces are used up.
+        """
+        if self._aead is None:
+            return plaintext
+        return self._aead.encrypt(self._next_nonce(), plaintext, ad)
+
+    def decrypt_with_ad(self, ad: bytes, ciphertext: bytes) -> bytes:
+        """Open with the next nonce.
+
+        Raises:
+            CryptoError: anything was changed, or the nonces are used up.
+        """
+        if self._aead is None:
+            return ciphertext
+        try:
+            return self._aead.decrypt(self._next_nonce(), ciphertext, ad)
+        except InvalidTag:
+            raise CryptoError(_FAILED) from None
+
+    def rekey(self) -> None:
+        """Replace the key by the first 32 bytes of a sealed block of zeros; the nonce goes on (section 4.2)."""
+        assert self._aead is not None, "nothing to rekey"
+        self._aead = ChaCha20Poly1305(self._aead.encrypt(_nonce(_NONCE_MAX), bytes(KEYLEN), b"")[:KEYLEN])
+
+    def _next_nonce(self) -> bytes:
+        n = self._n
+        if n == _NONCE_MAX:
+            raise CryptoError("the nonces of this key are used up")
+        self._n = n + 1
+        return _nonce(n)
+
+
+def _nonce(n: int) -> bytes:
+    return bytes(4) + n.to_bytes(8, "little")
+
+
+class _SymmetricState:
+    """Chaining key, transcript hash and the cipher between them (section 5.2)."""
+
+    __slots__ = ("_cipher", "_ck", "_hash", "h")
+
+    def __init__(self, protocol_name: str, hash_name: str) -> None:
+        self._hash = hash_name
+        name = protocol_name.encode()
+        size = hashlib.new(hash_name).digest_size
+        self.h = name.ljust(size, b"\0") if len(name) <= size else self._digest(name)
+        self._ck = self.h
+        self._cipher = CipherState()
+
+    def mix_key(self, material: bytes) -> None:
+        self._ck, key = self._hkdf(material, 2)
+        self._cipher = CipherState(key[:KEYLEN])
+
+    def mix_hash(self, data: bytes) -> None:
+        self.h = self._digest(self.h + data)
+
+    def mix_key_and_hash(self, material: bytes) -> None:
+        self._ck, for_hash, key = self._hkdf(material, 3)
+        self.mix_hash(for_hash)
+        self._cipher = CipherState(key[:KEYLEN])
+
+    @property
+    def has_key(self) -> bool:
+        return self._cipher.has_key
+
+    def encrypt_and_hash(self, plaintext: bytes) -> bytes:
+        sealed = self._cipher.encrypt_with_ad(self.h, plaintext)
+        self.mix_hash(sealed)
+        return sealed
+
+    def decrypt_and_hash(self, sealed: bytes) -> bytes:
+        plaintext = self._cipher.decrypt_with_ad(self.h, sealed)
+        self.mix_hash(sealed)
+        return plaintext
+
+    def split(self) -> tuple[bytes, bytes]:
+        first, second = self._hkdf(b"", 2)
+        return first[:KEYLEN], second[:KEYLEN]
+
+    def _digest(self, data: bytes) -> bytes:
+        return hashlib.new(self._hash, data).digest()
+
+    def _hkdf(self, material: bytes, outputs: int) -> list[bytes]:
+        # Noise's HKDF (section 4.3); for two and three outputs it is the one of RFC 5869 with an empty info.
+        secret = hmac.digest(self._ck, material, self._hash)
+        out = [hmac.digest(secret, b"\x01", self._hash)]
+        for i in range(2, outputs + 1):
+            out.append(hmac.digest(secret, out[-1] + bytes((i,)), self._hash))
+        return out
+
+
+class HandshakeState:
+    """One party's side of a handshake (section 5.3).
+
+    Call `write_message` and `read_message` in turns, the initiator writes first; `finished` tells when to `split`.
+
+    Args:
+        protocol_name: `Noise_XX_25519_ChaChaPoly_SHA256` or another of the patterns and hashes named above.
+        initiator: whether this party writes first.
+        prologue: bytes that both must have alike.
+        static: this party's long-term key.
+        entropy: source of random bytes for the ephemeral key; asked once, for 32.
+        psk: the pre-shared key, 32 bytes, where the pattern has one.
+
+    Attributes:
+        remote_static: the other's static public key once it was read, else None.
+        remote_ephemeral: the other's ephemeral public key once it was read, else None.
+
+    Raises:
+        ConfigError: the protocol name is unknown, or a psk is missing, superfluous or of another size.
+    """
+
+    __slots__ = (
+        "_e",
+        "_entropy",
+        "_failed",
+        "_initiator",
+        "_psk",
+        "_static",
+        "_step",
+        "_symmetric",
+        "_turns",
+        "remote_ephemeral",
+        "remote_static",
+    )
+
+    def __init__(
+        self,
+        protocol_name: str,
+        *,
+        initiator: bool,
+        prologue: bytes,
+        static: NoiseStatic,
+        entropy: Callable[[int], bytes],
+        psk: bytes | None = None,
+    ) -> None:
+        pattern, hash_name = _parse_name(protocol_name)
+        self._turns = _PATTERNS[pattern]
+        if ("psk" in pattern) != (psk is not None) or (psk is not None and len(psk) != KEYLEN):
+            raise ConfigError(f"{pattern} takes {'a psk of 32 bytes' if 'psk' in pattern else 'no psk'}")
+        self._symmetric = _SymmetricState(protocol_name, hash_name)
+        self._symmetric.mix_hash(prologue)
+        self._initiator = initiator
+        self._static = static
+        self._entropy = entropy
+        self._psk = psk
+        self._e: NoiseStatic | None = None
+        self._step = 0
+        self._failed = False
+        self.remote_static: bytes | None = None
+        self.remote_ephemeral: bytes | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all messages were exchanged."""
+        return self._step == len(self._turns) and not self._failed
+
+    @property
+    def ephemeral(self) -> bytes | None:
+        """This party's ephemeral public key once it was written, else None."""
+        return None if self._e is None else self._e.public
+
+    @property
+    def handshake_hash(self) -> bytes:
+        """The hash over the whole transcript: unique to this session, equal on both sides (section 11.2)."""
+        assert self.finished, "the transcript is not complete"
+        return self._symmetric.h
+
+    def write_message(self, payload: bytes) -> bytes:
+        """Return the next message, with the payload as secret as the pattern makes it by now.
+
+        Raises:
+            CryptoError: a shared secret is refused.
+        """
+        assert self._is_turn(writing=True), "it is not this party's turn to write"
+        symmetric = self._symmetric
+        out = []
+        # Set until the message is whole, so that no exception leaves a handshake that could be gone on with.
+        self._failed = True
+        for word in self._turns[self._step]:
+            if word == "e":
+                self._e = NoiseStatic.generate(self._entropy)
+                self._mix_ephemeral(self._e.public)
+                out.append(self._e.public)
+            elif word == "s":
+                out.append(symmetric.encrypt_and_hash(self._static.public))
+            else:
+                self._mix_secret(word)
+        out.append(symmetric.encrypt_and_hash(payload))
+        message = b"".join(out)
+        assert len(message) <= MESSAGE_BYTES_MAX, "a Noise message has at most 65,535 bytes"
+        self._failed = False
+        self._step += 1
+        return message
+
+    def read_message(self, message: bytes) -> bytes:
+        """Take the other's next message and return its payload.
+
+        Raises:
+            CryptoError: the message is not valid; the handshake is over.
+        """
+        assert self._is_turn(writing=False), "it is not this party's turn to read"
+        if len(message) > MESSAGE_BYTES_MAX:
+            self._failed = True
+            raise CryptoError(_FAILED)
+        symmetric = self._symmetric
+        self._failed = True
+        pos = 0
+        for word in self._turns[self._step]:
+            if word == "e":
+                self.remote_ephemeral = _take(message, pos, DHLEN)
+                pos += DHLEN
+                self._mix_ephemeral(self.remote_ephemeral)
+            elif word == "s":
+                size = DHLEN + TAGLEN if symmetric.has_key else DHLEN
+                self.remote_static = symmetric.decrypt_and_hash(_take(message, pos, size))
+                pos += size
+            else:
+                self._mix_secret(word)
+        payload = symmetric.decrypt_and_hash(message[pos:])
+        self._failed = False
+        self._step += 1
+        return payload
+
+    def split(self) -> tuple[bytes, bytes]:
+        """Return the two keys of 32 bytes: for initiator to responder, and for the way back."""
+        assert self.finished, "the handshake is not complete"
+        return self._symmetric.split()
+
+    def _is_turn(self, *, writing: bool) -> bool:
+        initiators = self._step % 2 == 0
+        return not self._failed and self._step < len(self._turns) and writing == (initiators == self._initiator)
+
+    def _mix_ephemeral(self, public: bytes) -> None:
+        self._symmetric.mix_hash(public)
+        if self._psk is not None:
+            # With a psk the ephemeral key randomizes the cipher too (section 9.2).
+            self._symmetric.mix_key(public)
+
+    def _mix_secret(self, word: str) -> None:
+        if word == "psk":
+            assert self._psk is not None
+            self._symmetric.mix_key_and_hash(self._psk)
+            return
+        # The first letter names the initiator's key, the second the responder's.
+        mine, theirs = (word[0], word[1]) if self._initiator else (word[1], word[0])
+        private = self._e if mine == "e" else self._static
+        public = self.remote_ephemeral if theirs == "e" else self.remote_static
+        assert private is not None
+        assert public is not None
+        self._symmetric.mix_key(_exchange(private.private, public))
+
+
+def _take(message: bytes, pos: int, size: int) -> bytes:
+    part = message[pos : pos + size]
+    if len(part) != size:
+        raise CryptoError(_FAILED)
+    return part
+
+
+def _exchange(private: X25519PrivateKey, public: bytes) -> bytes:
+    try:
+        # Refuses a result of zero, in constant time.
+        return private.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        raise CryptoError(_FAILED) from None
+
+
+def _parse_name(protocol_name: str) -> tuple[str, str]:
+    prefix, _, rest = protocol_name.partition("_")
+    pattern, _, rest = rest.partition("_")
+    functions, _, hash_name = rest.rpartition("_")
+    if prefix != "Noise" or pattern not in _PATTERNS or functions != "25519_ChaChaPoly" or hash_name not in _HASHES:
+        raise ConfigError(f"{protocol_name!r} is not a Noise protocol that is known here")
+    return pattern, _HASHES[hash_name]
