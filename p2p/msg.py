@@ -517,7 +517,7 @@ def decode_data(payload: Buffer) -> Data:
     Raises:
         RemoteProtocolError: it is none.
     """
-    data = bytes(payload)
+    data = payload if isinstance(payload, bytes) else bytes(payload)
     try:
         size = data[0]
         pos = 1

@@ -1,0 +1,176 @@
+"""What does the codec cost per message, beside the least that Python could do for the same bytes?
+
+The baseline knows every length beforehand: one `struct` call with all fields of the message at fixed places, one join
+or slice for the body, and no check of anything. Ours writes and reads varints, checks magic, version, type, flags and
+every length, and gives out values.
+
+Each round measures ours and the baseline one after the other; a row tells the median of the rounds' ratios, and for
+the times the best round. Ratios are costs: ours divided by the baseline, less is better.
+"""
+
+from __future__ import annotations
+
+import statistics
+import struct
+import time
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from p2p import envelope, framing, msg
+
+BODY_BYTES = 128
+CHANNEL = b"chat"
+MESSAGES = 380
+"""What fills one Bundle of 64 KiB."""
+
+_SAME_BYTES = struct.Struct(f"<HIHHHQIHB{len(CHANNEL)}sQBH{BODY_BYTES}s")
+DATA = int(msg.MessageType.DATA)
+
+Row = dict[str, object]
+Work = Callable[[], object]
+
+
+def run(quick: bool) -> list[Row]:
+    """Measure everything; `quick` takes a tenth of the rounds."""
+    rounds = 15 if quick else 150
+    body = bytes(BODY_BYTES)
+    bundle = _encode(body)
+    assert bundle == _encode_least(body), "the baseline must make the same bytes"
+
+    aead = ChaCha20Poly1305(bytes(32))
+    nonce = bytes(12)
+    covered = envelope.aad(int(msg.MessageType.BUNDLE), 1, envelope.ENCRYPTED)
+    sealed = aead.encrypt(nonce, bundle, covered)
+
+    def seal() -> bytes:
+        shut = aead.encrypt(nonce, _encode(body), covered)
+        view = memoryview(shut)
+        return envelope.encode_framed(262, 1, envelope.ENCRYPTED, view[:-16], nonce, shut[-16:])
+
+    def seal_least() -> bytes:
+        return b"".join((bytes(54), aead.encrypt(nonce, _encode_least(body), covered)))
+
+    wire_bytes = seal()
+
+    def open_sealed() -> None:
+        decoder = framing.FrameDecoder(begins_with=envelope.MAGIC)
+        decoder.feed(wire_bytes)
+        frame = decoder.next_frame()
+        assert frame is not None
+        parsed = envelope.parse_envelope(frame)
+        aad = envelope.aad(parsed.type, parsed.msg_id, parsed.flags, minor=parsed.minor)
+        _decode(aead.decrypt(parsed.nonce, b"".join((parsed.payload, parsed.tag)), aad))
+
+    rows = [
+        _row("encode a Data of 128 B into a Bundle", 6.0, rounds, lambda: _encode(body), lambda: _encode_least(body)),
+        _row(
+            "decode a Data of 128 B out of a Bundle",
+            8.0,
+            rounds,
+            lambda: _decode(bundle),
+            lambda: _decode_least(bundle),
+        ),
+        _row("the same, sealed and framed (ChaCha20-Poly1305)", 4.0, rounds, seal, seal_least),
+        _row(
+            "the same, unframed and opened",
+            7.0,
+            rounds,
+            open_sealed,
+            lambda: _decode_least(aead.decrypt(nonce, sealed, covered)),
+        ),
+    ]
+    rows.extend(_stream_rows(rounds))
+    return rows
+
+
+def _stream_rows(rounds: int) -> list[Row]:
+    """Cutting a stream that comes in reads of 64 KiB, beside slices at known places."""
+    rows = []
+    for size, goal in ((64 * 1024, 3.0), (1024, 8.0)):
+        frame = framing.LengthPrefixVarint().encode(bytes(size))
+        count = 1024 * 1024 // size
+        stream = frame * count
+        reads = [stream[pos : pos + 65_536] for pos in range(0, len(stream), 65_536)]
+
+        def cut(reads: list[bytes] = reads) -> int:
+            decoder = framing.FrameDecoder()
+            found = 0
+            for read in reads:
+                decoder.feed(read)
+                while decoder.next_frame() is not None:
+                    found += 1
+            return found
+
+        def least(stream: bytes = stream, step: int = len(frame)) -> None:
+            for pos in range(0, len(stream), step):
+                stream[pos : pos + step]
+
+        assert cut() == count
+        rows.append(
+            _row(f"cut 1 MiB of {size // 1024} KiB frames out of reads of 64 KiB", goal, rounds, cut, least, per=count)
+        )
+    return rows
+
+
+def _encode(body: bytes) -> bytes:
+    encode_framed, encode_data = envelope.encode_framed, msg.encode_data
+    return b"".join([encode_framed(DATA, msg_id, 0, encode_data(CHANNEL, 0, 0, body)) for msg_id in range(MESSAGES)])
+
+
+def _encode_least(body: bytes) -> bytes:
+    pack = _SAME_BYTES.pack
+    return b"".join(
+        [
+            pack(_FRAME, _MAGIC, 1, 0, DATA, msg_id, 0, _PAYLOAD, len(CHANNEL), CHANNEL, 0, 0, _BODY, body)
+            for msg_id in range(MESSAGES)
+        ]
+    )
+
+
+def _two(value: int) -> int:
+    """A varint of two bytes as one u16."""
+    return value & 127 | 128 | value >> 7 << 8
+
+
+_BODY = _two(BODY_BYTES)
+_PAYLOAD = _two(1 + len(CHANNEL) + 11 + BODY_BYTES)
+_FRAME = _two(24 + 1 + len(CHANNEL) + 11 + BODY_BYTES)
+_MAGIC = int.from_bytes(envelope.MAGIC, "little")
+
+
+def _decode(bundle: bytes) -> None:
+    decode_payload = msg.decode_payload
+    for type, _, _, payload in envelope.iter_bundle(bundle):
+        decode_payload(type, payload)
+
+
+def _decode_least(bundle: bytes) -> None:
+    unpack = _SAME_BYTES.unpack_from
+    for pos in range(0, len(bundle), _SAME_BYTES.size):
+        unpack(bundle, pos)
+
+
+def _row(question: str, goal: float, rounds: int, ours: Work, baseline: Work, *, per: int = MESSAGES) -> Row:
+    ratios, ours_s, baseline_s = [], [], []
+    for _ in range(rounds):
+        ours_s.append(_seconds(ours))
+        baseline_s.append(_seconds(baseline))
+        ratios.append(ours_s[-1] / baseline_s[-1])
+    ratio = statistics.median(ratios)
+    return {
+        "question": question,
+        "value": round(min(ours_s) / per * 1e6, 3),
+        "unit": "µs per message" if per == MESSAGES else "µs per frame",
+        "baseline": round(min(baseline_s) / per * 1e6, 3),
+        "ratio": round(ratio, 2),
+        "goal": f"<= {goal:g}",
+        "met": ratio <= goal,
+        "note": "cost over cost of the least work for the same bytes",
+    }
+
+
+def _seconds(work: Work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
