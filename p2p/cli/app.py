@@ -1,0 +1,230 @@
+"""Commands and options as click knows them, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from p2p.cli.output import ReaderGone, complain, discard_output
+from p2p.cli.settings import LEVELS, UsageError, from_environment, from_file, from_flags, settle
+from p2p.errors import ConfigError, P2PError
+
+EXIT_OK: Final = 0
+EXIT_FAILURE: Final = 1
+EXIT_USAGE: Final = 2
+
+ON_OFF: Final = click.Choice(["on", "off"])
+
+
+def run_command_line(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code; what went wrong is one line on standard error."""
+    try:
+        code = cli.main(args=list(arguments), prog_name="p2p", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_USAGE
+    except click.ClickException as error:
+        complain(error.format_message())
+        return EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILURE
+    except UsageError as error:
+        complain(str(error))
+        return EXIT_USAGE
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return EXIT_OK
+    except ReaderGone:
+        return EXIT_OK
+    except BrokenPipeError:
+        discard_output()
+        return EXIT_OK
+    except Exception as error:  # noqa: BLE001  # the boundary: no traceback reaches a user
+        return _failed(error)
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _failed(error: BaseException) -> int:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, ConfigError):
+        complain(str(error))
+        return EXIT_USAGE
+    if isinstance(error, (P2PError, OSError)):
+        complain(str(error))
+        return EXIT_FAILURE
+    complain(f"this is a bug, please report it: {type(error).__name__}: {error}")
+    if os.environ.get("P2P_LOG_LEVEL", "").lower() in {"debug", "trace"}:
+        sys.excepthook(type(error), error, error.__traceback__)
+    return EXIT_FAILURE
+
+
+def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        click.echo(f"p2p {version('trio-p2p')}")
+        context.exit()
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--id", metavar="NAME", help="What this node is called: 1-64 of A-Z a-z 0-9 . _ -")
+@click.option("--listen", type=int, metavar="PORT", help="TCP port; 0, the default, takes any free one.")
+@click.option("--host", metavar="ADDR", help="Address to listen on; loopback unless something says who may come in.")
+@click.option("--data-dir", metavar="DIR", help="Identity and log; $XDG_STATE_HOME/p2p/NAME by default.")
+@click.option("--memory", is_flag=True, default=None, help="Keep nothing: a new identity and an empty log each time.")
+@click.option("--connect", multiple=True, metavar="HOST:PORT", help="A peer to keep connected; may be repeated.")
+@click.option("--connect-delay", type=int, metavar="MS", help="Wait so long before the first dial.")
+@click.option("--no-connect", is_flag=True, default=None, help="Dial nobody, whatever is configured.")
+@click.option("--run", type=float, metavar="SECONDS", help="Stop by itself after so long.")
+@click.option("--stats-every", type=int, metavar="MS", help="Interval of the stats lines; 1000 by default, 0 for none.")
+@click.option("--tui", type=ON_OFF, help="A live table instead of lines.")
+@click.option("--quiet", is_flag=True, default=None, help="Warnings and errors only.")
+@click.option("--json", is_flag=True, default=None, help="One JSON object a line.")
+@click.option("--log-level", type=click.Choice(list(LEVELS), case_sensitive=False), help="What goes to standard error.")
+@click.option("--network-key-file", metavar="F", help="64 hex digits that every member has; see `p2p id --help`.")
+@click.option("--network", metavar="NAME", help="Keeps networks apart.")
+@click.option("--trust", metavar="FILE", help="Who may connect: one `node_id peer_id` a line.")
+@click.option("--open", is_flag=True, default=None, help="Let anybody connect, on all interfaces.")
+@click.option("--append-stdin", is_flag=True, default=None, help="Every line of standard input becomes a record.")
+@click.option("--discovery", type=ON_OFF, help="Only `off` in this version.")
+@click.option("--bootstrap", type=ON_OFF, help="Only `off` in this version.")
+@click.option("--config", metavar="FILE.toml", help="The same settings from a file. Flags win over P2P_*, both over it.")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
+@click.pass_context
+def cli(context: click.Context, config: str | None, **flags: Any) -> int:
+    """Run a node until it is stopped, or use one of the commands below.
+
+    \b
+    p2p --id A --listen 9001 --append-stdin
+    p2p --id B --listen 9002 --connect 127.0.0.1:9001
+    """
+    given = [key for key, value in flags.items() if value not in (None, ())]
+    if context.invoked_subcommand is not None:
+        if given or config:
+            name = "--" + (given[0] if given else "config").replace("_", "-")
+            raise UsageError(f"{name} belongs to running a node, not to `p2p {context.invoked_subcommand}`")
+        return EXIT_OK
+    config = config or os.environ.get("P2P_CONFIG")
+    environment = from_environment(os.environ)
+    if not given and not config and environment == from_flags({}):
+        raise click.exceptions.NoArgsIsHelpError(context)
+    file = from_file(Path(config).expanduser()) if config else from_flags({})
+    settings = settle(from_flags(_lower_level(flags)), environment, file, os.environ)
+    from p2p.cli.run import run_node
+
+    return run_node(settings)
+
+
+def _lower_level(flags: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.lower() if key == "log_level" and value else value for key, value in flags.items()}
+
+
+A_PATH: Final = click.Path(path_type=Path)
+DATA_DIR = click.option(
+    "--data-dir", required=True, metavar="DIR", type=A_PATH, envvar="P2P_DATA_DIR", help="The node's identity and log."
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+@cli.group()
+def wal() -> None:
+    """Look into a data dir, or append to it while no node holds it."""
+
+
+@wal.command()
+@DATA_DIR
+@AS_JSON
+@click.option("--kind", default="app", metavar="KIND", help="What the payloads are; app by default.")
+def append(data_dir: Path, as_json: bool, kind: str) -> int:
+    """Make every line of standard input a record; an empty data dir is initialised."""
+    from p2p.cli.wal import append_lines
+
+    return append_lines(data_dir, as_json=as_json, kind=kind)
+
+
+@wal.command()
+@DATA_DIR
+@AS_JSON
+@click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted.")
+def tail(data_dir: Path, as_json: bool, follow: bool) -> int:
+    """Print every record, one a line."""
+    from p2p.cli.wal import print_records
+
+    return print_records(data_dir, as_json=as_json, follow=follow)
+
+
+@wal.command()
+@DATA_DIR
+@AS_JSON
+@click.option("--follow", is_flag=True, help="Print it again whenever it changes, until interrupted.")
+def digest(data_dir: Path, as_json: bool, follow: bool) -> int:
+    """Print one hash over all heads: two nodes with equal digests hold the same data."""
+    from p2p.cli.wal import print_digest
+
+    return print_digest(data_dir, as_json=as_json, follow=follow)
+
+
+@wal.command()
+@DATA_DIR
+@AS_JSON
+@click.option("--follow", is_flag=True, help="Print heads again as they move, until interrupted.")
+def heads(data_dir: Path, as_json: bool, follow: bool) -> int:
+    """Print what is held of every origin: seq and hash of its last batch."""
+    from p2p.cli.wal import print_heads
+
+    return print_heads(data_dir, as_json=as_json, follow=follow)
+
+
+@wal.command()
+@DATA_DIR
+@AS_JSON
+def verify(data_dir: Path, as_json: bool) -> int:
+    """Check every hash, chain and signature; exit 1 and name what is damaged."""
+    from p2p.cli.wal import verify_store
+
+    return verify_store(data_dir, as_json=as_json)
+
+
+@wal.command()
+@DATA_DIR
+@AS_JSON
+@click.argument("origin", metavar="ORIGIN")
+def forget(data_dir: Path, as_json: bool, origin: str) -> int:
+    """Drop everything held of ORIGIN, a peer id. It comes back if a peer still offers it and it is admitted."""
+    from p2p.cli.wal import forget_origin
+
+    return forget_origin(data_dir, origin, as_json=as_json)
+
+
+@cli.command("id")
+@click.option("--data-dir", metavar="DIR", type=A_PATH, envvar="P2P_DATA_DIR", help="Whose identity.")
+@click.option("--new", is_flag=True, help="Make a new identity there; an old log stays readable.")
+@click.option("--new-network-key", metavar="FILE", type=A_PATH, help="Write a new random network key to a new file.")
+@AS_JSON
+def identity(data_dir: Path | None, new: bool, new_network_key: Path | None, as_json: bool) -> int:
+    """Print the peer id of a data dir, or make an identity or a network key."""
+    if new_network_key is not None:
+        if data_dir is not None or new:
+            raise UsageError("--new-network-key stands alone: a network key belongs to no data dir")
+        from p2p.cli.identity import write_network_key
+
+        return write_network_key(new_network_key)
+    if data_dir is None:
+        raise UsageError("whose? give --data-dir DIR (or --new-network-key FILE to make a network key)")
+    from p2p.cli.identity import new_identity, print_identity
+
+    return new_identity(data_dir, as_json=as_json) if new else print_identity(data_dir, as_json=as_json)
+
+
+@cli.command()
+@AS_JSON
+@click.option("--records", default=200, type=click.IntRange(1, 20_000), metavar="N", help="Per node and round; 200.")
+@click.option("--keep", metavar="DIR", type=A_PATH, help="Keep the data dirs there.")
+def demo(as_json: bool, records: int, keep: Path | None) -> int:
+    """Five nodes on this machine write, part, meet again and agree; one is killed on the way."""
+    from p2p.cli.demo import run_demo
+
+    return run_demo(as_json=as_json, records=records, keep=keep)

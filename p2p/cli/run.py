@@ -1,0 +1,233 @@
+"""`p2p --id A --listen 9001`: one node until somebody stops it.
+
+Responsible for what a process adds to a node: signals, stats lines, records from standard input, a delayed dial. How it
+ends: the first SIGINT or SIGTERM, `--run`, or a reader of our output that has gone leave the `async with` in order, so
+that the node says Goodbye and finishes its commit; a second signal ends the process where it stands, which the log is
+made to survive.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Final
+
+import trio
+
+import p2p
+from p2p.cli.output import Output, ReaderGone, complain, json_line, log_to_stderr, table_of
+from p2p.cli.settings import Settings
+from p2p.cli.stdin import LineSplitter, stdin_lines
+from p2p.errors import ConnectFailed, NodeClosed, OwnLogForked, RecordTooLarge, StoreError
+from p2p.ids import PeerEndpoint
+from p2p.limits import Limits
+from p2p.store.keys import load_network_key
+
+_log = logging.getLogger("p2p.cli")
+
+REDIAL_S: Final = 2.0
+"""How often a delayed --connect is tried; the node's own backoff keeps the real pace."""
+
+
+def node_config(settings: Settings) -> p2p.NodeConfig:
+    """What the settings mean for a node.
+
+    Raises:
+        ConfigError, StoreError: a value or a file is not usable.
+    """
+    dials = not settings.no_connect and not settings.connect_delay
+    return p2p.NodeConfig(
+        node_id=settings.id,
+        listen_port=settings.listen,
+        listen_host=settings.host,
+        data_dir=settings.data_dir,
+        peers=settings.connect if dials else (),
+        network_key=load_network_key(settings.network_key_file) if settings.network_key_file else None,
+        network_name=settings.network,
+        trust=settings.trust,
+        open=settings.open,
+    )
+
+
+def run_node(settings: Settings) -> int:
+    """Run a node as the settings say; returns the exit code."""
+    log_to_stderr(settings.log_level)
+    return trio.run(_run, settings)
+
+
+async def _run(settings: Settings) -> int:
+    run = _Run(settings)
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run.obey, signals)
+            with run.starting:
+                await run.until_stopped()
+            nursery.cancel_scope.cancel()
+    return run.exit_code
+
+
+class _Run:
+    """One run of one node: the settings, where lines go, and how it is told to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.output = Output()
+        self.stop = trio.Event()
+        self.starting = trio.CancelScope()
+        self.exit_code = 0
+        self._is_up = False
+
+    async def obey(self, signals: AsyncIterator[int]) -> None:
+        """The first signal stops in order, the second at once."""
+        async for number in signals:
+            if self.stop.is_set():
+                os._exit(128 + number)
+            self.stop.set()
+            if not self._is_up:
+                self.starting.cancel()
+
+    async def until_stopped(self) -> None:
+        """Hold the node open, with everything beside it, until something says stop."""
+        settings = self.settings
+        config = node_config(settings)
+        async with p2p.open_node(config) as node:
+            self._is_up = True
+            async with trio.open_nursery() as tasks:
+                try:
+                    self._say_started(node)
+                    if settings.connect_delay and not settings.no_connect:
+                        for endpoint in settings.connect:
+                            tasks.start_soon(self._connect_later, node, endpoint)
+                    if settings.append_stdin:
+                        tasks.start_soon(self._append_lines, node)
+                    if settings.run is not None:
+                        tasks.start_soon(self._stop_after, settings.run)
+                    tasks.start_soon(self._show, node)
+                    await self.stop.wait()
+                except ReaderGone:
+                    self.stop.set()
+                tasks.cancel_scope.cancel()
+        # The node is closed: whoever reads this line may open its data dir.
+        self._say_stopped()
+
+    def _say_started(self, node: p2p.Node) -> None:
+        if self.settings.json:
+            self.output.notice(
+                json_line(
+                    {
+                        "event": "started",
+                        "node_id": node.node_id,
+                        "peer_id": str(node.peer_id),
+                        "endpoints": [str(endpoint) for endpoint in node.endpoints],
+                    }
+                )
+            )
+        elif not self.settings.quiet and not self.settings.tui:
+            where = ", ".join(map(str, node.endpoints)) or "nowhere"
+            self.output.notice(f"[p2p] {node.node_id} is {node.peer_id}, listens on {where}")
+
+    def _say_stopped(self) -> None:
+        try:
+            if self.settings.json:
+                self.output.notice(json_line({"event": "stopped", "node_id": self.settings.id}))
+            elif not self.settings.quiet:
+                self.output.notice(f"[p2p] {self.settings.id} stopped")
+        except ReaderGone:
+            # It is the last line in any case.
+            return
+
+    async def _stop_after(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self.stop.set()
+
+    async def _show(self, node: p2p.Node) -> None:
+        settings = self.settings
+        interval = settings.stats_every / 1000
+        if settings.tui:
+            from p2p.cli.live import live_table
+
+            await live_table(node, interval or 1.0)
+            return
+        if not interval or (settings.quiet and not settings.json):
+            return
+        try:
+            while True:
+                self._stats_line(node)
+                await trio.sleep(interval)
+        except ReaderGone:
+            self.stop.set()
+        except NodeClosed:
+            return
+
+    def _stats_line(self, node: p2p.Node) -> None:
+        stats = dataclasses.asdict(node.stats())
+        if not self.settings.json:
+            self.output.notice(f"[p2p] {table_of(stats)}")
+            return
+        heads = node.wal.heads()
+        more = {"records": sum(head.seq for head in heads.values()), "digest": node.wal.digest().hex()}
+        self.output.notice(json_line({"event": "stats", **stats, **more, "dropped_lines": self.output.dropped}))
+
+    async def _connect_later(self, node: p2p.Node, endpoint: PeerEndpoint) -> None:
+        """Keep an endpoint connected, from `--connect-delay` on."""
+        await trio.sleep(self.settings.connect_delay / 1000)
+        while True:
+            try:
+                peer = await node.connect(endpoint)
+                await _until_left(node, peer)
+            except ConnectFailed as failure:
+                _log.info("%s: %s", endpoint, failure)
+            except NodeClosed:
+                return
+            await trio.sleep(REDIAL_S)
+
+    async def _append_lines(self, node: p2p.Node) -> None:
+        splitter = LineSplitter(Limits().batch_bytes_max)
+        reported = 0
+        async for lines in stdin_lines(splitter):
+            if not await self._append(node, lines):
+                return
+            if splitter.too_long > reported:
+                complain(f"{splitter.too_long - reported} lines of standard input are too long for a record: left out")
+                reported = splitter.too_long
+
+    async def _append(self, node: p2p.Node, lines: list[bytes]) -> bool:
+        """Append lines in order; False if that has become impossible."""
+        told = False
+        while True:
+            try:
+                await node.wal.append_many(lines)
+            except RecordTooLarge as error:
+                if len(lines) > 1:
+                    return all([await self._append(node, [line]) for line in lines])
+                complain(f"a line of standard input is left out: {error}")
+            except OwnLogForked as error:
+                complain(str(error))
+                self.exit_code = 1
+                self.stop.set()
+                return False
+            except StoreError as error:
+                # The disk may come back; the lines wait here, and so does whoever writes them.
+                if not told:
+                    complain(f"standard input waits: {error}")
+                    told = True
+                await trio.sleep(node.config.limits.store_retry_s)
+                continue
+            except NodeClosed:
+                return False
+            return True
+
+
+async def _until_left(node: p2p.Node, peer: p2p.Peer) -> None:
+    async with node.events() as events:
+        try:
+            node.get_peer(peer)
+        except (p2p.UnknownPeer, p2p.NotConnected):
+            return
+        async for event in events:
+            if isinstance(event, p2p.PeerLeft) and event.peer_id == peer.peer_id:
+                return
+

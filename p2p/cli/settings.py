@@ -1,0 +1,248 @@
+"""One configuration from three places: flags before environment before file before defaults.
+
+Every place is read into the same `Layer`, so that a key is known, spelled and bounded alike wherever it stands. In the
+file and in the environment a flag's dashes are underscores: `--stats-every 500` is `stats_every = 500` in TOML and
+`P2P_STATS_EVERY=500` in the environment. Lists are separated by commas or spaces there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from p2p.errors import ConfigError
+from p2p.ids import PeerEndpoint, is_node_id
+
+OnOff = Literal["on", "off"]
+LogLevel = Literal[
+    "trace", "debug", "info", "warn", "warning", "error", "err", "critical", "fatal", "off", "none"
+]  # fmt: skip
+
+LEVELS: Final[Mapping[str, int]] = {
+    "trace": 5,
+    "debug": 10,
+    "info": 20,
+    "warn": 30,
+    "warning": 30,
+    "error": 40,
+    "err": 40,
+    "critical": 50,
+    "fatal": 50,
+    "off": 100,
+    "none": 100,
+}
+
+PREFIX: Final = "P2P_"
+FOREIGN_VARIABLES: Final = frozenset({"P2P_CONFIG", "P2P_NOISE_VECTORS"})
+"""Variables with our prefix that are no settings of a node: the file's own path, and what only the tests read."""
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]
+
+
+class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one place says. UNSET: it says nothing of this."""
+
+    id: str | UnsetType = UNSET
+    listen: Port | UnsetType = UNSET
+    host: str | UnsetType = UNSET
+    data_dir: str | UnsetType = UNSET
+    memory: bool | UnsetType = UNSET
+    connect: tuple[str, ...] | UnsetType = UNSET
+    connect_delay: Milliseconds | UnsetType = UNSET
+    no_connect: bool | UnsetType = UNSET
+    run: Annotated[float, msgspec.Meta(gt=0)] | UnsetType = UNSET
+    stats_every: Milliseconds | UnsetType = UNSET
+    tui: OnOff | UnsetType = UNSET
+    quiet: bool | UnsetType = UNSET
+    json: bool | UnsetType = UNSET
+    log_level: LogLevel | UnsetType = UNSET
+    network_key_file: str | UnsetType = UNSET
+    network: str | UnsetType = UNSET
+    trust: str | UnsetType = UNSET
+    open: bool | UnsetType = UNSET
+    append_stdin: bool | UnsetType = UNSET
+    discovery: OnOff | UnsetType = UNSET
+    bootstrap: OnOff | UnsetType = UNSET
+
+
+KEYS: Final = Layer.__struct_fields__
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one node is run, complete and checked.
+
+    Attributes:
+        data_dir: None for a node in memory.
+        run: seconds until it stops by itself, None for never.
+        stats_every: milliseconds between stats lines, 0 for none.
+    """
+
+    id: str
+    listen: int
+    host: str | None
+    data_dir: Path | None
+    connect: tuple[PeerEndpoint, ...]
+    connect_delay: int
+    no_connect: bool
+    run: float | None
+    stats_every: int
+    tui: bool
+    quiet: bool
+    json: bool
+    log_level: int
+    network_key_file: Path | None
+    network: str
+    trust: Path | None
+    open: bool
+    append_stdin: bool
+
+
+class UsageError(Exception):
+    """The command line, environment or file asks for something that cannot be; exit 2."""
+
+
+def from_file(path: Path) -> Layer:
+    """Read a TOML file.
+
+    Raises:
+        UsageError: it cannot be read, is not TOML, or has a key or value that no flag would take.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not TOML: {error}") from None
+    # A relative path in a file means beside that file, wherever the process was started.
+    for key in ("data_dir", "network_key_file", "trust"):
+        if isinstance(values.get(key), str):
+            values[key] = str(path.parent / Path(values[key]).expanduser())
+    return _convert(values, str(path), strict=True)
+
+
+def from_environment(environment: Mapping[str, str]) -> Layer:
+    """Read the `P2P_*` variables.
+
+    Raises:
+        UsageError: a variable has an unknown name or an unusable value.
+    """
+    values: dict[str, Any] = {}
+    for name, text in environment.items():
+        if not name.startswith(PREFIX) or name in FOREIGN_VARIABLES:
+            continue
+        key = name.removeprefix(PREFIX).lower()
+        values[key] = text.replace(",", " ").split() if key == "connect" else _SWITCH.get(text.lower(), text)
+        if key in _SWITCHED_TEXT:
+            values[key] = text
+    return _convert(values, "environment", strict=False)
+
+
+def from_flags(values: Mapping[str, Any]) -> Layer:
+    """Read what click parsed; None means that the flag was not given."""
+    return _convert({key: value for key, value in values.items() if value not in (None, ())}, "", strict=True)
+
+
+_SWITCH: Final[Mapping[str, bool]] = {"1": True, "on": True, "yes": True, "true": True, "0": False, "off": False,
+                                      "no": False, "false": False}  # fmt: skip
+_SWITCHED_TEXT: Final = frozenset(KEYS) - {"memory", "no_connect", "quiet", "json", "open", "append_stdin", "connect"}
+
+
+def _convert(values: dict[str, Any], source: str, *, strict: bool) -> Layer:
+    for key in values:
+        if key not in KEYS:
+            close = difflib.get_close_matches(key, KEYS, 1)
+            hint = f": did you mean {_spelled(close[0], source)}?" if close else ""
+            raise UsageError(f"{source}: unknown key {_spelled(key, source)}{hint}")
+    try:
+        return msgspec.convert(values, Layer, strict=strict)
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$.")
+        key, bracket, rest = path.rstrip("`").partition("[")
+        raise UsageError(f"{source or 'flag'}: {_spelled(key, source)}{bracket}{rest}: {text}") from None
+
+
+def _spelled(key: str, source: str) -> str:
+    if source == "environment":
+        return PREFIX + key.upper()
+    return key if source else "--" + key.replace("_", "-")
+
+
+def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str]) -> Settings:
+    """Put the three layers together and check what belongs together.
+
+    Args:
+        home: the environment, for the default place of the data (`XDG_STATE_HOME`, `HOME`).
+
+    Raises:
+        UsageError: something is missing, or two settings exclude each other.
+    """
+    merged: dict[str, Any] = {}
+    for layer in (file, environment, flags):
+        own = {key: value for key in KEYS if (value := getattr(layer, key)) is not UNSET}
+        if own.get("memory") and "data_dir" in own:
+            raise UsageError("--memory and --data-dir exclude each other")
+        if own.get("memory"):
+            merged.pop("data_dir", None)
+        if "data_dir" in own:
+            merged.pop("memory", None)
+        merged |= own
+    if "id" not in merged:
+        raise UsageError("which node? give it a name: p2p --id A --listen 9001")
+    node_id: str = merged["id"]
+    if not is_node_id(node_id):
+        raise UsageError(f"--id {node_id[:80]!r}: a node id is 1-64 of A-Z a-z 0-9 . _ - and not 64 hex digits")
+    for later in ("discovery", "bootstrap"):
+        if merged.get(later) == "on":
+            raise UsageError(f"--{later} on: this version has no {later} yet; name the peers with --connect HOST:PORT")
+    if merged.get("json") and merged.get("tui") == "on":
+        raise UsageError("--json and --tui on exclude each other")
+    try:
+        endpoints = tuple(PeerEndpoint.parse(text) for text in merged.get("connect", ()))
+    except ConfigError as error:
+        raise UsageError(f"--connect {error}") from None
+    for endpoint in endpoints:
+        if endpoint.port == 0:
+            raise UsageError(f"--connect {endpoint}: port 0 cannot be dialled")
+    return Settings(
+        id=node_id,
+        listen=merged.get("listen", 0),
+        host=merged.get("host"),
+        data_dir=None if merged.get("memory") else _data_dir(node_id, merged.get("data_dir"), home),
+        connect=endpoints,
+        connect_delay=merged.get("connect_delay", 0),
+        no_connect=merged.get("no_connect", False),
+        run=merged.get("run"),
+        stats_every=merged.get("stats_every", 1000),
+        tui=merged.get("tui") == "on",
+        quiet=merged.get("quiet", False),
+        json=merged.get("json", False),
+        log_level=LEVELS[merged.get("log_level", "warn" if merged.get("quiet") else "info")],
+        network_key_file=_path(merged.get("network_key_file")),
+        network=merged.get("network", ""),
+        trust=_path(merged.get("trust")),
+        open=merged.get("open", False),
+        append_stdin=merged.get("append_stdin", False),
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text).expanduser()
+
+
+def _data_dir(node_id: str, given: str | None, home: Mapping[str, str]) -> Path:
+    if given is not None:
+        return Path(given).expanduser()
+    if set(node_id) == {"."}:
+        raise UsageError(f"--id {node_id}: no directory can be called so; give one with --data-dir")
+    state = home.get("XDG_STATE_HOME", "")
+    # The base directory specification ignores relative paths in these variables.
+    base = Path(state) if os.path.isabs(state) else Path(home.get("HOME") or "~").expanduser() / ".local" / "state"
+    return base / "p2p" / node_id

@@ -1,0 +1,272 @@
+"""`p2p wal …`: read a data dir beside a running node, or append to it while none runs.
+
+The reading commands open the store read-only and read anew at each look, so that a node beside them is never in their
+way. `append` is a node without a listener and without peers: it takes the same lock, the same checks and the same
+group commit as any other.
+"""
+
+from __future__ import annotations
+
+import heapq
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import trio
+
+import p2p
+from p2p.cli.output import Output, complain, json_line
+from p2p.cli.settings import UsageError
+from p2p.cli.stdin import LineSplitter, stdin_lines
+from p2p.errors import ConfigError, StoreCorrupt
+from p2p.ids import PeerId
+from p2p.limits import Limits
+from p2p.replication.batch import Record, parse_batch
+from p2p.replication.heads import LogHead, digest
+from p2p.store.base import LogReader
+from p2p.store.keys import open_reader, open_store
+from p2p.text import one_line
+from p2p.windows import system_entropy
+
+FOLLOW_S: Final = 0.2
+"""How often `--follow` looks."""
+READ_BYTES: Final = 256 * 1024
+PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
+"""More than any record's payload is after escaping: a result is never cut."""
+
+
+def append_lines(data_dir: Path, *, as_json: bool, kind: str) -> int:
+    """Append every line of standard input; returns the exit code."""
+    return trio.run(_append_lines, data_dir, as_json, kind)
+
+
+async def _append_lines(data_dir: Path, as_json: bool, kind: str) -> int:
+    splitter = LineSplitter(Limits().batch_bytes_max)
+    count = left_out = 0
+    first = last = None
+    config = p2p.NodeConfig(node_id="wal-append", listen_port=None, data_dir=data_dir, on_log=complain)
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with p2p.open_node(config) as node, trio.open_nursery() as tasks:
+
+            async def interrupted() -> None:
+                async for _ in signals:
+                    tasks.cancel_scope.cancel()
+
+            tasks.start_soon(interrupted)
+            async for lines in stdin_lines(splitter):
+                fitting = []
+                for number, line in enumerate(lines, count + left_out + 1):
+                    try:
+                        node.wal.check_size(line, kind=kind)
+                    except p2p.RecordTooLarge as error:
+                        left_out += 1
+                        complain(f"line {number} is left out: {error}")
+                    else:
+                        fitting.append(line)
+                if fitting:
+                    seqs = await node.wal.append_many(fitting, kind=kind)
+                    first, last = first or seqs[0], seqs[-1]
+                    count += len(seqs)
+            tasks.cancel_scope.cancel()
+    left_out += splitter.too_long
+    if splitter.too_long:
+        complain(f"{splitter.too_long} lines are too long for a record: left out")
+    output = Output()
+    if as_json:
+        output.result(json_line({"appended": count, "first_seq": first, "last_seq": last, "left_out": left_out}))
+    elif count:
+        output.result(f"appended {count} records, seq {first}-{last}")
+    else:
+        output.result("appended nothing")
+    return 1 if left_out else 0
+
+
+def print_records(data_dir: Path, *, as_json: bool, follow: bool) -> int:
+    """Print all records, oldest first as far as their origins' clocks agree; with follow, what comes, too."""
+    output = Output()
+    show = _record_json if as_json else _record_text
+    done: dict[PeerId, int] = {}
+    damaged = False
+
+    def look() -> None:
+        nonlocal damaged
+        with closing(open_reader(data_dir)) as reader:
+            labels = {peer_id: node_id for node_id, peer_id in reader.pins().items()}
+            logs = [
+                _records(reader, origin, done.get(origin, 0) + 1, state.seq, labels)
+                for origin, state in reader.states().items()
+                if state.seq > done.get(origin, 0)
+            ]
+            for record in heapq.merge(*logs, key=_age):
+                if isinstance(record, StoreCorrupt):
+                    complain(str(record))
+                    damaged = True
+                    continue
+                output.result(show(record))
+                done[record.origin] = record.seq
+
+    _watch(look, follow=follow)
+    return 1 if damaged else 0
+
+
+def _age(record: Record | StoreCorrupt) -> tuple[int, bytes]:
+    return (0, b"") if isinstance(record, StoreCorrupt) else (record.hlc, record.origin)
+
+
+def _records(
+    reader: LogReader, origin: PeerId, from_seq: int, to_seq: int, labels: Mapping[PeerId, str]
+) -> Iterator[Record | StoreCorrupt]:
+    while from_seq <= to_seq:
+        loaded = reader.load(origin, from_seq, to_seq, READ_BYTES)
+        for stored in loaded.batches:
+            for record in parse_batch(stored.wal_bytes).records(labels.get(origin)):
+                if record.seq >= from_seq:
+                    yield record
+        if loaded.damaged is not None:
+            where = f"the log of {origin} is damaged at seq {loaded.damaged.seq_begin}"
+            yield StoreCorrupt(f"{where}: see `p2p wal verify`")
+            return
+        if not loaded.batches:
+            return
+        from_seq = loaded.batches[-1].seq_end + 1
+
+
+def _record_text(record: Record) -> str:
+    payload = record.payload.decode("utf-8", "backslashreplace")
+    who = record.node_id or record.origin.short
+    return one_line(f"{who} {record.seq} {record.kind} {payload}", PAYLOAD_BYTES_MAX)
+
+
+def _record_json(record: Record) -> str:
+    import base64
+
+    fields: dict[str, object] = {
+        "origin": str(record.origin),
+        "node_id": record.node_id,
+        "seq": record.seq,
+        "kind": record.kind,
+        "target": None if record.target is None else str(record.target),
+        "hlc": record.hlc,
+        "time": record.time.isoformat(timespec="milliseconds"),
+    }
+    try:
+        fields["payload"] = record.payload.decode()
+    except UnicodeDecodeError:
+        fields["payload_base64"] = base64.b64encode(record.payload).decode()
+    return json_line(fields)
+
+
+def print_digest(data_dir: Path, *, as_json: bool, follow: bool) -> int:
+    """Print the digest and how many records it covers; with follow, whenever it changes."""
+    output = Output()
+    shown = ""
+
+    def look() -> None:
+        nonlocal shown
+        heads = _heads(data_dir)
+        value, records = digest(heads).hex(), sum(head.seq for head in heads.values())
+        line = json_line({"digest": value, "records": records}) if as_json else f"{value} {records} records"
+        if line != shown:
+            output.result(line)
+        shown = line
+
+    _watch(look, follow=follow)
+    return 0
+
+
+def print_heads(data_dir: Path, *, as_json: bool, follow: bool) -> int:
+    """Print every origin's head; with follow, again as they move."""
+    output = Output()
+    shown: dict[PeerId, LogHead] = {}
+
+    def look() -> None:
+        for origin, head in sorted(_heads(data_dir).items()):
+            if shown.get(origin) == head:
+                continue
+            shown[origin] = head
+            if as_json:
+                fields = {"origin": str(origin), "seq": head.seq, "hash": head.hash.hex(), "frozen": head.frozen}
+                output.result(json_line(fields))
+            else:
+                output.result(f"{origin} {head.seq} {head.hash.hex()}{' frozen' if head.frozen else ''}")
+
+    _watch(look, follow=follow)
+    return 0
+
+
+def _heads(data_dir: Path) -> dict[PeerId, LogHead]:
+    with closing(open_reader(data_dir)) as reader:
+        return {origin: state.head for origin, state in reader.states().items()}
+
+
+def verify_store(data_dir: Path, *, as_json: bool) -> int:
+    """Check everything; 1 and one line per damage if something is wrong."""
+    output = Output()
+    found = 0
+    records = origins = 0
+    try:
+        with closing(open_reader(data_dir)) as reader:
+            for damage in reader.verify():
+                found += 1
+                where = None if damage.origin is None else str(damage.origin)
+                fields = {"damage": damage.what, "origin": where, "seq": damage.seq_begin, "detail": damage.detail}
+                output.result(json_line(fields) if as_json else one_line(f"damaged: {damage}"))
+            if not found:
+                states = reader.states().values()
+                origins, records = len(states), sum(state.seq for state in states)
+    except StoreCorrupt as error:
+        found += 1
+        fields = {"damage": "file", "origin": None, "seq": None, "detail": str(error)}
+        output.result(json_line(fields) if as_json else one_line(f"damaged: {error}"))
+    if as_json:
+        output.result(json_line({"ok": not found, "records": records, "origins": origins, "damaged": found}))
+    elif not found:
+        output.result(f"ok: {records} records of {origins} origins")
+    return 1 if found else 0
+
+
+def forget_origin(data_dir: Path, origin_text: str, *, as_json: bool) -> int:
+    """Drop everything that is held of one origin."""
+    try:
+        origin = PeerId.parse(origin_text)
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
+    # Opening for writing would initialise an empty data dir: there is nothing to forget in one.
+    open_reader(data_dir).close()
+    store, identity = open_store(data_dir, entropy=system_entropy, say=complain)
+    with closing(store):
+        if origin == identity.peer_id:
+            raise ConfigError(f"{origin} is this data dir's own identity: its log cannot be forgotten")
+        state = store.current().get(origin)
+        if state is None:
+            raise ConfigError(f"{data_dir} holds nothing of {origin}")
+        with store.write() as transaction:
+            transaction.forget(origin)
+    line = {"forgot": str(origin), "records": state.seq}
+    Output().result(json_line(line) if as_json else f"forgot {state.seq} records of {origin}")
+    return 0
+
+
+def _watch(look: Callable[[], None], *, follow: bool) -> None:
+    """Look once; with follow, again and again until SIGINT or SIGTERM."""
+    if not follow:
+        look()
+        return
+    trio.run(_watch_forever, look)
+
+
+async def _watch_forever(look: Callable[[], None]) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def repeat() -> None:
+                while True:
+                    look()
+                    await trio.sleep(FOLLOW_S)
+
+            nursery.start_soon(repeat)
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+                return
