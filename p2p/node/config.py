@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from p2p.crypto.identity import Identity
-
 from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback
 from p2p.limits import Limits
+from p2p.store.keys import load_trust, open_store
+from p2p.store.memory import open_memory_store
 from p2p.transport.tcp import TcpNetwork
 from p2p.windows import Blocking, Clock, Entropy, SystemBlocking, SystemClock, system_entropy
 
 if TYPE_CHECKING:
+    from p2p.store.base import Store
     from p2p.transport.base import Network
 
 LogHook = Callable[[str], None]
@@ -80,6 +82,10 @@ class NodeConfig:
                 f"network_key has {len(self.network_key)} bytes: it must be 32 random ones "
                 "(make a file of them with `p2p id --new-network-key FILE`)"
             )
+        if self.identity is not None and self.data_dir is None:
+            raise ConfigError(
+                "identity needs a data_dir: a log in memory is forgotten, and the key would then sign another history"
+            )
         if len(self.network_name.encode()) > self.limits.label_bytes_max:
             raise ConfigError(f"network_name is longer than {self.limits.label_bytes_max} bytes")
         if self.data_dir is not None and not isinstance(self.data_dir, Path):
@@ -126,6 +132,24 @@ class NodeConfig:
         if not is_loopback(self.listen_host):
             raise ConfigError(f"{self.node_id} would listen on {self.listen_host} for anybody: {WAYS_OUT}")
         return self.listen_host
+
+    def load_trust(self) -> Mapping[str, PeerId] | None:
+        """The trust list, read from its file if it is one. Blocking.
+
+        Raises:
+            ConfigError: the file cannot be read or has another form.
+        """
+        return load_trust(self.trust) if isinstance(self.trust, Path) else self.trust
+
+    def open_store(self, say: LogHook) -> tuple[Store, Identity]:
+        """Open the data dir, or make a store in memory. Blocking.
+
+        Raises:
+            ConfigError, StoreError: see `p2p.store.keys.open_store`.
+        """
+        if self.data_dir is None:
+            return open_memory_store(self.entropy)
+        return open_store(self.data_dir, entropy=self.entropy, say=say, identity=self.identity)
 
     def windows(self) -> tuple[Network, Blocking]:
         """The network and the worker lanes to use, real ones unless others were handed in."""

@@ -22,7 +22,6 @@ from contextlib import asynccontextmanager
 from typing import Final, Unpack
 
 import trio
-from p2p.node.wal import Wal
 
 from p2p import msg
 from p2p.errors import ConfigError, NodeClosed, NotConnected, NotStarted, Reason
@@ -33,6 +32,7 @@ from p2p.node.events import EventFeed, EventStream
 from p2p.node.listener import accept_links
 from p2p.node.rooms import Rooms
 from p2p.node.status import Counters, NodeStats, OutboxView, Peer, snapshot_of
+from p2p.node.wal import Wal
 from p2p.peer.connection import Connection
 from p2p.text import one_line
 from p2p.transport.base import Listener, Network
@@ -93,9 +93,12 @@ class Node:
     async def _open_and_run(self, task_status: trio.TaskStatus[Node]) -> None:
         config = self.config
         bind_host = config.bind_host
-        trusted = config.load_trust()
         network, blocking = config.windows()
-        store, identity = await blocking.run("write", config.open_store, self._log_line)
+        trusted = await blocking.run("read", config.load_trust)
+        said: list[str] = []
+        store, identity = await blocking.run("write", config.open_store, said.append)
+        for line in said:
+            self._log_line(line)
         try:
             pins = await blocking.run("write", store.pins)
             listener = None

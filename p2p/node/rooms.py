@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import trio
+
 from p2p.crypto.identity import Identity
 from p2p.crypto.noise import NoiseStatic
-from p2p.node.replicator import Replicator
-from p2p.node.wal import Wal
-from p2p.node.writer import Writer
-from p2p.policy.admission import ConnectionSlots, Scores
-from p2p.policy.backoff import Backoff
-from p2p.policy.pins import Pins
-from p2p.session.session import SessionConfig
-from p2p.store.base import Store
-
 from p2p.errors import Reason
 from p2p.ids import PeerId
 from p2p.node.config import NodeConfig
 from p2p.node.dialer import Dialer
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import EventFeed
+from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
 from p2p.node.supervisor import Supervisor
+from p2p.node.wal import Wal
+from p2p.node.writer import Writer
 from p2p.peer.connection import Connection
+from p2p.policy.admission import ConnectionSlots, Scores
+from p2p.policy.backoff import Backoff
 from p2p.policy.origins import OriginAdmission
+from p2p.policy.pins import Pins
+from p2p.session.session import SessionConfig
+from p2p.store.base import Store
 from p2p.transport.base import Network
 from p2p.windows import Blocking
 
@@ -103,7 +103,7 @@ class Rooms:
             static=NoiseStatic.generate(config.entropy),
             network_key=config.network_key,
             network_name=config.network_name,
-            capabilities=_capabilities(ephemeral=config.data_dir is None and config.identity is None),
+            capabilities=_capabilities(ephemeral=config.data_dir is None),
             limits=config.limits,
         )
         self.supervisor = Supervisor(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -43,7 +44,8 @@ async def test_open_node_gives_a_running_node_with_its_real_port() -> None:
     async with p2p.open_node(node_id="a") as node:
         assert [endpoint.host for endpoint in node.endpoints] == ["127.0.0.1"]
         assert node.endpoints[0].port > 0
-        assert node.node_id == "a" and len(node.peer_id) == 32
+        assert node.node_id == "a"
+        assert len(node.peer_id) == 32
 
 
 async def test_the_primitive_is_nursery_start_of_run() -> None:
@@ -101,7 +103,8 @@ async def test_a_start_failure_is_bare_and_names_the_port() -> None:
         with pytest.raises(p2p.AddressInUse, match=str(port)) as caught:
             async with p2p.open_node(node_id="b", listen_port=port):
                 raise AssertionError("it must not start")
-        assert isinstance(caught.value, OSError) and isinstance(caught.value, p2p.P2PError)
+        assert isinstance(caught.value, OSError)
+        assert isinstance(caught.value, p2p.P2PError)
 
 
 async def test_cancelling_from_outside_ends_the_node_and_nothing_else() -> None:
@@ -142,8 +145,10 @@ def test_the_keyword_options_are_the_fields_of_the_config() -> None:
 
 async def test_connect_returns_the_peer_that_proved_itself() -> None:
     async with two_nodes() as (a, b, peer):
-        assert peer.peer_id == b.peer_id and peer.node_id == "b"
-        assert peer.state is p2p.PeerState.CONNECTED and peer.direct
+        assert peer.peer_id == b.peer_id
+        assert peer.node_id == "b"
+        assert peer.state is p2p.PeerState.CONNECTED
+        assert peer.direct
         assert a.get_peer("b").peer_id == a.get_peer(b.peer_id).peer_id == a.get_peer(str(b.peer_id)).peer_id
         await until_connected(b)
         stats = b.stats()
@@ -194,7 +199,8 @@ async def test_wrong_network_keys_do_not_meet() -> None:
 async def test_connecting_twice_finds_the_same_link() -> None:
     async with two_nodes() as (a, b, peer):
         assert (await a.connect(b.endpoints[0])).peer_id == peer.peer_id
-        assert a.stats().connect_deduped == 1 and a.stats().handshakes_started == 1
+        assert a.stats().connect_deduped == 1
+        assert a.stats().handshakes_started == 1
 
 
 async def test_dials_at_the_same_time_are_one() -> None:
@@ -202,7 +208,8 @@ async def test_dials_at_the_same_time_are_one() -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(a.connect, b.endpoints[0])
-        assert a.stats().connect_attempts == 1 and a.stats().connect_deduped == 9
+        assert a.stats().connect_attempts == 1
+        assert a.stats().connect_deduped == 9
 
 
 async def test_T16_simultaneous_open_leaves_one_link_and_both_keep_the_same() -> None:
@@ -216,7 +223,8 @@ async def test_T16_simultaneous_open_leaves_one_link_and_both_keep_the_same() ->
         (at_a,) = a._rooms.supervisor.links  # type: ignore[union-attr]
         (at_b,) = b._rooms.supervisor.links  # type: ignore[union-attr]
         smaller_dialed = a.peer_id < b.peer_id
-        assert at_a.dialed_by_us is smaller_dialed and at_b.dialed_by_us is not smaller_dialed
+        assert at_a.dialed_by_us is smaller_dialed
+        assert at_b.dialed_by_us is not smaller_dialed
         await a.send("b", "chat", b"still there")
 
 
@@ -228,7 +236,9 @@ async def test_disconnect_says_goodbye_and_the_other_side_knows_why() -> None:
             async for event in events:
                 if isinstance(event, p2p.events.PeerLeft):
                     break
-        assert event.node_id == "a" and event.reason is Reason.DISCONNECTED and event.clean
+        assert event.node_id == "a"
+        assert event.reason is Reason.DISCONNECTED
+        assert event.clean
         assert a.peers() == b.peers() == ()
         with pytest.raises(p2p.NotConnected):
             await a.send(peer, "chat", b"")
@@ -269,7 +279,9 @@ async def test_a_node_that_knows_no_rule_listens_on_loopback_and_says_so() -> No
     async with p2p.open_node(node_id="a", on_log=lines.append) as node:
         assert node.endpoints[0].host == "127.0.0.1"
     (line,) = [line for line in lines if "loopback" in line]
-    assert "network key" in line and "trust list" in line and "open=True" in line
+    assert "network key" in line
+    assert "trust list" in line
+    assert "open=True" in line
 
 
 async def test_a_closed_node_does_not_bind_other_addresses() -> None:
@@ -285,14 +297,14 @@ async def test_each_way_out_listens_on_all_interfaces(way: dict[str, object]) ->
         assert len({endpoint.port for endpoint in node.endpoints}) == 1
 
 
-async def test_a_trust_list_lets_in_its_names_only() -> None:
-    friend, stranger = p2p.Identity.generate(), p2p.Identity.generate()
+async def test_a_trust_list_lets_in_its_names_only(tmp_path: Path) -> None:
+    friend, stranger, other = (p2p.Identity.generate(os.urandom) for _ in range(3))
     trust = {"friend": friend.peer_id}
     async with (
         p2p.open_node(node_id="a", trust=trust, listen_host="127.0.0.1") as a,
-        p2p.open_node(node_id="friend", identity=friend) as f,
-        p2p.open_node(node_id="stranger", identity=stranger) as s,
-        p2p.open_node(node_id="friend", identity=stranger) as liar,
+        p2p.open_node(node_id="friend", identity=friend, data_dir=tmp_path / "f") as f,
+        p2p.open_node(node_id="stranger", identity=stranger, data_dir=tmp_path / "s") as s,
+        p2p.open_node(node_id="friend", identity=other, data_dir=tmp_path / "l") as liar,
     ):
         assert (await f.connect(a.endpoints[0])).node_id == "a"
         for node in (s, liar):
@@ -312,7 +324,9 @@ async def test_send_reaches_the_channel_of_the_peer() -> None:
             await a.send("b", "chat", b"")
             got = [await chat.receive() for _ in range(3)]
         assert [message.body for message in got] == [b"hi", b"ho", b""]
-        assert got[0].peer_id == a.peer_id and got[0].node_id == "a" and got[0].peer.node_id == "a"
+        assert got[0].peer_id == a.peer_id
+        assert got[0].node_id == "a"
+        assert got[0].peer.node_id == "a"
 
 
 async def test_order_per_peer_is_kept_under_load_and_large_messages_pass() -> None:
@@ -421,12 +435,11 @@ async def test_waiters_in_other_nurseries_end_with_node_closed() -> None:
 
 
 async def test_T69_stopping_takes_bounded_time_with_a_peer_that_never_reads(tmp_path: Path) -> None:
-    async with two_nodes(data_dir=None) as (a, b, peer):
-        async with b.channel("stuck", capacity=1):
-            with trio.move_on_after(1):
-                while True:
-                    await a.send(peer, "stuck", bytes(64 * KIB))
-            start = trio.current_time()
-            a.stop()
-            await a.wait()
-            assert trio.current_time() - start < 5
+    async with two_nodes(data_dir=None) as (a, b, peer), b.channel("stuck", capacity=1):
+        with trio.move_on_after(1):
+            while True:
+                await a.send(peer, "stuck", bytes(64 * KIB))
+        start = trio.current_time()
+        a.stop()
+        await a.wait()
+        assert trio.current_time() - start < 5

@@ -1,0 +1,99 @@
+"""How fast do encrypted messages go one way, against raw trio that coalesces as well as we do?
+
+Sender and receiver are two processes on loopback. The baseline joins length-prefixed messages into 64 KiB writes and
+cuts them apart again: the best that plain trio can do, without encryption, channels or addressing. For 64 KiB the
+baseline's time and the time of one AEAD pass are added: sealing is the point there.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from typing import Any
+
+import trio
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+import p2p
+from benchmarks import worker
+from p2p.limits import KIB
+
+
+async def _raw_seconds(stream: trio.SocketStream, body: bytes, count: int) -> float:
+    message = len(body).to_bytes(worker.LENGTH_BYTES, "little") + body
+    per_write = max(1, 64 * KIB // len(message))
+    started = time.perf_counter()
+    left = count
+    while left:
+        batch = min(left, per_write)
+        # Joined from the messages one by one, as an application that has them one by one must.
+        await stream.send_all(b"".join([message for _ in range(batch)]))
+        left -= batch
+    await stream.send_all(bytes(worker.LENGTH_BYTES))
+    await stream.receive_some()
+    return time.perf_counter() - started
+
+
+async def _node_seconds(node: p2p.Node, peer: p2p.PeerId, done: p2p.Channel, body: bytes, count: int) -> float:
+    started = time.perf_counter()
+    send = node.send
+    for _ in range(count):
+        await send(peer, "bench", body)
+    await send(peer, "bench", b"")
+    await done.receive()
+    return time.perf_counter() - started
+
+
+def _aead_seconds(body: bytes, count: int) -> float:
+    aead = AESGCM(bytes(32))
+    started = time.perf_counter()
+    for _ in range(count):
+        aead.encrypt(bytes(12), body, b"")
+    return time.perf_counter() - started
+
+
+async def _measure(quick: bool) -> list[dict[str, Any]]:
+    rounds = 3 if quick else 7
+    rows = []
+    async with (
+        worker.start("raw_sink") as raw_side,
+        worker.start("node_sink") as node_side,
+        p2p.open_node(node_id="source", listen_port=None) as node,
+        node.channel("done") as done,
+    ):
+        raw = await trio.open_tcp_stream("127.0.0.1", (await raw_side.result())["port"])
+        peer = (await node.connect(f"127.0.0.1:{(await node_side.result())['port']}")).peer_id
+        for size, count, goal in ((128, 100_000, 0.30), (KIB, 50_000, 0.30), (64 * KIB, 2_000, 0.80)):
+            body = os.urandom(size)
+            if quick:
+                count //= 4
+            await _raw_seconds(raw, body, count // 4)
+            await _node_seconds(node, peer, done, body, count // 4)
+            ratios, rates = [], []
+            for _ in range(rounds):
+                baseline = await _raw_seconds(raw, body, count)
+                if size >= 64 * KIB:
+                    baseline += _aead_seconds(body, count)
+                seconds = await _node_seconds(node, peer, done, body, count)
+                ratios.append(baseline / seconds)
+                rates.append(count / seconds)
+            ratio = statistics.median(ratios)
+            rows.append(
+                {
+                    "question": f"one-way messages of {size} B, encrypted, ÷ coalesced raw trio",
+                    "value": statistics.median(rates),
+                    "unit": "messages/s",
+                    "baseline": "raw trio, 64 KiB writes" + (" + AEAD" if size >= 64 * KIB else ""),
+                    "ratio": ratio,
+                    "goal": f">= {goal}",
+                    "met": ratio >= goal,
+                    "note": f"{min(ratios):.2f} to {max(ratios):.2f} over {rounds} rounds",
+                }
+            )
+    return rows
+
+
+def run(quick: bool) -> list[dict[str, Any]]:
+    """Measure and return the rows."""
+    return trio.run(_measure, quick)

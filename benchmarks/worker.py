@@ -1,0 +1,167 @@
+"""The other side of a benchmark, in a process of its own: `python -m benchmarks.worker ROLE [ARGS]`.
+
+It prints one JSON object with its address once it is ready, and one for every result; it ends when its standard input
+does. Two processes, because in one the two sides would share an interpreter and measure each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import trio
+
+import p2p
+
+LENGTH_BYTES = 4
+
+
+def say(**values: object) -> None:
+    """Tell the parent."""
+    print(json.dumps(values), flush=True)
+
+
+async def raw_sink() -> None:
+    """Take length-prefixed messages as a plain trio server does, and confirm each batch that ends with an empty one."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        buffer = bytearray()
+        count = 0
+        async for chunk in stream:
+            buffer += chunk
+            start = 0
+            while len(buffer) - start >= LENGTH_BYTES:
+                length = int.from_bytes(buffer[start : start + LENGTH_BYTES], "little")
+                if len(buffer) - start - LENGTH_BYTES < length:
+                    break
+                body = bytes(buffer[start + LENGTH_BYTES : start + LENGTH_BYTES + length])
+                start += LENGTH_BYTES + length
+                if body:
+                    count += 1
+                else:
+                    await stream.send_all(count.to_bytes(8, "little"))
+            del buffer[:start]
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    say(port=listeners[0].socket.getsockname()[1])
+    await trio.serve_listeners(serve, listeners)
+
+
+async def node_sink() -> None:
+    """Take messages with a node's public API, and confirm each batch that ends with an empty one."""
+    async with p2p.open_node(node_id="sink") as node, node.channel("bench", capacity=65_536) as channel:
+        say(port=node.endpoints[0].port)
+        count = 0
+        async for message in channel:
+            if message.body:
+                count += 1
+            else:
+                await node.send(message.peer_id, "done", count.to_bytes(8, "little"))
+
+
+async def accept_only() -> None:
+    """A TCP server that does nothing, and a node, side by side: what a connect is measured against."""
+
+    async def hold(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with p2p.open_node(node_id="sink", max_peers=4096) as node, trio.open_nursery() as nursery:
+        say(raw_port=listeners[0].socket.getsockname()[1], port=node.endpoints[0].port)
+        nursery.start_soon(trio.serve_listeners, hold, listeners)
+
+
+async def follower(port: int, records: int, go: trio.Event) -> None:
+    """Catch up with a node from an empty store, and tell when everything is durable here."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with p2p.open_node(node_id="follower", data_dir=folder, network_key=bytes(32)) as node:
+            say(ready=True)
+            await go.wait()
+            started = trio.current_time()
+            async with node.events() as events:
+                await node.connect(f"127.0.0.1:{port}")
+                while sum(head.seq for head in node.wal.heads().values()) < records:
+                    await events.__anext__()
+            say(seconds=trio.current_time() - started)
+
+
+Role = Callable[[list[str], trio.Event], Awaitable[None]]
+
+ROLES: dict[str, Role] = {
+    "raw_sink": lambda args, go: raw_sink(),
+    "node_sink": lambda args, go: node_sink(),
+    "accept_only": lambda args, go: accept_only(),
+    "follower": lambda args, go: follower(int(args[0]), int(args[1]), go),
+}
+
+
+async def main(role: str, *args: str) -> None:
+    """Play a role until standard input ends or the role is over; the first byte of input says "go"."""
+    go = trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def watch_input() -> None:
+            async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as source:
+                while await source.receive_some():
+                    go.set()
+            nursery.cancel_scope.cancel()
+
+        await ROLES[role](list(args), go)
+        nursery.cancel_scope.cancel()
+
+
+class Worker:
+    """A worker process as its parent sees it."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self._buffer = bytearray()
+
+    async def result(self) -> dict[str, Any]:
+        """Wait for the next object that it prints."""
+        assert self._process.stdout is not None
+        while b"\n" not in self._buffer:
+            chunk = await self._process.stdout.receive_some()
+            if not chunk:
+                raise RuntimeError("the worker ended early")
+            self._buffer += chunk
+        line, _, rest = self._buffer.partition(b"\n")
+        self._buffer = rest
+        result: dict[str, Any] = json.loads(line)
+        return result
+
+    async def go(self) -> None:
+        """Let a waiting worker begin."""
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(b"\n")
+
+
+@asynccontextmanager
+async def start(role: str, *args: object) -> AsyncIterator[Worker]:
+    """Run a worker process around a body."""
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(
+            partial(
+                trio.run_process,
+                [sys.executable, "-m", "benchmarks.worker", role, *map(str, args)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                check=False,
+            )
+        )
+        try:
+            yield Worker(process)
+        finally:
+            process.kill()
+
+
+if __name__ == "__main__":
+    trio.run(main, *sys.argv[1:])
