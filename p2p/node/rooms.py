@@ -85,7 +85,6 @@ class Rooms:
             writer=self.writer,
             clock=config.clock,
             limits=limits,
-            emit=events.emit,
             penalize=self._penalize,
         )
         self.wal = Wal(self.writer, self.replicator, label_of=self.pins.label_of, limits=limits)
