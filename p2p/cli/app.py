@@ -91,7 +91,7 @@ def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> 
 @click.option("--append-stdin", is_flag=True, default=None, help="Every line of standard input becomes a record.")
 @click.option("--discovery", type=ON_OFF, help="Only `off` in this version.")
 @click.option("--bootstrap", type=ON_OFF, help="Only `off` in this version.")
-@click.option("--config", metavar="FILE.toml", help="The same settings from a file. Flags win over P2P_*, both over it.")
+@click.option("--config", metavar="FILE.toml", help="Settings from a file; flags win over P2P_*, those over it.")
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
 @click.pass_context
 def cli(context: click.Context, config: str | None, **flags: Any) -> int:
