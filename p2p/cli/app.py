@@ -63,9 +63,12 @@ def _failed(error: BaseException) -> int:
 
 def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        click.echo(f"p2p {version('trio-p2p')}")
+        try:
+            click.echo(f"p2p {version('trio-p2p')}")
+        except PackageNotFoundError:
+            click.echo("p2p, run from its source tree")
         context.exit()
 
 
@@ -94,7 +97,7 @@ def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> 
 @click.option("--config", metavar="FILE.toml", help="Settings from a file; flags win over P2P_*, those over it.")
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
 @click.pass_context
-def cli(context: click.Context, config: str | None, **flags: Any) -> int:
+def cli(context: click.Context, /, config: str | None, **flags: Any) -> int:
     """Run a node until it is stopped, or use one of the commands below.
 
     \b

@@ -41,19 +41,17 @@ def run_demo(*, as_json: bool, records: int, keep: Path | None) -> int:
 
 async def _run(as_json: bool, records: int, keep: Path | None) -> int:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        code = None
+        codes = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_obey, signals, nursery.cancel_scope)
-            code = await _play(as_json, records, keep)
+            codes.append(await _play(as_json, records, keep))
             nursery.cancel_scope.cancel()
-    if code is None:
-        complain("interrupted: no node is left running")
-        return 1
-    return code
+    return codes[0] if codes else 1
 
 
 async def _obey(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
     async for _ in signals:
+        complain("interrupted: the nodes are ended")
         scope.cancel()
 
 

@@ -1,0 +1,48 @@
+"""`python -m benchmarks [--quick] [--out FILE.json] [NAME …]`: run the benchmarks and print a table.
+
+A goal that is missed shows in the table and does not fail the run; a benchmark that cannot run does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import traceback
+from pathlib import Path
+
+from benchmarks.harness import Row, as_json, as_table
+
+NAMES = ("codec", "transport", "session", "messages", "handshake", "store", "catchup", "mesh")
+"""Each is a module here with `run(quick: bool) -> list[Row]`."""
+
+
+def main() -> int:
+    """Run what the command line names, all of it by default; 1 if a benchmark broke."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller amounts")
+    parser.add_argument("--out", type=Path, help="write the figures there as JSON")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(NAMES)}")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.names) - set(NAMES)):
+        parser.error(f"no benchmark is called {', '.join(unknown)}")
+    rows: list[Row] = []
+    broken = []
+    for name in options.names or NAMES:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        try:
+            rows += importlib.import_module(f"benchmarks.{name}").run(options.quick)
+        except Exception:  # noqa: BLE001  # one broken benchmark must not take the others' figures with it
+            traceback.print_exc()
+            broken.append(name)
+    print(as_table(rows))
+    if options.out is not None:
+        options.out.write_text(json.dumps(as_json(rows), indent=2) + "\n", encoding="utf-8")
+    if broken:
+        print(f"could not be measured: {', '.join(broken)}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The arithmetic behind the benchmarks' answers."""
+
+from __future__ import annotations
+
+import gc
+import json
+
+import pytest
+
+from benchmarks.harness import Row, as_json, as_table, paired, spread_of
+
+
+def test_the_ratio_is_taken_within_each_round() -> None:
+    # The machine gets ten times slower half-way: medians of all figures would say nothing, ratios per round do.
+    first = iter([2.0, 2.0, 20.0, 20.0])
+    second = iter([1.0, 1.0, 10.0, 10.0])
+    result = paired(lambda: next(first), lambda: next(second), 4, warm_up=0)
+    assert result.ratio == 2.0
+    assert result.spread == 0.0
+
+
+def test_warm_up_is_run_and_not_counted() -> None:
+    first = iter([1000.0, 3.0])
+    second = iter([1.0, 1.0])
+    assert paired(lambda: next(first), lambda: next(second), 1, warm_up=1).ratio == 3.0
+
+
+def test_every_other_round_turns_the_order() -> None:
+    order: list[str] = []
+
+    def note(name: str) -> float:
+        order.append(name)
+        return 1.0
+
+    paired(lambda: note("a"), lambda: note("b"), 2, warm_up=0)
+    assert order == ["a", "b", "b", "a"]
+
+
+def test_the_collector_rests_while_measuring_and_is_back_afterwards() -> None:
+    seen = []
+    paired(lambda: float(seen.append(gc.isenabled()) or 1), lambda: 1.0, 1, warm_up=0)
+    assert seen == [False]
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("values", "spread"), [([1.0], 0.0), ([1.0, 1.0, 1.0], 0.0), ([1.0, 2.0, 3.0], 0.25), ([0.0, 0.0], 0.0)]
+)
+def test_spread(values: list[float], spread: float) -> None:
+    assert spread_of(values) == spread
+
+
+@pytest.mark.parametrize(
+    ("row", "met"),
+    [
+        (Row("q", 0.5, 0.5), True),
+        (Row("q", 0.49, 0.5), False),
+        (Row("q", 8.0, 8.0, "lower"), True),
+        (Row("q", 8.1, 8.0, "lower"), False),
+    ],
+)
+def test_met(row: Row, met: bool) -> None:
+    assert row.met is met
+    assert ("yes" in as_table([row])) is met
+
+
+def test_json_names_question_ratio_goal_and_met() -> None:
+    rows = json.loads(json.dumps(as_json([Row("q", 0.12345678, 0.1, figures="x", spread=0.02)])))["rows"]
+    assert rows[0]["question"] == "q"
+    assert rows[0]["ratio"] == 0.1235
+    assert rows[0]["goal"] == 0.1
+    assert rows[0]["met"] is True
