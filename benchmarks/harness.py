@@ -9,38 +9,16 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final
 
-Better = Literal["higher", "lower"]
+Row = Mapping[str, object]
+"""One question and its answer, with the keys of `COLUMNS`: the question in words, the value and unit behind it, the
+baseline, the ratio, the goal as ">= 0.3" or "<= 8", whether it is met, and a note."""
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One question and its answer.
-
-    Attributes:
-        question: what is compared with what, in words.
-        ratio: the measured value over its baseline.
-        goal: what this version is to reach.
-        better: which side of the goal is good.
-        figures: absolute figures behind the ratio, for the reader only.
-        spread: half the distance between the quartiles of the rounds' ratios, relative to the median.
-    """
-
-    question: str
-    ratio: float
-    goal: float
-    better: Better = "higher"
-    figures: str = ""
-    spread: float | None = None
-
-    @property
-    def met(self) -> bool:
-        """Whether the goal is reached."""
-        return self.ratio >= self.goal if self.better == "higher" else self.ratio <= self.goal
+COLUMNS: Final = ("question", "value", "unit", "baseline", "ratio", "goal", "met", "note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,33 +85,22 @@ def quiet_collector() -> Iterator[None]:
         gc.enable()
 
 
-def as_table(rows: list[Row]) -> str:
+def as_table(rows: Sequence[Row]) -> str:
     """Aligned plain text, one line a row."""
-    header = ("question", "ratio", "spread", "goal", "met", "figures")
-    lines = [header]
-    for row in rows:
-        sign = "≥" if row.better == "higher" else "≤"
-        spread = "" if row.spread is None else f"±{row.spread:.0%}"
-        met = "yes" if row.met else "NO"
-        lines.append((row.question, f"{row.ratio:.3g}", spread, f"{sign} {row.goal:g}", met, row.figures))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    lines = [COLUMNS, *(tuple(_cell(row.get(column, "")) for column in COLUMNS) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
     return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
-def as_json(rows: list[Row]) -> dict[str, list[dict[str, object]]]:
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return str(value)
+
+
+def as_json(rows: Sequence[Row]) -> dict[str, list[dict[str, object]]]:
     """The same as values: `{"rows": [{"question", "ratio", "goal", "met", …}]}`."""
-    return {
-        "rows": [
-            {
-                "question": row.question,
-                "ratio": round(row.ratio, 4),
-                "goal": row.goal,
-                "better": row.better,
-                "met": row.met,
-                "spread": None if row.spread is None else round(row.spread, 4),
-                "figures": row.figures,
-            }
-            for row in rows
-        ]
-    }
+    return {"rows": [dict(row) for row in rows]}
