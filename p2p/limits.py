@@ -142,6 +142,8 @@ class Limits:
     """Quota for one origin that no trust list names."""
     appends_waiting_max: int = 65_536
     """Records that wait for the next commit; `append` waits beyond."""
+    commit_bytes_max: int = 4 * MIB
+    """What one commit takes of pushes, and as much of appends: more would gain nothing and keep the first waiting."""
     append_delay_on_claim_s_max: float = 3.0
     """A peer that claims to know more of our own log than we do may delay appends once per start."""
     follow_read_bytes: int = 1 * MIB

@@ -1,0 +1,270 @@
+"""One commit: everything that waits, judged and sealed and written in one transaction.
+
+This is the half of the writer that runs on the lane "write", without trio. Deciding about a push of our own origin and
+sealing our own records happen here, in one transaction and one thread: nothing of our log that we did not know can
+slip in between.
+
+What is pushed is handled first, then what is appended. If a push brings a batch of our own log that this store does
+not hold, or the store's own log is not whole, nothing is sealed: a signature at a seq that we may have used before
+would fork the log.
+
+Source: replication sections 2, 4 and 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from p2p.crypto.identity import Identity
+from p2p.errors import Reason, RemoteProtocolError
+from p2p.ids import PeerId
+from p2p.limits import Limits
+from p2p.replication.accept import Judgement, Verdict, ack_value, judge
+from p2p.replication.batch import parse_batch, seal, take_for_one_batch
+from p2p.replication.clock import HybridClock
+from p2p.replication.fork import Proof, check_proof
+from p2p.store.base import DamagedRange, OriginState, Store, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class PushJob:
+    """A WalPush to judge. `admitted` was decided when it came."""
+
+    seq_begin: int
+    seq_end: int
+    wal_bytes: bytes
+    admitted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProofJob:
+    """A ForkProof to check."""
+
+    first: bytes
+    second: bytes
+    admitted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetJob:
+    """An origin to drop."""
+
+    origin: PeerId
+
+
+Job = PushJob | ProofJob | ForgetJob
+
+
+@dataclass(frozen=True, slots=True)
+class PushOutcome:
+    """What became of a push.
+
+    Attributes:
+        verdict: the decision.
+        origin: whose batch it claims to be; None when the bytes do not even say that.
+        ack: the value of its WalAck.
+        detail: why, for a log line.
+    """
+
+    verdict: Verdict
+    origin: PeerId | None
+    ack: int
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Group:
+    """What one commit takes on.
+
+    Attributes:
+        jobs: pushes, proofs and forgets, in the order they came.
+        bodies: encoded records of our own, to be sealed in this order.
+        cursors: follower name and origin -> seq.
+        pins: label -> whose it is, and when it was seen (Unix milliseconds).
+        damaged: batches that failed their hash when they were read.
+        quotas: bytes that the origins of the pushes may take, where there is a bound.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    bodies: Sequence[bytes] = ()
+    cursors: Mapping[tuple[str, PeerId], int] = field(default_factory=dict)
+    pins: Mapping[str, tuple[PeerId, int]] = field(default_factory=dict)
+    damaged: Sequence[DamagedRange] = ()
+    quotas: Mapping[PeerId, int] = field(default_factory=dict)
+
+
+class Unsealed(Enum):
+    """Why a group's own records were not sealed."""
+
+    AHEAD = "a peer holds more of our log than we do"
+    DAMAGED = "our own log is damaged"
+    FORKED = "our own log is forked"
+
+
+@dataclass(slots=True)
+class Committed:
+    """What a durable commit did.
+
+    Attributes:
+        outcomes: one per job; a PushOutcome, a Verdict for a proof, None for a forget.
+        seq_first: seq of the group's first own record; the others follow without a gap. None if none was sealed.
+        unsealed: why not, if there were any.
+        states: the origins that moved, None for a forgotten one.
+        frozen: proofs that were new.
+        damaged: batches that were quarantined.
+        own_ahead: the highest seq of our own log that came from outside, 0 for none.
+        over_quota: origins that found no room.
+    """
+
+    outcomes: list[PushOutcome | Verdict | None] = field(default_factory=list)
+    seq_first: int | None = None
+    unsealed: Unsealed | None = None
+    states: dict[PeerId, OriginState | None] = field(default_factory=dict)
+    frozen: list[Proof] = field(default_factory=list)
+    damaged: list[DamagedRange] = field(default_factory=list)
+    own_ahead: int = 0
+    over_quota: list[PeerId] = field(default_factory=list)
+
+
+class Committer:
+    """Carries out groups on a store. Lane "write" only.
+
+    Args:
+        store: the store; it must be the identity's.
+        identity: signs our own batches.
+        limits: bounds.
+    """
+
+    def __init__(self, store: Store, identity: Identity, limits: Limits) -> None:
+        assert store.own == identity.peer_id
+        self._store = store
+        self._identity = identity
+        self._own = identity.peer_id
+        self._limits = limits
+        self._clock = HybridClock(0, limits.hlc_future_s_max)
+
+    def start(self) -> dict[PeerId, OriginState]:
+        """Take up the log where it ends: our timestamps go on above those already given out.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        states = self._store.states()
+        own = states.get(self._own)
+        if own is not None and own.seq:
+            batches = self._store.load(self._own, own.seq, own.seq, 0).batches
+            if batches:
+                last = parse_batch(batches[0].wal_bytes)
+                self._clock = HybridClock(last.last_hlc, self._limits.hlc_future_s_max)
+        return states
+
+    def recover(self) -> dict[PeerId, OriginState]:
+        """Make the store fit for writing again and read what it holds.
+
+        Raises:
+            StoreError: it is not fit yet.
+        """
+        self._store.recover()
+        return dict(self._store.current())
+
+    def commit(self, group: Group, wall_ms: int) -> Committed:
+        """Judge, seal and write a group. When this returns, all of it is durable.
+
+        Raises:
+            StoreError: nothing of it is; `recover` must succeed before the next one.
+        """
+        done = Committed()
+        with self._store.write() as transaction:
+            transaction.quotas = group.quotas
+            for damaged in group.damaged:
+                transaction.quarantine(damaged)
+            for job in group.jobs:
+                done.outcomes.append(self._do(transaction, job, done, wall_ms))
+            if group.bodies:
+                done.unsealed = self._reason_not_to_seal(transaction, done)
+                if done.unsealed is None:
+                    done.seq_first = self._seal(transaction, group.bodies, wall_ms)
+            for (name, origin), seq in group.cursors.items():
+                transaction.set_cursor(name, origin, seq)
+            for node_id, (peer_id, seen_ms) in group.pins.items():
+                transaction.set_pin(node_id, peer_id, seen_ms, self._limits.weak_pins_max)
+        done.states = transaction.changed
+        done.damaged = transaction.damaged
+        return done
+
+    def _reason_not_to_seal(self, transaction: Transaction, done: Committed) -> Unsealed | None:
+        own = transaction.state(self._own)
+        if own.frozen_from is not None:
+            return Unsealed.FORKED
+        if done.own_ahead:
+            return Unsealed.AHEAD
+        if not own.is_whole:
+            return Unsealed.DAMAGED
+        return None
+
+    def _seal(self, transaction: Transaction, bodies: Sequence[bytes], wall_ms: int) -> int:
+        own = transaction.state(self._own)
+        first = own.seq + 1
+        seq, prev_hash = own.seq, own.hash
+        start = 0
+        while start < len(bodies):
+            stop = take_for_one_batch(bodies, start)
+            batch = seal(
+                origin=self._own,
+                seq_begin=seq + 1,
+                prev_hash=prev_hash,
+                base_hlc=self._clock.tick(wall_ms, stop - start),
+                bodies=bodies[start:stop],
+                sign=self._identity.sign,
+            )
+            transaction.append(batch)
+            seq, prev_hash = batch.seq_end, batch.hash
+            start = stop
+        return first
+
+    def _do(self, transaction: Transaction, job: Job, done: Committed, wall_ms: int) -> PushOutcome | Verdict | None:
+        match job:
+            case PushJob():
+                judgement = judge(transaction, job.seq_begin, job.seq_end, job.wal_bytes, admitted=job.admitted)
+                self._carry_out(transaction, judgement, done, wall_ms)
+                origin = judgement.origin
+                head_seq = transaction.head(origin).seq if origin is not None else 0
+                ack = ack_value(judgement.verdict, head_seq, job.seq_begin, job.seq_end)
+                return PushOutcome(judgement.verdict, origin, ack, judgement.detail)
+            case ProofJob():
+                return self._take_proof(transaction, job, done)
+            case ForgetJob():
+                transaction.forget(job.origin)
+                return None
+
+    def _carry_out(self, transaction: Transaction, judgement: Judgement, done: Committed, wall_ms: int) -> None:
+        batch = judgement.batch
+        if judgement.verdict is Verdict.APPLIED:
+            assert batch is not None
+            transaction.append(batch)
+            self._clock.observe(batch.last_hlc, wall_ms)
+            if batch.origin == self._own:
+                # Timestamps of our own are never given out twice, however far ahead they are.
+                self._clock = HybridClock(max(self._clock.last, batch.last_hlc), self._limits.hlc_future_s_max)
+                done.own_ahead = batch.seq_end
+        elif judgement.verdict is Verdict.FORK:
+            assert judgement.proof is not None
+            transaction.freeze(judgement.proof)
+            done.frozen.append(judgement.proof)
+        elif judgement.over_quota and judgement.origin is not None:
+            done.over_quota.append(judgement.origin)
+
+    def _take_proof(self, transaction: Transaction, job: ProofJob, done: Committed) -> Verdict:
+        if not job.admitted:
+            return Verdict.LEFT_ALONE
+        try:
+            proof = check_proof(job.first, job.second)
+        except RemoteProtocolError as error:
+            return Verdict.LEFT_ALONE if error.reason is Reason.VERSION else Verdict.MALFORMED
+        if transaction.frozen_from(proof.origin) is not None:
+            return Verdict.DUPLICATE
+        transaction.freeze(proof)
+        done.frozen.append(proof)
+        return Verdict.APPLIED

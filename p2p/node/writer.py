@@ -1,0 +1,668 @@
+"""The writer: the one task that writes the store, and what everybody else sees of it.
+
+Responsible for group commit, for the order of what comes in, for being read-only while the disk is not fit, and for
+telling when something is durable. What a commit consists of is `commits`; how bytes lie on the disk is the store's.
+
+How it moves. Everything that is to be written waits in a queue: appends, pushes, proofs, cursors, pins. The task takes
+all of it (up to a bound), has it committed in one transaction on the lane "write", and then, in this order: the heads
+move, every push gets its outcome, every append wakes, subscribers hear what moved. So ten appends that wait together
+cost one fsync, and nothing is said of a batch before it is durable.
+
+    writable ── a commit fails ──▶ read-only: appends raise, pushes are answered "not applied"
+        ▲                              │ every store_retry_s
+        └── recover succeeds ──────────┘ (new handle, checkpoint, heads read anew)
+
+A commit under way is waited for, whatever is cancelled meanwhile: a thread that writes cannot be called back, and its
+connection cannot be closed under it. It is bounded by what one group may hold.
+
+Our own records wait (they do not fail) while a peer may know more of our log than we do: `hold_appends`, by the
+replicator; and for a moment by itself when a commit brings a batch of our own log that the store did not hold.
+
+Source: replication sections 2, 4 and 5; contract "Cancellation".
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import trio
+
+from p2p.crypto.identity import Identity
+from p2p.errors import ConfigError, NodeClosed, OwnLogForked, P2PError, StoreCorrupt, StoreError, StoreReadOnly
+from p2p.ids import PeerId
+from p2p.limits import Limits
+from p2p.msg import ForkProof, WalPush
+from p2p.node import events
+from p2p.node.commits import Committed, Committer, ForgetJob, Group, Job, ProofJob, PushJob, PushOutcome, Unsealed
+from p2p.replication.accept import Verdict, ack_value
+from p2p.replication.batch import NewRecord, encode_bodies, origin_of
+from p2p.replication.heads import EMPTY_LOG, LogHead
+from p2p.store.base import DamagedRange, OriginState, Store, StoredBatch
+from p2p.windows import Blocking, Clock
+
+__all__ = ["PushOutcome", "Writer"]
+
+_ENCODE_PER_CHECKPOINT: Final = 4096
+_CLOSED: Final = "the node has stopped"
+
+Outcome = PushOutcome | Verdict | None
+
+
+def _ignore() -> None:
+    """Default of subscribers who need not know that the writer ended."""
+
+
+class _Waiting:
+    """A call that waits for a commit."""
+
+    __slots__ = ("error", "over")
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.error: P2PError | None = None
+
+    def finish(self, error: P2PError | None = None) -> None:
+        """Wake the call. Many may fail of one cause: each raises an exception of its own."""
+        if error is not None:
+            self.error = type(error)(str(error))
+            self.error.__cause__ = error.__cause__
+        self.over.set()
+
+    async def wait(self) -> None:
+        await self.over.wait()
+        if self.error is not None:
+            raise self.error
+
+
+class _Append(_Waiting):
+    """One call of `append_many`: its records, how many of them a commit has taken, and the seqs they got."""
+
+    __slots__ = ("bodies", "is_withdrawn", "seqs", "taken")
+
+    def __init__(self, bodies: list[bytes]) -> None:
+        super().__init__()
+        self.bodies = bodies
+        self.taken = 0
+        self.seqs: list[int] = []
+        self.is_withdrawn = False
+
+
+class _Share(NamedTuple):
+    """What one commit takes of one call."""
+
+    call: _Append
+    bodies: list[bytes]
+
+
+class _Queued(NamedTuple):
+    """A job and who is to hear of it."""
+
+    job: Job
+    finish: Callable[[Outcome], None]
+
+
+class _Subscriber(NamedTuple):
+    on_moved: Callable[[frozenset[PeerId]], None]
+    on_close: Callable[[], None]
+
+
+class Writer:
+    """The log of one node: the only way into its store.
+
+    Args:
+        store: opened for the identity.
+        identity: signs our own records.
+        clock, blocking: windows.
+        limits: bounds.
+        emit: takes typed events.
+        admit: whether logs of an origin are kept, carried by the peer `via`.
+        is_unlimited: whether an origin has no byte quota; by default only our own has none.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        identity: Identity,
+        clock: Clock,
+        blocking: Blocking,
+        limits: Limits,
+        emit: Callable[[events.NodeEvent], None],
+        admit: Callable[[PeerId, PeerId], bool],
+        is_unlimited: Callable[[PeerId], bool] = lambda _origin: False,
+    ) -> None:
+        self.own = identity.peer_id
+        self._store = store
+        self._committer = Committer(store, identity, limits)
+        self._clock = clock
+        self._blocking = blocking
+        self._limits = limits
+        self._emit = emit
+        self._admit = admit
+        self._is_unlimited = is_unlimited
+        self._states: dict[PeerId, OriginState] = {}
+        self._heads: dict[PeerId, LogHead] = {}
+        self._subscribers: dict[object, _Subscriber] = {}
+        self._wake = trio.Event()
+        self._appends: deque[_Append] = deque()
+        self._records_waiting = 0
+        self._room = trio.lowlevel.ParkingLot()
+        self._jobs: deque[_Queued] = deque()
+        self._cursors: dict[tuple[str, PeerId], int] = {}
+        self._cursor_waiters: list[_Waiting] = []
+        self._under_way: list[_Waiting] = []
+        self._pins: dict[str, tuple[PeerId, int]] = {}
+        self._damaged: dict[DamagedRange, None] = {}
+        self._failure: StoreError | None = None
+        self._retry_at = math.inf
+        self._refused: set[PeerId] = set()
+        self._over_quota: set[PeerId] = set()
+        self._held_until = -math.inf
+        self._is_closed = False
+
+    # What is durable.
+
+    @property
+    def heads(self) -> Mapping[PeerId, LogHead]:
+        """The durable heads of all origins, as of the last commit: a live, read-only view."""
+        return MappingProxyType(self._heads)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the store failed and is not fit for writing yet."""
+        return self._failure is not None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the task has ended: nothing will be written any more."""
+        return self._is_closed
+
+    def subscribe(
+        self, on_moved: Callable[[frozenset[PeerId]], None], on_close: Callable[[], None] = _ignore
+    ) -> Callable[[], None]:
+        """Call `on_moved` after every commit that moved heads, with the origins; and `on_close` when the writer ends.
+
+        Returns:
+            A function that ends the subscription.
+        """
+        key = object()
+        self._subscribers[key] = _Subscriber(on_moved, on_close)
+
+        def unsubscribe() -> None:
+            self._subscribers.pop(key, None)
+
+        return unsubscribe
+
+    async def load(self, origin: PeerId, from_seq: int, bytes_max: int) -> list[StoredBatch]:
+        """Read the batch that covers `from_seq` and those after it, up to the head and `bytes_max`; at least one.
+
+        A batch that is not what was stored is not returned, nor what follows it: it is quarantined, the head goes
+        down, and it will be fetched again.
+
+        Returns:
+            The batches; none at the log's end.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        head = self._heads.get(origin, EMPTY_LOG)
+        if from_seq > head.seq:
+            await trio.lowlevel.checkpoint()
+            return []
+        loaded = await self._blocking.run("read", self._store.load, origin, from_seq, head.seq, bytes_max)
+        if loaded.damaged is not None and not self._is_closed:
+            self._damaged[loaded.damaged] = None
+            self._wake.set()
+        # The head may have gone down, or the origin been frozen, while this was read.
+        seq = self._heads.get(origin, EMPTY_LOG).seq
+        return [batch for batch in loaded.batches if batch.seq_end <= seq]
+
+    async def proof_of(self, origin: PeerId) -> ForkProof | None:
+        """The proof that froze the origin, as it is sent to others; None if it is not frozen.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        proof = await self._blocking.run("read", self._store.proof, origin)
+        return None if proof is None else ForkProof(*proof)
+
+    async def cursors(self, name: str) -> dict[PeerId, int]:
+        """How far the follower `name` has committed.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return await self._blocking.run("read", self._store.cursors, name)
+
+    # What is to be written.
+
+    async def append_many(self, records: Sequence[NewRecord]) -> list[int]:
+        """Append records to our own log; return their seqs, in order, when all are durable.
+
+        Records that fit one batch become durable together. When cancelled, what is not sealed yet is withdrawn; what
+        is may become durable all the same.
+
+        Raises:
+            RecordTooLarge: one does not fit a batch; nothing was appended.
+            StoreReadOnly, StoreFull, StoreError: the store cannot be written.
+            StoreCorrupt: our own log is damaged and not fetched back yet.
+            OwnLogForked: there is proof against our own log.
+            NodeClosed: the node stopped meanwhile.
+        """
+        bodies: list[bytes] = []
+        for start in range(0, len(records), _ENCODE_PER_CHECKPOINT):
+            if start:
+                await trio.lowlevel.checkpoint()
+            bodies += encode_bodies(records[start : start + _ENCODE_PER_CHECKPOINT])
+        while self._records_waiting >= self._limits.appends_waiting_max and not self._is_closed:
+            await self._room.park()
+        self._check_writable()
+        if not bodies:
+            await trio.lowlevel.checkpoint()
+            return []
+        call = _Append(bodies)
+        self._appends.append(call)
+        self._records_waiting += len(bodies)
+        self._wake.set()
+        try:
+            await call.wait()
+        except trio.Cancelled:
+            call.is_withdrawn = True
+            self._drop_rest(call)
+            raise
+        return call.seqs
+
+    def submit_push(self, push: WalPush, via: PeerId, done: Callable[[PushOutcome], None]) -> None:
+        """Have a batch judged and stored. Never waits.
+
+        `done` is called on the loop once the decision is durable, in the order of submission; never from inside this
+        call, and not at all once the node stops.
+        """
+        origin = origin_of(push.wal_bytes)
+        admitted = origin is not None and self._admit(origin, via)
+        job = PushJob(push.seq_begin, push.seq_end, push.wal_bytes, admitted)
+
+        def finish(outcome: Outcome) -> None:
+            assert isinstance(outcome, PushOutcome)
+            done(outcome)
+
+        self._jobs.append(_Queued(job, finish))
+        self._wake.set()
+
+    def submit_proof(self, proof: ForkProof, via: PeerId, done: Callable[[Verdict], None]) -> None:
+        """Have a fork proof checked and kept: APPLIED, DUPLICATE, LEFT_ALONE, MALFORMED or NOT_STORED. Never waits."""
+        origin = origin_of(proof.first)
+        admitted = origin is not None and self._admit(origin, via)
+
+        def finish(outcome: Outcome) -> None:
+            assert isinstance(outcome, Verdict)
+            done(outcome)
+
+        self._jobs.append(_Queued(ProofJob(proof.first, proof.second, admitted), finish))
+        self._wake.set()
+
+    async def forget(self, origin: PeerId) -> None:
+        """Drop everything held of an origin. If it is still admitted, peers bring it back.
+
+        Raises:
+            ConfigError: it is our own.
+            StoreError: the store cannot be written.
+            NodeClosed: the node stopped meanwhile.
+        """
+        if origin == self.own:
+            raise ConfigError("a node cannot forget its own log")
+        self._check_open()
+        waiting = _Waiting()
+
+        def finish(outcome: Outcome) -> None:
+            waiting.finish(None if outcome is None else self._reason_not_stored())
+
+        self._jobs.append(_Queued(ForgetJob(origin), finish))
+        self._wake.set()
+        await waiting.wait()
+
+    async def set_cursors(self, name: str, cursors: Mapping[PeerId, int]) -> None:
+        """Note how far a follower is done; returns when it is durable.
+
+        Raises:
+            StoreError: the store cannot be written.
+            NodeClosed: the node stopped meanwhile.
+        """
+        self._check_open()
+        if self._failure is not None:
+            raise self._reason_not_stored()
+        for origin, seq in cursors.items():
+            self._cursors[name, origin] = max(seq, self._cursors.get((name, origin), 0))
+        waiting = _Waiting()
+        self._cursor_waiters.append(waiting)
+        self._wake.set()
+        await waiting.wait()
+
+    def remember_pin(self, node_id: str, peer_id: PeerId) -> None:
+        """Note whose label `node_id` is; it is written with the next commit. Never waits."""
+        self._pins[node_id] = (peer_id, self._clock.wall_ms())
+        self._wake.set()
+
+    def hold_appends(self, seconds: float | None) -> None:
+        """Let our own records wait, because a peer may know more of our log than we do.
+
+        Args:
+            seconds: at most so long; None until `release_appends`.
+        """
+        until = math.inf if seconds is None else self._clock.monotonic() + seconds
+        self._held_until = max(self._held_until, until)
+        self._wake.set()
+
+    def release_appends(self) -> None:
+        """Our log is whole: go on."""
+        self._held_until = -math.inf
+        self._wake.set()
+
+    # The task.
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write until cancelled; `started()` once the heads are loaded. A failing disk does not end it.
+
+        Raises:
+            StoreError: the store cannot be read at the start.
+        """
+        try:
+            self._take_over(await self._blocking.run("write", self._committer.start))
+            task_status.started()
+            while True:
+                await self._wait_for_work()
+                if self._failure is not None:
+                    await self._endure()
+                else:
+                    await self._commit()
+        finally:
+            self._close()
+
+    async def _wait_for_work(self) -> None:
+        while True:
+            self._wake = trio.Event()
+            now = self._clock.monotonic()
+            if self._failure is not None:
+                deadline = self._retry_at
+                ready = now >= deadline or self._has_work(holding=False)
+            else:
+                holding = now < self._held_until
+                deadline = self._held_until if holding else math.inf
+                ready = self._has_work(holding=holding)
+            if ready:
+                return
+            with trio.CancelScope(deadline=deadline):
+                await self._wake.wait()
+
+    def _has_work(self, *, holding: bool) -> bool:
+        if self._jobs or self._cursors or self._cursor_waiters or (self._appends and not holding):
+            return True
+        # Nobody waits for these: while the store fails they may wait.
+        return self._failure is None and bool(self._pins or self._damaged)
+
+    async def _commit(self) -> None:
+        group, queued, shares = self._take_group()
+        waiters, self._cursor_waiters = self._cursor_waiters, []
+        self._under_way = [*waiters, *(share.call for share in shares)]
+        try:
+            with trio.CancelScope(shield=True):
+                done = await self._blocking.run("write", self._committer.commit, group, self._clock.wall_ms())
+        except StoreError as error:
+            # What nobody waits for is tried again; what somebody waits for is answered.
+            self._pins = {**group.pins, **self._pins}
+            self._damaged = {**dict.fromkeys(group.damaged), **self._damaged}
+            self._fail(error, queued, waiters, shares)
+        else:
+            self._tell(done, queued, waiters, shares)
+        self._under_way = []
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _take_group(self) -> tuple[Group, list[_Queued], list[_Share]]:
+        group = Group(cursors=self._cursors, pins=self._pins, damaged=tuple(self._damaged))
+        self._cursors, self._pins, self._damaged = {}, {}, {}
+        queued: list[_Queued] = []
+        quotas: dict[PeerId, int] = {}
+        room = self._limits.commit_bytes_max
+        while self._jobs and room > 0:
+            queued.append(self._jobs.popleft())
+            job = queued[-1].job
+            if isinstance(job, PushJob):
+                room -= len(job.wal_bytes)
+                origin = origin_of(job.wal_bytes)
+                if origin is not None and origin != self.own and not self._is_unlimited(origin):
+                    quotas[origin] = self._limits.origin_bytes_max
+        group.jobs = [job for job, _ in queued]
+        group.quotas = quotas
+        shares: list[_Share] = []
+        if self._clock.monotonic() >= self._held_until:
+            shares = list(self._take_shares(self._limits.commit_bytes_max))
+            parts = [share.bodies for share in shares]
+            group.bodies = parts[0] if len(parts) == 1 else [body for part in parts for body in part]
+        return group, queued, shares
+
+    def _take_shares(self, room: float) -> Iterator[_Share]:
+        """Take whole calls while they fit, and of a call that does not, as much as fits."""
+        while self._appends and room > 0:
+            call = self._appends[0]
+            start = stop = call.taken
+            if start == 0 and (size := sum(map(len, call.bodies))) <= room:
+                stop = len(call.bodies)
+                room -= size
+            else:
+                while stop < len(call.bodies) and room > 0:
+                    room -= len(call.bodies[stop])
+                    stop += 1
+            call.taken = stop
+            if stop == len(call.bodies):
+                self._appends.popleft()
+            self._release_room(stop - start)
+            yield _Share(call, call.bodies if stop - start == len(call.bodies) else call.bodies[start:stop])
+
+    def _tell(
+        self,
+        done: Committed,
+        queued: Sequence[_Queued],
+        waiters: Sequence[_Waiting],
+        shares: Sequence[_Share],
+    ) -> None:
+        """A commit is durable: tell everybody, in the order that the opening comment promises."""
+        moved = self._move(done.states)
+        if done.own_ahead:
+            # Whoever brought it may have more. The replicator, which hears of it next, holds for as long as need be.
+            self.hold_appends(self._limits.append_delay_on_claim_s_max)
+            self._emit(events.OwnLogAhead(done.own_ahead))
+        for (_, finish), outcome in zip(queued, done.outcomes, strict=True):
+            finish(outcome)
+        for waiting in waiters:
+            waiting.finish()
+        self._finish_shares(done, shares)
+        for damaged in done.damaged:
+            self._emit(events.BatchDamaged(damaged.origin, damaged.seq_begin))
+        for proof in done.frozen:
+            self._emit(events.ForkFound(proof.origin, proof.lower_seq))
+        for origin in done.over_quota:
+            if origin not in self._over_quota:
+                self._over_quota.add(origin)
+                self._emit(events.QuotaReached(origin))
+        self._announce(moved)
+
+    def _finish_shares(self, done: Committed, shares: Sequence[_Share]) -> None:
+        if done.unsealed is Unsealed.AHEAD:
+            self._put_back(shares)
+        elif done.unsealed is not None:
+            error = self._reason_not_sealed()
+            assert error is not None
+            self._refuse(shares, error)
+        elif shares:
+            assert done.seq_first is not None
+            seq = done.seq_first
+            for call, bodies in shares:
+                call.seqs.extend(range(seq, seq + len(bodies)))
+                seq += len(bodies)
+                if call.taken == len(call.bodies):
+                    call.finish()
+
+    def _put_back(self, shares: Sequence[_Share]) -> None:
+        """Our log turned out to be longer than we knew: these records wait until it is fetched back."""
+        for call, bodies in reversed(shares):
+            if call.is_withdrawn:
+                continue
+            if call.taken == len(call.bodies):
+                self._appends.appendleft(call)
+            call.taken -= len(bodies)
+            self._records_waiting += len(bodies)
+
+    def _refuse(self, shares: Sequence[_Share], error: P2PError) -> None:
+        for call, _ in shares:
+            self._drop_rest(call)
+            call.finish(error)
+
+    def _drop_rest(self, call: _Append) -> None:
+        """Whatever no commit has taken of this call never will be."""
+        if call.taken < len(call.bodies):
+            self._appends.remove(call)
+            self._release_room(len(call.bodies) - call.taken)
+            call.taken = len(call.bodies)
+
+    def _release_room(self, records: int) -> None:
+        self._records_waiting -= records
+        if self._records_waiting < self._limits.appends_waiting_max:
+            self._room.unpark_all()
+
+    def _move(self, states: Mapping[PeerId, OriginState | None]) -> frozenset[PeerId]:
+        moved = set()
+        for origin, state in states.items():
+            if state is None:
+                self._states.pop(origin, None)
+                self._over_quota.discard(origin)
+                if self._heads.pop(origin, None) is not None:
+                    moved.add(origin)
+            else:
+                self._states[origin] = state
+                if self._heads.get(origin) != state.head:
+                    self._heads[origin] = state.head
+                    moved.add(origin)
+        return frozenset(moved)
+
+    def _announce(self, moved: frozenset[PeerId]) -> None:
+        if moved:
+            self._emit(events.HeadsMoved(moved))
+            for subscriber in tuple(self._subscribers.values()):
+                subscriber.on_moved(moved)
+
+    def _take_over(self, states: Mapping[PeerId, OriginState]) -> frozenset[PeerId]:
+        """Put what the store says in the place of what we had."""
+        gone = dict.fromkeys(self._states.keys() - states.keys())
+        return self._move({**gone, **states})
+
+    # Failing, and getting well.
+
+    def _fail(
+        self,
+        error: StoreError,
+        queued: Sequence[_Queued],
+        waiters: Sequence[_Waiting],
+        shares: Sequence[_Share],
+    ) -> None:
+        """A commit failed: nothing of it counts, and the store is read-only until it recovers."""
+        self._failure = error
+        self._retry_at = self._clock.monotonic() + self._limits.store_retry_s
+        self._emit(events.StoreReadOnly(str(error)))
+        for waiting in waiters:
+            waiting.finish(error)
+        self._refuse(shares, error)
+        for job, finish in queued:
+            finish(self._not_stored(job))
+
+    async def _endure(self) -> None:
+        """Answer what waits while the store is read-only, and try whether it is well again."""
+        error = self._reason_not_stored()
+        self._cursors = {}
+        waiters, self._cursor_waiters = self._cursor_waiters, []
+        for waiting in waiters:
+            waiting.finish(error)
+        self._refuse(list(self._take_shares(math.inf)), error)
+        while self._jobs:
+            job, finish = self._jobs.popleft()
+            finish(self._not_stored(job))
+        if self._clock.monotonic() < self._retry_at:
+            return
+        self._retry_at = math.inf
+        try:
+            with trio.CancelScope(shield=True):
+                states = await self._blocking.run("write", self._committer.recover)
+        except StoreError as failure:
+            self._failure = failure
+            self._retry_at = self._clock.monotonic() + self._limits.store_retry_s
+        else:
+            self._failure = None
+            moved = self._take_over(states) | self._refused
+            self._refused = set()
+            self._emit(events.StoreWritable())
+            # Origins whose pushes were refused are announced as well, so that their carriers begin again.
+            self._announce(moved)
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _not_stored(self, job: Job) -> Outcome:
+        if not isinstance(job, PushJob):
+            return Verdict.NOT_STORED
+        origin = origin_of(job.wal_bytes)
+        seq = 0
+        if origin is not None:
+            seq = self._heads.get(origin, EMPTY_LOG).seq
+            if job.admitted:
+                self._refused.add(origin)
+        ack = ack_value(Verdict.NOT_STORED, seq, job.seq_begin, job.seq_end)
+        return PushOutcome(Verdict.NOT_STORED, origin, ack, str(self._failure))
+
+    def _close(self) -> None:
+        """Nothing will be written any more: let nobody wait for it."""
+        self._is_closed = True
+        error = NodeClosed(_CLOSED)
+        for waiting in (*self._under_way, *self._cursor_waiters, *self._appends):
+            if not waiting.over.is_set():
+                waiting.finish(error)
+        self._appends.clear()
+        self._cursor_waiters.clear()
+        for job, finish in self._jobs:
+            if isinstance(job, ForgetJob):
+                finish(Verdict.NOT_STORED)
+        self._jobs.clear()
+        self._room.unpark_all()
+        for subscriber in tuple(self._subscribers.values()):
+            subscriber.on_close()
+
+    # Reasons.
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise NodeClosed(_CLOSED)
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self._failure is not None:
+            raise self._reason_not_stored()
+        error = self._reason_not_sealed()
+        if error is not None:
+            raise error
+
+    def _reason_not_stored(self) -> P2PError:
+        return NodeClosed(_CLOSED) if self._is_closed else StoreReadOnly(f"the store is read-only: {self._failure}")
+
+    def _reason_not_sealed(self) -> P2PError | None:
+        own = self._states.get(self.own)
+        if own is None or own.is_whole:
+            return None
+        if own.frozen_from is not None:
+            return OwnLogForked(
+                f"there is proof that this identity signed two histories, from seq {own.frozen_from} on: "
+                "make a new identity with `p2p id --new` (the old log stays readable)"
+            )
+        return StoreCorrupt(
+            f"this node's own log is damaged after seq {own.seq}: nothing can be appended until it is fetched back "
+            "from a peer that holds it (see `p2p wal verify`)"
+        )
