@@ -8,11 +8,30 @@ one direction at once (a bug of the caller).
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Protocol
+from operator import index
+from typing import Final, Protocol
 
 import trio
 
 from p2p.ids import PeerEndpoint
+from p2p.limits import KIB
+
+RECEIVE_BYTES: Final = 64 * KIB
+"""What a read asks for unless told. A scratch buffer with recv_into was not faster: the copy costs what it saves."""
+
+
+def receive_size(max_bytes: int | None) -> int:
+    """What to ask for, given the argument of `receive_some`.
+
+    Raises:
+        ValueError: less than 1.
+        TypeError: not an integer.
+    """
+    if max_bytes is None:
+        return RECEIVE_BYTES
+    if index(max_bytes) < 1:
+        raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
+    return max_bytes
 
 
 class LinkStream(trio.abc.Stream):

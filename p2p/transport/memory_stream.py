@@ -24,7 +24,7 @@ from typing import Final
 import trio
 
 from p2p.ids import PeerEndpoint
-from p2p.transport.base import LinkStream
+from p2p.transport.base import LinkStream, receive_size
 
 END: Final = b""
 """The piece after the last one: the sender will send no more."""
@@ -264,9 +264,7 @@ class MemoryStream(LinkStream, trio.abc.HalfCloseableStream):
     # Receiving.
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        size = 64 * 1024 if max_bytes is None else max_bytes
-        if size < 1:
-            raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
+        size = receive_size(max_bytes)
         if self._segment_bytes is not None:
             size = min(size, self._segment_bytes)
         if self._reading:

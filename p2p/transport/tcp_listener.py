@@ -107,6 +107,7 @@ class TcpListener:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return accepted
             if self._closed.is_set():
+                await trio.lowlevel.checkpoint()
                 raise trio.ClosedResourceError("this listener was closed")
             if accepted is _Short.OF_SOMETHING:
                 await self._rest()

@@ -26,10 +26,7 @@ import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, wait_readable, wait_writable
 
 from p2p.ids import PeerEndpoint
-from p2p.transport.base import LinkStream
-
-RECEIVE_BYTES: Final = 64 * 1024
-"""What a read asks for unless told. A scratch buffer with recv_into was not faster: the copy costs what it saves."""
+from p2p.transport.base import LinkStream, receive_size
 
 CHUNKS_PER_CHECKPOINT: Final = 4
 """At 64 KiB a read these are at most 256 KiB of work between two turns of the loop."""
@@ -51,7 +48,7 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         remote: where the other side is, if known.
     """
 
-    __slots__ = ("_at_hand", "_fd", "_remote", "_sending", "_sent_eof", "_sock")
+    __slots__ = ("_at_hand", "_broken", "_fd", "_remote", "_sending", "_sent_eof", "_sock")
 
     def __init__(self, sock: socket.socket, remote: PeerEndpoint | None = None) -> None:
         sock.setblocking(False)
@@ -65,6 +62,7 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         self._sending = False
         self._sent_eof = False
         self._at_hand = 0
+        self._broken: OSError | None = None
 
     @property
     def remote(self) -> PeerEndpoint | None:
@@ -77,7 +75,7 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
     # Receiving. Two tasks at once are caught by trio itself: it lets one task wait for a descriptor.
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        size = _receive_size(max_bytes)
+        size = receive_size(max_bytes)
         await checkpoint_if_cancelled()
         try:
             data = self._receive_now(size)
@@ -90,7 +88,7 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         return data
 
     async def receive_chunk(self, max_bytes: int | None = None) -> bytes:
-        size = _receive_size(max_bytes)
+        size = receive_size(max_bytes)
         if self._at_hand == 0:
             self._at_hand = CHUNKS_PER_CHECKPOINT - 1
             return await self.receive_some(size)
@@ -103,11 +101,14 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
 
     def _receive_now(self, size: int) -> bytes | None:
         try:
-            return self._sock.recv(size)
+            data = self._sock.recv(size)
         except _NOT_NOW:
             return None
         except OSError as error:
-            raise _translated(error) from error
+            raise self._translated(error) from error
+        if not data and self._broken is not None:
+            raise self._translated(self._broken) from self._broken
+        return data
 
     async def _receive_later(self, size: int) -> bytes:
         while True:
@@ -124,7 +125,10 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
             return 0
         try:
             return self._sock.send(data)
-        except OSError:  # full, broken or closed: send_all tells them apart
+        except _NOT_NOW:
+            return 0
+        except OSError as error:  # broken or closed: send_all tells them apart
+            self._translated(error)
             return 0
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -167,7 +171,7 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
                 try:
                     self._sock.shutdown(socket.SHUT_WR)
                 except OSError as error:
-                    raise _translated(error) from error
+                    raise self._translated(error) from error
         finally:
             self._sending = False
 
@@ -193,7 +197,7 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         except _NOT_NOW:
             return 0
         except OSError as error:
-            raise _translated(error) from error
+            raise self._translated(error) from error
 
     # Ending.
 
@@ -214,16 +218,15 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
             self._fd = -1
             self._sock.close()
 
+    def _translated(self, error: OSError) -> Exception:
+        """What trio's streams raise for it.
 
-def _receive_size(max_bytes: int | None) -> int:
-    if max_bytes is None:
-        return RECEIVE_BYTES
-    if max_bytes < 1:
-        raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
-    return max_bytes
-
-
-def _translated(error: OSError) -> Exception:
-    if error.errno in _CLOSED_HERE:
-        return trio.ClosedResourceError("this stream was closed")
-    return trio.BrokenResourceError(f"the connection broke: {error.strerror or error}")
+        A kernel reports a reset once, to whichever call comes first, and shows a clean end ever after. So it is kept
+        here: a reader must not take a cut connection for a finished one because a writer heard of it first. EPIPE is
+        no such news: it says that the other side had finished before.
+        """
+        if error.errno in _CLOSED_HERE:
+            return trio.ClosedResourceError("this stream was closed")
+        if error.errno != errno.EPIPE:
+            self._broken = error
+        return trio.BrokenResourceError(f"the connection broke: {error.strerror or error}")
