@@ -1,0 +1,284 @@
+"""The three messages that make strangers into proven peers: Hello, HelloAck, HelloFinish.
+
+Noise XX (with the network key as psk0 where there is one) runs inside them and proves who holds which Noise key; the
+sealed payloads of messages 2 and 3 tie that key to an Ed25519 identity. This is the part that knows what is in the
+messages. When they come, how long that may take and whether the proven identity is welcome is the session's and its
+owner's part.
+
+What is in the clear is under the prologue, or repeated under the seal, so nothing of it can be changed on the way
+unnoticed. Two kinds of errors leave this module: `RemoteProtocolError` for bytes that the form does not allow, and
+`CryptoError` for everything that a forger or a man in the middle could cause; the second says nothing more.
+
+Source: wire section 5.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from p2p.binary import Reader, encode_str, encode_varint
+from p2p.crypto.identity import SIGNATURE_BYTES, Identity, verify
+from p2p.crypto.noise import HandshakeState, NoiseStatic
+from p2p.envelope import MAJOR, MINOR, Envelope, MessageType, ParsedEnvelope, ProtocolVersion
+from p2p.errors import CryptoError, Reason, RemoteProtocolError
+from p2p.ids import PeerId, is_node_id, is_peer_id_text
+from p2p.limits import Limits
+from p2p.msg import Capabilities, Hello, HelloAck, HelloFinish, decode_capabilities, encode_capabilities
+from p2p.session.sealing import AES_256_GCM, CHACHA20_POLY1305
+from p2p.session.states import Role
+
+PROTOCOL_NAME: Final = "Noise_XX_25519_ChaChaPoly_SHA256"
+PROTOCOL_NAME_PSK: Final = "Noise_XXpsk0_25519_ChaChaPoly_SHA256"
+CLEAR_CAPABILITIES: Final[Capabilities] = (("hs", "noise"), ("proto", f"{MAJOR}.{MINOR}"))
+
+_PROLOGUE: Final = b"vix-p2p/noise/1"
+_IDENTITY: Final = b"vix-p2p/identity/1"
+_VERSION: Final = struct.Struct("<HH")
+_REFUSED: Final = "the handshake did not verify"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """What all sessions of one node and run share.
+
+    Args:
+        node_id: our label.
+        identity: our Ed25519 key.
+        static: our Noise key, made at this start.
+        network_key: 32 random bytes that every member has, or None.
+        network_name: keeps networks apart; empty by default.
+        capabilities: what we offer under the seal, in order: `bundle`, `cipher`, `ephemeral`, ...
+        limits: all bounds.
+    """
+
+    node_id: str
+    identity: Identity = field(repr=False)
+    static: NoiseStatic = field(repr=False)
+    network_key: bytes | None = field(repr=False)
+    network_name: str
+    capabilities: Capabilities
+    limits: Limits = field(repr=False)
+
+
+class Proven(NamedTuple):
+    """Who the other side is."""
+
+    peer_id: PeerId
+    node_id: str
+    capabilities: Mapping[str, str]
+
+
+class Handshake:
+    """One side's three messages. Methods are called once each, in the order that the role gives.
+
+    Args:
+        config: the node's.
+        role: which side this is.
+        entropy: source of random bytes: 8 for the nonce, then 32 for the ephemeral key.
+    """
+
+    __slots__ = ("_config", "_entropy", "_minor", "_noise", "_nonce_a", "_nonce_b", "_peer_label", "_role")
+
+    def __init__(self, config: SessionConfig, role: Role, entropy: Callable[[int], bytes]) -> None:
+        self._config = config
+        self._role = role
+        self._entropy = entropy
+        self._noise: HandshakeState | None = None
+        self._minor = MINOR
+        self._nonce_a = 0
+        self._nonce_b = 0
+        self._peer_label = ""
+
+    # The initiator's side.
+
+    def write_hello(self, msg_id: int, wall_ms: int) -> bytes:
+        """Return the framed Hello.
+
+        Args:
+            msg_id: of its envelope.
+            wall_ms: Unix milliseconds, for the other side's log.
+        """
+        assert self._role is Role.INITIATOR
+        self._nonce_a = self._random_u64()
+        hello = Hello(self._nonce_a, wall_ms, self._config.node_id, CLEAR_CAPABILITIES)
+        self._noise = self._start_noise(hello)
+        hello = Hello(*_clear_fields(hello), self._noise.write_message(b""))
+        return self._frame(MessageType.HELLO, msg_id, hello.encode())
+
+    def read_hello_ack(self, envelope: ParsedEnvelope) -> Proven:
+        """Take message 2 and return who proved to be there.
+
+        Raises:
+            RemoteProtocolError: it is malformed; Reason.SELF when it is ourselves.
+            CryptoError: it does not verify.
+        """
+        if envelope.minor != self._minor:
+            raise RemoteProtocolError("the answer has another version than the Hello", Reason.VERSION)
+        ack = HelloAck.decode(envelope.payload)
+        if ack.public_key is None:
+            raise RemoteProtocolError("a HelloAck without a key exchange")
+        self._nonce_b = ack.nonce_b
+        return self._read_proof(ack.nonce_a, ack.public_key)
+
+    def write_hello_finish(self, msg_id: int) -> bytes:
+        """Return the framed message 3, which ends the exchange.
+
+        Raises:
+            CryptoError: a shared secret is refused.
+        """
+        noise = self._running()
+        finish = HelloFinish(self._nonce_a, self._nonce_b, noise.write_message(self._proof()))
+        return self._frame(MessageType.HELLO_FINISH, msg_id, finish.encode())
+
+    # The responder's side.
+
+    def read_hello(self, envelope: ParsedEnvelope) -> None:
+        """Take message 1. With a network key, strangers fail here, before any Diffie-Hellman.
+
+        Raises:
+            RemoteProtocolError: it is malformed.
+            CryptoError: the network key is another one.
+        """
+        assert self._role is Role.RESPONDER
+        self._minor = envelope.minor
+        hello = Hello.decode(envelope.payload)
+        offered = dict(hello.capabilities)
+        if offered.get("hs") != "noise":
+            raise RemoteProtocolError("the Hello does not offer hs=noise")
+        if offered.get("proto", "").partition(".")[0] != str(MAJOR):
+            raise RemoteProtocolError(f"the Hello does not offer proto={MAJOR}.{MINOR}", Reason.VERSION)
+        if not (is_node_id(hello.node_id) or is_peer_id_text(hello.node_id)):
+            raise RemoteProtocolError("the Hello's node id is none")
+        self._nonce_a = hello.nonce_a
+        self._peer_label = hello.node_id
+        self._noise = self._start_noise(hello)
+        if self._noise.read_message(hello.public_key):
+            raise CryptoError(_REFUSED)
+
+    def write_hello_ack(self, msg_id: int) -> bytes:
+        """Return the framed message 2.
+
+        Raises:
+            CryptoError: a shared secret is refused.
+        """
+        noise = self._running()
+        self._nonce_b = self._random_u64()
+        ack = HelloAck(self._nonce_a, self._nonce_b, noise.write_message(self._proof()))
+        return self._frame(MessageType.HELLO_ACK, msg_id, ack.encode())
+
+    def read_hello_finish(self, envelope: ParsedEnvelope) -> Proven:
+        """Take message 3 and return who proved to be there.
+
+        Raises:
+            RemoteProtocolError: it is malformed; Reason.SELF when it is ourselves.
+            CryptoError: it does not verify.
+        """
+        if envelope.minor != self._minor:
+            raise RemoteProtocolError("the handshake changes its version", Reason.VERSION)
+        finish = HelloFinish.decode(envelope.payload)
+        if finish.nonce_b != self._nonce_b:
+            raise CryptoError(_REFUSED)
+        proven = self._read_proof(finish.nonce_a, finish.signature)
+        if proven.node_id != self._peer_label:
+            raise CryptoError(_REFUSED)
+        return proven
+
+    # Both sides.
+
+    def keys(self) -> tuple[bytes, bytes]:
+        """Return the keys, 32 bytes each: to send with, and to receive with. Only after message 3."""
+        to_responder, to_initiator = self._running().split()
+        return (to_responder, to_initiator) if self._role is Role.INITIATOR else (to_initiator, to_responder)
+
+    def _random_u64(self) -> int:
+        return int.from_bytes(self._entropy(8), "little")
+
+    def _start_noise(self, hello: Hello) -> HandshakeState:
+        config = self._config
+        prologue = b"".join(
+            (
+                _PROLOGUE,
+                encode_str(config.network_name),
+                _VERSION.pack(MAJOR, self._minor),
+                Hello(*_clear_fields(hello), b"").encode(),
+            )
+        )
+        return HandshakeState(
+            PROTOCOL_NAME if config.network_key is None else PROTOCOL_NAME_PSK,
+            initiator=self._role is Role.INITIATOR,
+            prologue=prologue,
+            static=config.static,
+            entropy=self._entropy,
+            psk=config.network_key,
+        )
+
+    def _running(self) -> HandshakeState:
+        assert self._noise is not None, "the handshake has not begun"
+        return self._noise
+
+    def _frame(self, type: MessageType, msg_id: int, payload: bytes) -> bytes:
+        # All three messages carry the version of the Hello, whose minor may be another than ours.
+        envelope = Envelope(ProtocolVersion(MAJOR, self._minor), type, msg_id, 0, payload).encode()
+        return encode_varint(len(envelope)) + envelope
+
+    def _proof(self) -> bytes:
+        config, noise = self._config, self._running()
+        assert noise.remote_ephemeral is not None
+        signed = _signed_bytes(self._role, config.static.public, noise.remote_ephemeral)
+        return b"".join(
+            (
+                encode_varint(self._nonce_a),
+                encode_varint(self._nonce_b),
+                encode_str(config.node_id),
+                encode_capabilities(config.capabilities),
+                config.identity.peer_id,
+                config.identity.sign(signed),
+            )
+        )
+
+    def _read_proof(self, clear_nonce_a: int, noise_message: bytes) -> Proven:
+        noise = self._running()
+        if clear_nonce_a != self._nonce_a:
+            raise CryptoError(_REFUSED)
+        reader = Reader(noise.read_message(noise_message))
+        assert noise.remote_static is not None
+        assert noise.ephemeral is not None
+        if noise.remote_static == self._config.static.public:
+            raise RemoteProtocolError("this node dialled itself", Reason.SELF)
+        nonces = (reader.varint(), reader.varint())
+        node_id = reader.str_()
+        capabilities = decode_capabilities(reader)
+        peer_id, signature = PeerId(reader.raw(32)), reader.raw(SIGNATURE_BYTES)
+        reader.end()
+        if nonces != (self._nonce_a, self._nonce_b):
+            raise CryptoError(_REFUSED)
+        theirs = Role.RESPONDER if self._role is Role.INITIATOR else Role.INITIATOR
+        if not verify(peer_id, signature, _signed_bytes(theirs, noise.remote_static, noise.ephemeral)):
+            raise CryptoError(_REFUSED)
+        if len(capabilities) > self._config.limits.capabilities_max:
+            raise RemoteProtocolError(f"more than {self._config.limits.capabilities_max} capabilities")
+        if not (is_node_id(node_id) or node_id == str(peer_id)):
+            raise RemoteProtocolError("a node id that is none, or looks like another peer's id")
+        return Proven(peer_id, node_id, MappingProxyType(dict(capabilities)))
+
+
+def choose_cipher(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    """Return the session's cipher: AES-256-GCM where both list it, ChaCha20-Poly1305 otherwise.
+
+    Args:
+        ours, theirs: the capabilities of both sides, in either order.
+    """
+    both_aes = all(AES_256_GCM in side.get("cipher", "").split(",") for side in (ours, theirs))
+    return AES_256_GCM if both_aes else CHACHA20_POLY1305
+
+
+def _clear_fields(hello: Hello) -> tuple[int, int, str, Capabilities]:
+    return hello.nonce_a, hello.ts_ms, hello.node_id, hello.capabilities
+
+
+def _signed_bytes(role: Role, sender_static: bytes, receiver_ephemeral: bytes) -> bytes:
+    return b"".join((_IDENTITY, bytes((role.value,)), sender_static, receiver_ephemeral))

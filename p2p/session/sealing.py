@@ -1,0 +1,86 @@
+"""One direction of a live session: its key, its counter, and the rekey that both sides make at the same place.
+
+The counter lives here and nowhere else, starts at 0 and only ever grows; it is never stored. A receiver does not
+take the sender's word for it: the nonce in an envelope must be the very next one, so a repeat, a gap and an envelope
+out of order are all the same failure as a broken seal.
+
+Source: wire sections 3 and 6.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+
+from p2p.binary import Buffer
+from p2p.envelope import ENCRYPTED, TAG_BYTES, ParsedEnvelope, aad, encode_framed
+from p2p.errors import CryptoError
+
+AES_256_GCM: Final = "aes256gcm"
+CHACHA20_POLY1305: Final = "chacha20poly1305"
+
+_CIPHERS: Final[Mapping[str, type[AESGCM | ChaCha20Poly1305]]] = MappingProxyType(
+    {AES_256_GCM: AESGCM, CHACHA20_POLY1305: ChaCha20Poly1305}
+)
+_NONCE: Final = struct.Struct("<QI")
+_COUNTER_END: Final = 2**64 - 1
+_REKEY_NONCE: Final = b"\xff" * 8 + bytes(4)
+
+_BROKEN: Final = "the seal is broken"
+
+
+class Direction:
+    """Seals, or opens, the envelopes of one direction.
+
+    Args:
+        cipher: `AES_256_GCM` or `CHACHA20_POLY1305`.
+        key: 32 bytes, used by nobody else.
+        rekey_every: envelopes per key; the same number on both sides.
+    """
+
+    __slots__ = ("_aead", "_cipher", "_counter", "_rekey_every")
+
+    def __init__(self, cipher: str, key: bytes, rekey_every: int) -> None:
+        self._cipher = _CIPHERS[cipher]
+        self._aead = self._cipher(key)
+        self._counter = 0
+        self._rekey_every = rekey_every
+
+    def seal(self, type: int, msg_id: int, flags: int, payload: Buffer) -> bytes:
+        """Return a whole frame with the sealed envelope.
+
+        Raises:
+            CryptoError: the counter is used up.
+        """
+        nonce = self._next_nonce()
+        flags |= ENCRYPTED
+        sealed = memoryview(self._aead.encrypt(nonce, payload, aad(type, msg_id, flags)))
+        return encode_framed(type, msg_id, flags, sealed[:-TAG_BYTES], nonce, bytes(sealed[-TAG_BYTES:]))
+
+    def open(self, envelope: ParsedEnvelope) -> bytes:
+        """Return the plaintext of the next envelope.
+
+        Raises:
+            CryptoError: it is not sealed, not the next one, or anything about it was changed.
+        """
+        minor, type, msg_id, flags, nonce, tag, payload = envelope
+        if not flags & ENCRYPTED or nonce != self._next_nonce():
+            raise CryptoError(_BROKEN)
+        try:
+            return self._aead.decrypt(nonce, b"".join((payload, tag)), aad(type, msg_id, flags, minor=minor))
+        except InvalidTag:
+            raise CryptoError(_BROKEN) from None
+
+    def _next_nonce(self) -> bytes:
+        counter = self._counter
+        if counter >= _COUNTER_END:
+            raise CryptoError("the counter of this key is used up")
+        if counter % self._rekey_every == 0 and counter:
+            self._aead = self._cipher(self._aead.encrypt(_REKEY_NONCE, bytes(32), b"")[:32])
+        self._counter = counter + 1
+        return _NONCE.pack(counter, 0)

@@ -1,0 +1,651 @@
+"""A session: bytes and the time go in, events and bytes come out.
+
+Responsible for the handshake, for sealing and opening, for the order of messages, for keepalive, deadlines and an
+orderly end. It refuses to know sockets, tasks, who is welcome (it asks, once) and what messages mean.
+
+How it moves. `receive_data` only buffers. `next_event` takes one frame after the other until one of them makes an
+event, and judges a frame's header only when the frame before it is dealt with, by the bound that then holds. Messages
+given to `send` wait in a group; `data_to_send`, or a full group, seals the group as one Bundle if both sides offered
+it, and a group of one as it is. A message id is given when a message is sent, and the outer id of a Bundle when its
+group is closed, so ids grow in the order of the wire.
+
+How it ends. Whatever comes from outside and cannot be is one `Ended`, never an exception; what waited to be sent is
+dropped then and not a byte is answered. Before a seal is broken open nothing tells a peer's fault from a stranger's
+on the path, so on a sealed session every outer failure is the same `Reason.CRYPTO` (a frame over the bound alone keeps
+its own reason: it is refused before there is anything to open). What stands inside a good seal is the peer's, and
+judged as `Reason.PROTOCOL`. An end in order is a Goodbye each way.
+
+Source: wire sections 5 and 6.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from p2p.binary import Buffer
+from p2p.envelope import ACK_REQ, COMPRESSED, ENCRYPTED, MAGIC, MessageType, encode_framed, iter_bundle, parse_envelope
+from p2p.errors import CryptoError, LocalProtocolError, PayloadTooLarge, Reason, RemoteProtocolError
+from p2p.framing import FrameDecoder
+from p2p.ids import PeerId
+from p2p.msg import Goodbye, Ping, Pong, decode_data, decode_payload
+from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
+from p2p.session.handshake import Handshake, Proven, SessionConfig, choose_cipher
+from p2p.session.sealing import Direction
+from p2p.session.states import (
+    AWAITED,
+    FOR_OWNER,
+    HANDSHAKING,
+    NEXT,
+    NOTHING_VALID_YET,
+    SEALED,
+    START,
+    UNKNOWN_IGNORED_MAX,
+    UNKNOWN_IGNORED_MIN,
+    Role,
+    State,
+)
+from p2p.text import one_line
+
+__all__ = [
+    "Ended",
+    "Event",
+    "Ignored",
+    "Live",
+    "PeerProven",
+    "Pinged",
+    "Ponged",
+    "Received",
+    "Role",
+    "Session",
+    "SessionConfig",
+    "State",
+]
+
+FRAME_OVERHEAD_BYTES: Final = 64
+"""Room that a sealed envelope takes beside its payload, rounded up."""
+
+_INNER_OVERHEAD_BYTES: Final = 30
+_PINGS_REMEMBERED_MAX: Final = 16
+_NEVER: Final = float("inf")
+_TAMPERED: Final = "the stream was changed on the way, or the keys are not the same"
+
+# Plain numbers: an IntEnum is slower to compare, and these are compared per message.
+_DATA: Final = int(MessageType.DATA)
+_BUNDLE: Final = int(MessageType.BUNDLE)
+_PING: Final = int(MessageType.PING)
+_PONG: Final = int(MessageType.PONG)
+_GOODBYE: Final = int(MessageType.GOODBYE)
+_FOR_OWNER: Final = frozenset(int(type) for type in FOR_OWNER)
+
+
+class Session:
+    """One side of one link, from its first byte to its last.
+
+    Call `next_event` until it returns None after each `receive_data`, `receive_eof`, `handle_deadline`, `accept` and
+    `refuse`, then write what `data_to_send` returns.
+
+    Args:
+        config: the node's.
+        role: the initiator dialled.
+        entropy: source of random bytes.
+        now: monotonic seconds; the handshake's deadlines count from here.
+        wall_ms: Unix milliseconds, told to the other side and used for nothing.
+
+    Attributes:
+        state: where it stands.
+        peer_id: the proven identity, None before PeerProven.
+        node_id: the label that the peer claims, None before PeerProven.
+        peer_capabilities: what the peer offered under the seal.
+        cipher: name of the session's cipher, "" before the keys are there.
+        last_seen: monotonic seconds of the last valid frame.
+        rtt_s: seconds that the last answered Ping took, None before.
+        bytes_in, bytes_out: what went through, with all overhead.
+
+    Example:
+        >>> session.receive_data(data, now)
+        >>> while (event := session.next_event()) is not None:
+        ...     handle(event)
+        >>> stream.write(session.data_to_send())
+    """
+
+    __slots__ = (
+        "_bundling",
+        "_config",
+        "_dead_from",
+        "_decoder",
+        "_drip_from",
+        "_eof",
+        "_events",
+        "_goodbye_said",
+        "_group",
+        "_group_bytes",
+        "_handshake",
+        "_inbound",
+        "_last_id_in",
+        "_limits",
+        "_next_id",
+        "_now",
+        "_out",
+        "_out_bytes",
+        "_outbound",
+        "_paused_at",
+        "_ping_from",
+        "_pings",
+        "_pings_answered",
+        "_pings_sent",
+        "_pongs_pending",
+        "_started",
+        "bytes_in",
+        "bytes_out",
+        "cipher",
+        "last_seen",
+        "node_id",
+        "peer_capabilities",
+        "peer_id",
+        "role",
+        "rtt_s",
+        "state",
+    )
+
+    def __init__(
+        self, config: SessionConfig, role: Role, *, entropy: Callable[[int], bytes], now: float, wall_ms: int
+    ) -> None:
+        self._config = config
+        self._limits = config.limits
+        self.role = role
+        self.state = START[role]
+        self.peer_id: PeerId | None = None
+        self.node_id: str | None = None
+        self.peer_capabilities: Mapping[str, str] = MappingProxyType({})
+        self.cipher = ""
+        self.last_seen = now
+        self.rtt_s: float | None = None
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+        self._events: deque[Event] = deque()
+        self._decoder = FrameDecoder(config.limits.handshake_frame_bytes_max, begins_with=MAGIC)
+        self._eof = False
+        self._last_id_in = 0
+        self._inbound: Direction | None = None
+
+        self._next_id = 1
+        self._outbound: Direction | None = None
+        self._bundling = False
+        self._group: list[tuple[int, int, int, bytes]] = []
+        self._group_bytes = 0
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._goodbye_said: Goodbye | None = None
+
+        self._started = self._now = now
+        self._dead_from = now
+        self._ping_from = now
+        self._drip_from: float | None = None
+        self._paused_at: float | None = None
+        # Nonces of Pings are their numbers; all between answered and sent are outstanding.
+        self._pings_sent = 0
+        self._pings_answered = 0
+        self._pings: dict[int, float] = {}
+        self._pongs_pending = 0
+
+        self._handshake: Handshake | None = Handshake(config, role, entropy)
+        if role is Role.INITIATOR:
+            self._put_out(self._handshake.write_hello(self._take_id(), wall_ms))
+
+    # In.
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Take bytes from the stream. They are judged by `next_event`."""
+        self.bytes_in += len(data)
+        self._now = now
+        if self.state is State.ENDED:
+            return
+        self._decoder.feed(data)
+        if self.state is State.DECIDING and self._decoder.buffered > self._limits.frame_bytes_max:
+            self._fail(Reason.PROTOCOL, "the peer does not wait for the answer to its handshake")
+
+    def receive_eof(self, now: float) -> None:
+        """The stream has ended. What was received before still gives its events."""
+        self._now = now
+        self._eof = True
+
+    def next_event(self) -> Event | None:
+        """Return the next event, or None when more bytes (or a decision) are needed. Never raises for what came in."""
+        events = self._events
+        while not events:
+            state = self.state
+            if state is State.ENDED or state is State.DECIDING:
+                return None
+            try:
+                frame = self._decoder.next_frame()
+            except RemoteProtocolError as error:
+                if state in SEALED and error.reason is not Reason.FRAME_TOO_LARGE:
+                    self._fail(Reason.CRYPTO, _TAMPERED)
+                else:
+                    self._fail(error.reason, str(error))
+                continue
+            if frame is None:
+                if not self._eof:
+                    self._note_partial_frame()
+                    return None
+                self._fail(Reason.ABNORMAL, "the stream ended without a Goodbye")
+            elif state in SEALED:
+                self._read_sealed(frame)
+            else:
+                self._read_handshake(frame, AWAITED[state])
+        return events.popleft()
+
+    # Decisions of the owner.
+
+    def accept(self) -> None:
+        """The identity of PeerProven is welcome: the handshake goes on.
+
+        Without effect when the session has ended meanwhile.
+
+        Raises:
+            LocalProtocolError: nothing was asked.
+        """
+        if not self._is_asking("accept"):
+            return
+        handshake = self._handshake
+        assert handshake is not None
+        if self.role is Role.INITIATOR:
+            try:
+                self._put_out(handshake.write_hello_finish(self._take_id()))
+            except CryptoError as error:
+                self._fail(Reason.CRYPTO, str(error))
+                return
+        self._take_keys(handshake)
+        if self.role is Role.INITIATOR:
+            self._move(State.CONFIRMING)
+        else:
+            self._move(State.LIVE)
+            self._events.append(Live())
+
+    def refuse(self, reason: Reason, detail: str = "") -> None:
+        """The identity of PeerProven is not welcome. A responder says so under the seal, an initiator just ends.
+
+        Without effect when the session has ended meanwhile.
+
+        Args:
+            reason: told to the peer.
+            detail: one line, told to the peer.
+
+        Raises:
+            LocalProtocolError: nothing was asked.
+        """
+        if not self._is_asking("refuse"):
+            return
+        handshake = self._handshake
+        assert handshake is not None
+        if self.role is Role.RESPONDER:
+            self._take_keys(handshake)
+            self._say_goodbye(reason, detail)
+        self._end(Ended(reason, one_line(detail), clean=self.role is Role.RESPONDER))
+
+    # Out.
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether our Goodbye is said, or all is over: nothing more can be sent."""
+        return self.state is State.ENDING or self.state is State.ENDED
+
+    @property
+    def pending_bytes(self) -> int:
+        """About how many bytes `data_to_send` would return."""
+        return self._out_bytes + self._group_bytes
+
+    def send(self, type: int, payload: bytes, flags: int = 0) -> int:
+        """Queue a message and return its id.
+
+        Args:
+            type: one of the owner's message types, or 0x8000 to 0xFFFF.
+            payload: encoded message; it is not copied before it is sealed.
+            flags: 0, or AckReq.
+
+        Raises:
+            LocalProtocolError: the session is not live, or the type or a flag is not the owner's to send.
+            PayloadTooLarge: the message does not fit a frame.
+        """
+        if self.state is not State.LIVE:
+            raise LocalProtocolError(f"a session that is {self.state.value} takes no messages")
+        if (type not in _FOR_OWNER and not UNKNOWN_IGNORED_MIN <= type <= UNKNOWN_IGNORED_MAX) or flags & ~ACK_REQ:
+            raise LocalProtocolError(f"type {type} with flags {flags:#x} is not for the owner of a session to send")
+        return self._queue(type, payload, flags)
+
+    def ping(self, now: float) -> None:
+        """Ask for a sign of life now. Without effect unless live."""
+        self._now = now
+        if self.state is not State.LIVE:
+            return
+        self._pings_sent += 1
+        if len(self._pings) == _PINGS_REMEMBERED_MAX:
+            del self._pings[next(iter(self._pings))]
+        self._pings[self._pings_sent] = now
+        self._ping_from = now
+        self._queue(_PING, Ping(self._pings_sent).encode(), 0)
+
+    def goodbye(self, reason: Reason, detail: str = "") -> None:
+        """Say the last message. Nothing can be sent afterwards; events go on until the other's Goodbye or the end.
+
+        Before there are keys to say it with, the session just ends. Without effect when it was said already.
+
+        Args:
+            reason: told to the peer.
+            detail: one line, told to the peer.
+        """
+        if self.state in {State.CONFIRMING, State.LIVE}:
+            self._say_goodbye(reason, detail)
+            self._move(State.ENDING)
+        elif self.state in HANDSHAKING:
+            self._fail(reason, detail)
+
+    def data_to_send(self) -> bytes:
+        """Return all bytes that wait, sealed; b"" when there are none."""
+        self._close_group()
+        out = self._out
+        if not out:
+            return b""
+        data = out[0] if len(out) == 1 else b"".join(out)
+        self._out = []
+        self._out_bytes = 0
+        self._pongs_pending = 0
+        self.bytes_out += len(data)
+        return data
+
+    # Time.
+
+    def next_deadline(self) -> float:
+        """Return when `handle_deadline` is due, in monotonic seconds; infinity when there is nothing to wait for."""
+        return min(when for when, _ in self._deadlines())
+
+    def handle_deadline(self, now: float) -> None:
+        """Do what is due: ask for a sign of life, or end. Harmless when nothing is."""
+        self._now = now
+        for when, act in self._deadlines():
+            if now >= when:
+                act()
+                if self.state is State.ENDED:
+                    return
+
+    def pause(self, now: float) -> None:
+        """The owner stops reading: how long the peer was silent, or drips a frame, is not counted from now on."""
+        self._now = now
+        if self._paused_at is None:
+            self._paused_at = now
+
+    def resume(self, now: float) -> None:
+        """The owner reads again."""
+        self._now = now
+        if self._paused_at is not None:
+            rested_s = now - self._paused_at
+            self._paused_at = None
+            self._dead_from = min(self._dead_from + rested_s, now)
+            if self._drip_from is not None:
+                self._drip_from += rested_s
+
+    def _deadlines(self) -> list[tuple[float, Callable[[], None]]]:
+        state, limits = self.state, self._limits
+        if state is State.ENDED:
+            return [(_NEVER, self._handshake_is_late)]
+        if state in HANDSHAKING:
+            found = [(self._started + limits.handshake_s_max, self._handshake_is_late)]
+            if state in NOTHING_VALID_YET:
+                found.append((self._started + limits.first_message_s_max, self._handshake_is_late))
+            return found
+        found = []
+        if self._paused_at is None:
+            found.append((self._dead_from + limits.dead_after_s, self._peer_is_dead))
+            if self._drip_from is not None:
+                expected_s = (self._decoder.frame_length or 0) / limits.frame_bytes_per_s_min
+                found.append((self._drip_from + limits.frame_s_base + expected_s, self._frame_is_late))
+        if state is State.LIVE:
+            # While we do not read, a Ping is the sign of life that the peer gets from us.
+            found.append((self._ping_from + limits.ping_after_s, self._ping_is_due))
+        return found or [(_NEVER, self._peer_is_dead)]
+
+    def _handshake_is_late(self) -> None:
+        self._fail(Reason.TIMEOUT, f"the handshake stood at {self.state.value} for too long")
+
+    def _peer_is_dead(self) -> None:
+        self._fail(Reason.DEAD, f"nothing was heard for {self._limits.dead_after_s:g} s")
+
+    def _frame_is_late(self) -> None:
+        self._fail(Reason.TIMEOUT, f"a frame was not whole {self._now - (self._drip_from or 0):.0f} s after its begin")
+
+    def _ping_is_due(self) -> None:
+        self.ping(self._now)
+
+    def _note_partial_frame(self) -> None:
+        if not self._decoder.buffered:
+            self._drip_from = None
+        elif self._drip_from is None:
+            self._drip_from = self._now
+
+    # Handshake.
+
+    def _read_handshake(self, frame: Buffer, awaited: MessageType) -> None:
+        handshake = self._handshake
+        assert handshake is not None
+        proven: Proven | None = None
+        try:
+            envelope = parse_envelope(frame)
+            if envelope.type != awaited or envelope.flags:
+                raise RemoteProtocolError(f"type {envelope.type}, flags {envelope.flags:#x} instead of {awaited.label}")
+            self._check_id(envelope.msg_id)
+            if awaited is MessageType.HELLO:
+                handshake.read_hello(envelope)
+                answer = handshake.write_hello_ack(self._take_id())
+                self._move(State.WAIT_HELLO_FINISH)
+                self._put_out(answer)
+            elif awaited is MessageType.HELLO_ACK:
+                proven = handshake.read_hello_ack(envelope)
+            else:
+                proven = handshake.read_hello_finish(envelope)
+        except RemoteProtocolError as error:
+            self._fail(error.reason, str(error))
+            return
+        except CryptoError as error:
+            self._fail(Reason.CRYPTO, str(error))
+            return
+        self._heard()
+        if proven is not None:
+            self.peer_id, self.node_id, self.peer_capabilities = proven
+            self._move(State.DECIDING)
+            self._events.append(PeerProven(*proven))
+
+    def _is_asking(self, answer: str) -> bool:
+        if self.state is not State.DECIDING and self.state is not State.ENDED:
+            raise LocalProtocolError(f"there is nothing to {answer}: the session is {self.state.value}")
+        return self.state is State.DECIDING
+
+    def _take_keys(self, handshake: Handshake) -> None:
+        ours, theirs = dict(self._config.capabilities), self.peer_capabilities
+        self.cipher = choose_cipher(ours, theirs)
+        send_key, receive_key = handshake.keys()
+        self._outbound = Direction(self.cipher, send_key, self._limits.rekey_every)
+        self._inbound = Direction(self.cipher, receive_key, self._limits.rekey_every)
+        self._bundling = "bundle" in ours and "bundle" in theirs
+        self._decoder.max_frame_bytes = self._limits.frame_bytes_max
+        # The ephemeral key goes with it, so that nobody who takes this process later can open what was recorded.
+        self._handshake = None
+
+    # Reading sealed frames.
+
+    def _read_sealed(self, frame: Buffer) -> None:
+        inbound = self._inbound
+        assert inbound is not None
+        try:
+            envelope = parse_envelope(frame)
+            payload = inbound.open(envelope)
+        except (RemoteProtocolError, CryptoError):
+            self._fail(Reason.CRYPTO, _TAMPERED)
+            return
+        self._heard()
+        if self.state is State.CONFIRMING and envelope.type != _GOODBYE:
+            self._move(State.LIVE)
+            self._events.append(Live())
+        try:
+            if envelope.type == _BUNDLE:
+                self._read_bundle(payload)
+                self._check_id(envelope.msg_id)
+            else:
+                self._check_id(envelope.msg_id)
+                self._read_message(envelope.type, envelope.msg_id, envelope.flags & ~ENCRYPTED, payload)
+        except RemoteProtocolError as error:
+            self._fail(error.reason, str(error))
+
+    def _read_bundle(self, payload: bytes) -> None:
+        if not self._bundling:
+            raise RemoteProtocolError("a Bundle although it was not agreed on")
+        last_id = self._last_id_in
+        append = self._events.append
+        for type, msg_id, flags, inner in iter_bundle(payload):
+            if msg_id <= last_id:
+                raise _not_increasing(msg_id, last_id)
+            self._last_id_in = last_id = msg_id
+            if type == _DATA and not flags & COMPRESSED:
+                append(Received(msg_id, flags, decode_data(inner)))
+            else:
+                self._read_message(type, msg_id, flags, inner)
+                if self.state is State.ENDED:
+                    return
+
+    def _read_message(self, type: int, msg_id: int, flags: int, payload: Buffer) -> None:
+        if flags & COMPRESSED:
+            raise RemoteProtocolError("a compressed message")
+        if type in _FOR_OWNER:
+            self._events.append(Received(msg_id, flags, decode_payload(type, payload)))
+        elif type == _PING:
+            self._read_ping(Ping.decode(payload))
+        elif type == _PONG:
+            self._read_pong(Pong.decode(payload))
+        elif type == _GOODBYE:
+            self._read_goodbye(Goodbye.decode(payload))
+        elif type >= UNKNOWN_IGNORED_MIN:
+            self._events.append(Ignored(type))
+        else:
+            raise RemoteProtocolError(f"type {type} has no place in a live session")
+
+    def _read_ping(self, ping: Ping) -> None:
+        if self.state is State.LIVE and self._pongs_pending < self._limits.pongs_pending_max:
+            self._pongs_pending += 1
+            self._queue(_PONG, Pong(ping.nonce).encode(), 0)
+        self._events.append(Pinged())
+
+    def _read_pong(self, pong: Pong) -> None:
+        if not self._pings_answered < pong.nonce <= self._pings_sent:
+            raise RemoteProtocolError("a Pong that nobody asked for")
+        self._pings_answered = pong.nonce
+        sent = self._pings.pop(pong.nonce, None)
+        if sent is not None:
+            self.rtt_s = self._now - sent
+        self._events.append(Ponged(None if sent is None else self.rtt_s))
+
+    def _read_goodbye(self, goodbye: Goodbye) -> None:
+        said = self._goodbye_said
+        if said is None:
+            self._say_goodbye(Reason.CLOSED, "")
+            said = goodbye
+        self._end(Ended(*_told(said), clean=True))
+
+    def _check_id(self, msg_id: int) -> None:
+        if msg_id <= self._last_id_in:
+            raise _not_increasing(msg_id, self._last_id_in)
+        self._last_id_in = msg_id
+
+    def _heard(self) -> None:
+        self.last_seen = self._dead_from = self._ping_from = self._now
+        self._drip_from = None
+
+    # Writing.
+
+    def _take_id(self) -> int:
+        msg_id = self._next_id
+        self._next_id = msg_id + 1
+        return msg_id
+
+    def _queue(self, type: int, payload: bytes, flags: int) -> int:
+        limits = self._limits
+        if len(payload) < limits.bundle_message_bytes_max and self._bundling:
+            group = self._group
+            size = len(payload) + _INNER_OVERHEAD_BYTES
+            if self._group_bytes + size > limits.bundle_bytes or len(group) >= limits.bundle_messages_max:
+                self._close_group()
+            msg_id = self._next_id
+            self._next_id = msg_id + 1
+            group.append((type, msg_id, flags, payload))
+            self._group_bytes += size
+            return msg_id
+        if len(payload) > limits.frame_bytes_max - FRAME_OVERHEAD_BYTES:
+            raise PayloadTooLarge(f"a message of {len(payload)} bytes does not fit a frame of {limits.frame_bytes_max}")
+        self._close_group()
+        msg_id = self._take_id()
+        self._seal(type, msg_id, flags, payload)
+        return msg_id
+
+    def _close_group(self) -> None:
+        group = self._group
+        if not group:
+            return
+        if len(group) == 1:
+            self._seal(*group[0])
+        else:
+            frames = [encode_framed(type, msg_id, flags, payload) for type, msg_id, flags, payload in group]
+            self._seal(_BUNDLE, self._take_id(), 0, b"".join(frames))
+        group.clear()
+        self._group_bytes = 0
+
+    def _seal(self, type: int, msg_id: int, flags: int, payload: Buffer) -> None:
+        assert self._outbound is not None, "there are no keys yet"
+        try:
+            self._put_out(self._outbound.seal(type, msg_id, flags, payload))
+        except CryptoError as error:
+            self._fail(Reason.CRYPTO, str(error))
+
+    def _put_out(self, frame: bytes) -> None:
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+
+    def _say_goodbye(self, reason: int, detail: str) -> None:
+        self._goodbye_said = Goodbye(reason, one_line(detail, self._limits.goodbye_detail_bytes_max))
+        self._queue(_GOODBYE, self._goodbye_said.encode(), 0)
+
+    # Ending.
+
+    def _move(self, state: State) -> None:
+        assert state in NEXT[self.role, self.state], f"{self.state} does not lead to {state}"
+        self.state = state
+
+    def _fail(self, reason: Reason, detail: str) -> None:
+        if self.state is State.ENDED:
+            return
+        # Not a byte is answered to what cannot be: neither what waited nor a word about it.
+        self._group.clear()
+        self._group_bytes = 0
+        self._out = []
+        self._out_bytes = 0
+        self._end(Ended(reason, one_line(detail), clean=False))
+
+    def _end(self, ended: Ended) -> None:
+        self._move(State.ENDED)
+        self._events.append(ended)
+        self._close_group()
+        self._decoder = FrameDecoder(0)
+        self._inbound = self._outbound = self._handshake = None
+
+
+def _not_increasing(msg_id: int, last_id: int) -> RemoteProtocolError:
+    return RemoteProtocolError(f"message id {msg_id} after {last_id}: ids only grow")
+
+
+def _told(goodbye: Goodbye) -> tuple[Reason, str]:
+    """What a Goodbye says, in our words: a reason that this version does not know counts as an end in order."""
+    try:
+        return Reason(goodbye.reason), one_line(goodbye.detail)
+    except ValueError:
+        return Reason.CLOSED, one_line(f"reason {goodbye.reason}: {goodbye.detail}")
