@@ -96,6 +96,11 @@ class Limits:
     probe_s_max: float = 2.0
     """An older link from the same dialer must answer a ping within this, or the newer one replaces it."""
     weak_pins_max: int = 4096
+    backoff_manual_s: tuple[float, ...] = (2.5, 5.0, 10.0, 12.0)
+    """Waits after the first failures of dials that somebody asked for; the last one doubles from there on."""
+    backoff_automatic_s: tuple[float, ...] = (2.0, 4.0, 8.0, 15.0)
+    """The same for dials that the node makes by itself."""
+    backoff_s_max: float = 300.0
     backoff_table_max: int = 4096
     routes_max: int = 4096
     events_queue_max: int = 1024

@@ -20,7 +20,9 @@ from p2p.limits import Limits
 class OriginAdmission:
     """Decides, and remembers what it decided, for one node."""
 
-    def __init__(self, own: PeerId, limits: Limits, *, trusted: frozenset[PeerId] | None, members_introduce: bool) -> None:
+    def __init__(
+        self, own: PeerId, limits: Limits, *, trusted: frozenset[PeerId] | None, members_introduce: bool
+    ) -> None:
         self._own = own
         self._limits = limits
         self._trusted = trusted

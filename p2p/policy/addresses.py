@@ -1,0 +1,86 @@
+"""What an IP address says about where it leads (T49), and which addresses count as one neighbour (T02).
+
+Everything works on text and resolves nothing: names are resolved first, then judged, then dialled as judged. An IPv4
+address wrapped in IPv6 (`::ffff:a.b.c.d`) is that IPv4 address in every respect.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from enum import Enum
+from typing import Final
+
+_IPV4_PREFIX: Final = 32
+_IPV6_PREFIX: Final = 56
+"""What one subscriber usually gets: counting single IPv6 addresses would let him be 2^72 strangers."""
+
+_THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class AddressClass(Enum):
+    """Where an address leads."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    """A local network: RFC 1918, unique local IPv6, carrier-grade NAT."""
+    LOOPBACK = "loopback"
+    LINK_LOCAL = "link-local"
+    """Includes 169.254.169.254, where clouds keep their secrets."""
+    UNSPECIFIED = "unspecified"
+    """0.0.0.0/8 and ::, which many systems take for the machine itself."""
+    MULTICAST = "multicast"
+    RESERVED = "reserved"
+    NAME = "name"
+    """Not an address at all: unjudged until it is resolved."""
+
+
+def classify(host: str) -> AddressClass:
+    """Say where a host leads. A host name, and whatever is no address in its usual form, is NAME."""
+    address = _parse(host)
+    if address is None:
+        return AddressClass.NAME
+    if address.is_unspecified or (address.version == 4 and address in _THIS_NETWORK):
+        return AddressClass.UNSPECIFIED
+    if address.is_loopback:
+        return AddressClass.LOOPBACK
+    if address.is_link_local:
+        return AddressClass.LINK_LOCAL
+    if address.is_multicast:
+        return AddressClass.MULTICAST
+    if address.is_global:
+        return AddressClass.PUBLIC
+    if _is_local_network(address):
+        return AddressClass.PRIVATE
+    return AddressClass.RESERVED
+
+
+def prefix_of(host: str) -> str:
+    """The neighbour that an address belongs to: itself for IPv4, its /56 for IPv6. A name stands for itself."""
+    address = _parse(host)
+    if address is None:
+        return host
+    if address.version == 4:
+        return f"{address}/{_IPV4_PREFIX}"
+    return str(ipaddress.IPv6Network((int(address), _IPV6_PREFIX), strict=False))
+
+
+_LOCAL_NETWORKS: Final = tuple(
+    ipaddress.ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+)
+
+
+def _is_local_network(address: _Address) -> bool:
+    return any(address in network for network in _LOCAL_NETWORKS)
+
+
+def _parse(host: str) -> _Address | None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.ipv4_mapped or address
+    return address

@@ -1,0 +1,58 @@
+"""The token bucket: so many at once, so many per second in the long run."""
+
+from __future__ import annotations
+
+
+class TokenBucket:
+    """Holds up to `burst` tokens and gains `rate` of them per second; starts full.
+
+    Args:
+        rate: tokens per second, not negative.
+        burst: how many there are at most, positive.
+
+    A `now` that goes backwards changes nothing: time counts from the latest one seen.
+    """
+
+    __slots__ = ("_burst", "_rate", "_seen", "_tokens")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        assert rate >= 0, "a bucket does not leak"
+        assert burst > 0, "a bucket without room refuses everything"
+        self._rate = rate
+        self._burst = burst
+        self._tokens = float(burst)
+        self._seen: float | None = None
+
+    def take(self, now: float, count: float = 1.0) -> bool:
+        """Take `count` tokens if there are as many; else take none and return False."""
+        self._fill(now)
+        if self._tokens < count:
+            return False
+        self._tokens -= count
+        return True
+
+    def give_back(self, count: float = 1.0) -> None:
+        """Return tokens that were taken for something that proved harmless. Never fills beyond the burst."""
+        self._tokens = min(self._burst, self._tokens + count)
+
+    def available(self, now: float) -> float:
+        """How many tokens there are."""
+        self._fill(now)
+        return self._tokens
+
+    def ready_at(self, now: float, count: float = 1.0) -> float:
+        """The first moment, not before `now`, when `take(…, count)` may succeed; infinity if never."""
+        self._fill(now)
+        missing = count - self._tokens
+        if missing <= 0:
+            return now
+        if count > self._burst or self._rate == 0:
+            return float("inf")
+        return now + missing / self._rate
+
+    def _fill(self, now: float) -> None:
+        if self._seen is None:
+            self._seen = now
+        elif now > self._seen:
+            self._tokens = min(self._burst, self._tokens + (now - self._seen) * self._rate)
+            self._seen = now
