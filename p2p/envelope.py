@@ -202,8 +202,6 @@ def parse_envelope(data: Buffer) -> ParsedEnvelope:
     nonce = tag = b""
     if flags & ENCRYPTED:
         pos += NONCE_BYTES + TAG_BYTES
-        if size < pos:
-            raise RemoteProtocolError("a sealed envelope is cut off")
         nonce = bytes(data[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES])
         tag = bytes(data[HEADER_BYTES + NONCE_BYTES : pos])
     length, pos = read_varint(data, pos)

@@ -200,6 +200,16 @@ def test_t28_lengths_that_cannot_be_true(claimed: int) -> None:
             msg.decode_payload(type, payload)
 
 
+def test_t28_counts_are_compared_with_what_is_there_before_anything_is_read() -> None:
+    for type, payload in ((1, b"\x00\x00\x00\x02\x00\x00\x00"), (257, b"\x02" + bytes(131))):
+        with pytest.raises(RemoteProtocolError, match="2 .* are announced"):
+            msg.decode_payload(type, payload)
+
+
+def test_outbox_pull_defaults() -> None:
+    assert msg.OutboxPull() == msg.OutboxPull("", 128)
+
+
 @pytest.mark.parametrize("type", EVERY_TYPE)
 def test_t31_bounded_memory_a_count_or_length_costs_nothing(type: int) -> None:
     """Whatever is announced, what is allocated follows the bytes that are there."""

@@ -14,6 +14,8 @@ import pytest
 from p2p import envelope, framing, msg
 from p2p.envelope import Envelope, ProtocolVersion
 from p2p.errors import Reason, RemoteProtocolError
+from p2p.session.session import Ended, Received
+from tests.unit.session import helpers
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +102,31 @@ def test_refuses_unknown_flag_bits() -> None:
     inner = envelope.encode_framed(2, 1, 8, bytes(8))
     with pytest.raises(RemoteProtocolError, match="flag"):
         list(envelope.iter_bundle(inner))
+
+
+def test_refuses_a_counter_twice() -> None:
+    sender, receiver = helpers.live()
+    sender.send(msg.MessageType.DATA, helpers.EMPTY_DATA)
+    sealed = sender.data_to_send()
+    receiver.receive_data(sealed, 0.0)
+    assert [type(event) for event in helpers.drain(receiver)] == [Received]
+    receiver.receive_data(sealed, 0.0)
+    (ended,) = helpers.drain(receiver)
+    assert isinstance(ended, Ended)
+    assert (ended.reason, ended.clean, receiver.data_to_send()) == (Reason.CRYPTO, False, b"")
+
+
+def test_refuses_plaintext_on_a_session() -> None:
+    for plain in (
+        envelope.encode_framed(msg.MessageType.DATA, 1000, 0, helpers.EMPTY_DATA),
+        envelope.encode_framed(msg.MessageType.PING, 1000, 0, bytes(8)),
+        envelope.encode_framed(msg.MessageType.GOODBYE, 1000, 0, msg.Goodbye(1).encode()),
+    ):
+        for session in helpers.live():
+            session.receive_data(plain, 0.0)
+            (ended,) = helpers.drain(session)
+            assert isinstance(ended, Ended)
+            assert (ended.reason, ended.clean, session.data_to_send()) == (Reason.CRYPTO, False, b"")
 
 
 def test_refuses_fractions_in_json() -> None:
