@@ -25,6 +25,11 @@ class LineSplitter:
         self._skipping = False
         self.too_long = 0
 
+    @property
+    def pending(self) -> int:
+        """Bytes kept of a line that has not ended yet."""
+        return self._size
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the lines that end within the data, without their newline."""
         *ended, rest = data.split(b"\n")

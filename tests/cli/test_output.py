@@ -1,0 +1,97 @@
+"""Lines that are safe to show and never waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p.cli.output import LineFormatter, Output, ReaderGone, json_line
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, io.TextIOWrapper]]:
+    reader, writer = os.pipe()
+    stream = os.fdopen(writer, "w")
+    yield reader, stream
+    os.close(reader)
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
+
+
+def test_a_line_reaches_a_reader(pipe: tuple[int, io.TextIOWrapper]) -> None:
+    reader, stream = pipe
+    Output(stream).notice("hello")
+    assert os.read(reader, 100) == b"hello\n"
+
+
+def test_a_stalled_reader_costs_lines_and_no_time(pipe: tuple[int, io.TextIOWrapper]) -> None:
+    reader, stream = pipe
+    room = fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)
+    output = Output(stream)
+    written = 0
+    while not output.dropped:
+        output.notice("x" * 1023)
+        written += 1
+        assert written * 1024 <= 2 * room, "the pipe took more than it holds"
+    os.read(reader, room)
+    dropped = output.dropped
+    output.notice("again")
+    assert output.dropped == dropped
+    assert os.read(reader, room).endswith(b"again\n")
+
+
+def test_a_reader_that_has_gone_is_told_once() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    raw = os.fdopen(writer, "wb", buffering=0)
+    stream = io.TextIOWrapper(raw, write_through=True)
+    with pytest.raises(ReaderGone):
+        Output(stream).result("hello")
+    raw.close()
+
+
+def test_a_buffer_without_descriptor_is_written() -> None:
+    stream = io.StringIO()
+    Output(stream).notice("hello")
+    assert stream.getvalue() == "hello\n"
+
+
+@given(st.text())
+def test_json_is_printable_ascii_whatever_is_in_it(text: str) -> None:
+    line = json_line({"text": text})
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line) == {"text": text}
+
+
+def log_record(message: str, error: BaseException | None = None) -> logging.LogRecord:
+    info = (type(error), error, error.__traceback__) if error is not None else None
+    return logging.LogRecord("p2p.node", logging.WARNING, "f.py", 1, message, (), info)
+
+
+def test_T58_a_log_record_is_one_escaped_line() -> None:
+    line = LineFormatter(tracebacks=False).format(log_record("a\r\n[p2p] forged \x1b[31m \u202e \x00" + "x" * 9000))
+    assert line.isprintable()
+    assert len(line.encode()) <= 2048
+    assert "\\x1b" in line
+    assert "\\u202e" in line
+
+
+def test_an_error_is_named_and_its_traceback_shown_only_for_details() -> None:
+    try:
+        raise ValueError("bad\nvalue")
+    except ValueError as error:
+        record = log_record("failed", error)
+    assert LineFormatter(tracebacks=False).format(record).endswith("failed: ValueError: bad\\nvalue")
+    details = LineFormatter(tracebacks=True).format(record)
+    assert "Traceback" in details
+    assert all(line.isprintable() for line in details.splitlines())
