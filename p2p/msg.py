@@ -35,7 +35,7 @@ from p2p.binary import (
     read_text,
     read_varint,
 )
-from p2p.envelope import BUNDLE_MESSAGES_MAX, MessageType, iter_bundle
+from p2p.envelope import MessageType, iter_bundle
 from p2p.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
 from p2p.ids import PeerId
 from p2p.limits import Limits
@@ -601,7 +601,6 @@ class Bundle(msgspec.Struct, frozen=True):
         frames = []
         while reader.remaining:
             frames.append(reader.bytes_())
-        assert len(frames) <= BUNDLE_MESSAGES_MAX
         return cls(tuple(frames))
 
 

@@ -155,6 +155,8 @@ def test_wal_heads_want_is_0_or_1() -> None:
 def test_relay_bytes_and_kinds() -> None:
     opened = msg.Relay(2, msg.Relay.OPEN, "s", "tt", 8, b"p")
     assert opened.encode().hex() == "0200000000000000" + "00" + "0173" + "027474" + "08" + "0170"
+    for kind in range(5):
+        assert msg.Relay.decode(msg.Relay(1, kind).encode()).kind == kind
     for kind in range(5, 256):
         with pytest.raises(RemoteProtocolError):
             msg.Relay.decode(opened.encode()[:8] + bytes((kind,)) + opened.encode()[9:])
@@ -173,6 +175,14 @@ def test_data_at_each_step_of_its_lengths(channel: int, body: int) -> None:
     expected = encode_varint(channel) + b"c" * channel + b"\x01" + bytes(8) + encode_bytes(bytes(body))
     assert data.encode() == expected
     assert msg.decode_data(expected) == data
+
+
+def test_t28_over_long_lengths_in_a_data() -> None:
+    whole = msg.Data("c" * 127, 0, 0, bytes(127)).encode()
+    assert (whole[0], whole[137]) == (127, 127)
+    for wrong in (b"\xff\x00" + whole[1:], whole[:137] + b"\xff\x00" + whole[138:]):
+        with pytest.raises(RemoteProtocolError, match="longer than it needs"):
+            msg.decode_data(wrong)
 
 
 @pytest.mark.parametrize("claimed", [1, 100, 2**31, 2**63 - 1, 2**63, 2**64 - 1])
@@ -202,7 +212,7 @@ def test_t28_lengths_that_cannot_be_true(claimed: int) -> None:
 
 def test_t28_counts_are_compared_with_what_is_there_before_anything_is_read() -> None:
     for type, payload in ((1, b"\x00\x00\x00\x02\x00\x00\x00"), (257, b"\x02" + bytes(131))):
-        with pytest.raises(RemoteProtocolError, match="2 .* are announced"):
+        with pytest.raises(RemoteProtocolError, match=r"2 .* are announced"):
             msg.decode_payload(type, payload)
 
 
