@@ -18,7 +18,7 @@ JITTER: Final = 0.25
 
 
 class _Failures(NamedTuple):
-    count: int
+    in_a_row: int
     due: float
 
 
@@ -48,7 +48,7 @@ class Backoff:
         """
         key = endpoint.address
         before = self._table.pop(key, None)
-        count = 1 if before is None else before.count + 1
+        count = 1 if before is None else before.in_a_row + 1
         due = now + self.wait_s(count, automatic=automatic) * (1 - JITTER * draw)
         if before is not None:
             due = max(due, before.due)  # a manual failure in between does not bring an automatic dial forward
@@ -69,10 +69,10 @@ class Backoff:
     def failures(self, endpoint: PeerEndpoint) -> int:
         """Failures in a row."""
         failures = self._table.get(endpoint.address)
-        return 0 if failures is None else failures.count
+        return 0 if failures is None else failures.in_a_row
 
     def wait_s(self, count: int, *, automatic: bool) -> float:
-        """The wait after the `count`-th failure in a row (from 1), before chance shortens it. Never falls with count."""
+        """The whole wait after the `count`-th failure in a row (from 1). It never falls as the count grows."""
         limits = self._limits
         schedule = limits.backoff_automatic_s if automatic else limits.backoff_manual_s
         if count <= len(schedule):

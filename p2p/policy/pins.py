@@ -122,10 +122,10 @@ class Pins:
         before = self._labels.get(peer_id)
         if before is not None:
             self._unpin(before)
-        if len(self._weak) >= self._weak_max:
-            self._unpin(next(iter(self._weak)))
         self._weak[node_id] = peer_id
         self._labels[peer_id] = node_id
+        if len(self._weak) > self._weak_max:
+            self._unpin(next(iter(self._weak)))
 
     def _unpin(self, node_id: str) -> None:
         peer_id = self._weak.pop(node_id, None)

@@ -1,0 +1,81 @@
+"""Where an address leads (T49), and who counts as one neighbour (T02)."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p.policy.addresses import AddressClass, classify, prefix_of
+
+CASES = {
+    "8.8.8.8": AddressClass.PUBLIC,
+    "2606:4700::1111": AddressClass.PUBLIC,
+    "10.0.0.1": AddressClass.PRIVATE,
+    "172.31.255.255": AddressClass.PRIVATE,
+    "192.168.1.1": AddressClass.PRIVATE,
+    "100.64.0.1": AddressClass.PRIVATE,
+    "fd00::1": AddressClass.PRIVATE,
+    "127.0.0.1": AddressClass.LOOPBACK,
+    "127.255.255.254": AddressClass.LOOPBACK,
+    "::1": AddressClass.LOOPBACK,
+    "::ffff:127.0.0.1": AddressClass.LOOPBACK,
+    "169.254.169.254": AddressClass.LINK_LOCAL,
+    "::ffff:169.254.169.254": AddressClass.LINK_LOCAL,
+    "fe80::1": AddressClass.LINK_LOCAL,
+    "fe80::1%eth0": AddressClass.LINK_LOCAL,
+    "0.0.0.0": AddressClass.UNSPECIFIED,
+    "0.1.2.3": AddressClass.UNSPECIFIED,
+    "::": AddressClass.UNSPECIFIED,
+    "::ffff:0.0.0.0": AddressClass.UNSPECIFIED,
+    "224.0.0.1": AddressClass.MULTICAST,
+    "239.255.0.1": AddressClass.MULTICAST,
+    "ff02::1": AddressClass.MULTICAST,
+    "255.255.255.255": AddressClass.RESERVED,
+    "240.0.0.1": AddressClass.RESERVED,
+    "192.0.2.1": AddressClass.RESERVED,
+    "2001:db8::1": AddressClass.RESERVED,
+    "localhost": AddressClass.NAME,
+    "example.org": AddressClass.NAME,
+    "2130706433": AddressClass.NAME,
+    "0x7f.1": AddressClass.NAME,
+    "127.1": AddressClass.NAME,
+    "0177.0.0.1": AddressClass.NAME,
+    "": AddressClass.NAME,
+}
+
+
+@pytest.mark.parametrize("host", CASES)
+def test_t49_every_kind_of_address_is_known_for_what_it_is(host: str) -> None:
+    assert classify(host) is CASES[host]
+
+
+@given(st.ip_addresses(v=4))
+def test_t49_an_ipv4_address_wrapped_in_ipv6_hides_nothing(address: ipaddress.IPv4Address) -> None:
+    assert classify(f"::ffff:{address}") is classify(str(address))
+    assert prefix_of(f"::ffff:{address}") == prefix_of(str(address))
+
+
+@given(st.ip_addresses(v=6), st.integers(0, 2**72 - 1))
+def test_t02_an_ipv6_subscriber_is_one_neighbour_whatever_the_last_72_bits(
+    address: ipaddress.IPv6Address, low: int
+) -> None:
+    neighbour = ipaddress.IPv6Address(int(address) >> 72 << 72 | low)
+    if address.ipv4_mapped or neighbour.ipv4_mapped:
+        return
+    assert prefix_of(str(address)) == prefix_of(str(neighbour))
+    other = ipaddress.IPv6Address(int(address) ^ 1 << 72)
+    assert other.ipv4_mapped or prefix_of(str(other)) != prefix_of(str(address))
+
+
+@given(st.ip_addresses(v=4), st.ip_addresses(v=4))
+def test_t02_ipv4_addresses_are_neighbours_of_nobody(one: ipaddress.IPv4Address, other: ipaddress.IPv4Address) -> None:
+    assert (prefix_of(str(one)) == prefix_of(str(other))) == (one == other)
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_answered(text: str) -> None:
+    assert isinstance(classify(text), AddressClass)
+    assert isinstance(prefix_of(text), str)
