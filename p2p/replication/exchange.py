@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -68,9 +68,21 @@ class Exchange:
         heads: what is held durably; a live view.
         limits: bounds.
         now: monotonic seconds.
+        can_store: whether the store takes writes at the moment; what it did not take is asked for again when it does.
+
+    Attributes:
+        confirmations: counts up whenever `confirmed` changes.
     """
 
-    def __init__(self, own: PeerId, heads: Mapping[PeerId, LogHead], limits: Limits, now: float) -> None:
+    def __init__(
+        self,
+        own: PeerId,
+        heads: Mapping[PeerId, LogHead],
+        limits: Limits,
+        now: float,
+        *,
+        can_store: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._own = own
         self._heads = heads
         self._limits = limits
@@ -82,7 +94,7 @@ class Exchange:
             is_arriving=self._is_arriving,
         )
         self._boundaries = Boundaries(limits.boundaries_per_origin)
-        self._shared = Shared(own, limits, heads, self._suppliers, self._boundaries)
+        self._shared = Shared(own, limits, heads, self._suppliers, self._boundaries, can_store)
         self._seqs: dict[PeerId, int] = {}
         self._frozen_from: dict[PeerId, int | None] = {}
         self._proofs_wanted: deque[PeerId] = deque()
@@ -95,9 +107,11 @@ class Exchange:
         self._effects: list[Effect] = []
         self._confirmed: dict[PeerId, int] = {}
         self._confirmed_on: dict[int, int] = {}
+        self.confirmations = 0
         self._scored: set[int] = set()
         self._claim_spent = False
         self._is_holding = False
+        self._is_signed = False
         for origin in heads:
             self._take_head(origin, now)
         self._suppliers.take_changes()
@@ -172,8 +186,9 @@ class Exchange:
                     self._suppliers.claim(origin, link, heard[0], now, asks=heard[1])
                 self._links[link].retell(origin, now)
                 self._touched[link] = None
-            if origin == self._own and not self._is_holding:
-                self._is_holding = True
+            if origin == self._own and not self._is_signed and self._suppliers.is_awaited(origin):
+                # Even if a claim holds the appends already: that hold has an end.
+                self._is_holding = self._is_signed = True
                 self._effects.append(HoldAppends(None))
         elif verdict is Verdict.MALFORMED:
             self._effects.append(Penalize(sync.peer, Reason.PROTOCOL))
@@ -203,6 +218,10 @@ class Exchange:
                 sync.moved(origin, now)
                 self._touched[key] = None
         self._settle(now)
+
+    def known_seq(self, origin: PeerId) -> int:
+        """Where the origin's head was when `moved` was told of it last."""
+        return self._seqs.get(origin, 0)
 
     def passed(self, origin: PeerId, seq: int, batch_hash: bytes) -> None:
         """A batch that ends at `seq` with this hash is part of our log of the origin."""
@@ -270,6 +289,10 @@ class Exchange:
 
     def load_failed(self, load: Load, now: float) -> None:
         """Answer a load that the store could not serve."""
+        if load.link == NO_LINK:
+            # Asked for again when this origin is looked at the next time.
+            self._frozen_from.pop(load.origin, None)
+            return
         sync = self._links.get(load.link)
         if sync is not None:
             sync.load_failed(load, now)
@@ -352,13 +375,14 @@ class Exchange:
             self._due_of[key] = due
             heapq.heappush(self._due, (due, key))
         self._messages += [(key, message) for message in sync.messages_to_send()]
-        if key not in self._in_turn and sync.has_load(now):
+        if key not in self._in_turn and sync.has_load():
             self._in_turn.add(key)
             self._turns.append(key)
         if sync.confirmed != self._confirmed_on.get(key, 0):
             self._confirmed_on[key] = sync.confirmed
             self._confirmed.pop(sync.peer, None)
             self._confirmed[sync.peer] = sync.confirmed
+            self.confirmations += 1
             if len(self._confirmed) > self._limits.confirmed_peers_max:
                 del self._confirmed[next(iter(self._confirmed))]
 
@@ -368,5 +392,5 @@ class Exchange:
             self._claim_spent = self._is_holding = True
             self._effects.append(HoldAppends(self._limits.append_delay_on_claim_s_max))
         elif self._is_holding and not awaited:
-            self._is_holding = False
+            self._is_holding = self._is_signed = False
             self._effects.append(ReleaseAppends())

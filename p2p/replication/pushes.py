@@ -116,6 +116,8 @@ class Pushes:
         self._paused: list[tuple[float, PeerId]] = []
         self._mismatches: list[Mismatch] = []
         self._loaded_bytes = 0
+        self._loading: dict[PeerId, int] = {}
+        self._loading_bytes = 0
         self.window = limits.window_records_start
         self.unacked_bytes = 0
 
@@ -231,24 +233,25 @@ class Pushes:
 
         Every load returned must be answered by one call of `loaded`.
         """
-        room = self._limits.load_ahead_bytes - self._loaded_bytes
+        room = self._limits.load_ahead_bytes - self._loaded_bytes - self._loading_bytes
         while self._loads and room > 0:
             queue = self._loads.popleft()
             queue.in_loads = False
             if queue.loading or not self._may_go(queue) or queue.load_seq() > self._servable(queue.origin):
                 continue
             queue.loading = True
-            return queue.origin, queue.load_seq(), min(LOAD_BYTES, room)
+            size = self._loading[queue.origin] = min(LOAD_BYTES, room)
+            self._loading_bytes += size
+            return queue.origin, queue.load_seq(), size
         return None
 
     def has_load(self) -> bool:
         """Whether `next_load` may have something."""
-        return bool(self._loads) and self._loaded_bytes < self._limits.load_ahead_bytes
+        return bool(self._loads) and self._loaded_bytes + self._loading_bytes < self._limits.load_ahead_bytes
 
     def loaded(self, origin: PeerId, from_seq: int, batches: Sequence[SealedBatch], now: float) -> None:
         """Take what a load brought: batches without a gap, the first of which covers `from_seq`; none at the end."""
-        queue = self._queues[origin]
-        queue.loading = False
+        queue = self._end_load(origin)
         if not batches:
             return
         if not self._may_go(queue) or queue.load_seq() != from_seq:
@@ -278,8 +281,7 @@ class Pushes:
 
     def load_failed(self, origin: PeerId, now: float) -> None:
         """The store could not be read: this load is made again a little later."""
-        queue = self._queues[origin]
-        queue.loading = False
+        queue = self._end_load(origin)
         if self._may_go(queue):
             self._pause(queue, now + self._limits.store_retry_s)
 
@@ -351,6 +353,12 @@ class Pushes:
         if not (queue.loading or queue.in_loads) and queue.load_seq() <= self._servable(queue.origin):
             queue.in_loads = True
             self._line_up(self._loads, queue)
+
+    def _end_load(self, origin: PeerId) -> _Queue:
+        queue = self._queues[origin]
+        queue.loading = False
+        self._loading_bytes -= self._loading.pop(origin)
+        return queue
 
     def _line_up(self, line: deque[_Queue], queue: _Queue) -> None:
         if queue.origin in self._preferred:

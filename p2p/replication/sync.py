@@ -27,7 +27,7 @@ Source: replication sections 2, 3 and 5.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
@@ -78,6 +78,7 @@ class Shared:
         heads: what we hold durably; a live view, read at every use.
         suppliers: from which link we want which origin.
         boundaries: batch ends of our logs, as far as remembered.
+        can_store: whether the store takes writes at the moment.
     """
 
     own: PeerId
@@ -85,6 +86,7 @@ class Shared:
     heads: Mapping[PeerId, LogHead]
     suppliers: Suppliers
     boundaries: Boundaries
+    can_store: Callable[[], bool]
 
     def servable(self, origin: PeerId) -> int:
         """Up to which seq we may send the origin's log."""
@@ -142,6 +144,8 @@ class LinkSync:
         # Proofs to be sent, and those of the peer that are being checked.
         self._proofs: deque[PeerId] = deque()
         self._proof_at = NEVER
+        self._proof_is_due = False
+        self._proof_free_at = -NEVER
         self._proof_sent_at: dict[PeerId, float] = {}
         self._proofs_pending = 0
         # Pushes of the peer.
@@ -311,9 +315,12 @@ class LinkSync:
         if sent_at is not None and now < sent_at + 60 / self._limits.refetch_per_minute_max:
             return
         self._proof_sent_at[origin] = now
-        if not self._proofs:
-            self._proof_at = max(now, self._proof_at if self._proof_at != NEVER else now)
         self._proofs.append(origin)
+        self._time_proof(now)
+
+    def _time_proof(self, now: float) -> None:
+        if self._proofs and not self._proof_is_due:
+            self._proof_at = min(self._proof_at, max(now, self._proof_free_at))
 
     # Our pushes.
 
@@ -448,9 +455,11 @@ class LinkSync:
 
     def next_load(self, now: float) -> Load | None:
         """What is to be read from the store next, None for nothing. Every load is answered by `loaded` or its kin."""
-        if self._proofs and self._proof_at <= now:
+        if self._proof_is_due:
+            self._proof_is_due = False
+            self._proof_free_at = now + self._limits.proof_interval_s
             origin = self._proofs.popleft()
-            self._proof_at = now + self._limits.proof_interval_s
+            self._time_proof(now)
             return Load(LoadKind.PROOF, self.key, origin, 0, self._limits.proof_bytes_max)
         if self._checks_due:
             origin = self._checks_due.popleft()
@@ -458,9 +467,9 @@ class LinkSync:
         wanted = self.pushes.next_load()
         return None if wanted is None else Load(LoadKind.STREAM, self.key, *wanted)
 
-    def has_load(self, now: float) -> bool:
+    def has_load(self) -> bool:
         """Whether `next_load` may have something."""
-        return bool(self._checks_due) or self.pushes.has_load() or (bool(self._proofs) and self._proof_at <= now)
+        return self._proof_is_due or bool(self._checks_due) or self.pushes.has_load()
 
     def loaded(self, load: Load, batches: Sequence[SealedBatch], now: float) -> None:
         """Take the batches that a load brought."""
@@ -506,9 +515,7 @@ class LinkSync:
 
     def next_deadline(self) -> float:
         """When `handle_deadline` is due; infinity for an idle link."""
-        due = min(self._soon_at, self._later_at, self.pushes.next_deadline())
-        if self._proofs:
-            due = min(due, self._proof_at)
+        due = min(self._soon_at, self._later_at, self._proof_at, self.pushes.next_deadline())
         if self._retell:
             due = min(due, *self._retell.values())
         return due
@@ -525,9 +532,19 @@ class LinkSync:
             self._tell(soon, now)
         if self._retell:
             again = [origin for origin, when in self._retell.items() if when <= now]
+            can_store = self._shared.can_store()
             for origin in again:
-                del self._retell[origin]
-            self._tell(again, now, again=True)
+                if can_store:
+                    del self._retell[origin]
+                else:
+                    # To be told is to be sent it once more, a whole window of it.
+                    self._retell[origin] = now + self._limits.store_retry_s
+            if can_store:
+                self._tell(again, now, again=True)
+        if self._proof_at <= now:
+            # From here on it is a load like any other, and no deadline.
+            self._proof_at = NEVER
+            self._proof_is_due = True
         self.pushes.handle_deadline(now)
         self._collect(now)
 

@@ -19,7 +19,7 @@ from typing import Protocol
 from p2p.errors import RemoteProtocolError
 from p2p.ids import PeerId
 from p2p.limits import Limits
-from p2p.msg import AnyMessage, ForkProof, OutboxPull, WalAck, WalHeads, WalPush
+from p2p.msg import AnyMessage, ForkProof, HeadEntry, WalAck, WalHeads, WalPush
 from p2p.replication.accept import Verdict, ack_value
 from p2p.replication.batch import Batch, NewRecord, encode_bodies, parse_batch, seal
 from p2p.replication.exchange import Exchange, HoldAppends, Penalize, ReleaseAppends
@@ -57,7 +57,8 @@ class Log:
         """Damage or a backup brought back: only the first `keep` batches are left."""
         del self.batches[origin][keep:]
         last = self.batches[origin][-1] if keep else None
-        self.heads[origin] = LogHead(last.seq_end, last.hash, origin in self.proofs) if last else EMPTY_LOG
+        seq, last_hash = (last.seq_end, last.hash) if last else (0, ZERO_HASH)
+        self.heads[origin] = LogHead(seq, last_hash, origin in self.proofs)
 
     def covering(self, origin: PeerId, seq: int) -> int | None:
         """Index of the batch that holds `seq`."""
@@ -152,11 +153,18 @@ class Node:
         self._applying = False
         self._loading = False
         self._wake_at = float("inf")
-        self.exchange = Exchange(self.id, self.log.heads, limits, world.now)
+        self.exchange = self._new_exchange()
 
     @property
     def digest(self) -> dict[PeerId, LogHead | str]:
-        return {origin: "frozen" if head.frozen else head for origin, head in self.log.heads.items() if head.seq or head.frozen}
+        return {
+            origin: "frozen" if head.frozen else head
+            for origin, head in self.log.heads.items()
+            if head.seq or head.frozen
+        }
+
+    def _new_exchange(self) -> Exchange:
+        return Exchange(self.id, self.log.heads, self.limits, self.world.now, can_store=lambda: self.stores)
 
     def append(self, records: int, size: int, mark: bytes = b"") -> Batch:
         batch = make_batch(self.id, self.log.batches.get(self.id, []), records, size, mark)
@@ -171,7 +179,7 @@ class Node:
         self._queue.clear()
         self._applying = self._loading = False
         self._wake_at = float("inf")
-        self.exchange = Exchange(self.id, self.log.heads, self.limits, self.world.now)
+        self.exchange = self._new_exchange()
 
     def link_up(self, key: int, peer: PeerId) -> None:
         self.peers[key] = peer
@@ -290,11 +298,9 @@ class Liar:
     def __init__(self, world: World, number: int, about: Iterable[PeerId], ahead: int = 1_000_000) -> None:
         self.world = world
         self.id = peer_id(number)
-        self._entries = {origin: ahead for origin in about}
+        self._entries = dict.fromkeys(about, ahead)
 
     def link_up(self, key: int, peer: PeerId) -> None:
-        from p2p.msg import HeadEntry
-
         entries = tuple(HeadEntry(origin, seq, b"\x11" * 32, want=True) for origin, seq in self._entries.items())
         self.world.send(key, self.id, WalHeads(entries))
 
@@ -454,9 +460,9 @@ class World:
     def report(self) -> str:
         lines = []
         for node in self.nodes:
-            state = " ".join(f"{origin.short}:{head.seq}{'F' if head.frozen else ''}" for origin, head in sorted(node.log.heads.items()))
+            state = " ".join(
+                f"{origin.short}:{head.seq}{'F' if head.frozen else ''}"
+                for origin, head in sorted(node.log.heads.items())
+            )
             lines.append(f"{node.id.short} {state} links {self.links_of(node)}")
         return "\n".join(lines)
-
-
-__all__ = ["Liar", "Log", "Node", "OutboxPull", "World", "make_batch", "peer_id"]

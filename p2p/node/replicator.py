@@ -1,0 +1,326 @@
+"""The replicator: the exchange of all links carried out over real ones and a real store.
+
+Responsible for everything around the pure `Exchange` that takes time or touches others: messages go to the links,
+pushes to the writer, loads come from it, deadlines are waited for, and those who wait for replication are woken. It
+refuses to decide anything about replication; `p2p.replication.exchange` does.
+
+How it moves: every entry (a message, a commit, a verdict, a link that comes or goes) runs to its end on the loop
+without waiting: the machine is told, what it wants sent is queued on the links, and what it wants loaded is served at
+once if it is among the recent batches. What must be read from the store is left to the one task, which reads for all
+links in turn and otherwise sleeps until the next deadline. So nothing of trio is spent per message, a slow link costs
+the others nothing, and with all links idle nothing runs at all.
+
+Source: replication section 3; contract "Delivery".
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import count
+from typing import Final, Protocol
+
+import trio
+
+from p2p.errors import NodeClosed, Reason, StoreError
+from p2p.ids import PeerId, is_peer_id_text
+from p2p.limits import Limits
+from p2p.msg import AnyMessage, ForkProof, OutboxPull, WalPush
+from p2p.node.writer import PushOutcome, Writer
+from p2p.replication.accept import Verdict
+from p2p.replication.boundaries import SealedBatch, prev_hash_of
+from p2p.replication.exchange import Exchange, HoldAppends, Penalize
+from p2p.replication.heads import EMPTY_LOG
+from p2p.replication.recent import RecentBatches
+from p2p.replication.sync import Load, LoadKind
+from p2p.store.base import StoredBatch
+from p2p.windows import Clock
+
+RECENT_LOAD_BYTES_MAX: Final = 512 * 1024
+"""A load that reaches the head and is no larger is kept for the other links: they are about to ask for the same."""
+
+
+class Link(Protocol):
+    """What the replicator asks of a connection."""
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Whose link it is."""
+
+    def send_control(self, message: AnyMessage) -> None:
+        """Queue a WalAck, WalHeads, OutboxPull or ForkProof. Never waits."""
+
+    def send_wal(self, message: WalPush) -> None:
+        """Queue a batch. Never waits; the window bounds how many there are."""
+
+
+class Replicator:
+    """Replication with all connected peers.
+
+    Args:
+        own: this node's own origin.
+        writer: the log.
+        clock: the time.
+        limits: bounds.
+        penalize: takes note that a peer did what an honest one does not.
+        origins_for_target: names the origins that hold records for a target, to serve them first when they are asked
+            for (OutboxPull with another peer's id).
+    """
+
+    def __init__(
+        self,
+        *,
+        own: PeerId,
+        writer: Writer,
+        clock: Clock,
+        limits: Limits,
+        penalize: Callable[[PeerId, Reason], None],
+        origins_for_target: Callable[[PeerId], Iterable[PeerId]] | None = None,
+    ) -> None:
+        self._own = own
+        self._writer = writer
+        self._clock = clock
+        self._limits = limits
+        self._penalize = penalize
+        self._origins_for_target = origins_for_target
+        self._exchange: Exchange | None = None
+        self._is_closed = False
+        self._links: dict[int, Link] = {}
+        self._keys: dict[Link, int] = {}
+        self._next_key = count()
+        self._recent = RecentBatches(limits.recent_batches_bytes)
+        self._backlog: deque[Load] = deque()
+        self._wake = trio.Event()
+        self._asleep_until = -math.inf
+        self._waiters: dict[int, list[tuple[int, int, trio.Event]]] = {}
+        self._waiter_numbers = count()
+        self._confirmations = 0
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Read for the links and keep the deadlines, until cancelled. The writer must have started before."""
+        writer = self._writer
+        self._exchange = Exchange(
+            self._own,
+            writer.heads,
+            self._limits,
+            self._clock.monotonic(),
+            can_store=lambda: not writer.read_only,
+        )
+        unsubscribe = writer.subscribe(self._on_moved)
+        try:
+            task_status.started()
+            while True:
+                self._flush()
+                if self._backlog:
+                    await self._serve(self._backlog.popleft())
+                else:
+                    await self._sleep()
+                self._keep_deadline()
+        finally:
+            unsubscribe()
+            self._is_closed = True
+            for waiters in self._waiters.values():
+                for _, _, event in waiters:
+                    event.set()
+
+    # Links.
+
+    def link_up(self, link: Link) -> None:
+        """A link is live: our heads go out at once."""
+        key = self._keys[link] = next(self._next_key)
+        self._links[key] = link
+        self._machine.link_up(key, link.peer_id, self._clock.monotonic())
+        self._flush()
+
+    def link_down(self, link: Link) -> None:
+        """A link is over (or gave way to another). Unknown links are ignored."""
+        key = self._keys.pop(link, None)
+        if key is not None:
+            del self._links[key]
+            self._machine.link_down(key, self._clock.monotonic())
+            self._flush()
+
+    def receive(self, link: Link, message: AnyMessage) -> None:
+        """Take a replication message of a link. Never waits.
+
+        Raises:
+            RemoteProtocolError: it is not allowed here; the caller closes the link.
+        """
+        key = self._keys.get(link)
+        if key is None:
+            return
+        first = self._first_for(link, message) if isinstance(message, OutboxPull) else ()
+        if self._machine.receive(key, message, self._clock.monotonic(), first=first):
+            if isinstance(message, WalPush):
+                self._writer.submit_push(message, link.peer_id, partial(self._on_judged, key, message))
+            else:
+                assert isinstance(message, ForkProof)
+                self._writer.submit_proof(message, link.peer_id, partial(self._on_proof_judged, key, message))
+        self._flush()
+
+    def _first_for(self, link: Link, pull: OutboxPull) -> Iterable[PeerId]:
+        # A text that is no peer id is a label: it widens the window like any other and names nobody.
+        if self._origins_for_target is None or not is_peer_id_text(pull.target_node_id):
+            return ()
+        target = PeerId.parse(pull.target_node_id)
+        return () if target == link.peer_id else self._origins_for_target(target)
+
+    # Our own log at others.
+
+    async def wait_replicated(self, seq: int, peers: int) -> None:
+        """Wait until so many peers said, in this run, that they hold our own log durably up to `seq`.
+
+        Raises:
+            NodeClosed: the node stopped before.
+        """
+        await trio.lowlevel.checkpoint()
+        if not self._is_closed and self._held_by(peers) < seq:
+            event = trio.Event()
+            waiter = (seq, next(self._waiter_numbers), event)
+            waiters = self._waiters.setdefault(peers, [])
+            heapq.heappush(waiters, waiter)
+            try:
+                await event.wait()
+            finally:
+                if not event.is_set():
+                    waiters.remove(waiter)
+                    heapq.heapify(waiters)
+                if not waiters and self._waiters.get(peers) is waiters:
+                    del self._waiters[peers]
+        if self._is_closed and self._held_by(peers) < seq:
+            raise NodeClosed("the node stopped before the record was replicated")
+
+    def lag(self) -> dict[PeerId, int]:
+        """Per connected peer: how many of our own records it does not hold durably yet, as far as it told."""
+        return self._machine.lag() if self._exchange is not None else {}
+
+    def _held_by(self, peers: int) -> float:
+        """Up to which seq at least so many peers hold our own log."""
+        if peers <= 0:
+            return math.inf
+        if self._exchange is None:
+            return 0
+        largest = heapq.nlargest(peers, self._exchange.confirmed().values())
+        return largest[-1] if len(largest) == peers else 0
+
+    def _wake_waiters(self) -> None:
+        for peers, waiters in list(self._waiters.items()):
+            held = self._held_by(peers)
+            while waiters and waiters[0][0] <= held:
+                heapq.heappop(waiters)[2].set()
+
+    # What the writer reports.
+
+    def _on_moved(self, origins: frozenset[PeerId]) -> None:
+        for origin in origins:
+            head = self._writer.heads.get(origin, EMPTY_LOG)
+            if head.frozen or head.seq < self._machine.known_seq(origin):
+                self._recent.forget(origin)
+        self._machine.moved(origins, self._clock.monotonic())
+        self._flush()
+
+    def _on_judged(self, key: int, push: WalPush, outcome: PushOutcome) -> None:
+        if outcome.verdict is Verdict.APPLIED and outcome.origin is not None:
+            # These very bytes were verified and are durable now. (Of a duplicate only the hash was compared.)
+            origin = outcome.origin
+            self._recent.put(origin, StoredBatch(push.seq_begin, push.seq_end, push.wal_bytes))
+            self._machine.passed(origin, push.seq_begin - 1, prev_hash_of(push.wal_bytes))
+        self._machine.judged(key, outcome.verdict, outcome.ack, self._clock.monotonic())
+        self._flush()
+
+    def _on_proof_judged(self, key: int, proof: ForkProof, verdict: Verdict) -> None:
+        self._machine.proof_judged(key, PeerId(proof.first[1:33]), verdict, self._clock.monotonic())
+        self._flush()
+
+    # Inside.
+
+    @property
+    def _machine(self) -> Exchange:
+        assert self._exchange is not None, "links and commits come only while the replicator runs"
+        return self._exchange
+
+    def _flush(self) -> None:
+        """Carry out what the machine asks for; leave to the task what has to be waited for."""
+        exchange = self._machine
+        if exchange.has_load:
+            self._serve_recent(exchange)
+        links = self._links
+        for key, message in exchange.take_messages():
+            link = links.get(key)
+            if link is None:
+                continue
+            if type(message) is WalPush:
+                link.send_wal(message)
+            else:
+                link.send_control(message)
+        for effect in exchange.take_effects():
+            if isinstance(effect, Penalize):
+                self._penalize(effect.peer, effect.reason)
+            elif isinstance(effect, HoldAppends):
+                self._writer.hold_appends(effect.seconds)
+            else:
+                self._writer.release_appends()
+        if exchange.confirmations != self._confirmations:
+            self._confirmations = exchange.confirmations
+            if self._waiters:
+                self._wake_waiters()
+        if self._backlog or exchange.next_deadline() < self._asleep_until:
+            self._wake.set()
+
+    def _serve_recent(self, exchange: Exchange) -> None:
+        now = self._clock.monotonic()
+        while (load := exchange.next_load(now)) is not None:
+            batches = self._recent.find(load.origin, load.from_seq, load.bytes_max) if _is_stream(load) else []
+            if batches:
+                exchange.loaded(load, batches, now)
+            else:
+                self._backlog.append(load)
+
+    async def _serve(self, load: Load) -> None:
+        """Read what one link wants from the store."""
+        exchange, writer = self._machine, self._writer
+        try:
+            if load.kind is LoadKind.PROOF:
+                proof = await writer.proof_of(load.origin)
+                exchange.proof_loaded(load, proof, self._clock.monotonic())
+                return
+            batches = self._recent.find(load.origin, load.from_seq, load.bytes_max) if _is_stream(load) else []
+            if not batches:
+                batches = [*await writer.load(load.origin, load.from_seq, load.bytes_max)]
+                self._keep_recent(load, batches)
+            else:
+                # Another link had the same read a moment ago.
+                await trio.lowlevel.checkpoint()
+            exchange.loaded(load, batches, self._clock.monotonic())
+        except StoreError:
+            # The writer has said so already; it is read again later.
+            exchange.load_failed(load, self._clock.monotonic())
+
+    def _keep_recent(self, load: Load, batches: list[SealedBatch]) -> None:
+        if not _is_stream(load) or not batches:
+            return
+        head = self._writer.heads.get(load.origin, EMPTY_LOG)
+        size = sum(len(batch.wal_bytes) for batch in batches)
+        if batches[-1].seq_end == head.seq and size <= RECENT_LOAD_BYTES_MAX:
+            for batch in batches:
+                self._recent.put(load.origin, batch)
+
+    async def _sleep(self) -> None:
+        """Wait for the next deadline, or for something to load."""
+        self._wake = trio.Event()
+        deadline = self._asleep_until = self._machine.next_deadline()
+        with trio.CancelScope(deadline=deadline):
+            await self._wake.wait()
+        self._asleep_until = -math.inf
+
+    def _keep_deadline(self) -> None:
+        exchange, now = self._machine, self._clock.monotonic()
+        if exchange.next_deadline() <= now:
+            exchange.handle_deadline(now)
+
+
+def _is_stream(load: Load) -> bool:
+    return load.kind is LoadKind.STREAM
