@@ -25,7 +25,7 @@ from p2p.policy.admission import ConnectionSlots, Scores
 from p2p.policy.backoff import Backoff
 from p2p.policy.origins import OriginAdmission
 from p2p.policy.pins import Pins
-from p2p.session.session import SessionConfig
+from p2p.session.handshake import SessionConfig
 from p2p.store.base import Store
 from p2p.transport.base import Network
 from p2p.windows import Blocking

@@ -15,10 +15,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
-from p2p.node.replicator import Replicator
-from p2p.policy.admission import ConnectionSlots, Scores
-from p2p.policy.pins import Pins
-from p2p.session.session import PeerProven, Role, Session, SessionConfig
 
 from p2p import msg
 from p2p.errors import Reason
@@ -26,10 +22,17 @@ from p2p.ids import PeerEndpoint, PeerId, is_node_id
 from p2p.limits import Limits
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import CloneSuspected, EventFeed, LabelConflict, PeerConnected, PeerLeft
+from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
 from p2p.node.status import Counters, snapshot_of
 from p2p.peer.connection import Connection
+from p2p.policy.admission import ConnectionSlots, Scores
 from p2p.policy.origins import OriginAdmission
+from p2p.policy.pins import Pins
+from p2p.session.events import PeerProven
+from p2p.session.handshake import SessionConfig
+from p2p.session.session import Session
+from p2p.session.states import Role
 from p2p.transport.base import LinkStream
 from p2p.windows import Clock, Entropy
 
@@ -136,7 +139,7 @@ class Supervisor:
         if not is_node_id(node_id):
             # The session refused all but a real label or the peer's own id; the latter adds nothing.
             return None
-        ephemeral = any(name == "ephemeral" for name, _ in proven.capabilities)
+        ephemeral = "ephemeral" in proven.capabilities
         pinned_to = self._pins.holder(node_id)
         verdict = self._pins.check(node_id, peer_id, strong=is_configured, ephemeral=ephemeral)
         if verdict.is_conflict:
@@ -206,7 +209,7 @@ class Supervisor:
             link.replicating = False
             self._replicator.link_down(link)
         peer_id = link.session.peer_id
-        if reason.penalty and peer_id is not None and not link.ended_by_us:
+        if reason.penalty and peer_id is not None and not link.clean:
             self.penalize(peer_id, reason)
         if peer_id is None:
             if not link.dialed_by_us:

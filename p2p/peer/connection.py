@@ -25,7 +25,8 @@ from enum import Enum
 from typing import Final, Protocol
 
 import trio
-from p2p.session.session import Ended, Ignored, Live, PeerProven, Received, Session
+from p2p.session.events import Ended, Ignored, Live, PeerProven, Received
+from p2p.session.session import Session
 
 from p2p import msg
 from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
@@ -39,6 +40,8 @@ _log = logging.getLogger("p2p.peer")
 
 # Room that a sealed envelope, its frame and the Data header need beside the body (wire sections 2 to 4).
 ENVELOPE_OVERHEAD_BYTES: Final = 128
+
+_NEVER: Final = float("inf")
 
 
 class PeerState(Enum):
@@ -66,6 +69,9 @@ class Owner(Protocol):
 
     def on_wal(self, link: Connection, message: msg.AnyMessage) -> None:
         """A replication message. May raise RemoteProtocolError, which ends the link."""
+
+    def on_ignored(self, link: Connection) -> None:
+        """A message of a type that a later version may know."""
 
     def on_ended(self, link: Connection) -> None:
         """The link is over; `reason`, `detail` and `clean` tell how. Called exactly once."""
@@ -117,7 +123,9 @@ class Connection:
         self._writing = False
         self._rest: memoryview | None = None
         self._room = trio.lowlevel.ParkingLot()
-        self._end_by = float("inf")
+        self._end_by = _NEVER
+        self._probed_at = _NEVER
+        self._closing: tuple[Reason, str] | None = None
         self._live = False
 
     # What others ask of a link.
@@ -136,7 +144,7 @@ class Connection:
     @property
     def is_live(self) -> bool:
         """Whether messages may be sent."""
-        return self._live and self.reason is None and not self.retiring
+        return self._live and self.reason is None and self._closing is None
 
     @property
     def state(self) -> PeerState:
@@ -165,7 +173,7 @@ class Connection:
             NotConnected: the link is not live (any more).
             PayloadTooLarge: the message does not fit a frame.
         """
-        if not self._live or self.reason is not None:
+        if not self.is_live:
             raise NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
         if len(payload) > self._limits.frame_bytes_max - ENVELOPE_OVERHEAD_BYTES:
             raise PayloadTooLarge(
@@ -186,32 +194,27 @@ class Connection:
 
     def send_control(self, message: msg.AnyMessage) -> None:
         """Queue a replication answer or notice. Never waits; dropped when the link is over."""
-        if self._live and self.reason is None:
+        if self.is_live:
             self._outbox.put_control(message.TYPE, message.encode())
             if not self._writing:
                 self._start_writer()
 
     def send_wal(self, message: msg.WalPush) -> None:
         """Queue a batch. Never waits: the replication window bounds how many there are."""
-        if self._live and self.reason is None:
+        if self.is_live:
             self._outbox.put_wal(message.TYPE, message.encode())
             if not self._writing:
                 self._start_writer()
 
     def close(self, reason: Reason, detail: str = "") -> None:
         """Say Goodbye, flush what waits, read until the other's Goodbye; bounded by `drain_s_max`. Idempotent."""
-        if self.reason is not None or self._end_by != float("inf"):
+        if self.reason is not None or self._closing is not None:
             return
         if not self._live:
             self.abort(reason, detail)
             return
-        self.detail = detail
-        self._closing_reason = reason
+        self._closing = (reason, detail)
         self._set_end_by(self._clock.monotonic() + self._limits.drain_s_max)
-        if not self._outbox and not self._writing:
-            self.session.goodbye(reason, detail)
-        else:
-            self._goodbye_after_outbox = (reason, detail)
         if not self._writing:
             self._start_writer()
 
@@ -222,11 +225,11 @@ class Connection:
         """
         if self.retiring or self.reason is not None:
             return
+        self.retiring = True
         now = self._clock.monotonic()
         self.session.ping(now)
+        self._probed_at = now
         self.close(Reason.MOVED)
-        self.retiring = True
-        self._probe_sent_at = now
         self._set_end_by(now + self._limits.probe_s_max)
 
     def abort(self, reason: Reason, detail: str = "") -> None:
@@ -265,31 +268,46 @@ class Connection:
             self._owner.on_ended(self)
 
     async def _read_until_over(self) -> None:
-        session, clock = self.session, self._clock
+        pause: Awaitable[object] | None = None
         while self.reason is None:
+            try:
+                pause = await self._read_or_rest(pause)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._end(Reason.ABNORMAL, _cause(error), clean=False)
+            except RemoteProtocolError as error:
+                # A replication message that cannot be: the session could not know.
+                self.session.goodbye(error.reason, "")
+                self._end(error.reason, str(error), clean=False)
+            except Exception:  # noqa: BLE001  # our own bug: this link pays for it, the node does not
+                _log.exception("link %s failed inside this node", self)
+                self._end(Reason.INTERNAL, "an internal error", clean=False)
+
+    async def _read_or_rest(self, pause: Awaitable[object] | None) -> Awaitable[object] | None:
+        """Wait for what the link has to wait for, or else read until the next deadline."""
+        session, clock = self.session, self._clock
+        if pause is not None:
+            # Outside the scope of the deadlines: they rest while we do not read.
+            session.pause(clock.monotonic())
+            await pause
+            now = clock.monotonic()
+            session.resume(now)
+        else:
             with trio.CancelScope(deadline=min(session.next_deadline(), self._end_by)) as scope:
                 self._read_scope = scope
                 try:
-                    await self._read_chunks()
-                except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    self._end(Reason.ABNORMAL, _cause(error), clean=False)
-                except RemoteProtocolError as error:
-                    # A replication message that cannot be: the session could not know.
-                    session.goodbye(error.reason, "")
-                    self._end(error.reason, str(error), clean=False)
-                except Exception:  # noqa: BLE001  # our own bug: this link pays for it, the node does not
-                    _log.exception("link %s failed inside this node", self)
-                    self._end(Reason.INTERNAL, "an internal error", clean=False)
+                    return await self._read_chunks()
                 finally:
                     self._read_scope = None
-            if scope.cancelled_caught and self.reason is None:
-                now = clock.monotonic()
-                session.handle_deadline(now)
-                self._take_events(now)
-                self._check_end(now)
-                self._flush()
+            now = clock.monotonic()
+            session.handle_deadline(now)
+        pause = self._take_events(now)
+        if self.reason is None:
+            self._check_end(now)
+        self._flush()
+        return pause
 
-    async def _read_chunks(self) -> None:
+    async def _read_chunks(self) -> Awaitable[object] | None:
+        """Read and handle until the link is over or has to rest; then return what it has to wait for."""
         stream, session, clock = self._stream, self.session, self._clock
         read_bytes = self._limits.read_bytes
         while self.reason is None:
@@ -299,15 +317,13 @@ class Connection:
                 session.receive_data(bytes(data), now)
             else:
                 session.receive_eof(now)
-            while (pause := self._take_events(now)) is not None:
-                # Answers go out before this link rests: the peer may be waiting for them to make room.
-                self._flush()
-                session.pause(now)
-                await pause
-                now = clock.monotonic()
-                session.resume(now)
+            pause = self._take_events(now)
+            # Before a rest, too: the peer may be waiting for these answers to make room.
             self._flush()
+            if pause is not None:
+                return pause
             self._tighten_deadline()
+        return None
 
     def _take_events(self, now: float) -> Awaitable[object] | None:
         """Handle the session's events until there are none or one asks for a pause."""
@@ -336,20 +352,20 @@ class Connection:
                     session.accept()
                 else:
                     session.refuse(*refusal)
-            else:
-                assert kind is Ignored or event is not None
+            elif kind is Ignored:
+                owner.on_ignored(self)
         return None
 
     def _check_end(self, now: float) -> None:
         if now < self._end_by:
             return
-        if self.retiring and self.session.last_seen > self._probe_sent_at:
-            # The older link does live: let it finish in order.
-            self.retiring_probe_answered = True
-            self._probe_sent_at = float("inf")
+        if self.session.last_seen > self._probed_at:
+            # The link that gives way does live: let it finish in order.
+            self._probed_at = _NEVER
             self._end_by = now + self._limits.drain_s_max
             return
-        self._end(self._closing_reason, self.detail, clean=self._goodbye_after_outbox is None)
+        assert self._closing is not None, "only a link that is being closed has a time to end by"
+        self._end(*self._closing, clean=False)
 
     def _set_end_by(self, when: float) -> None:
         self._end_by = when
@@ -383,9 +399,8 @@ class Connection:
             outbox.drain(session, self._limits.write_bytes)
             if outbox.has_data_room and self._room:
                 self._room.unpark_all()
-        if not outbox and self._goodbye_after_outbox is not None:
-            reason_and_detail, self._goodbye_after_outbox = self._goodbye_after_outbox, None
-            session.goodbye(*reason_and_detail)
+        if self._closing is not None and not outbox:
+            session.goodbye(*self._closing)
         return session.data_to_send()
 
     def _flush(self) -> None:
@@ -433,10 +448,6 @@ class Connection:
             self.abort(Reason.INTERNAL, "an internal error")
         finally:
             self._writing = False
-
-    _closing_reason: Reason = Reason.CLOSED
-    _goodbye_after_outbox: tuple[Reason, str] | None = None
-    _probe_sent_at: float = float("inf")
 
     def __repr__(self) -> str:
         who = self.session.peer_id.short if self.session.peer_id is not None else "unproven"

@@ -1,0 +1,309 @@
+"""Two connections over an in-memory network: bytes, backpressure, deadlines, ends. No node, no real time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import trio
+import trio.testing
+
+from p2p import msg
+from p2p.crypto.identity import Identity
+from p2p.crypto.noise import NoiseStatic
+from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
+from p2p.ids import PeerEndpoint
+from p2p.limits import KIB, Limits
+from p2p.peer.connection import Connection, PeerState
+from p2p.session.events import PeerProven
+from p2p.session.handshake import SessionConfig
+from p2p.session.session import Session
+from p2p.session.states import Role
+from p2p.transport.base import LinkStream
+from p2p.transport.memory import MemoryNetwork
+from p2p.windows import SystemClock
+
+
+class Owner:
+    """Keeps what it is told; admits everybody unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+        self.wal: list[msg.AnyMessage] = []
+        self.refusal: tuple[Reason, str] | None = None
+        self.gate: trio.Event | None = None
+        self.broken: Exception | None = None
+        self.ended = 0
+        self.live = trio.Event()
+        self.arrived = trio.lowlevel.ParkingLot()
+
+    def on_proven(self, link: Connection, proven: PeerProven) -> tuple[Reason, str] | None:
+        link.label = proven.node_id
+        return self.refusal
+
+    def on_live(self, link: Connection) -> None:
+        link.send_control(msg.WalHeads(()))
+        self.live.set()
+
+    def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Awaitable[object] | None:
+        self.data.append(data.body)
+        self.arrived.unpark_all()
+        return self.gate.wait() if self.gate is not None else None
+
+    def on_wal(self, link: Connection, message: msg.AnyMessage) -> None:
+        if self.broken is not None and not isinstance(message, msg.WalHeads):
+            raise self.broken
+        self.wal.append(message)
+
+    def on_ignored(self, link: Connection) -> None:
+        raise AssertionError("nobody sends unknown types here")
+
+    def on_ended(self, link: Connection) -> None:
+        self.ended += 1
+
+    async def until_arrived(self, count: int) -> None:
+        while len(self.data) < count:
+            await self.arrived.park()
+
+
+class Side:
+    def __init__(self, link: Connection, owner: Owner, stream: LinkStream) -> None:
+        self.link = link
+        self.owner = owner
+        self.stream = stream
+
+
+@asynccontextmanager
+async def joined(
+    limits: Limits | None = None, *, wait_live: bool = True, refusal: tuple[Reason, str] | None = None
+) -> AsyncIterator[tuple[Side, Side]]:
+    limits = limits or Limits()
+    network = MemoryNetwork()
+    listener = await network.network_for("b").listen(None, 1)
+    dialed = await network.network_for("a").connect(PeerEndpoint("b", 1, "mem"))
+    accepted = await listener.accept()
+    clock = SystemClock()
+    sides = []
+    for name, role, stream in (("a", Role.INITIATOR, dialed), ("b", Role.RESPONDER, accepted)):
+        config = SessionConfig(
+            node_id=name,
+            identity=Identity.generate(os.urandom),
+            static=NoiseStatic.generate(os.urandom),
+            network_key=None,
+            network_name="",
+            capabilities=(("bundle", "1"),),
+            limits=limits,
+        )
+        session = Session(config, role, entropy=os.urandom, now=clock.monotonic(), wall_ms=0)
+        owner = Owner()
+        if name == "b":
+            owner.refusal = refusal
+        link = Connection(
+            stream, session, owner, clock=clock, limits=limits, dialed_by_us=name == "a", endpoint=stream.remote
+        )
+        sides.append(Side(link, owner, stream))
+    a, b = sides
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(a.link.run)
+        nursery.start_soon(b.link.run)
+        if wait_live:
+            await a.link.settled.wait()
+            await b.link.settled.wait()
+        yield a, b
+        nursery.cancel_scope.cancel()
+
+
+def data(body: bytes) -> bytes:
+    return msg.encode_data(b"chat", 0, 0, body)
+
+
+async def test_both_sides_go_live_and_talk(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined() as (a, b):
+        assert a.link.state is b.link.state is PeerState.CONNECTED
+        assert a.link.label == "b"
+        a.link.send_data(data(b"hi"))
+        b.link.send_data(data(b"ho"))
+        await b.owner.until_arrived(1)
+        await a.owner.until_arrived(1)
+        assert (b.owner.data, a.owner.data) == ([b"hi"], [b"ho"])
+
+
+async def test_goodbye_ends_both_sides_clean_after_what_was_queued(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined() as (a, b):
+        for number in range(100):
+            a.link.send_data(data(b"%d" % number))
+        a.link.close(Reason.DISCONNECTED, "enough")
+        with pytest.raises(NotConnected):
+            a.link.send_data(data(b"late"))
+        await a.link.over.wait()
+        await b.link.over.wait()
+        assert len(b.owner.data) == 100
+        assert a.link.clean
+        assert b.link.clean
+        assert b.link.reason is Reason.DISCONNECTED
+        assert b.link.detail == "enough"
+        assert a.owner.ended == b.owner.ended == 1
+        assert a.link.unsent == 0
+
+
+async def test_a_refusal_reaches_the_dialer_with_its_reason(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined(refusal=(Reason.NOT_ADMITTED, "not on the list")) as (a, b):
+        await a.link.over.wait()
+        await b.link.over.wait()
+        assert a.link.reason is Reason.NOT_ADMITTED
+        assert "not on the list" in a.link.detail
+        assert not a.link.is_live
+        assert not a.owner.live.is_set()
+
+
+async def test_T21_a_silent_peer_is_pinged_and_then_dead(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined() as (a, b):
+        start = trio.current_time()
+        gate = trio.Event()
+        b.owner.gate = gate
+        a.link.send_data(data(b"stuck"))
+        await b.owner.until_arrived(1)
+        # b rests on its channel for ever: it neither reads nor answers.
+        await a.link.over.wait()
+        assert a.link.reason is Reason.DEAD
+        assert 45 <= trio.current_time() - start <= 46
+
+
+async def test_idle_links_stay_up_by_pings(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined() as (a, b):
+        await trio.sleep(600)
+        assert a.link.is_live
+        assert b.link.is_live
+        assert a.link.session.rtt_s is not None or b.link.session.rtt_s is not None
+
+
+async def test_T22_a_peer_that_does_not_read_ends_as_overloaded(autojump_clock: trio.testing.MockClock) -> None:
+    limits = replace(Limits(), dead_after_s=500)
+    async with joined(limits) as (a, b):
+        b.owner.gate = trio.Event()
+        start = trio.current_time()
+        while a.link.is_live:
+            while a.link.is_live and (a.link.needs_waiting or not a.link.fits(60 * KIB)):
+                await a.link.wait_room()
+            if a.link.is_live:
+                a.link.send_data(data(bytes(60 * KIB)))
+                assert a.link.outbox_bytes <= limits.outbox_bytes_max
+        assert a.link.reason is Reason.OVERLOADED
+        assert trio.current_time() - start < 40
+        assert a.link.unsent > 0
+
+
+async def test_backpressure_then_everything_arrives_in_order(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined() as (a, b):
+        gate = b.owner.gate = trio.Event()
+        bodies = [b"%05d" % number + bytes(number % 7 * KIB) for number in range(2000)]
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def open_later() -> None:
+                await trio.sleep(5)
+                gate.set()
+
+            for body in bodies:
+                while a.link.needs_waiting:
+                    await a.link.wait_room()
+                a.link.send_data(data(body))
+        await b.owner.until_arrived(len(bodies))
+        assert b.owner.data == bodies
+
+
+async def test_a_cut_stream_is_abnormal_on_both_sides(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined() as (a, b):
+        a.stream.abort()
+        await b.link.over.wait()
+        await a.link.over.wait()
+        assert b.link.reason is Reason.ABNORMAL
+        assert not b.link.clean
+        assert a.link.reason is Reason.ABNORMAL
+
+
+async def test_T01_a_silent_dialer_is_dropped_in_time(autojump_clock: trio.testing.MockClock) -> None:
+    network = MemoryNetwork()
+    listener = await network.network_for("b").listen(None, 1)
+    await network.network_for("a").connect(PeerEndpoint("b", 1, "mem"))
+    stream = await listener.accept()
+    clock = SystemClock()
+    config = SessionConfig(
+        "b", Identity.generate(os.urandom), NoiseStatic.generate(os.urandom), None, "", (), Limits()
+    )
+    session = Session(config, Role.RESPONDER, entropy=os.urandom, now=clock.monotonic(), wall_ms=0)
+    owner = Owner()
+    link = Connection(stream, session, owner, clock=clock, limits=Limits(), dialed_by_us=False, endpoint=None)
+    start = trio.current_time()
+    await link.run()
+    assert link.reason is Reason.TIMEOUT
+    assert trio.current_time() - start <= Limits().handshake_s_max
+    assert owner.ended == 1
+
+
+async def test_a_violation_above_the_session_ends_the_link_and_tells_the_peer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined() as (a, b):
+        b.owner.broken = RemoteProtocolError("an ack of nothing")
+        a.link.send_control(msg.WalAck(7))
+        await b.link.over.wait()
+        await a.link.over.wait()
+        assert b.link.reason is Reason.PROTOCOL
+        assert not b.link.clean
+        assert a.link.reason is Reason.PROTOCOL
+
+
+async def test_T68_a_bug_of_ours_ends_one_link_only(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with joined() as (a, b):
+        b.owner.broken = ZeroDivisionError()
+        a.link.send_control(msg.WalAck(7))
+        await b.link.over.wait()
+        assert b.link.reason is Reason.INTERNAL
+        assert "ZeroDivisionError" in caplog.text
+
+
+async def test_the_link_that_gives_way_flushes_and_says_moved(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined() as (a, b):
+        for number in range(50):
+            a.link.send_data(data(b"%d" % number))
+        a.link.retire()
+        a.link.retire()
+        await b.link.over.wait()
+        await a.link.over.wait()
+        assert len(b.owner.data) == 50
+        assert a.link.reason is b.link.reason is Reason.MOVED
+        assert a.link.clean
+
+
+async def test_a_dead_link_that_gives_way_is_cut_after_its_probe(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined() as (a, b):
+        b.owner.gate = trio.Event()
+        a.link.send_data(data(b"stuck"))
+        await b.owner.until_arrived(1)
+        start = trio.current_time()
+        a.link.retire()
+        await a.link.over.wait()
+        assert trio.current_time() - start == pytest.approx(Limits().probe_s_max)
+        assert a.link.reason is Reason.MOVED
+        assert not a.link.clean
+
+
+async def test_what_fits_no_frame_is_refused_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined() as (a, b):
+        with pytest.raises(PayloadTooLarge):
+            a.link.send_data(bytes(Limits().frame_bytes_max))
+        a.link.send_data(data(bytes(Limits().frame_bytes_max - 256)))
+        await b.owner.until_arrived(1)
+
+
+async def test_cancelling_a_link_from_outside_cuts_it(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined() as (a, b):
+        pass
+    assert a.owner.ended == b.owner.ended == 1
+    assert a.link.over.is_set()
