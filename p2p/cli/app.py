@@ -12,7 +12,7 @@ import click
 
 from p2p.cli.output import ReaderGone, complain, discard_output
 from p2p.cli.settings import LEVELS, UsageError, from_environment, from_file, from_flags, settle
-from p2p.errors import ConfigError, P2PError
+from p2p.errors import P2PError
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
@@ -49,9 +49,6 @@ def run_command_line(arguments: Sequence[str]) -> int:
 def _failed(error: BaseException) -> int:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, ConfigError):
-        complain(str(error))
-        return EXIT_USAGE
     if isinstance(error, (P2PError, OSError)):
         complain(str(error))
         return EXIT_FAILURE

@@ -19,9 +19,9 @@ import trio
 
 import p2p
 from p2p.cli.output import Output, ReaderGone, complain, json_line, log_to_stderr, table_of
-from p2p.cli.settings import Settings
+from p2p.cli.settings import Settings, UsageError
 from p2p.cli.stdin import LineSplitter, stdin_lines
-from p2p.errors import ConnectFailed, NodeClosed, OwnLogForked, RecordTooLarge, StoreError
+from p2p.errors import ConfigError, ConnectFailed, NodeClosed, OwnLogForked, RecordTooLarge, StoreError
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
 from p2p.store.keys import load_network_key
@@ -36,20 +36,28 @@ def node_config(settings: Settings) -> p2p.NodeConfig:
     """What the settings mean for a node.
 
     Raises:
-        ConfigError, StoreError: a value or a file is not usable.
+        UsageError: a value is not usable, or the address needs a rule who may come in.
+        ConfigError: the network key file is not usable.
     """
+    network_key = load_network_key(settings.network_key_file) if settings.network_key_file else None
     dials = not settings.no_connect and not settings.connect_delay
-    return p2p.NodeConfig(
-        node_id=settings.id,
-        listen_port=settings.listen,
-        listen_host=settings.host,
-        data_dir=settings.data_dir,
-        peers=settings.connect if dials else (),
-        network_key=load_network_key(settings.network_key_file) if settings.network_key_file else None,
-        network_name=settings.network,
-        trust=settings.trust,
-        open=settings.open,
-    )
+    try:
+        config = p2p.NodeConfig(
+            node_id=settings.id,
+            listen_port=settings.listen,
+            listen_host=settings.host,
+            data_dir=settings.data_dir,
+            peers=settings.connect if dials else (),
+            network_key=network_key,
+            network_name=settings.network,
+            trust=settings.trust,
+            open=settings.open,
+        )
+        # Looked at here, so that an address nobody may be let in on is wrong usage and not a failed start.
+        _ = config.bind_host
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
+    return config
 
 
 def run_node(settings: Settings) -> int:

@@ -1,0 +1,134 @@
+"""Real `p2p` processes for tests: started, listened to, signalled, and never left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+COMMAND = [sys.executable, "-m", "p2p.cli"]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment without settings of ours, so that a developer's own do not reach the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("P2P_")}
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | more
+
+
+async def p2p(*arguments: str | Path, stdin: bytes = b"", **more: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end."""
+    with trio.fail_after(60):
+        return await trio.run_process(
+            [*COMMAND, *map(str, arguments)],
+            stdin=stdin,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env=environment(**more),
+        )
+
+
+async def p2p_ok(*arguments: str | Path, stdin: bytes = b"", **more: str) -> str:
+    """Run a command that must succeed; returns its standard output."""
+    done = await p2p(*arguments, stdin=stdin, **more)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+async def p2p_fails(code: int, *arguments: str | Path, stdin: bytes = b"", **more: str) -> str:
+    """Run a command that must fail with one line; returns that line."""
+    done = await p2p(*arguments, stdin=stdin, **more)
+    error = done.stderr.decode()
+    assert done.returncode == code, (done.returncode, error, done.stdout)
+    *notices, line = error.splitlines()
+    assert line.startswith("p2p: "), error
+    assert all(notice.startswith(("p2p: ", "[p2p] ")) for notice in notices), error
+    return line
+
+
+class Running:
+    """A node in a process of its own, run with --json."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.events: list[dict[str, Any]] = []
+        self._came = trio.Condition()
+
+    async def read(self) -> None:
+        """Collect its output until it ends."""
+        assert self.process.stdout is not None
+        buffer = b""
+        async for chunk in self.process.stdout:
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            async with self._came:
+                self.events += [json.loads(line) for line in lines]
+                self._came.notify_all()
+        assert buffer == b""
+
+    async def until(self, fits: Callable[[dict[str, Any]], bool], *, after: int = 0) -> dict[str, Any]:
+        """Wait for an event that fits, and return it."""
+        with trio.fail_after(30):
+            async with self._came:
+                while True:
+                    for event in self.events[after:]:
+                        if fits(event):
+                            return event
+                    await self._came.wait()
+
+    async def started(self) -> dict[str, Any]:
+        """The first event."""
+        return await self.until(lambda event: event["event"] == "started")
+
+    async def endpoint(self) -> str:
+        """Where it listens, as HOST:PORT."""
+        return str((await self.started())["endpoints"][0]).removeprefix("tcp://")
+
+    async def records(self, count: int) -> dict[str, Any]:
+        """Wait until it holds so many records."""
+        return await self.until(lambda event: event.get("records", -1) >= count)
+
+    async def send_lines(self, *lines: str) -> None:
+        """Write to its standard input."""
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all("".join(line + "\n" for line in lines).encode())
+
+    async def end(self, number: signal.Signals) -> int:
+        """Signal it and wait for its end, at most the 5 s that it promises (and a moment for the machine)."""
+        self.process.send_signal(number)
+        with trio.fail_after(8):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def running(*arguments: str | Path, **more: str) -> AsyncIterator[Running]:
+    """A node for the time of the block; killed at its end if it is still there."""
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, "--json", "--stats-every", "50", *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(**more),
+    )
+    node = Running(process)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.read)
+        try:
+            yield node
+        finally:
+            if process.poll() is None:
+                process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+                for pipe in (process.stdin, process.stderr):
+                    assert pipe is not None
+                    await pipe.aclose()
+        nursery.cancel_scope.deadline = trio.current_time() + 5

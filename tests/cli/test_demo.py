@@ -1,0 +1,99 @@
+"""`p2p demo`, whole and interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.cli.processes import COMMAND, environment, p2p
+
+
+def processes_naming(path: Path) -> list[str]:
+    """Command lines of living processes that name a path."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(path).encode() in command:
+            found.append(command.decode(errors="replace"))
+    return found
+
+
+@pytest.mark.slow
+async def test_it_converges_and_cleans_up(tmp_path: Path) -> None:
+    done = await p2p("demo", "--json", "--records", "50", TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr.decode()
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    summary = events[-1]
+    assert summary["event"] == "summary"
+    assert summary["equal"] is True
+    assert summary["records"] >= 5 * 100 + 50
+    assert summary["bytes"] > 0
+    assert summary["handshakes"] >= 7
+    statuses = [event["nodes"] for event in events if event["event"] == "status"]
+    assert any(len({node["digest"] for node in nodes}) > 1 for nodes in statuses), "it never was apart"
+    assert {node["digest"] for node in statuses[-1]} == {summary["digest"]}
+    assert {node["lag"] for node in statuses[-1]} == {0}
+    assert list(tmp_path.iterdir()) == []
+    assert processes_naming(tmp_path) == []
+
+
+async def test_interrupted_it_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, "demo", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(TMPDIR=str(tmp_path)),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with process.stdout, process.stderr:
+        shown = b""
+        with trio.fail_after(40):
+            while b'"status"' not in shown:
+                shown += await process.stdout.receive_some()
+            assert processes_naming(tmp_path), "no node runs yet"
+            process.send_signal(signal.SIGINT)
+            while await process.stdout.receive_some():
+                pass
+            assert await process.wait() == 1
+        assert b"Traceback" not in await process.stderr.receive_some()
+    assert processes_naming(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_on_a_terminal_it_draws_a_table(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, "demo", "--records", "5"],
+        stdin=subprocess.DEVNULL,
+        stdout=slave,
+        stderr=slave,
+        env=environment(TMPDIR=str(tmp_path), TERM="xterm", COLUMNS="120", LINES="40"),
+    )
+    os.close(slave)
+    shown = b""
+    with trio.fail_after(40):
+        while b"of eve" not in shown:
+            await trio.lowlevel.wait_readable(master)
+            shown += os.read(master, 65536)
+        process.send_signal(signal.SIGTERM)
+        while process.poll() is None:
+            with trio.move_on_after(0.1):
+                await trio.lowlevel.wait_readable(master)
+                try:
+                    os.read(master, 65536)
+                except OSError:
+                    break
+        assert await process.wait() == 1
+    os.close(master)
+    assert processes_naming(tmp_path) == []

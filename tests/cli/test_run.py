@@ -1,0 +1,250 @@
+"""`p2p --id …` as a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import trio
+
+import p2p as library
+from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
+
+
+async def test_the_first_line_is_started_and_then_come_stats(tmp_path: Path) -> None:
+    async with running("--id", "A", "--data-dir", tmp_path / "a") as node:
+        started = await node.started()
+        assert node.events[0] == started
+        assert started["node_id"] == "A"
+        assert started["endpoints"][0].startswith("tcp://127.0.0.1:")
+        assert not started["endpoints"][0].endswith(":0")
+        stats = await node.until(lambda event: event["event"] == "stats")
+        assert {field.name for field in fields(library.NodeStats)} <= set(stats)
+        assert started["peer_id"] == (await p2p_ok("id", "--data-dir", tmp_path / "a")).strip()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_it_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    async with running("--id", "A", "--data-dir", tmp_path / "a", "--append-stdin") as node:
+        await node.send_lines("one", "two")
+        await node.records(2)
+        assert await node.end(number) == 0
+        await node.until(lambda event: event["event"] == "stopped")
+    assert json.loads(await p2p_ok("wal", "digest", "--json", "--data-dir", tmp_path / "a"))["records"] == 2
+
+
+async def test_T69_two_signals_end_it_at_once_and_lose_nothing_durable(tmp_path: Path) -> None:
+    async with running("--id", "A", "--data-dir", tmp_path / "a", "--append-stdin") as node:
+        await node.send_lines("one")
+        await node.records(1)
+        node.process.send_signal(signal.SIGTERM)
+        assert await node.end(signal.SIGTERM) in (0, 128 + signal.SIGTERM)
+    assert "ok: 1 records" in await p2p_ok("wal", "verify", "--data-dir", tmp_path / "a")
+
+
+async def test_run_ends_by_itself() -> None:
+    done = await p2p("--id", "A", "--memory", "--run", "0.2", "--stats-every", "50")
+    assert done.returncode == 0
+    lines = done.stdout.decode().splitlines()
+    assert "listens on tcp://127.0.0.1:" in lines[0]
+    assert lines[1].startswith("[p2p] peers_total=0 peers_connected=0 handshakes_started=0 handshakes_completed=0 ")
+    assert lines[-1] == "[p2p] A stopped"
+
+
+async def test_quiet_says_nothing() -> None:
+    done = await p2p("--id", "A", "--memory", "--run", "0.2", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+async def test_two_nodes_converge_through_kill_9_and_restart(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    async with running("--id", "A", "--data-dir", a, "--append-stdin") as first:
+        await first.send_lines(*(f"a{number}" for number in range(100)))
+        port = (await first.endpoint()).rpartition(":")[2]
+        async with running("--id", "B", "--data-dir", b, "--append-stdin", "--connect", f"127.0.0.1:{port}") as second:
+            await second.send_lines("b0", "b1")
+            await second.records(102)
+            await first.records(102)
+            await first.end(signal.SIGKILL)
+            await second.send_lines("written alone")
+            await second.records(103)
+            async with running("--id", "A", "--data-dir", a, "--listen", port, "--append-stdin") as again:
+                await again.send_lines("back")
+                await again.records(104)
+                await second.records(104)
+                assert await again.end(signal.SIGINT) == 0
+            assert await second.end(signal.SIGTERM) == 0
+    one = await p2p_ok("wal", "digest", "--data-dir", a)
+    assert one == await p2p_ok("wal", "digest", "--data-dir", b)
+    for data_dir in (a, b):
+        assert "ok: 104 records of 2 origins" in await p2p_ok("wal", "verify", "--data-dir", data_dir)
+    tail = await p2p_ok("wal", "tail", "--json", "--data-dir", b)
+    payloads = [json.loads(line)["payload"] for line in tail.splitlines()]
+    assert sorted(payloads) == sorted([*(f"a{number}" for number in range(100)), "b0", "b1", "written alone", "back"])
+    origin = (await p2p_ok("id", "--data-dir", a)).strip()
+    assert "forgot 101 records" in await p2p_ok("wal", "forget", "--data-dir", b, origin)
+    assert origin not in await p2p_ok("wal", "heads", "--data-dir", b)
+
+
+async def test_no_connect_stops_every_dial(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text("connect = ['127.0.0.1:9']\nmemory = true\n")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        arguments = ["--no-connect", "--connect", f"127.0.0.1:{port}", "--config", str(config)]
+        for delay in ([], ["--connect-delay", "1"]):
+            done = await p2p("--id", "A", "--json", "--run", "0.5", "--stats-every", "50", *arguments, *delay)
+            stats = [json.loads(line) for line in done.stdout.splitlines()]
+            assert stats[-2]["event"] == "stats"
+            assert stats[-2]["connect_attempts"] == 0
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+async def test_a_delayed_connect_comes_later_and_is_kept() -> None:
+    async with running("--id", "A", "--memory") as first:
+        port = (await first.endpoint()).rpartition(":")[2]
+        arguments = ("--id", "B", "--memory", "--connect", f"127.0.0.1:{port}", "--connect-delay", "300")
+        async with running(*arguments) as second:
+            await second.until(lambda event: event["event"] == "stats" and event["connect_attempts"] == 0)
+            await second.until(lambda event: event.get("peers_connected") == 1)
+            await first.until(lambda event: event.get("peers_connected") == 1)
+
+
+async def test_a_taken_port_is_one_line_and_exit_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        line = await p2p_fails(1, "--id", "A", "--memory", "--listen", str(port))
+    assert str(port) in line
+
+
+async def test_a_data_dir_in_use_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    async with running("--id", "A", "--data-dir", tmp_path / "a") as node:
+        await node.started()
+        line = await p2p_fails(1, "--id", "A", "--data-dir", tmp_path / "a")
+    assert str(tmp_path / "a") in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--id", "A", "--listen", "x"], "--listen"),
+        (["--id", "A", "--listen", "70000"], "--listen"),
+        (["--id", "A", "--nonsense"], "--nonsense"),
+        (["--id", "A", "nonsense"], "nonsense"),
+        (["--id", "a b"], "node id"),
+        (["--listen", "9001"], "--id"),
+        (["--id", "A", "--memory", "--host", "0.0.0.0"], "network key"),
+        (["--id", "A", "--memory", "--host", "no such host!"], "no such host!"),
+        (["--id", "A", "--memory", "--discovery", "on"], "--discovery"),
+        (["--id", "A", "--memory", "--data-dir", "x"], "exclude"),
+        (["--id", "A", "wal", "digest", "--data-dir", "x"], "--id"),
+        (["wal", "digest"], "--data-dir"),
+        (["id"], "--data-dir"),
+    ],
+)
+async def test_wrong_usage_is_one_line_and_exit_2(arguments: list[str], part: str) -> None:
+    assert part in await p2p_fails(2, *arguments)
+
+
+async def test_nothing_at_all_shows_the_help_and_exits_2() -> None:
+    done = await p2p()
+    assert done.returncode == 2
+    assert b"--listen" in done.stderr
+    assert (await p2p("--help")).returncode == 0
+
+
+async def test_a_missing_key_or_trust_file_is_a_failure_in_one_line(tmp_path: Path) -> None:
+    for flag in ("--network-key-file", "--trust"):
+        line = await p2p_fails(1, "--id", "A", "--memory", flag, tmp_path / "absent")
+        assert "absent" in line
+
+
+async def test_the_environment_alone_runs_a_node(tmp_path: Path) -> None:
+    done = await p2p(P2P_ID="E", P2P_RUN="0.1", P2P_JSON="1", XDG_STATE_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[0])["node_id"] == "E"
+    assert (tmp_path / "p2p" / "E" / "identity.pem").is_file()
+
+
+async def test_a_reader_that_goes_away_ends_it_in_order(tmp_path: Path) -> None:
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, "--id", "A", "--data-dir", str(tmp_path / "a"), "--stats-every", "20"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with process.stdout, process.stderr:
+        assert await process.stdout.receive_some(1)
+        await process.stdout.aclose()
+        with trio.fail_after(10):
+            assert await process.wait() == 0
+        assert b"Traceback" not in await process.stderr.receive_some(65536)
+
+
+async def test_a_line_too_long_for_a_record_is_left_out(tmp_path: Path) -> None:
+    async with running("--id", "A", "--data-dir", tmp_path / "a", "--append-stdin") as node:
+        await node.send_lines("before", "x" * 300_000, "y" * 262_100, "after")
+        await node.records(2)
+        assert await node.end(signal.SIGTERM) == 0
+    assert [line.split()[-1] for line in (await p2p_ok("wal", "tail", "--data-dir", tmp_path / "a")).splitlines()] == [
+        "before",
+        "after",
+    ]
+
+
+async def test_without_the_extra_it_is_one_line_and_exit_1() -> None:
+    code = "import sys; sys.modules['click'] = None; import p2p.cli; p2p.cli.main()"
+    done = await trio.run_process(
+        [sys.executable, "-c", code], capture_stdout=True, capture_stderr=True, check=False, env=environment()
+    )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == ["p2p: the command line needs click: pip install 'trio-p2p[cli]'"]
+
+
+async def test_importing_the_command_line_imports_neither_click_nor_rich() -> None:
+    code = "import sys, p2p.cli; sys.exit(any(name in sys.modules for name in ('click', 'rich')))"
+    done = await trio.run_process([sys.executable, "-c", code], check=False, env=environment())
+    assert done.returncode == 0
+
+
+async def test_the_table_on_a_terminal(tmp_path: Path) -> None:
+    async with running("--id", "other", "--memory") as other:
+        master, slave = pty.openpty()
+        process = await trio.lowlevel.open_process(
+            [*COMMAND, "--id", "A", "--memory", "--tui", "on", "--connect", await other.endpoint()],
+            stdin=subprocess.DEVNULL,
+            stdout=slave,
+            stderr=slave,
+            env=environment(TERM="xterm", COLUMNS="120", LINES="40"),
+        )
+        os.close(slave)
+        shown = b""
+        with trio.fail_after(20):
+            while b"other" not in shown or b"connected" not in shown:
+                await trio.lowlevel.wait_readable(master)
+                shown += os.read(master, 65536)
+        process.send_signal(signal.SIGINT)
+        with trio.fail_after(8):
+            while process.poll() is None:
+                with trio.move_on_after(0.1):
+                    await trio.lowlevel.wait_readable(master)
+                    try:
+                        shown += os.read(master, 65536)
+                    except OSError:
+                        break
+            assert await process.wait() == 0
+        os.close(master)
+    assert "─".encode() in shown
+    assert b"Traceback" not in shown

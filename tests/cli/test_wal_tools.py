@@ -1,0 +1,199 @@
+"""`p2p wal …` and `p2p id`, beside a running node and without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
+
+
+@pytest.fixture
+async def data_dir(tmp_path: Path) -> Path:
+    """A log of three records."""
+    path = tmp_path / "a"
+    await p2p_ok("wal", "append", "--data-dir", path, stdin=b"one\ntwo\nthree")
+    return path
+
+
+async def test_append_initialises_an_empty_dir_and_says_so(tmp_path: Path) -> None:
+    done = await p2p("wal", "append", "--json", "--data-dir", tmp_path / "a", stdin=b"one\n\nthree\n")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"appended": 3, "first_seq": 1, "last_seq": 3, "left_out": 0}
+    assert "initialised" in done.stderr.decode()
+    more = await p2p("wal", "append", "--data-dir", tmp_path / "a", "--kind", "sale", stdin=b"four")
+    assert more.stdout.decode() == "appended 1 records, seq 4-4\n"
+    assert b"initialised" not in more.stderr
+    lines = (await p2p_ok("wal", "tail", "--json", "--data-dir", tmp_path / "a")).splitlines()
+    assert [(r["seq"], r["kind"], r["payload"]) for r in map(json.loads, lines)] == [
+        (1, "app", "one"), (2, "app", ""), (3, "app", "three"), (4, "sale", "four"),
+    ]  # fmt: skip
+
+
+async def test_nothing_to_append(tmp_path: Path) -> None:
+    assert await p2p_ok("wal", "append", "--data-dir", tmp_path / "a") == "appended nothing\n"
+
+
+async def test_append_is_refused_while_a_node_holds_the_store_and_reading_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    async with running("--id", "A", "--data-dir", path, "--append-stdin") as node:
+        await node.send_lines("one")
+        stats = await node.records(1)
+        for command in (["append"], ["forget", "0" * 64]):
+            assert str(path) in await p2p_fails(1, "wal", command[0], "--data-dir", path, *command[1:], stdin=b"two\n")
+        digest = json.loads(await p2p_ok("wal", "digest", "--json", "--data-dir", path))
+        assert digest == {"digest": stats["digest"], "records": 1}
+        assert (await p2p_ok("wal", "tail", "--data-dir", path)).endswith(" 1 app one\n")
+        assert "ok: 1 records of 1 origins" in await p2p_ok("wal", "verify", "--data-dir", path)
+
+
+async def test_digest_and_heads_as_text_and_as_objects(data_dir: Path) -> None:
+    digest = json.loads(await p2p_ok("wal", "digest", "--json", "--data-dir", data_dir))
+    assert digest["records"] == 3
+    assert await p2p_ok("wal", "digest", "--data-dir", data_dir) == f"{digest['digest']} 3 records\n"
+    head = json.loads(await p2p_ok("wal", "heads", "--json", "--data-dir", data_dir))
+    assert (head["seq"], head["frozen"], len(head["hash"])) == (3, False, 64)
+    assert head["origin"] == (await p2p_ok("id", "--data-dir", data_dir)).strip()
+    assert await p2p_ok("wal", "heads", "--data-dir", data_dir) == f"{head['origin']} 3 {head['hash']}\n"
+
+
+async def test_T62_verify_names_what_is_damaged(data_dir: Path) -> None:
+    with sqlite3.connect(data_dir / "log.sqlite") as connection:
+        (wal,) = connection.execute("SELECT wal FROM batches ORDER BY no LIMIT 1").fetchone()
+        connection.execute("UPDATE batches SET wal = ?", (wal[:-70] + bytes([wal[-70] ^ 1]) + wal[-69:],))
+    connection.close()
+    done = await p2p("wal", "verify", "--data-dir", data_dir)
+    assert done.returncode == 1
+    assert "damaged" in done.stdout.decode()
+    assert (await p2p_ok("id", "--data-dir", data_dir)).strip() in done.stdout.decode()
+    found = await p2p("wal", "verify", "--json", "--data-dir", data_dir)
+    assert found.returncode == 1
+    *damages, summary = map(json.loads, found.stdout.splitlines())
+    assert damages[0]["seq"] == 1
+    assert summary["ok"] is False
+    # What reads records stops at the damage and says where.
+    tail = await p2p("wal", "tail", "--data-dir", data_dir)
+    assert (tail.returncode, tail.stdout) == (1, b"")
+    assert b"seq 1" in tail.stderr
+
+
+async def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.sqlite").write_bytes(os.urandom(4096))
+    done = await p2p("wal", "verify", "--data-dir", tmp_path)
+    assert done.returncode == 1
+    assert b"log.sqlite" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["tail", "digest", "heads", "verify"])
+async def test_reading_makes_nothing(tmp_path: Path, command: str) -> None:
+    line = await p2p_fails(1, "wal", command, "--data-dir", tmp_path / "absent")
+    assert "absent" in line
+    assert not (tmp_path / "absent").exists()
+
+
+async def test_forget_refuses_what_it_cannot_do(data_dir: Path, tmp_path: Path) -> None:
+    own = (await p2p_ok("id", "--data-dir", data_dir)).strip()
+    assert "own identity" in await p2p_fails(1, "wal", "forget", "--data-dir", data_dir, own)
+    assert "nothing" in await p2p_fails(1, "wal", "forget", "--data-dir", data_dir, "0" * 64)
+    assert "peer id" in await p2p_fails(2, "wal", "forget", "--data-dir", data_dir, "ann")
+    await p2p_fails(1, "wal", "forget", "--data-dir", tmp_path / "absent", "0" * 64)
+    assert not (tmp_path / "absent").exists()
+
+
+async def test_follow_goes_on_until_interrupted(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    async with running("--id", "A", "--data-dir", path, "--append-stdin") as node:
+        await node.send_lines("one")
+        await node.records(1)
+        process = await trio.lowlevel.open_process(
+            [*COMMAND, "wal", "tail", "--follow", "--data-dir", str(path)], stdout=subprocess.PIPE, env=environment()
+        )
+        assert process.stdout is not None
+        async with process.stdout:
+            shown = b""
+            with trio.fail_after(20):
+                while b"one\n" not in shown:
+                    shown += await process.stdout.receive_some()
+                await node.send_lines("two", "three")
+                while b"three\n" not in shown:
+                    shown += await process.stdout.receive_some()
+                process.send_signal(signal.SIGINT)
+                assert await process.wait() == 0
+    assert [line.split()[1:] for line in shown.decode().splitlines()] == [
+        ["1", "app", "one"], ["2", "app", "two"], ["3", "app", "three"],
+    ]  # fmt: skip
+
+
+async def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
+    await p2p_ok("wal", "append", "--data-dir", tmp_path / "a", stdin=b"a line of some length\n" * 20_000)
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, "wal", "tail", "--data-dir", str(tmp_path / "a")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with process.stderr:
+        await process.stdout.receive_some(100)
+        await process.stdout.aclose()
+        with trio.fail_after(20):
+            assert await process.wait() == 0
+        assert await process.stderr.receive_some(1000) == b""
+
+
+async def test_T58_what_records_hold_is_shown_escaped(tmp_path: Path) -> None:
+    evil = "\x1b[2J\u202egnp.exe\x07\u2028 \x9b".encode() + b"\xff"
+    await p2p_ok("wal", "append", "--data-dir", tmp_path / "a", "--kind", "\x1b[31mkind", stdin=evil + b"\n")
+    text = await p2p_ok("wal", "tail", "--data-dir", tmp_path / "a")
+    assert text.removesuffix("\n").isprintable()
+    as_json = await p2p_ok("wal", "tail", "--json", "--data-dir", tmp_path / "a")
+    assert as_json.removesuffix("\n").isprintable()
+    assert as_json.isascii()
+    assert "payload_base64" in json.loads(as_json)
+
+
+async def test_too_long_a_line_is_left_out_and_makes_exit_1(tmp_path: Path) -> None:
+    done = await p2p("wal", "append", "--json", "--data-dir", tmp_path / "a", stdin=b"a\n" + b"x" * 300_000 + b"\nb\n")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["appended"] == 2
+    assert json.loads(done.stdout)["left_out"] == 1
+
+
+async def test_id_new_makes_prints_and_renews(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    assert "identity.pem" in await p2p_fails(1, "id", "--data-dir", path)
+    first = (await p2p_ok("id", "--data-dir", path, "--new")).strip()
+    assert len(first) == 64
+    assert stat.S_IMODE((path / "identity.pem").stat().st_mode) == 0o600
+    assert (await p2p_ok("id", "--data-dir", path)).strip() == first
+    await p2p_ok("wal", "append", "--data-dir", path, stdin=b"old\n")
+    second = json.loads(await p2p_ok("id", "--data-dir", path, "--new", "--json"))["peer_id"]
+    assert second != first
+    await p2p_ok("wal", "append", "--data-dir", path, stdin=b"new\n")
+    heads = [json.loads(line) for line in (await p2p_ok("wal", "heads", "--json", "--data-dir", path)).splitlines()]
+    assert {head["origin"]: head["seq"] for head in heads} == {first: 1, second: 1}
+
+
+async def test_a_network_key_is_random_private_and_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "home.key"
+    out = await p2p_ok("id", "--new-network-key", path)
+    text = path.read_text()
+    assert len(bytes.fromhex(text)) == 32
+    assert text.strip() not in out
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "exists" in await p2p_fails(1, "id", "--new-network-key", path)
+    assert path.read_text() == text
+    assert "stands alone" in await p2p_fails(2, "id", "--new-network-key", path, "--data-dir", tmp_path)
+    async with running("--id", "A", "--memory", "--host", "127.0.0.1", "--network-key-file", path) as first:
+        where = await first.endpoint()
+        async with running("--id", "B", "--memory", "--connect", where, P2P_NETWORK_KEY_FILE=str(path)) as second:
+            await second.until(lambda event: event.get("peers_connected") == 1)
