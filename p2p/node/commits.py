@@ -16,16 +16,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from p2p.crypto.identity import Identity
 from p2p.errors import Reason, RemoteProtocolError
 from p2p.ids import PeerId
-from p2p.limits import Limits
+from p2p.limits import MIB, Limits
 from p2p.replication.accept import Judgement, Verdict, ack_value, judge
 from p2p.replication.batch import parse_batch, seal, take_for_one_batch
 from p2p.replication.clock import HybridClock
 from p2p.replication.fork import Proof, check_proof
 from p2p.store.base import DamagedRange, OriginState, Store, Transaction
+
+_WARM_BYTES: Final = 4 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,9 @@ class Committer:
         Raises:
             StoreError: the store cannot be read.
         """
+        # glibc gives big blocks back to the system at once, and every new one is paid for page by page: half a
+        # millisecond per full batch. Once a larger block was freed, it keeps those of a batch's size for reuse.
+        bytes(_WARM_BYTES)
         states = self._store.states()
         own = states.get(self._own)
         if own is not None and own.seq:

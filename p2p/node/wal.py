@@ -1,0 +1,174 @@
+"""The replicated log as an application sees it: `node.wal`.
+
+A thin face: appending is the writer's, replication the replicator's, reading in order the follower's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from p2p.ids import PeerId
+from p2p.limits import Limits
+from p2p.node.follow import Follower, Start
+from p2p.node.writer import Writer
+from p2p.replication.batch import NewRecord, Record, encode_body, parse_batch
+from p2p.replication.heads import LogHead, digest
+
+
+class Replication(Protocol):
+    """What is asked of the replicator."""
+
+    async def wait_replicated(self, seq: int, peers: int) -> None:
+        """Wait until so many peers hold our own log durably up to `seq`."""
+
+    def lag(self) -> dict[PeerId, int]:
+        """Per connected peer, how many of our own records it does not hold durably yet."""
+
+
+class Wal:
+    """The log of a running node, and the copies it keeps of others'.
+
+    Args:
+        writer: writes and reads the store.
+        replication: knows what the peers hold.
+        label_of: the node id that an identity is known by here.
+        limits: bounds.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        replication: Replication,
+        *,
+        label_of: Callable[[PeerId], str | None],
+        limits: Limits,
+    ) -> None:
+        self._writer = writer
+        self._replication = replication
+        self._label_of = label_of
+        self._limits = limits
+        self._names: set[str] = set()
+
+    async def append(self, payload: bytes, *, kind: str = "app", target: PeerId | None = None) -> int:
+        """Append one record to this node's own log; return its seq once it is durable here.
+
+        Appends that wait at the same time share one commit. If it is cancelled, a record that is not sealed yet is
+        withdrawn; one that is may become durable all the same, so treat the outcome as unknown.
+
+        Args:
+            payload: the content, up to about 255 KiB.
+            kind: says what the payload is.
+            target: whom it is for, None for everybody. Every admitted node can read it all the same.
+
+        Raises:
+            RecordTooLarge: it does not fit a batch.
+            StoreFull, StoreReadOnly, StoreError: the store cannot be written at the moment.
+            StoreCorrupt: this node's own log is damaged and not fetched back yet.
+            OwnLogForked: there is proof that this identity signed two histories.
+            NodeClosed: the node stopped.
+        """
+        return (await self._writer.append_many((NewRecord(kind, target, payload),)))[0]
+
+    async def append_many(
+        self, records: Iterable[bytes | NewRecord], *, kind: str = "app", target: PeerId | None = None
+    ) -> list[int]:
+        """Append many records; return their seqs, in order, once all are durable here.
+
+        Records that fit one batch (1,024 of them, 256 KiB) become durable together or not at all.
+
+        Args:
+            records: payloads, or `NewRecord`s that bring their own kind and target.
+            kind, target: for those that are payloads.
+
+        Raises:
+            As `append`. When a later batch fails, earlier ones may be durable.
+        """
+        return await self._writer.append_many(
+            [record if isinstance(record, NewRecord) else NewRecord(kind, target, record) for record in records]
+        )
+
+    def check_size(self, payload: bytes, *, kind: str = "app", target: PeerId | None = None) -> None:
+        """Raise RecordTooLarge if `append` would, without appending."""
+        encode_body(NewRecord(kind, target, payload))
+
+    def follow(
+        self,
+        name: str | None = None,
+        *,
+        kinds: Iterable[str] | None = None,
+        target: PeerId | None = None,
+        start: Start = "oldest",
+    ) -> Follower:
+        """Read all logs, each in its order, what is there and what comes: at least once.
+
+        Args:
+            name: keeps a durable cursor per origin under this name; None starts over each time.
+            kinds: only records of these kinds.
+            target: only records for this identity.
+            start: where a name that is used for the first time begins, and one that is None each time. Origins that
+                turn up later are read from their first record.
+
+        Raises (when it is entered):
+            ChannelBusy: the name is in use.
+
+        Example:
+            async with node.wal.follow("indexer") as records:
+                async for record in records:
+                    ...
+                    await records.commit(record)
+        """
+        return Follower(
+            self._writer,
+            self._names,
+            self._label_of,
+            self._limits.follow_read_bytes,
+            name=name,
+            kinds=kinds,
+            target=target,
+            start=start,
+        )
+
+    async def wait_replicated(self, seq: int, peers: int = 1) -> None:
+        """Wait until at least `peers` other nodes hold this node's own log durably up to `seq`.
+
+        Raises:
+            NodeClosed: the node stopped before.
+        """
+        await self._replication.wait_replicated(seq, peers)
+
+    def lag(self) -> dict[PeerId, int]:
+        """Per connected peer: how many of this node's own records it does not hold durably yet."""
+        return self._replication.lag()
+
+    def heads(self) -> Mapping[PeerId, LogHead]:
+        """The durable head of every origin held here, at this moment."""
+        return dict(self._writer.heads)
+
+    def digest(self) -> bytes:
+        """32 bytes that two nodes share exactly when they hold the same logs."""
+        return digest(self._writer.heads)
+
+    async def records(self, origin: PeerId, from_seq: int = 1, *, records_max: int = 1024) -> list[Record]:
+        """Read a piece of one log.
+
+        Args:
+            from_seq: the first seq wanted.
+            records_max: how many at the most.
+
+        Returns:
+            The records, in order; none at the log's end. There may be fewer than asked for before that.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        batches = await self._writer.load(origin, from_seq, self._limits.follow_read_bytes)
+        node_id = self._label_of(origin)
+        found: list[Record] = []
+        for stored in batches:
+            for record in parse_batch(stored.wal_bytes).records(node_id):
+                if len(found) == records_max:
+                    return found
+                if record.seq >= from_seq:
+                    found.append(record)
+        return found
