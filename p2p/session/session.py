@@ -361,6 +361,10 @@ class Session:
 
     def next_deadline(self) -> float:
         """Return when `handle_deadline` is due, in monotonic seconds; infinity when there is nothing to wait for."""
+        if self.state is State.LIVE and self._drip_from is None and self._paused_at is None:
+            # What nearly every call finds; asked for after every read.
+            limits = self._limits
+            return min(self._dead_from + limits.dead_after_s, self._ping_from + limits.ping_after_s)
         return min(when for when, _ in self._deadlines())
 
     def handle_deadline(self, now: float) -> None:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import struct
 from collections.abc import Callable
 
+from p2p.binary import decode_varint, encode_bytes, encode_str, encode_varint
 from p2p.crypto.identity import Identity
-from p2p.crypto.noise import NoiseStatic
+from p2p.crypto.noise import HandshakeState, NoiseStatic
+from p2p.envelope import Envelope, ProtocolVersion
 from p2p.limits import Limits
+from p2p.msg import Hello, HelloAck, HelloFinish
+from p2p.session.handshake import CLEAR_CAPABILITIES
 from p2p.session.session import Event, Live, PeerProven, Role, Session, SessionConfig, State
 
 CAPABILITIES = (("bundle", "1"), ("cipher", "aes256gcm,chacha20poly1305"))
@@ -106,3 +111,107 @@ def live(
 
 
 EMPTY_DATA = b"\x00" + bytes(9) + b"\x00"
+
+
+def sealed(sender: Session, type: int, payload: bytes = b"", *, flags: int = 0, msg_id: int | None = None) -> bytes:
+    """A frame that this live session would never send by itself, sealed as if it did."""
+    if msg_id is None:
+        msg_id = sender._take_id()
+    assert sender._outbound is not None
+    return sender._outbound.seal(type, msg_id, flags, payload)
+
+
+class Forger:
+    """An initiator that keeps to Noise and to nothing else: every field of its messages can be chosen."""
+
+    def __init__(
+        self, victim: SessionConfig, *, static: NoiseStatic | None = None, identity: Identity | None = None
+    ) -> None:
+        source = entropy("forger")
+        self.static = static or NoiseStatic.generate(source)
+        self.identity = identity or Identity.generate(source)
+        self.victim = victim
+        self.source = source
+        self.nonce_a = 77
+
+    def hello(self, *, prologue_hello: Hello | None = None, payload: bytes = b"", **changes: object) -> bytes:
+        fields = {"nonce_a": self.nonce_a, "ts_ms": 5, "node_id": "forger", "capabilities": CLEAR_CAPABILITIES}
+        envelope = {key: changes.pop(key) for key in ("type", "msg_id", "flags", "version") if key in changes}
+        hello = Hello(**{**fields, **changes})
+        key, name = self.victim.network_key, self.victim.network_name
+        minor = envelope.get("version", (1, 0))[1]
+        prologue = b"vix-p2p/noise/1" + encode_str(name) + struct.pack("<HH", 1, minor)
+        prologue += (prologue_hello or hello).encode()
+        self.noise = HandshakeState(
+            "Noise_XX_25519_ChaChaPoly_SHA256" if key is None else "Noise_XXpsk0_25519_ChaChaPoly_SHA256",
+            initiator=True,
+            prologue=prologue,
+            static=self.static,
+            entropy=self.source,
+            psk=key,
+        )
+        hello = Hello(hello.nonce_a, hello.ts_ms, hello.node_id, hello.capabilities, self.noise.write_message(payload))
+        return plain_frame(**{"type": 1, "payload": hello.encode(), **envelope})
+
+    def read_ack(self, frame: bytes) -> None:
+        envelope = Envelope.decode(frame[varint_size(frame) :])
+        ack = HelloAck.decode(envelope.payload)
+        self.nonce_b = ack.nonce_b
+        self.noise.read_message(ack.public_key)
+
+    def finish(
+        self,
+        *,
+        sealed_nonces: tuple[int, int] | None = None,
+        clear_nonces: tuple[int, int] | None = None,
+        node_id: str = "forger",
+        capabilities: bytes = b"\x00",
+        peer_id: bytes | None = None,
+        role: int = 0,
+        signed_static: bytes | None = None,
+        signed_ephemeral: bytes | None = None,
+        signature: bytes | None = None,
+        tail: bytes = b"",
+        **envelope: object,
+    ) -> bytes:
+        right = (self.nonce_a, self.nonce_b)
+        a, b = sealed_nonces or right
+        signed = b"vix-p2p/identity/1" + bytes((role,))
+        signed += signed_static or self.static.public
+        signed += signed_ephemeral or self.noise.remote_ephemeral
+        proof = b"".join(
+            (
+                encode_varint(a),
+                encode_varint(b),
+                encode_str(node_id),
+                capabilities,
+                peer_id or self.identity.peer_id,
+                signature or self.identity.sign(signed),
+                tail,
+            )
+        )
+        finish = HelloFinish(*(clear_nonces or right), self.noise.write_message(proof))
+        return plain_frame(**{"type": 5, "payload": finish.encode(), "msg_id": 2, **envelope})
+
+
+def plain_frame(
+    type: int, payload: bytes, *, msg_id: int = 1, flags: int = 0, version: tuple[int, int] = (1, 0)
+) -> bytes:
+    """A framed envelope in the clear."""
+    seal = {"nonce": bytes(12), "tag": bytes(16)} if flags & 1 else {}
+    return encode_bytes(Envelope(ProtocolVersion(*version), type, msg_id, flags, payload, **seal).encode())
+
+
+def varint_size(frame: bytes) -> int:
+    """How many bytes a frame's length takes."""
+    return decode_varint(frame)[1]
+
+
+def frames_of(data: bytes) -> list[bytes]:
+    """The frames of a stream, each with its length before it."""
+    found = []
+    while data:
+        length, used = decode_varint(data)
+        found.append(data[: used + length])
+        data = data[used + length :]
+    return found
