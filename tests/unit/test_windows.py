@@ -1,0 +1,122 @@
+"""The windows: clocks, lanes and draws."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from p2p.windows import (
+    Blocking,
+    InlineBlocking,
+    Lane,
+    SimulatedClock,
+    SystemBlocking,
+    SystemClock,
+    system_entropy,
+    uniform,
+)
+
+
+async def test_the_system_clock_is_on_the_scale_of_trios_deadlines(autojump_clock: MockClock) -> None:
+    clock = SystemClock()
+    before = clock.monotonic()
+    with trio.CancelScope(deadline=before + 3600):
+        await trio.sleep_forever()
+    assert clock.monotonic() == before + 3600
+
+
+async def test_wall_time_is_unix_milliseconds() -> None:
+    assert abs(SystemClock().wall_ms() - time.time() * 1000) < 5000
+
+
+async def test_a_simulated_wall_clock_follows_trio_and_jumps_when_told(autojump_clock: MockClock) -> None:
+    clock = SimulatedClock(wall_start_ms=1000)
+    assert clock.wall_ms() == 1000
+    await trio.sleep(2.5)
+    assert clock.wall_ms() == 3500
+    clock.skew_ms = -3600_000
+    assert clock.wall_ms() == 3500 - 3600_000
+
+
+async def test_t64_a_wall_clock_that_jumps_leaves_the_monotonic_one_alone(autojump_clock: MockClock) -> None:
+    clock = SimulatedClock()
+    before = clock.monotonic()
+    clock.skew_ms = 10 * 365 * 86_400_000
+    assert clock.monotonic() == before
+
+
+@pytest.mark.parametrize("make", [SystemBlocking, InlineBlocking])
+async def test_work_returns_what_it_returns_and_raises_what_it_raises(make: type[Blocking]) -> None:
+    blocking = make()
+    assert await blocking.run("write", divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await blocking.run("read", divmod, 7, 0)
+
+
+@pytest.mark.parametrize("make", [SystemBlocking, InlineBlocking])
+async def test_a_lane_runs_one_call_at_a_time_in_order(make: type[Blocking]) -> None:
+    blocking = make()
+    lock = threading.Lock()
+    order: list[int] = []
+
+    def work(number: int) -> None:
+        assert lock.acquire(blocking=False), "two calls of one lane overlap"
+        order.append(number)
+        lock.release()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(blocking.run, "write", work, number)
+            await wait_all_tasks_blocked()
+    assert order == list(range(20))
+
+
+async def test_the_lanes_do_not_wait_for_each_other() -> None:
+    blocking = SystemBlocking()
+    writing, reading = threading.Event(), threading.Event()
+
+    def meet(mine: threading.Event, other: threading.Event) -> bool:
+        mine.set()
+        return other.wait(30)
+
+    met: list[bool] = []
+
+    async def run(lane: Lane, mine: threading.Event, other: threading.Event) -> None:
+        met.append(await blocking.run(lane, meet, mine, other))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, "write", writing, reading)
+        nursery.start_soon(run, "read", reading, writing)
+    assert met == [True, True]
+
+
+async def test_work_that_has_begun_is_waited_for_although_its_caller_is_cancelled() -> None:
+    blocking = SystemBlocking()
+    begun, finish = threading.Event(), threading.Event()
+    ended = False
+
+    def work() -> None:
+        nonlocal ended
+        begun.set()
+        finish.wait(30)
+        ended = True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(blocking.run, "write", work)
+        await trio.to_thread.run_sync(begun.wait, 30)
+        nursery.cancel_scope.cancel()
+        finish.set()
+    assert ended
+
+
+def test_a_draw_is_at_least_0_and_below_1() -> None:
+    assert uniform(bytes) == 0.0
+    assert uniform(lambda count: b"\xff" * count) == 1 - 2**-53
+    assert uniform(lambda count: (1 << 63).to_bytes(count, "little")) == 0.5
+    draws = [uniform(system_entropy) for _ in range(1000)]
+    assert all(0 <= draw < 1 for draw in draws)
+    assert 0.4 < sum(draws) / 1000 < 0.6
