@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Protocol
 
 import trio
-from p2p.policy.backoff import Backoff
 
 from p2p.errors import ConnectFailed, NodeClosed, Reason
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
 from p2p.peer.connection import Connection
+from p2p.policy.backoff import Backoff
 from p2p.transport.base import LinkStream, Network
 from p2p.windows import Clock, Entropy, uniform
 

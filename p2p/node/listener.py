@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import trio
-from p2p.policy.admission import ConnectionSlots
 
 from p2p.errors import Reason
 from p2p.node.supervisor import Supervisor
 from p2p.peer.connection import Connection
+from p2p.policy.admission import ConnectionSlots
 from p2p.transport.base import Listener
 from p2p.windows import Clock
 

@@ -24,7 +24,7 @@ from typing import Final, Unpack
 import trio
 
 from p2p import msg
-from p2p.errors import ConfigError, NodeClosed, NotConnected, NotStarted, Reason
+from p2p.errors import ConfigError, NodeClosed, NotStarted, Reason
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
 from p2p.node.dispatch import MESSAGES_PER_CHECKPOINT, Channel, Dispatch, WhenFull
@@ -298,10 +298,8 @@ class Node:
             await trio.lowlevel.checkpoint_if_cancelled()
         link = self._link_to(peer)
         payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
-        while link.needs_waiting or not link.fits(len(payload)):
-            await link.wait_room()
-            if not link.is_live:
-                raise NotConnected(f"the link to {link.label or link.peer_id.short} ended while a message waited")
+        if not link.has_room(len(payload)):
+            await link.wait_room(len(payload))
         link.send_data(payload)
 
     def _encode_name(self, channel: str) -> bytes:

@@ -25,14 +25,14 @@ from enum import Enum
 from typing import Final, Protocol
 
 import trio
-from p2p.session.events import Ended, Ignored, Live, PeerProven, Received
-from p2p.session.session import Session
 
 from p2p import msg
 from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.peer.outbox import Outbox
+from p2p.session.events import Ended, Ignored, Live, PeerProven, Received
+from p2p.session.session import Session
 from p2p.transport.base import LinkStream
 from p2p.windows import Clock
 
@@ -161,10 +161,9 @@ class Connection:
         """Bytes of application messages that wait to be written."""
         return self._outbox.data_bytes
 
-    @property
-    def needs_waiting(self) -> bool:
-        """Whether a sender has to wait (`wait_room`) before the next message."""
-        return not self._outbox.has_data_room
+    def has_room(self, size: int) -> bool:
+        """Whether a message of `size` bytes may be queued now; a sender that finds none waits (`wait_room`)."""
+        return self._outbox.has_data_room and self._outbox.fits(size)
 
     def send_data(self, payload: bytes, flags: int = 0) -> None:
         """Queue an encoded Data message.
@@ -183,13 +182,9 @@ class Connection:
         if not self._writing:
             self._start_writer()
 
-    def fits(self, size: int) -> bool:
-        """Whether a message of `size` bytes may be queued without passing the outbox's hard bounds."""
-        return self._outbox.fits(size)
-
-    async def wait_room(self) -> None:
-        """Wait until the outbox is below its high-water mark, or the link is over."""
-        while self.is_live and not self._outbox.has_data_room:
+    async def wait_room(self, size: int) -> None:
+        """Wait until a message of `size` bytes may be queued, or the link takes no more."""
+        while self.is_live and not self.has_room(size):
             await self._room.park()
 
     def send_control(self, message: msg.AnyMessage) -> None:

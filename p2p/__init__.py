@@ -1,0 +1,126 @@
+"""trio-p2p: nodes that find, authenticate and talk to each other, and replicate a durable log, on trio.
+
+    async with p2p.open_node(node_id="a", listen_port=9101, data_dir="a") as node:
+        peer = await node.connect("tcp://127.0.0.1:9102")
+        seq = await node.wal.append(b"sold 3", kind="sale")
+        await node.wal.wait_replicated(seq, peers=1)
+
+The floor plan, from the ground up; a room imports only lower floors and its own folder:
+
+    0  errors limits ids text        what may go wrong, every bound, who and where
+    1  binary framing envelope       the wire: bytes, frames, envelopes, messages, packing
+       msg pack
+    2  crypto policy                 Noise and identities; who may, how often, which way
+    3  session replication           two parties talking safely; logs, batches, who supplies whom
+    4  windows store transport       the world: clock, entropy, threads; the disk; the network
+    5  peer                          one connection: a stream and a session in a nursery
+    6  node                          the nursery of it all
+    7  runtime testing               Vix's names; what your own tests can use
+    8  cli                           the command line
+
+Floors 0 to 3 are pure: no I/O, no clock, no randomness of their own.
+"""
+
+from __future__ import annotations
+
+from p2p import framing, msg, pack
+from p2p.crypto.identity import Identity
+from p2p.crypto.null import NullCrypto
+from p2p.crypto.provider import StandardCrypto
+from p2p.envelope import Envelope, EnvelopeFlag, ProtocolVersion
+from p2p.errors import (
+    AddressInUse,
+    ChannelBusy,
+    ConfigError,
+    ConnectFailed,
+    CryptoError,
+    IdentityMismatch,
+    LocalProtocolError,
+    NodeClosed,
+    NotConnected,
+    NotStarted,
+    OwnLogForked,
+    P2PError,
+    PayloadTooLarge,
+    ProtocolError,
+    Reason,
+    RecordTooLarge,
+    RemoteProtocolError,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreReadOnly,
+    UnknownPeer,
+)
+from p2p.framing import FrameDecodeResult, LengthPrefixVarint
+from p2p.ids import PeerEndpoint, PeerId
+from p2p.limits import Limits
+from p2p.msg import MessageType
+from p2p.node import events
+from p2p.node.config import NodeConfig
+from p2p.node.dispatch import Channel, Message
+from p2p.node.node import Node, open_node
+from p2p.node.status import NodeStats, Peer
+from p2p.peer.connection import PeerState
+from p2p.policy.routes import MemoryRouter, Route
+from p2p.replication.batch import NewRecord, Record
+from p2p.replication.heads import Head
+from p2p.runtime import P2PRuntime, make_tcp_node
+
+__all__ = [
+    "AddressInUse",
+    "Channel",
+    "ChannelBusy",
+    "ConfigError",
+    "ConnectFailed",
+    "CryptoError",
+    "Envelope",
+    "EnvelopeFlag",
+    "FrameDecodeResult",
+    "Head",
+    "Identity",
+    "IdentityMismatch",
+    "LengthPrefixVarint",
+    "Limits",
+    "LocalProtocolError",
+    "MemoryRouter",
+    "Message",
+    "MessageType",
+    "NewRecord",
+    "Node",
+    "NodeClosed",
+    "NodeConfig",
+    "NodeStats",
+    "NotConnected",
+    "NotStarted",
+    "NullCrypto",
+    "OwnLogForked",
+    "P2PError",
+    "P2PRuntime",
+    "PayloadTooLarge",
+    "Peer",
+    "PeerEndpoint",
+    "PeerId",
+    "PeerState",
+    "ProtocolError",
+    "ProtocolVersion",
+    "Reason",
+    "Record",
+    "RecordTooLarge",
+    "RemoteProtocolError",
+    "Route",
+    "StandardCrypto",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreFull",
+    "StoreLocked",
+    "StoreReadOnly",
+    "UnknownPeer",
+    "events",
+    "framing",
+    "make_tcp_node",
+    "msg",
+    "open_node",
+    "pack",
+]
