@@ -170,7 +170,7 @@ class DemoNode:
             lines = Path(f"{self.data_dir}.log").read_text(errors="replace").splitlines()
         except OSError:
             lines = []
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1].removeprefix("p2p: ") if lines else "it said nothing"
 
     async def _listen_to(
         self, process: trio.Process, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

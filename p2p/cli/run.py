@@ -19,11 +19,11 @@ import trio
 
 import p2p
 from p2p.cli.output import Output, ReaderGone, complain, json_line, log_to_stderr, table_of
+from p2p.cli.records import fitting, line_splitter, portions
 from p2p.cli.settings import Settings, UsageError
-from p2p.cli.stdin import LineSplitter, stdin_lines
-from p2p.errors import ConfigError, ConnectFailed, NodeClosed, OwnLogForked, RecordTooLarge, StoreError
+from p2p.cli.stdin import stdin_lines
+from p2p.errors import ConfigError, ConnectFailed, NodeClosed, OwnLogForked, StoreError
 from p2p.ids import PeerEndpoint
-from p2p.limits import Limits
 from p2p.store.keys import load_network_key
 
 _log = logging.getLogger("p2p.cli")
@@ -193,40 +193,37 @@ class _Run:
             await trio.sleep(REDIAL_S)
 
     async def _append_lines(self, node: p2p.Node) -> None:
-        splitter = LineSplitter(Limits().batch_bytes_max)
+        splitter = line_splitter()
         reported = 0
-        async for lines in stdin_lines(splitter):
-            if not await self._append(node, lines):
-                return
-            if splitter.too_long > reported:
-                complain(f"{splitter.too_long - reported} lines of standard input are too long for a record: left out")
-                reported = splitter.too_long
+        try:
+            async for lines in stdin_lines(splitter):
+                for portion in portions(fitting(node, lines, kind="app")):
+                    await self._append(node, portion)
+                if splitter.too_long > reported:
+                    complain(f"{splitter.too_long - reported} lines are too long for a record: left out")
+                    reported = splitter.too_long
+        except NodeClosed:
+            return
+        except OwnLogForked as error:
+            complain(str(error))
+            self.exit_code = 1
+            self.stop.set()
 
-    async def _append(self, node: p2p.Node, lines: list[bytes]) -> bool:
-        """Append lines in order; False if that has become impossible."""
+    async def _append(self, node: p2p.Node, portion: list[bytes]) -> None:
+        """Append lines that fit one batch, however long the disk takes to come back."""
         told = False
         while True:
             try:
-                await node.wal.append_many(lines)
-            except RecordTooLarge as error:
-                if len(lines) > 1:
-                    return all([await self._append(node, [line]) for line in lines])
-                complain(f"a line of standard input is left out: {error}")
-            except OwnLogForked as error:
-                complain(str(error))
-                self.exit_code = 1
-                self.stop.set()
-                return False
+                await node.wal.append_many(portion)
+            except OwnLogForked:
+                raise
             except StoreError as error:
-                # The disk may come back; the lines wait here, and so does whoever writes them.
                 if not told:
                     complain(f"standard input waits: {error}")
                     told = True
                 await trio.sleep(node.config.limits.store_retry_s)
-                continue
-            except NodeClosed:
-                return False
-            return True
+            else:
+                return
 
 
 async def _until_left(node: p2p.Node, peer: p2p.Peer) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -18,11 +18,11 @@ import trio
 
 import p2p
 from p2p.cli.output import Output, complain, json_line
+from p2p.cli.records import fitting, line_splitter, portions
 from p2p.cli.settings import UsageError
-from p2p.cli.stdin import LineSplitter, stdin_lines
+from p2p.cli.stdin import stdin_lines
 from p2p.errors import ConfigError, StoreCorrupt
 from p2p.ids import PeerId
-from p2p.limits import Limits
 from p2p.replication.batch import Record, parse_batch
 from p2p.replication.heads import LogHead, digest
 from p2p.store.base import LogReader
@@ -43,44 +43,36 @@ def append_lines(data_dir: Path, *, as_json: bool, kind: str) -> int:
 
 
 async def _append_lines(data_dir: Path, as_json: bool, kind: str) -> int:
-    splitter = LineSplitter(Limits().batch_bytes_max)
-    count = left_out = 0
-    first = last = None
+    splitter = line_splitter()
+    came = 0
+    seqs: list[int] = []
     config = p2p.NodeConfig(node_id="wal-append", listen_port=None, data_dir=data_dir, on_log=complain)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with p2p.open_node(config) as node, trio.open_nursery() as tasks:
-
-            async def interrupted() -> None:
-                async for _ in signals:
-                    tasks.cancel_scope.cancel()
-
-            tasks.start_soon(interrupted)
+            tasks.start_soon(_cancel_on, signals, tasks.cancel_scope)
             async for lines in stdin_lines(splitter):
-                fitting = []
-                for number, line in enumerate(lines, count + left_out + 1):
-                    try:
-                        node.wal.check_size(line, kind=kind)
-                    except p2p.RecordTooLarge as error:
-                        left_out += 1
-                        complain(f"line {number} is left out: {error}")
-                    else:
-                        fitting.append(line)
-                if fitting:
-                    seqs = await node.wal.append_many(fitting, kind=kind)
-                    first, last = first or seqs[0], seqs[-1]
-                    count += len(seqs)
+                came += len(lines)
+                for portion in portions(fitting(node, lines, kind=kind)):
+                    new = await node.wal.append_many(portion, kind=kind)
+                    seqs = [*seqs[:1], new[0], new[-1]]
             tasks.cancel_scope.cancel()
-    left_out += splitter.too_long
+    came += splitter.too_long
+    appended = seqs[-1] - seqs[0] + 1 if seqs else 0
+    output = Output()
     if splitter.too_long:
         complain(f"{splitter.too_long} lines are too long for a record: left out")
-    output = Output()
     if as_json:
-        output.result(json_line({"appended": count, "first_seq": first, "last_seq": last, "left_out": left_out}))
-    elif count:
-        output.result(f"appended {count} records, seq {first}-{last}")
+        first, last = (seqs[0], seqs[-1]) if seqs else (None, None)
+        fields = {"appended": appended, "first_seq": first, "last_seq": last, "left_out": came - appended}
+        output.result(json_line(fields))
     else:
-        output.result("appended nothing")
-    return 1 if left_out else 0
+        output.result(f"appended {appended} records, seq {seqs[0]}-{seqs[-1]}" if seqs else "appended nothing")
+    return 1 if came > appended else 0
+
+
+async def _cancel_on(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
 
 
 def print_records(data_dir: Path, *, as_json: bool, follow: bool) -> int:
@@ -260,13 +252,7 @@ def _watch(look: Callable[[], None], *, follow: bool) -> None:
 async def _watch_forever(look: Callable[[], None]) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
-
-            async def repeat() -> None:
-                while True:
-                    look()
-                    await trio.sleep(FOLLOW_S)
-
-            nursery.start_soon(repeat)
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
-                return
+            nursery.start_soon(_cancel_on, signals, nursery.cancel_scope)
+            while True:
+                look()
+                await trio.sleep(FOLLOW_S)
