@@ -3,8 +3,9 @@
 It owns a non-blocking standard-library socket and asks trio only to wait for it. trio.SocketStream does the same work
 through three coroutines, a context manager and a full checkpoint per call; most of what a link reads and writes is
 there or fits at once, and then all of that is price without purpose. `benchmarks/transport.py` measures both in one
-run (Python 3.11, loopback): a read of bytes at hand takes {READ} of SocketStream's time, a send that fits {SEND},
-a read that must wait {WAIT}.
+run (Python 3.11, loopback, 128 B), in parts of SocketStream's time: a read of bytes at hand 0.30 as `receive_chunk`
+and 0.70 as `receive_some`, a send that fits 0.25 as `send_nowait` and 0.75 as `send_all`, a round trip with a wait on
+each side 0.54; writes of 64 KiB, sent and received, 0.75 to 0.9.
 
 How it moves: every operation tries the system call first. Only when the kernel says "not now" does it wait, and waiting
 is a checkpoint. `receive_some` and `send_all` that never waited make one anyway, as trio's streams promise.

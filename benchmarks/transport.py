@@ -1,0 +1,222 @@
+"""What does a TcpStream save beside trio.SocketStream, on the same loopback sockets in the same run?
+
+Both ends live in one process and one trio run per figure. What is "at hand" was put into the socket by a plain
+blocking `send` beforehand, so that only the read is timed; what is sent is drained by a plain `recv`, untimed as well.
+The rows that wait have the other side played by the same kind of stream.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import trio
+
+from benchmarks.harness import Paired, Row, paired
+from p2p.transport.tcp_stream import TcpStream
+
+SMALL: Final = 128
+LARGE: Final = 64 * 1024
+
+AnyStream: TypeAlias = TcpStream | trio.SocketStream
+Make: TypeAlias = Callable[[socket.socket], AnyStream]
+Receive: TypeAlias = Callable[[AnyStream, int], Awaitable[bytes | bytearray]]
+
+
+def run(quick: bool) -> list[Row]:
+    """Measure everything; `quick` takes fewer rounds of fewer operations."""
+    rounds, count = (5, 2_000) if quick else (9, 10_000)
+    small, large = count // 100 * 100, count // 20
+    return [
+        _row(
+            f"read {SMALL} B at hand, as a link's reader does (receive_chunk)",
+            "<= 0.5",
+            paired(
+                lambda: _reading(_ours, _receive_chunk, small), lambda: _reading(_trios, _receive_some, small), rounds
+            ),
+        ),
+        _row(
+            f"read {SMALL} B at hand, with trio's promise of a checkpoint (receive_some)",
+            "<= 0.85",
+            paired(
+                lambda: _reading(_ours, _receive_some, small), lambda: _reading(_trios, _receive_some, small), rounds
+            ),
+        ),
+        _row(
+            f"send {SMALL} B that fit, without waiting (send_nowait)",
+            "<= 0.5",
+            paired(lambda: _sending_nowait(small), lambda: _sending(_trios, small, SMALL), rounds),
+        ),
+        _row(
+            f"send {SMALL} B that fit (send_all)",
+            "<= 0.85",
+            paired(lambda: _sending(_ours, small, SMALL), lambda: _sending(_trios, small, SMALL), rounds),
+        ),
+        _row(
+            f"{SMALL} B there and back, both sides waiting for each read",
+            "<= 1",
+            paired(
+                lambda: _echoing(_ours, _receive_chunk, large), lambda: _echoing(_trios, _receive_some, large), rounds
+            ),
+        ),
+        _row(
+            f"coalesced writes of {LARGE // 1024} KiB, sent and received",
+            "<= 1",
+            paired(
+                lambda: _streaming(_ours, _receive_chunk, large),
+                lambda: _streaming(_trios, _receive_some, large),
+                rounds,
+            ),
+        ),
+    ]
+
+
+def _row(question: str, goal: str, pair: Paired) -> Row:
+    return {
+        "question": question,
+        "value": round(pair.first * 1e6, 2),
+        "unit": "µs",
+        "baseline": round(pair.second * 1e6, 2),
+        "ratio": round(pair.ratio, 3),
+        "goal": goal,
+        "met": pair.ratio <= float(goal.removeprefix("<= ")),
+        "note": f"÷ trio.SocketStream, ± {pair.spread:.0%}",
+    }
+
+
+def _ours(sock: socket.socket) -> AnyStream:
+    return TcpStream(sock)
+
+
+def _trios(sock: socket.socket) -> AnyStream:
+    sock.setblocking(False)
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+
+def _receive_some(stream: AnyStream, size: int) -> Awaitable[bytes | bytearray]:
+    return stream.receive_some(size)
+
+
+def _receive_chunk(stream: AnyStream, size: int) -> Awaitable[bytes | bytearray]:
+    assert isinstance(stream, TcpStream)
+    return stream.receive_chunk(size)
+
+
+def _sockets() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return client, server
+
+
+def _reading(make: Make, receive: Receive, count: int) -> float:
+    """Seconds per read; a hundred reads' worth is put into the socket at a time."""
+
+    async def main() -> float:
+        client, server = _sockets()
+        spent = 0.0
+        async with make(server) as stream:
+            with client:
+                for _ in range(count // 100):
+                    client.sendall(bytes(100 * SMALL))
+                    begun = time.perf_counter()
+                    for _ in range(100):
+                        await receive(stream, SMALL)
+                    spent += time.perf_counter() - begun
+        return spent / count
+
+    return trio.run(main)
+
+
+def _sending(make: Make, count: int, size: int) -> float:
+    """Seconds per send_all that does not wait."""
+
+    async def main() -> float:
+        client, server = _sockets()
+        spent = 0.0
+        data = bytes(size)
+        async with make(client) as stream:
+            with server:
+                for _ in range(count // 100):
+                    begun = time.perf_counter()
+                    for _ in range(100):
+                        await stream.send_all(data)
+                    spent += time.perf_counter() - begun
+                    _drain(server, 100 * size)
+        return spent / count
+
+    return trio.run(main)
+
+
+def _sending_nowait(count: int) -> float:
+    """Seconds per send_nowait."""
+
+    async def main() -> float:
+        client, server = _sockets()
+        spent = 0.0
+        data = bytes(SMALL)
+        async with TcpStream(client) as stream:
+            with server:
+                for _ in range(count // 100):
+                    begun = time.perf_counter()
+                    for _ in range(100):
+                        stream.send_nowait(data)
+                    spent += time.perf_counter() - begun
+                    _drain(server, 100 * SMALL)
+        return spent / count
+
+    return trio.run(main)
+
+
+def _echoing(make: Make, receive: Receive, count: int) -> float:
+    """Seconds per round trip."""
+
+    async def main() -> float:
+        client, server = _sockets()
+        async with make(client) as asking, make(server) as answering, trio.open_nursery() as nursery:
+
+            async def echo() -> None:
+                while data := await receive(answering, LARGE):
+                    await answering.send_all(data)
+
+            nursery.start_soon(echo)
+            begun = time.perf_counter()
+            for _ in range(count):
+                await asking.send_all(bytes(SMALL))
+                await receive(asking, LARGE)
+            spent = time.perf_counter() - begun
+            nursery.cancel_scope.cancel()
+        return spent / count
+
+    return trio.run(main)
+
+
+def _streaming(make: Make, receive: Receive, count: int) -> float:
+    """Seconds per write of 64 KiB, from the first send to the last byte received."""
+
+    async def main() -> float:
+        client, server = _sockets()
+        data = bytes(LARGE)
+        async with make(client) as sending, make(server) as receiving:
+
+            async def send() -> None:
+                for _ in range(count):
+                    await sending.send_all(data)
+
+            begun = time.perf_counter()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                left = count * LARGE
+                while left:
+                    left -= len(await receive(receiving, LARGE))
+            return (time.perf_counter() - begun) / count
+
+    return trio.run(main)
+
+
+def _drain(sock: socket.socket, count: int) -> None:
+    while count:
+        count -= len(sock.recv(count))
