@@ -88,10 +88,10 @@ class NodeConfig:
             )
         if len(self.network_name.encode()) > self.limits.label_bytes_max:
             raise ConfigError(f"network_name is longer than {self.limits.label_bytes_max} bytes")
-        if self.data_dir is not None and not isinstance(self.data_dir, Path):
-            object.__setattr__(self, "data_dir", Path(self.data_dir))
-        if isinstance(self.trust, str):
-            object.__setattr__(self, "trust", Path(self.trust))
+        for name in ("data_dir", "trust"):
+            given: object = getattr(self, name)
+            if isinstance(given, str):
+                object.__setattr__(self, name, Path(given))
         object.__setattr__(self, "peers", tuple(_endpoints(self.peers)))
         object.__setattr__(self, "limits", self._effective_limits())
 

@@ -324,30 +324,29 @@ class Connection:
         """Handle the session's events until there are none or one asks for a pause."""
         session, owner = self.session, self._owner
         while (event := session.next_event()) is not None:
-            kind = type(event)
-            if kind is Received:
+            if isinstance(event, Received):
                 message = event.message
-                if type(message) is msg.Data:
+                if isinstance(message, msg.Data):
                     pause = owner.on_data(self, event.msg_id, event.flags, message)
                     if pause is not None:
                         return pause
                 else:
                     owner.on_wal(self, message)
-            elif kind is Ended:
+            elif isinstance(event, Ended):
                 self._end(event.reason, event.detail, clean=event.clean)
                 return None
-            elif kind is Live:
+            elif isinstance(event, Live):
                 self._live = True
                 self.connected_at = now
                 owner.on_live(self)
                 self.settled.set()
-            elif kind is PeerProven:
+            elif isinstance(event, PeerProven):
                 refusal = owner.on_proven(self, event)
                 if refusal is None:
                     session.accept()
                 else:
                     session.refuse(*refusal)
-            elif kind is Ignored:
+            elif isinstance(event, Ignored):
                 owner.on_ignored(self)
         return None
 
