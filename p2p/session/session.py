@@ -425,7 +425,9 @@ class Session:
         self.ping(self._now)
 
     def _note_partial_frame(self) -> None:
-        if not self._decoder.buffered:
+        decoder = self._decoder
+        # A header alone is a begun frame too, though nothing of it is kept.
+        if not decoder.buffered and decoder.frame_length is None:
             self._drip_from = None
         elif self._drip_from is None:
             self._drip_from = self._now
