@@ -1,0 +1,344 @@
+"""One supplier per origin: who is chosen, when another takes its place, and what a lie costs."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p.ids import PeerId
+from p2p.replication.suppliers import NEVER, Change, Stall, Suppliers
+
+OWN, LOG, OTHER = (PeerId(bytes([number]) * 32) for number in (1, 2, 3))
+PEERS = [PeerId(bytes([100 + number]) * 32) for number in range(6)]
+
+
+class World:
+    """A `Suppliers` with links that are up, and what is being applied."""
+
+    def __init__(self, links: int) -> None:
+        self.arriving: set[tuple[PeerId, int]] = set()
+        self.suppliers = Suppliers(
+            OWN, stall_s=3.0, doubt_s_max=300.0, is_arriving=lambda origin, link: (origin, link) in self.arriving
+        )
+        for link in range(links):
+            self.suppliers.link_up(link, PEERS[link], 0.0)
+
+    def claim(self, link: int, seq: int, now: float, *, origin: PeerId = LOG, asks: bool = False) -> None:
+        self.suppliers.claim(origin, link, seq, now, asks=asks)
+
+    def wanted_from(self, origin: PeerId = LOG, links: int = 6) -> list[int]:
+        return [link for link in range(links) if self.suppliers.wants(origin, link)]
+
+
+def test_what_nobody_listed_is_wanted_from_everybody() -> None:
+    assert World(3).wanted_from(links=3) == [0, 1, 2]
+
+
+def test_our_own_log_is_wanted_from_nobody() -> None:
+    world = World(3)
+    world.suppliers.held(OWN, 10, 0.0)
+    world.claim(1, 10, 0.0, origin=OWN)
+    assert world.wanted_from(OWN) == []
+
+
+def test_the_first_that_is_ahead_is_the_only_one_wanted() -> None:
+    world = World(3)
+    world.claim(1, 10, 0.0)
+    world.claim(0, 99, 0.1)
+    world.claim(2, 10, 0.2)
+    assert world.wanted_from() == [1]
+    assert world.suppliers.take_changes() == [Change(LOG, None, 1)]
+
+
+def test_a_tentative_supplier_that_shows_nothing_gives_way_at_once() -> None:
+    world = World(0)
+    world.suppliers.held(LOG, 5, 0.0)
+    world.suppliers.link_up(0, PEERS[0], 0.0)
+    world.suppliers.link_up(1, PEERS[1], 0.0)
+    assert world.wanted_from() == [0]
+    world.claim(1, 6, 1.0)
+    assert world.wanted_from() == [1]
+
+
+def test_a_proven_supplier_has_three_seconds() -> None:
+    world = World(2)
+    world.claim(0, 5, 0.0)
+    world.suppliers.delivered(LOG, 0)
+    world.suppliers.held(LOG, 5, 0.5)
+    world.claim(1, 6, 100.0)
+    assert world.wanted_from() == [0], "its own push may be on the way"
+    assert world.suppliers.next_deadline() == 103.0
+    world.suppliers.handle_deadline(102.9)
+    assert world.wanted_from() == [0]
+    world.suppliers.handle_deadline(103.0)
+    assert world.wanted_from() == [1]
+    assert world.suppliers.take_stalls() == [], "it did not claim what it did not deliver"
+
+
+def test_progress_begins_the_three_seconds_anew() -> None:
+    world = World(2)
+    world.claim(0, 50, 0.0)
+    world.claim(1, 50, 0.0)
+    for second in range(1, 20):
+        world.suppliers.held(LOG, second, float(second))
+        world.suppliers.handle_deadline(float(second))
+    assert world.wanted_from() == [0]
+
+
+def test_a_push_that_is_being_applied_is_progress_enough() -> None:
+    world = World(2)
+    world.claim(0, 50, 0.0)
+    world.claim(1, 50, 0.0)
+    world.arriving.add((LOG, 0))
+    for second in range(1, 20):
+        world.suppliers.handle_deadline(float(second))
+    assert world.wanted_from() == [0], "our store is slow, not the supplier"
+    world.arriving.clear()
+    for second in range(20, 25):
+        world.suppliers.handle_deadline(float(second))
+    assert world.wanted_from() == [1]
+
+
+def test_t39_a_claim_that_is_not_delivered_is_replaced_after_three_seconds() -> None:
+    world = World(3)
+    world.claim(0, 2**62, 0.0)
+    world.claim(1, 5, 0.0)
+    assert world.wanted_from() == [0]
+    world.suppliers.handle_deadline(3.0)
+    assert world.wanted_from() == [1]
+    assert world.suppliers.take_stalls() == [Stall(LOG, 0)]
+    world.suppliers.delivered(LOG, 1)
+    world.suppliers.held(LOG, 5, 3.1)
+    assert world.wanted_from() == [1], "the liar still shows more, and is not asked again yet"
+    world.suppliers.handle_deadline(6.2)
+    assert world.wanted_from() == [1]
+
+
+def test_t39_a_liar_is_tried_again_ever_more_rarely_and_gives_way_at_once() -> None:
+    world = World(2)
+    now, tries = 0.0, []
+    world.claim(0, 2**62, now)
+    held = 0
+    while now < 2000.0:
+        if world.suppliers.supplier(LOG) == 0:
+            tries.append(now)
+            world.claim(1, held + 1, now)
+            if held:
+                assert world.wanted_from() == [1], "an honest link takes over from a doubted one at once"
+        world.suppliers.handle_deadline(now)
+        if world.suppliers.supplier(LOG) == 1:
+            held += 1
+            world.suppliers.delivered(LOG, 1)
+            world.suppliers.held(LOG, held, now)
+        now += 0.5
+    trials = [later - earlier for earlier, later in pairwise(tries) if later - earlier > 1.0]
+    assert trials == sorted(trials)
+    assert len(trials) <= 12
+
+
+def test_a_link_that_was_only_slow_is_believed_again_when_it_delivers() -> None:
+    world = World(2)
+    world.claim(0, 9, 0.0)
+    world.claim(1, 4, 0.0)
+    world.suppliers.handle_deadline(3.0)
+    assert world.wanted_from() == [1]
+    world.suppliers.delivered(LOG, 0)
+    world.suppliers.delivered(LOG, 1)
+    world.suppliers.held(LOG, 4, 3.5)
+    world.suppliers.handle_deadline(6.5)
+    assert world.wanted_from() == [0], "it was not in doubt any more"
+
+
+def test_the_last_one_ahead_is_kept_however_slow() -> None:
+    world = World(2)
+    world.claim(0, 9, 0.0)
+    world.claim(1, 0, 0.0)
+    for second in range(60):
+        world.suppliers.handle_deadline(float(second))
+        assert world.wanted_from() == [0]
+
+
+def test_a_link_that_ends_takes_its_claims_along() -> None:
+    world = World(3)
+    world.claim(0, 9, 0.0)
+    world.claim(1, 3, 0.0)
+    world.claim(2, 9, 0.0)
+    world.suppliers.held(LOG, 5, 0.0)
+    world.suppliers.link_down(0, PEERS[0], 1.0)
+    assert world.wanted_from() == [2]
+    world.suppliers.link_down(2, PEERS[2], 1.0)
+    assert world.wanted_from() == [1]
+    world.suppliers.link_down(1, PEERS[1], 1.0)
+    assert world.suppliers.supplier(LOG) is None
+
+
+def test_while_nobody_is_ahead_the_origin_itself_supplies() -> None:
+    world = World(0)
+    for link, peer in enumerate((PEERS[0], LOG)):
+        world.suppliers.link_up(link, peer, 0.0)
+    world.claim(0, 5, 0.0)
+    world.claim(1, 5, 0.0)
+    world.suppliers.delivered(LOG, 0)
+    world.suppliers.held(LOG, 4, 0.1)
+    assert world.wanted_from() == [0], "not in the middle of a catch-up"
+    world.suppliers.held(LOG, 5, 0.2)
+    assert world.wanted_from() == [1]
+    world.claim(0, 6, 1.0)
+    assert world.wanted_from() == [0], "until somebody else shows more"
+    world.suppliers.held(LOG, 6, 1.1)
+    assert world.wanted_from() == [0], "it is not tried twice"
+
+
+def test_two_that_wait_for_each_other_part_as_soon_as_a_third_shows_more() -> None:
+    world = World(2)
+    world.claim(0, 5, 0.0)
+    world.suppliers.delivered(LOG, 0)
+    world.suppliers.held(LOG, 5, 0.0)
+    world.claim(0, 5, 1.0, asks=True)
+    world.claim(1, 6, 2.0)
+    assert world.wanted_from() == [1]
+
+
+def test_a_declined_link_does_not_count_until_the_origin_is_welcome() -> None:
+    world = World(2)
+    world.claim(0, 9, 0.0)
+    world.claim(1, 9, 0.0)
+    world.suppliers.decline(LOG, 0, 0.1)
+    world.suppliers.decline(LOG, 1, 0.2)
+    world.claim(0, 10, 0.3)
+    assert world.wanted_from(links=2) == []
+    assert world.suppliers.supplier(LOG) is None
+    world.suppliers.handle_deadline(1000.0)
+    assert world.suppliers.next_deadline() == NEVER, "nothing is tried again and again"
+    assert world.suppliers.welcome(LOG) == (0, 1)
+    world.claim(1, 9, 2000.0)
+    assert world.wanted_from() == [1]
+
+
+def test_t36_nothing_beyond_a_fork_is_wanted() -> None:
+    world = World(2)
+    world.claim(0, 9, 0.0)
+    world.suppliers.held(LOG, 4, 0.0, last=6)
+    assert world.wanted_from() == [0]
+    world.suppliers.held(LOG, 6, 0.0, last=6)
+    assert world.wanted_from(links=2) == []
+    world.suppliers.handle_deadline(100.0)
+    assert world.suppliers.next_deadline() == NEVER
+
+
+def test_damage_makes_us_want_again() -> None:
+    world = World(2)
+    world.claim(0, 9, 0.0)
+    world.suppliers.held(LOG, 9, 0.0)
+    world.suppliers.link_down(0, PEERS[0], 0.5)
+    world.claim(1, 9, 1.0)
+    world.suppliers.held(LOG, 3, 2.0)
+    assert world.wanted_from() == [1]
+
+
+def test_t42_our_own_log_is_awaited_from_one_that_shows_more_until_it_stalls() -> None:
+    world = World(2)
+    world.suppliers.held(OWN, 5, 0.0)
+    world.claim(0, 8, 1.0, origin=OWN)
+    assert world.suppliers.is_awaited(OWN)
+    assert world.wanted_from(OWN) == [0]
+    world.suppliers.handle_deadline(4.0)
+    assert world.suppliers.take_stalls() == [Stall(OWN, 0)]
+    assert not world.suppliers.is_awaited(OWN)
+    world.claim(1, 8, 5.0, origin=OWN)
+    assert world.suppliers.is_awaited(OWN)
+    world.suppliers.held(OWN, 8, 5.5)
+    assert not world.suppliers.is_awaited(OWN)
+    assert world.wanted_from(OWN) == []
+
+
+@pytest.mark.parametrize("claims", [1, 3])
+def test_an_idle_node_has_no_deadline(claims: int) -> None:
+    world = World(claims)
+    for link in range(claims):
+        world.claim(link, 5, 0.0)
+    world.suppliers.held(LOG, 5, 0.1)
+    world.suppliers.handle_deadline(10.0)
+    assert world.suppliers.next_deadline() == NEVER
+
+
+Step = st.one_of(
+    st.tuples(st.just("claim"), st.integers(0, 4), st.integers(0, 12), st.booleans()),
+    st.tuples(st.just("held"), st.integers(0, 12), st.just(0), st.booleans()),
+    st.tuples(st.just("delivered"), st.integers(0, 4), st.just(0), st.booleans()),
+    st.tuples(st.just("decline"), st.integers(0, 4), st.just(0), st.booleans()),
+    st.tuples(st.just("welcome"), st.just(0), st.just(0), st.booleans()),
+    st.tuples(st.just("down"), st.integers(0, 4), st.just(0), st.booleans()),
+    st.tuples(st.just("wait"), st.integers(0, 40), st.just(0), st.booleans()),
+)
+
+
+@given(st.lists(Step, max_size=60))
+def test_whatever_happens_there_is_one_supplier_while_somebody_is_ahead(
+    steps: list[tuple[str, int, int, bool]],
+) -> None:
+    world = World(5)
+    suppliers = world.suppliers
+    claims: dict[int, int] = {}
+    declined: set[int] = set()
+    names = {link: link for link in range(5)}  # the number a link has now
+    fresh, held, now = 5, 0, 0.0
+    for name, value, seq, flag in steps:
+        now += 0.01
+        if name == "claim":
+            link = names[value]
+            suppliers.claim(LOG, link, seq, now, asks=flag)
+            if link not in declined:
+                claims[link] = seq
+        elif name == "held":
+            held = value
+            suppliers.held(LOG, held, now)
+        elif name == "delivered":
+            suppliers.delivered(LOG, names[value])
+        elif name == "decline":
+            suppliers.decline(LOG, names[value], now)
+            claims.pop(names[value], None)
+            declined.add(names[value])
+        elif name == "welcome":
+            assert set(suppliers.welcome(LOG)) == declined
+            declined.clear()
+        elif name == "down":
+            suppliers.link_down(names[value], PEERS[value], now)
+            claims.pop(names[value], None)
+            declined.discard(names[value])
+            names[value] = fresh
+            suppliers.link_up(fresh, PEERS[value], now)
+            claims.setdefault(fresh, 0) if suppliers.supplier(LOG) == fresh else None
+            fresh += 1
+        else:
+            now += value / 4
+            suppliers.handle_deadline(now)
+        supplier = suppliers.supplier(LOG)
+        if any(claim > held for claim in claims.values()):
+            assert supplier is not None
+        wanted = [link for link in names.values() if suppliers.wants(LOG, link)]
+        if supplier is not None:
+            assert wanted == [supplier]
+        else:
+            assert set(wanted) == set(names.values()) - declined
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1, max_size=30))
+def test_somebody_honest_is_reached_however_many_lie(claims: list[tuple[int, int]]) -> None:
+    """One link delivers what it shows; whatever the others claim, the log is complete in bounded time."""
+    world = World(6)
+    suppliers, held, now = world.suppliers, 0, 0.0
+    for link, seq in claims:
+        suppliers.claim(LOG, link, seq, now, asks=False)
+    suppliers.claim(LOG, 5, 20, now, asks=False)
+    while held < 20:
+        assert now < 3.0 * 7, "at most one stall per liar"
+        if suppliers.supplier(LOG) == 5:
+            held += 1
+            suppliers.delivered(LOG, 5)
+            suppliers.held(LOG, held, now)
+        now += 0.1
+        suppliers.handle_deadline(now)

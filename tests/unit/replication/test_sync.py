@@ -1,0 +1,630 @@
+"""The machine of one link, seen from its wire: what goes out for what came in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from p2p.errors import Reason, RemoteProtocolError
+from p2p.ids import PeerId
+from p2p.limits import KIB, MIB, Limits
+from p2p.msg import AnyMessage, ForkProof, HeadEntry, OutboxPull, WalAck, WalHeads, WalPush
+from p2p.replication.accept import Verdict
+from p2p.replication.batch import Batch, NewRecord, encode_bodies, seal
+from p2p.replication.exchange import Exchange, Penalize
+from p2p.replication.heads import EMPTY_LOG, FROZEN_MARK, SEQ_MAX, ZERO_HASH, LogHead
+from p2p.replication.suppliers import NEVER
+from p2p.replication.sync import LoadKind
+
+OWN, PEER, LOG, THIRD = (PeerId(bytes([number]) * 32) for number in (1, 2, 3, 4))
+LIMITS = Limits()
+
+
+def make_log(origin: PeerId, batches: int, records: int = 1, size: int = 10, mark: bytes = b"") -> list[Batch]:
+    log: list[Batch] = []
+    bodies = encode_bodies([NewRecord("app", None, mark + bytes(size))] * records)
+    for number in range(batches):
+        log.append(
+            seal(
+                origin=origin,
+                seq_begin=1 + number * records,
+                prev_hash=log[-1].hash if log else ZERO_HASH,
+                base_hlc=1,
+                bodies=bodies,
+                sign=lambda _: bytes(64),
+            )
+        )
+    return log
+
+
+class Side:
+    """One node's exchange, the logs it holds, and links that the test plays the other end of."""
+
+    def __init__(self, *logs: list[Batch], links: int = 1, limits: Limits = LIMITS) -> None:
+        self.now = 100.0
+        self.logs = {log[0].origin: list(log) for log in logs if log}
+        self.heads = {origin: LogHead(log[-1].seq_end, log[-1].hash) for origin, log in self.logs.items()}
+        self.stores = True
+        self.exchange = Exchange(OWN, self.heads, limits, self.now, can_store=lambda: self.stores)
+        self.sent: dict[int, list[AnyMessage]] = {}
+        self.loads = 0
+        for link in range(links):
+            self.exchange.link_up(link, PEER if link == 0 else PeerId(bytes([50 + link]) * 32), self.now)
+        self.first = {link: self.take(link) for link in range(links)}
+
+    def take(self, link: int = 0) -> list[AnyMessage]:
+        """Serve all loads, then return and forget what was sent on the link."""
+        while (load := self.exchange.next_load(self.now)) is not None:
+            self.loads += 1
+            log = self.logs.get(load.origin, [])
+            found, size = [], 0
+            for batch in log:
+                if batch.seq_end >= load.from_seq and (not found or size + len(batch.wal_bytes) <= load.bytes_max):
+                    found.append(batch)
+                    size += len(batch.wal_bytes)
+                elif found:
+                    break
+            if load.kind is LoadKind.PROOF:
+                self.exchange.proof_loaded(load, ForkProof(log[0].wal_bytes, log[-1].wal_bytes), self.now)
+            else:
+                self.exchange.loaded(load, found, self.now)
+        for key, message in self.exchange.take_messages():
+            self.sent.setdefault(key, []).append(message)
+        return self.sent.pop(link, [])
+
+    def hear(self, *entries: HeadEntry, link: int = 0) -> list[AnyMessage]:
+        self.exchange.receive(link, WalHeads(entries), self.now)
+        return self.take(link)
+
+    def push(self, batch: Batch, link: int = 0) -> bool:
+        return self.exchange.receive(link, WalPush(batch.seq_begin, batch.seq_end, batch.wal_bytes), self.now)
+
+    def apply(self, batch: Batch, link: int = 0) -> None:
+        self.logs.setdefault(batch.origin, []).append(batch)
+        self.heads[batch.origin] = LogHead(batch.seq_end, batch.hash)
+        self.exchange.judged(link, Verdict.APPLIED, batch.seq_end, self.now)
+        self.exchange.moved({batch.origin}, self.now)
+
+    def append(self, batch: Batch) -> None:
+        self.logs.setdefault(batch.origin, []).append(batch)
+        self.heads[batch.origin] = LogHead(batch.seq_end, batch.hash)
+        self.exchange.moved({batch.origin}, self.now)
+
+    def ack(self, value: int, link: int = 0) -> list[AnyMessage]:
+        self.exchange.receive(link, WalAck(value), self.now)
+        return self.take(link)
+
+    def wait(self, seconds: float, link: int = 0) -> list[AnyMessage]:
+        end = self.now + seconds
+        while (due := self.exchange.next_deadline()) <= end:
+            self.now = max(self.now, due)
+            self.exchange.handle_deadline(self.now)
+            for key, message in self.exchange.take_messages():
+                self.sent.setdefault(key, []).append(message)
+        self.now = end
+        return self.take(link)
+
+
+def entry(log: list[Batch], held: int, *, want: bool = True) -> HeadEntry:
+    """What a peer shows that holds the first `held` batches."""
+    last = log[held - 1] if held else None
+    origin = log[0].origin
+    return HeadEntry(origin, last.seq_end if last else 0, last.hash if last else ZERO_HASH, want)
+
+
+def pushed(messages: Iterable[AnyMessage]) -> list[tuple[int, int]]:
+    return [(message.seq_begin, message.seq_end) for message in messages if isinstance(message, WalPush)]
+
+
+def heads(messages: Iterable[AnyMessage]) -> list[HeadEntry]:
+    return [entry for message in messages if isinstance(message, WalHeads) for entry in message.entries]
+
+
+# WalHeads.
+
+
+def test_heads_are_the_first_message_even_when_there_are_none() -> None:
+    assert Side().first[0] == [WalHeads(())]
+
+
+def test_the_first_heads_list_every_log_the_peers_own_first() -> None:
+    logs = [make_log(origin, 2) for origin in (OWN, LOG, PEER)]
+    side = Side(*logs)
+    (message,) = side.first[0]
+    assert isinstance(message, WalHeads)
+    assert [(entry.origin, entry.seq, entry.hash) for entry in message.entries] == [
+        (PEER, 2, logs[2][-1].hash),
+        (OWN, 2, logs[0][-1].hash),
+        (LOG, 2, logs[1][-1].hash),
+    ]
+    assert {entry.origin: entry.want for entry in message.entries} == {PEER: True, OWN: False, LOG: True}
+
+
+def test_many_logs_are_told_in_several_messages() -> None:
+    logs = [make_log(PeerId(number.to_bytes(32, "big")), 1) for number in range(1000, 1010)]
+    side = Side(*logs, limits=Limits(heads_per_message_max=4))
+    assert [len(message.entries) for message in side.first[0] if isinstance(message, WalHeads)] == [4, 4, 2]
+
+
+def test_a_second_link_is_told_that_the_first_supplies() -> None:
+    side = Side(make_log(LOG, 2), links=2)
+    assert [entry.want for entry in heads(side.first[0])] == [True]
+    assert [entry.want for entry in heads(side.first[1])] == [False]
+
+
+def test_an_empty_node_tells_the_others_what_it_fetches_already() -> None:
+    log = make_log(LOG, 3)
+    side = Side(links=2)
+    assert side.hear(entry(log, 3)) == []
+    assert heads(side.take(1)) == [HeadEntry(LOG, 0, ZERO_HASH, want=False)]
+
+
+def test_changes_on_a_wanted_link_are_told_within_50_ms_and_together() -> None:
+    log = make_log(LOG, 4)
+    side = Side(log[:1])
+    side.hear(entry(log, 1))
+    for batch in log[1:]:
+        side.append(batch)
+    assert heads(side.wait(0.049)) == []
+    assert [(entry.seq, entry.hash) for entry in heads(side.wait(0.002))] == [(4, log[3].hash)]
+
+
+def test_changes_on_other_links_are_told_within_a_second() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log[:1], links=2)
+    side.hear(entry(log, 1))
+    side.hear(entry(log, 1, want=False), link=1)
+    side.append(log[1])
+    assert heads(side.wait(0.9, link=1)) == []
+    side.append(log[2])
+    assert [entry.seq for entry in heads(side.wait(0.11, link=1))] == [3]
+
+
+def test_an_idle_link_has_no_deadline() -> None:
+    log = make_log(LOG, 2)
+    side = Side(log, links=3)
+    for link in range(3):
+        side.hear(entry(log, 2), link=link)
+    side.wait(10.0)
+    assert side.exchange.next_deadline() == NEVER
+
+
+def test_t38_a_seq_that_no_log_can_reach_ends_the_link() -> None:
+    side = Side()
+    side.hear(HeadEntry(LOG, SEQ_MAX, b"\x01" * 32, want=True))
+    with pytest.raises(RemoteProtocolError):
+        side.hear(HeadEntry(LOG, SEQ_MAX + 1, b"\x01" * 32, want=True))
+
+
+def test_t38_claims_of_unknown_logs_take_bounded_memory() -> None:
+    side = Side(limits=Limits(origins_max=50))
+    for start in range(0, 5000, 500):
+        origins = [PeerId(number.to_bytes(32, "big")) for number in range(start, start + 500)]
+        side.hear(*(HeadEntry(origin, 7, b"\x01" * 32, want=True) for origin in origins))
+    assert len(side.exchange._links[0]._heard) == 50
+    assert len(side.exchange._suppliers.known()) == 50
+
+
+# What is pushed.
+
+
+def test_nothing_is_pushed_before_the_peers_first_heads() -> None:
+    log = make_log(LOG, 2)
+    side = Side(log)
+    side.append(make_log(OWN, 1)[0])
+    assert pushed(side.wait(10.0)) == []
+    assert pushed(side.hear()) == [(1, 1), (2, 2), (1, 1)]
+
+
+def test_what_the_peer_lacks_is_pushed_from_where_it_stands() -> None:
+    log = make_log(LOG, 5, records=3)
+    assert pushed(Side(log).hear(entry(log, 2))) == [(7, 9), (10, 12), (13, 15)]
+
+
+def test_nothing_is_pushed_that_is_not_wanted() -> None:
+    log = make_log(LOG, 5)
+    side = Side(log)
+    assert pushed(side.hear(entry(log, 2, want=False))) == []
+    assert pushed(side.hear(entry(log, 2))) == [(3, 3), (4, 4), (5, 5)]
+
+
+def test_a_commit_is_pushed_at_once() -> None:
+    log = make_log(OWN, 3)
+    side = Side(log[:1])
+    side.hear(entry(log, 1))
+    side.append(log[1])
+    assert pushed(side.take()) == [(2, 2)]
+
+
+def test_what_a_peer_pushed_is_not_pushed_back() -> None:
+    log = make_log(LOG, 2)
+    side = Side(links=2)
+    side.hear()
+    side.hear(link=1)
+    assert side.push(log[0])
+    side.apply(log[0])
+    assert pushed(side.take(0)) == []
+    assert pushed(side.take(1)) == [(1, 1)]
+
+
+def test_origins_take_turns() -> None:
+    logs = [make_log(origin, 30, records=1000, size=0) for origin in (LOG, THIRD)]
+    side = Side(*logs)
+    side.hear(*(entry(log, 0) for log in logs))
+    origins = []
+    for seq in (1000, 2000, 3000, 4000, 5000):  # what was under way before the second log was read
+        messages = side.ack(seq)
+        origins += [message.wal_bytes[1] for message in messages if isinstance(message, WalPush)]
+    assert origins in ([LOG[0], THIRD[0], LOG[0], THIRD[0], LOG[0]], [THIRD[0], LOG[0], THIRD[0], LOG[0], THIRD[0]])
+
+
+def test_pushes_stop_when_a_mebibyte_is_unacknowledged() -> None:
+    log = make_log(LOG, 12, records=1, size=200 * KIB)
+    side = Side(log)
+    sent = pushed(side.hear(entry(log, 0)))
+    assert len(sent) == 6, "the sixth begins below 1 MiB and ends above"
+    assert len(pushed(side.ack(1))) == 1
+    assert pushed(side.ack(2)) == [(8, 8)]
+
+
+def test_pushes_stop_when_the_window_is_used_up_and_it_may_overdraw_once() -> None:
+    log = make_log(LOG, 8, records=1000, size=0)
+    side = Side(log)
+    assert len(pushed(side.hear(entry(log, 0)))) == 5, "5,000 records into a window of 4,096"
+    assert pushed(side.ack(1000)) == [(5001, 6000)]
+    side.exchange.receive(0, OutboxPull(PEER.hex(), 1), side.now)
+    assert pushed(side.take()) == []
+    side.exchange.receive(0, OutboxPull(PEER.hex(), 2000), side.now)
+    assert pushed(side.take()) == [(6001, 7000), (7001, 8000)]
+
+
+def test_the_window_saturates() -> None:
+    log = make_log(LOG, 80, records=1000, size=0)
+    side = Side(log, limits=Limits(unacked_bytes_max=100 * MIB, load_ahead_bytes=100 * MIB))
+    side.hear(entry(log, 0, want=False))
+    for _ in range(100):
+        side.exchange.receive(0, OutboxPull(PEER.hex(), 2**32 - 1), side.now)
+    assert len(pushed(side.hear(entry(log, 0)))) == 66, "65,536 records, overdrawn once"
+
+
+@pytest.mark.parametrize("value", [1000, 0])
+def test_every_ack_gives_its_records_back_whatever_its_value(value: int) -> None:
+    log = make_log(LOG, 9, records=1000, size=0)
+    side = Side(log)
+    side.hear(entry(log, 0))
+    window = side.exchange._links[0].pushes
+    assert window.window == 4096 - 5000
+    side.exchange.receive(0, WalAck(value), side.now)
+    under_way = len(window._under_way)
+    assert window.window == 4096 - 1000 * under_way
+    assert window.unacked_bytes == under_way * len(log[0].wal_bytes)
+
+
+def test_pull_for_another_peer_sends_the_logs_it_needs_first() -> None:
+    logs = [make_log(origin, 3, records=1000, size=0) for origin in (LOG, THIRD)]
+    side = Side(*logs)
+    side.hear(*(entry(log, 0, want=False) for log in logs))
+    side.exchange.receive(0, OutboxPull(bytes(32).hex(), 1), side.now, first=[THIRD])
+    messages = side.hear(*(entry(log, 0) for log in logs))
+    origins = [message.wal_bytes[1] for message in messages if isinstance(message, WalPush)]
+    assert origins[:4] == [THIRD[0]] * 3 + [LOG[0]], "whole chains, in order"
+
+
+def test_loads_are_bounded_ahead_of_the_window() -> None:
+    log = make_log(LOG, 100, records=1, size=200 * KIB)
+    side = Side(log)
+    side.hear(entry(log, 0))
+    assert side.exchange._links[0].pushes._loaded_bytes <= LIMITS.load_ahead_bytes + LIMITS.batch_bytes_max
+    assert side.loads < 10
+
+
+# What acks mean.
+
+
+@pytest.mark.parametrize("value", [4, 5, 7, 2**63, 2**64 - 1])
+def test_an_ack_that_is_neither_the_end_nor_below_the_begin_ends_the_link(value: int) -> None:
+    log = make_log(LOG, 2, records=3)
+    side = Side(log)
+    side.hear(entry(log, 1))
+    with pytest.raises(RemoteProtocolError):
+        side.ack(value)
+
+
+@pytest.mark.parametrize("value", [0, 2, 3, 6])
+def test_an_ack_may_be_the_end_or_anything_below_the_begin(value: int) -> None:
+    log = make_log(LOG, 2, records=3)
+    side = Side(log)
+    side.hear(entry(log, 1))
+    side.ack(value)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_an_ack_more_than_pushes_ends_the_link(count: int) -> None:
+    log = make_log(LOG, 2)
+    side = Side(log[:count] if count else [])
+    side.hear()
+    for seq in range(1, count + 1):
+        side.ack(seq)
+    with pytest.raises(RemoteProtocolError):
+        side.ack(count)
+
+
+def test_t34_after_a_gap_pushing_goes_on_from_what_the_last_ack_said() -> None:
+    log = make_log(LOG, 6)
+    side = Side(log)
+    assert pushed(side.hear(entry(log, 3))) == [(4, 4), (5, 5), (6, 6)]
+    assert pushed(side.ack(1)) == []
+    assert pushed(side.ack(1)) == [], "nothing until all that is under way is answered"
+    assert pushed(side.ack(2)) == [(3, 3), (4, 4), (5, 5), (6, 6)]
+
+
+def test_a_lower_entry_is_ignored_while_pushes_are_under_way() -> None:
+    log = make_log(LOG, 4)
+    side = Side(log)
+    side.hear(entry(log, 2))
+    assert pushed(side.hear(entry(log, 0))) == []
+    assert pushed(side.ack(3)) == []
+    assert pushed(side.ack(4)) == []
+
+
+def test_a_lower_entry_with_nothing_under_way_sends_the_log_again_from_there() -> None:
+    log = make_log(LOG, 4)
+    side = Side(log)
+    side.hear(entry(log, 4))
+    assert pushed(side.hear(entry(log, 1))) == [(2, 2), (3, 3), (4, 4)]
+
+
+def test_what_was_left_alone_rests_until_the_peers_next_entry_for_it() -> None:
+    log, other = make_log(LOG, 3), make_log(THIRD, 2)
+    side = Side(log, other[:1])
+    side.hear(entry(log, 1), entry(other, 1))
+    side.ack(1)
+    side.ack(1)
+    assert pushed(side.wait(60.0)) == []
+    side.append(other[1])
+    assert pushed(side.take()) == [(2, 2)], "other logs go on"
+    side.ack(2)
+    side.append(make_log(LOG, 4)[3])
+    assert pushed(side.take()) == []
+    assert pushed(side.hear(entry(log, 1))) == [(2, 2), (3, 3), (4, 4)]
+
+
+def test_t40_the_same_log_is_not_sent_again_without_end() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log)
+    side.hear(entry(log, 3))
+    sent = 0
+    for _ in range(600):  # a minute, ten times a second
+        got = pushed(side.hear(entry(log, 0)))
+        sent += bool(got)
+        for _, end in got:
+            side.ack(end)
+        got = pushed(side.wait(0.1))
+        sent += bool(got)
+        for _, end in got:
+            side.ack(end)
+    assert 10 <= sent <= LIMITS.refetch_per_minute_max
+
+
+# What the peer pushes.
+
+
+def test_every_push_is_answered_once_in_order() -> None:
+    log = make_log(LOG, 3)
+    side = Side()
+    side.hear()
+    for batch in log:
+        assert side.push(batch)
+    side.take()
+    side.apply(log[0])
+    side.exchange.judged(0, Verdict.GAP, 1, side.now)
+    side.exchange.judged(0, Verdict.DUPLICATE, 3, side.now)
+    assert [m.last_applied_seq for m in side.take() if isinstance(m, WalAck)] == [1, 1, 3]
+
+
+def test_a_push_before_the_peers_heads_ends_the_link() -> None:
+    with pytest.raises(RemoteProtocolError):
+        Side().push(make_log(LOG, 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "size"),
+    [
+        (0, 0, 500),
+        (2, 1, 500),
+        (1, 1025, 500),
+        (SEQ_MAX, SEQ_MAX + 1, 500),
+        (1, 1, 0),
+        (1, 1, 100),
+        (1, 1, 256 * KIB + 1),
+    ],
+)
+def test_t38_a_push_that_cannot_be_a_batch_ends_the_link(begin: int, end: int, size: int) -> None:
+    side = Side()
+    side.hear()
+    with pytest.raises(RemoteProtocolError):
+        side.exchange.receive(0, WalPush(begin, end, bytes(size)), side.now)
+
+
+def test_more_unanswered_than_the_window_allows_ends_the_link() -> None:
+    log = make_log(LOG, 8, records=1, size=200 * KIB)
+    side = Side()
+    side.hear()
+    for batch in log[:6]:
+        side.push(batch)
+    with pytest.raises(RemoteProtocolError) as caught:
+        side.push(log[6])
+    assert caught.value.reason is Reason.OVERLOADED
+
+
+def test_the_first_push_is_answered_with_a_wider_window() -> None:
+    log = make_log(LOG, 2)
+    side = Side()
+    side.hear()
+    side.push(log[0])
+    side.push(log[1])
+    pulls = [message for message in side.take() if isinstance(message, OutboxPull)]
+    assert pulls == [OutboxPull(OWN.hex(), 65_536 - 4_096)]
+
+
+def test_t37_a_malformed_push_is_scored_and_a_foreign_one_is_not() -> None:
+    log = make_log(LOG, 2)
+    side = Side()
+    side.hear()
+    side.push(log[0])
+    side.exchange.judged(0, Verdict.LEFT_ALONE, 0, side.now)
+    assert side.exchange.take_effects() == []
+    side.push(log[0])
+    side.exchange.judged(0, Verdict.MALFORMED, 0, side.now)
+    assert side.exchange.take_effects() == [Penalize(PEER, Reason.PROTOCOL)]
+
+
+def test_what_the_store_could_not_take_is_asked_for_again_when_it_can() -> None:
+    log = make_log(LOG, 1)
+    side = Side()
+    side.hear(entry(log, 1))
+    side.push(log[0])
+    side.stores = False
+    side.exchange.judged(0, Verdict.NOT_STORED, 0, side.now)
+    side.take()
+    assert heads(side.wait(30.0)) == []
+    side.stores = True
+    assert heads(side.wait(1.1)) == [HeadEntry(LOG, 0, ZERO_HASH, want=True)]
+    assert heads(side.wait(30.0)) == []
+
+
+# Forks.
+
+
+def test_t36_equal_seq_with_another_hash_makes_both_push_what_covers_it_once() -> None:
+    ours, theirs = make_log(LOG, 3), make_log(LOG, 3, mark=b"x")
+    side = Side(ours)
+    assert pushed(side.hear(entry(theirs, 3))) == [(3, 3)]
+    side.ack(2)
+    assert pushed(side.hear(entry(theirs, 3))) == []
+
+
+@pytest.mark.parametrize("want", [True, False])
+def test_t36_a_lower_head_that_is_not_ours_is_answered_with_the_batch_there(want: bool) -> None:
+    ours, theirs = make_log(LOG, 40), make_log(LOG, 2, mark=b"x")
+    assert pushed(Side(ours).hear(entry(theirs, 2, want=want))) == [(2, 2)]
+
+
+@pytest.mark.parametrize("want", [True, False])
+def test_t36_a_head_where_we_have_no_boundary_is_answered_with_the_batch_that_covers_it(want: bool) -> None:
+    ours, theirs = make_log(LOG, 5, records=4), make_log(LOG, 3, records=2)
+    assert pushed(Side(ours).hear(entry(theirs, 3, want=want))) == [(5, 8)]
+
+
+def test_t36_a_head_seen_before_we_got_there_is_compared_when_we_do() -> None:
+    ours, theirs = make_log(LOG, 3), make_log(LOG, 2, mark=b"x")
+    side = Side(ours[:1], links=2)
+    side.hear(entry(theirs, 2))
+    side.append(ours[1])
+    assert pushed(side.take()) == [(2, 2)]
+
+
+def test_an_honest_lower_head_is_left_in_peace() -> None:
+    log = make_log(LOG, 60)
+    side = Side(log)
+    assert pushed(side.hear(entry(log, 2, want=False))) == []
+    assert side.loads == 1, "looked up once"
+    assert pushed(side.hear(entry(log, 58))) == [(59, 59), (60, 60)]
+
+
+def freeze(side: Side, lower: int) -> None:
+    log = side.logs[LOG]
+    held = log[lower - 2] if lower > 1 else None
+    side.heads[LOG] = LogHead(held.seq_end if held else 0, held.hash if held else ZERO_HASH, frozen=True)
+    side.exchange.moved({LOG}, side.now)
+
+
+def test_t36_the_proof_goes_to_every_peer_that_does_not_show_the_mark() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log, links=3)
+    side.hear(HeadEntry(LOG, 1, FROZEN_MARK, want=False))
+    side.hear(entry(log, 3), link=1)
+    side.hear(link=2)
+    side.take(2)
+    freeze(side, 3)
+    sent = {link: side.wait(0.2 if link == 0 else 0.0, link=link) for link in range(3)}
+    proofs = {link: sum(isinstance(message, ForkProof) for message in sent[link]) for link in sent}
+    assert proofs == {0: 0, 1: 1, 2: 1}
+    assert heads(sent[1])[-1].hash == FROZEN_MARK
+    later = side.hear(HeadEntry(LOG, 2, FROZEN_MARK, want=False), link=1)
+    assert not any(isinstance(message, ForkProof) for message in later)
+
+
+def test_t36_nothing_at_or_above_the_proof_is_served() -> None:
+    log = make_log(LOG, 6)
+    side = Side(log)
+    freeze(side, 4)
+    side.take()
+    assert pushed(side.hear(HeadEntry(LOG, 0, FROZEN_MARK, want=True))) == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_proofs_are_paced() -> None:
+    side = Side(*(make_log(PeerId(number.to_bytes(32, "big")), 1) for number in range(900, 920)))
+    for origin in list(side.heads):
+        side.heads[origin] = LogHead(0, ZERO_HASH, frozen=True)
+    side.exchange.moved(set(side.heads), side.now)
+    side.take()
+    first = [message for message in side.hear() if isinstance(message, ForkProof)]
+    assert len(first) == 1
+    count = 0
+    for _ in range(30):
+        count += sum(isinstance(message, ForkProof) for message in side.wait(0.05))
+    assert count == 19
+
+
+def test_t24_proofs_beyond_the_bound_are_not_checked_and_asked_for_again() -> None:
+    log = make_log(LOG, 2)
+    side = Side()
+    side.hear(entry(log, 2))
+    proof = ForkProof(log[0].wal_bytes, log[1].wal_bytes)
+    assert [side.exchange.receive(0, proof, side.now) for _ in range(6)] == [True] * 4 + [False] * 2
+    for _ in range(4):
+        side.exchange.proof_judged(0, LOG, Verdict.DUPLICATE, side.now)
+    assert heads(side.wait(1.1)) == [HeadEntry(LOG, 0, ZERO_HASH, want=True)]
+    assert side.exchange.receive(0, proof, side.now)
+
+
+# Whose log is where.
+
+
+def test_confirmed_follows_acks_and_heads() -> None:
+    log = make_log(OWN, 4)
+    side = Side(log, links=2)
+    side.hear(entry(log, 1))
+    assert side.exchange.confirmed()[PEER] == 1
+    side.ack(2)
+    assert side.exchange.confirmed()[PEER] == 2
+    assert side.exchange.lag() == {PEER: 2, PeerId(bytes([51]) * 32): 4}
+    side.exchange.link_down(0, side.now)
+    assert side.exchange.confirmed()[PEER] == 2, "it holds it still"
+    assert side.exchange.lag() == {PeerId(bytes([51]) * 32): 4}
+
+
+def test_another_history_of_our_log_confirms_nothing() -> None:
+    ours, theirs = make_log(OWN, 2), make_log(OWN, 2, mark=b"x")
+    side = Side(ours)
+    side.hear(entry(theirs, 2, want=False))
+    assert side.exchange.confirmed().get(PEER, 0) == 0
+
+
+def test_t42_a_log_that_is_ahead_is_pulled_before_ours_is_pushed() -> None:
+    log = make_log(OWN, 5)
+    side = Side(log[:2])
+    assert pushed(side.hear(entry(log, 5))) == []
+    assert heads(side.wait(0.06))[-1] == HeadEntry(OWN, 2, log[1].hash, want=True)
+
+
+def test_the_head_of_a_forgotten_log_is_told_as_empty() -> None:
+    log = make_log(LOG, 2)
+    side = Side(log)
+    side.hear(entry(log, 2))
+    del side.heads[LOG]
+    side.logs.clear()
+    side.exchange.moved({LOG}, side.now)
+    assert heads(side.wait(0.06)) == [HeadEntry(LOG, EMPTY_LOG.seq, ZERO_HASH, want=True)]
