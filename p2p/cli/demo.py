@@ -165,8 +165,10 @@ class _Story:
         node = self.nodes[KILLED]
         self.view.phase(f"{node.name} is killed with SIGKILL in the middle of writing, and starts again")
         before = self._own()[KILLED]
-        await node.write(self.count, "the last before the kill")
-        await node.kill()
+        async with trio.open_nursery() as writing:
+            writing.start_soon(node.write_on, "while the kill comes")
+            await self._until(lambda: self._own()[KILLED] > before, f"{node.name} writes on")
+            await node.kill()
         self._look()
         held = self._own()[KILLED]
         if held < before:

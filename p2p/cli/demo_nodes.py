@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ LIFE_S: Final = 100
 """A node ends by itself after so long, should the demo be killed before it could end it."""
 STATS_MS: Final = 200
 START_S_MAX: Final = 20.0
+WRITE_ON_S: Final = 0.01
 
 
 class DemoFailed(Exception):
@@ -204,6 +205,13 @@ class DemoNode:
             await self.process.stdin.send_all(lines.encode())
         except trio.BrokenResourceError:
             raise DemoFailed(f"{self.name} ended: {self.last_words()}") from None
+
+    async def write_on(self, title: str) -> None:
+        """Have it append records, a few at a time, until it is killed."""
+        with suppress(DemoFailed):
+            while True:
+                await self.write(3, title)
+                await trio.sleep(WRITE_ON_S)
 
     async def kill(self) -> None:
         """SIGKILL: no goodbye, no last commit."""

@@ -63,11 +63,11 @@ def node_config(settings: Settings) -> p2p.NodeConfig:
 def run_node(settings: Settings) -> int:
     """Run a node as the settings say; returns the exit code."""
     log_to_stderr(settings.log_level)
-    return trio.run(_run, settings)
+    return trio.run(_run, settings, node_config(settings))
 
 
-async def _run(settings: Settings) -> int:
-    run = _Run(settings)
+async def _run(settings: Settings, config: p2p.NodeConfig) -> int:
+    run = _Run(settings, config)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run.obey, signals)
@@ -80,8 +80,9 @@ async def _run(settings: Settings) -> int:
 class _Run:
     """One run of one node: the settings, where lines go, and how it is told to stop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, config: p2p.NodeConfig) -> None:
         self.settings = settings
+        self.config = config
         self.output = Output()
         self.stop = trio.Event()
         self.starting = trio.CancelScope()
@@ -100,8 +101,7 @@ class _Run:
     async def until_stopped(self) -> None:
         """Hold the node open, with everything beside it, until something says stop."""
         settings = self.settings
-        config = node_config(settings)
-        async with p2p.open_node(config) as node:
+        async with p2p.open_node(self.config) as node:
             self._is_up = True
             async with trio.open_nursery() as tasks:
                 try:
@@ -233,6 +233,6 @@ async def _until_left(node: p2p.Node, peer: p2p.Peer) -> None:
         except (p2p.UnknownPeer, p2p.NotConnected):
             return
         async for event in events:
-            if isinstance(event, p2p.PeerLeft) and event.peer_id == peer.peer_id:
+            if isinstance(event, p2p.events.PeerLeft) and event.peer_id == peer.peer_id:
                 return
 

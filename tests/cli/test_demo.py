@@ -36,9 +36,9 @@ async def test_it_converges_and_cleans_up(tmp_path: Path) -> None:
     summary = events[-1]
     assert summary["event"] == "summary"
     assert summary["equal"] is True
-    assert summary["records"] >= 5 * 100 + 50
+    assert summary["records"] > 5 * 100 + 50
     assert summary["bytes"] > 0
-    assert summary["handshakes"] >= 7
+    assert summary["handshakes"] >= 5
     statuses = [event["nodes"] for event in events if event["event"] == "status"]
     assert any(len({node["digest"] for node in nodes}) > 1 for nodes in statuses), "it never was apart"
     assert {node["digest"] for node in statuses[-1]} == {summary["digest"]}
