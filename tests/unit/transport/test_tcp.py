@@ -162,7 +162,7 @@ async def test_t08_a_socket_that_connected_to_itself_is_refused(monkeypatch: pyt
         def connect_ex(self, where: object) -> int:
             self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.bind(("127.0.0.1", port))
-            return super().connect_ex(where)  # type: ignore[arg-type]
+            return super().connect_ex(where)  # type: ignore[arg-type]  # an address of whatever family
 
     monkeypatch.setattr(socket, "socket", FromThatPort)
     with pytest.raises(ConnectFailed) as caught:
@@ -186,7 +186,7 @@ async def test_a_dial_cancelled_in_mid_race_closes_every_socket(monkeypatch: pyt
 
     class Silent(socket.socket):
         def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments)  # type: ignore[arg-type]
+            super().__init__(*arguments)  # type: ignore[arg-type]  # passed on as they are
             made.append(self)
 
         def connect_ex(self, where: object) -> int:

@@ -6,7 +6,7 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,8 +43,10 @@ class ScriptedSocket(socket.socket):
         return super().accept()
 
 
-def listener_on(sock: socket.socket, limits: Limits | None = None, **more: object) -> TcpListener:
-    return TcpListener([sock], limits=limits or Limits(), entropy=bytes, **more)  # type: ignore[arg-type]
+def listener_on(
+    sock: socket.socket, limits: Limits | None = None, descriptors_max: Callable[[], int | None] | None = None
+) -> TcpListener:
+    return TcpListener([sock], limits=limits or Limits(), entropy=bytes, descriptors_max=descriptors_max)
 
 
 async def greet(listener: TcpListener) -> None:
@@ -112,7 +114,7 @@ async def test_t04_a_reserve_of_descriptors_is_kept_free() -> None:
     os.close(taken)
     limit = taken + limits.descriptors_reserved - 1
     client = await TcpNetwork().connect(listener.endpoints[0])
-    accepted: list[object] = []
+    accepted: list[TcpStream] = []
 
     async def accept() -> None:
         accepted.append(await listener.accept())
@@ -127,7 +129,7 @@ async def test_t04_a_reserve_of_descriptors_is_kept_free() -> None:
         second = await TcpNetwork().connect(listener.endpoints[0])
     assert len(accepted) == 1
     for stream in (client, second, *accepted):
-        await stream.aclose()  # type: ignore[attr-defined]  # streams all
+        await stream.aclose()
     await listener.aclose()
 
 
@@ -259,7 +261,7 @@ async def test_a_port_without_the_right_to_it_is_told_in_words(monkeypatch: pyte
         raise PermissionError(errno.EACCES, "Permission denied")
 
     class Refusing(socket.socket):
-        bind = refuse  # type: ignore[assignment]
+        bind = refuse  # type: ignore[assignment]  # it only has to fail
 
     monkeypatch.setattr(socket, "socket", Refusing)
     for host in ("127.0.0.1", None):
