@@ -21,15 +21,19 @@ from p2p.limits import KIB
 
 
 async def _raw_seconds(stream: trio.SocketStream, body: bytes, count: int) -> float:
-    message = len(body).to_bytes(worker.LENGTH_BYTES, "little") + body
-    per_write = max(1, 64 * KIB // len(message))
+    parts: list[bytes] = []
+    waiting = 0
     started = time.perf_counter()
-    left = count
-    while left:
-        batch = min(left, per_write)
-        # Joined from the messages one by one, as an application that has them one by one must.
-        await stream.send_all(b"".join([message for _ in range(batch)]))
-        left -= batch
+    for _ in range(count):
+        # Message by message, as an application has them.
+        parts.append(len(body).to_bytes(worker.LENGTH_BYTES, "little"))
+        parts.append(body)
+        waiting += len(body)
+        if waiting >= 64 * KIB:
+            await stream.send_all(b"".join(parts))
+            parts.clear()
+            waiting = 0
+    await stream.send_all(b"".join(parts))
     await stream.send_all(bytes(worker.LENGTH_BYTES))
     await stream.receive_some()
     return time.perf_counter() - started

@@ -296,11 +296,13 @@ class Node:
             await trio.lowlevel.checkpoint()
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-        link = self._link_to(peer)
+        rooms = self._rooms
+        link = rooms.roster.links.get(peer) if rooms is not None and type(peer) is PeerId else None
+        if link is None:
+            link = self._link_to(peer)
         payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
-        if not link.has_room(len(payload)):
-            await link.wait_room(len(payload))
-        link.send_data(payload)
+        if not link.send_data_nowait(payload):
+            await link.send_data(payload)
 
     def _encode_name(self, channel: str) -> bytes:
         name = channel.encode()

@@ -30,7 +30,7 @@ from p2p import msg
 from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
-from p2p.peer.outbox import Outbox
+from p2p.peer.outbox import ENVELOPE_BYTES_MAX, Outbox
 from p2p.session.events import Ended, Ignored, Live, PeerProven, Received
 from p2p.session.session import Session
 from p2p.transport.base import LinkStream
@@ -38,10 +38,8 @@ from p2p.windows import Clock
 
 _log = logging.getLogger("p2p.peer")
 
-# Room that a sealed envelope, its frame and the Data header need beside the body (wire sections 2 to 4).
-ENVELOPE_OVERHEAD_BYTES: Final = 128
-
 _NEVER: Final = float("inf")
+_DATA: Final = int(msg.MessageType.DATA)
 
 
 class PeerState(Enum):
@@ -161,31 +159,30 @@ class Connection:
         """Bytes of application messages that wait to be written."""
         return self._outbox.data_bytes
 
-    def has_room(self, size: int) -> bool:
-        """Whether a message of `size` bytes may be queued now; a sender that finds none waits (`wait_room`)."""
-        return self._outbox.has_data_room and self._outbox.fits(size)
+    def send_data_nowait(self, payload: bytes, flags: int = 0) -> bool:
+        """Queue an encoded Data message if there is room for it; False if the sender has to wait (`send_data`)."""
+        if self._closing is not None or not self._live or not self._outbox.put_data(_DATA, payload, flags):
+            return False
+        if not self._writing:
+            self._start_writer()
+        return True
 
-    def send_data(self, payload: bytes, flags: int = 0) -> None:
-        """Queue an encoded Data message.
+    async def send_data(self, payload: bytes, flags: int = 0) -> None:
+        """Queue an encoded Data message as soon as there is room for it.
 
         Raises:
             NotConnected: the link is not live (any more).
             PayloadTooLarge: the message does not fit a frame.
         """
-        if not self.is_live:
-            raise NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
-        if len(payload) > self._limits.frame_bytes_max - ENVELOPE_OVERHEAD_BYTES:
+        if len(payload) > self._limits.frame_bytes_max - ENVELOPE_BYTES_MAX:
             raise PayloadTooLarge(
                 f"a message of {len(payload)} bytes does not fit a frame of {self._limits.frame_bytes_max} bytes"
             )
-        self._outbox.put_data(msg.MessageType.DATA, payload, flags)
-        if not self._writing:
-            self._start_writer()
-
-    async def wait_room(self, size: int) -> None:
-        """Wait until a message of `size` bytes may be queued, or the link takes no more."""
-        while self.is_live and not self.has_room(size):
+        while self.is_live:
+            if self.send_data_nowait(payload, flags):
+                return
             await self._room.park()
+        raise NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
 
     def send_control(self, message: msg.AnyMessage) -> None:
         """Queue a replication answer or notice. Never waits; dropped when the link is over."""

@@ -14,9 +14,12 @@ Data and WAL take turns by bytes, so neither a bulk catch-up nor a chatty applic
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from typing import Final, Protocol
 
 from p2p.limits import Limits
+
+ENVELOPE_BYTES_MAX: Final = 128
+"""Room in a frame for a sealed envelope's header beside the payload (wire sections 2 and 3), rounded up."""
 
 
 class Sealer(Protocol):
@@ -30,7 +33,19 @@ class Sealer(Protocol):
 class Outbox:
     """Bounded lanes of encoded messages for one link."""
 
-    __slots__ = ("_control", "_data", "_limits", "_wal", "_wal_turn", "data_bytes", "wal_bytes")
+    __slots__ = (
+        "_bytes_max",
+        "_control",
+        "_data",
+        "_high_water",
+        "_limits",
+        "_messages_max",
+        "_payload_max",
+        "_wal",
+        "_wal_turn",
+        "data_bytes",
+        "wal_bytes",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -38,6 +53,11 @@ class Outbox:
         self._data: deque[tuple[int, bytes, int]] = deque()
         self._wal: deque[tuple[int, bytes]] = deque()
         self._wal_turn = False
+        # Read per message: four look-ups through two objects would cost more than the rest of `put_data`.
+        self._high_water = limits.outbox_high_water_bytes
+        self._bytes_max = limits.outbox_bytes_max
+        self._messages_max = limits.outbox_messages_max
+        self._payload_max = limits.frame_bytes_max - ENVELOPE_BYTES_MAX
         self.data_bytes = 0
         self.wal_bytes = 0
 
@@ -51,25 +71,30 @@ class Outbox:
 
     @property
     def has_data_room(self) -> bool:
-        """Whether another message of any allowed size may be put into the data lane now."""
+        """Whether a small message may be put into the data lane now: senders that wait may try again."""
         limits = self._limits
         return self.data_bytes < limits.outbox_high_water_bytes and len(self._data) < limits.outbox_messages_max
-
-    def fits(self, size: int) -> bool:
-        """Whether a message of `size` bytes fits below the hard bounds; any one message fits an empty lane."""
-        if not self._data:
-            return True
-        limits = self._limits
-        return self.data_bytes + size <= limits.outbox_bytes_max and len(self._data) < limits.outbox_messages_max
 
     def put_control(self, type: int, payload: bytes) -> None:
         """Queue a protocol message ahead of everything else."""
         self._control.append((type, payload))
 
-    def put_data(self, type: int, payload: bytes, flags: int) -> None:
-        """Queue an application message. The caller has checked `fits`."""
+    def put_data(self, type: int, payload: bytes, flags: int) -> bool:
+        """Queue an application message if there is room.
+
+        There is below the high-water mark, as long as the message stays within the hard bounds; and an empty lane takes
+        one message of any size that fits a frame.
+        """
+        size = len(payload)
+        waiting = self.data_bytes
+        if self._data:
+            if waiting >= self._high_water or waiting + size > self._bytes_max or len(self._data) >= self._messages_max:
+                return False
+        elif size > self._payload_max:
+            return False
         self._data.append((type, payload, flags))
-        self.data_bytes += len(payload)
+        self.data_bytes = waiting + size
+        return True
 
     def put_wal(self, type: int, payload: bytes) -> None:
         """Queue a batch. The replication window bounds how many wait."""
