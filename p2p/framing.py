@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from p2p.binary import VARINT_BYTES_MAX, Buffer, decode_varint, encode_varint
+from p2p.binary import Buffer, decode_varint, encode_varint
 from p2p.errors import PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.limits import Limits
 
@@ -138,7 +138,7 @@ class FrameDecoder:
                 return True
             shift += 7
             # A continued varint ends in a byte that is not zero, so it will be this much at least.
-            if value | 1 << shift > bound or shift >= 7 * VARINT_BYTES_MAX:
+            if value | 1 << shift > bound:
                 self._fail(f"a frame is over the bound of {bound} bytes", Reason.FRAME_TOO_LARGE)
         self._value = value
         self._shift = shift

@@ -152,15 +152,16 @@ def test_t06_t26_an_oversized_frame_is_refused_from_its_header_alone() -> None:
         (MIB, b"\x80" * 100, 3),
         (100, encode_varint(128), 1),
     ):
-        decoder = FrameDecoder(bound)
-        for count in range(1, seen):
-            decoder.feed(header[count - 1 : count])
-            assert decoder.next_frame() is None
-        decoder.feed(header[seen - 1 :] + b"body that must not be kept")
-        with pytest.raises(RemoteProtocolError) as caught:
-            decoder.next_frame()
-        assert caught.value.reason is Reason.FRAME_TOO_LARGE
-        assert decoder.buffered == 0
+        for body in (b"", b"body that must not be kept"):
+            decoder = FrameDecoder(bound)
+            for count in range(1, seen):
+                decoder.feed(header[count - 1 : count])
+                assert decoder.next_frame() is None
+            decoder.feed(header[seen - 1 :] + body if body else header[seen - 1 : seen])
+            with pytest.raises(RemoteProtocolError) as caught:
+                decoder.next_frame()
+            assert caught.value.reason is Reason.FRAME_TOO_LARGE
+            assert decoder.buffered == 0
 
 
 def test_a_decoder_that_failed_stays_failed() -> None:
