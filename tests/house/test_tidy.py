@@ -91,7 +91,7 @@ def test_every_limit_is_used() -> None:
 
 
 def test_nothing_is_called_utils() -> None:
-    assert [m.path for m in modules(*OURS) if re.search(r"(^|/)_?(utils?|helpers?|misc|common)(/|\.py$)", m.path)] == []
+    assert [m.path for m in modules(*OURS) if re.search(r"(^|/)_?(utils?|misc|common)(/|\.py$)", m.path)] == []
 
 
 def test_every_module_says_what_it_is() -> None:
