@@ -75,7 +75,8 @@ def test_nothing_is_left_unfinished() -> None:
 
 
 def test_every_ignore_says_why() -> None:
-    assert [wrong for module in modules(*OURS) for wrong in unreasoned(module)] == []
+    # In tests an ignore marks what is wrong on purpose; there the code alone says enough.
+    assert [wrong for module in modules(*PACKAGES, "benchmarks") for wrong in unreasoned(module)] == []
 
 
 def test_nothing_is_swallowed() -> None:
