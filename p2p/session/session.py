@@ -442,7 +442,10 @@ class Session:
             envelope = parse_envelope(frame)
             if envelope.type != awaited or envelope.flags:
                 raise RemoteProtocolError(f"type {envelope.type}, flags {envelope.flags:#x} instead of {awaited.label}")
-            self._check_id(envelope.msg_id)
+            if envelope.msg_id != self._last_id_in + 1:
+                # No seal covers the ids of the handshake, so nothing about them may vary.
+                raise RemoteProtocolError(f"the handshake's message ids count from 1; {envelope.msg_id} is out of turn")
+            self._last_id_in = envelope.msg_id
             if awaited is MessageType.HELLO:
                 handshake.read_hello(envelope)
                 answer = handshake.write_hello_ack(self._take_id())

@@ -328,6 +328,7 @@ def test_the_forger_itself_gets_through_when_it_does_not_lie(key):
         ({"flags": 2}, Reason.PROTOCOL),
         ({"flags": 1}, Reason.PROTOCOL),
         ({"msg_id": 1}, Reason.PROTOCOL),
+        ({"msg_id": 3}, Reason.PROTOCOL),
         ({"version": (1, 1)}, Reason.VERSION),
         ({"version": (2, 0)}, Reason.VERSION),
     ],
@@ -472,6 +473,8 @@ def test_T08_a_node_that_dials_itself_notices():
         ({"type": 259}, Reason.PROTOCOL),
         ({"type": 0x9000}, Reason.PROTOCOL),
         ({"msg_id": 0}, Reason.PROTOCOL),
+        ({"msg_id": 2}, Reason.PROTOCOL),
+        ({"msg_id": 2**64 - 1}, Reason.PROTOCOL),
     ],
     ids=str,
 )
