@@ -159,7 +159,7 @@ class _Run:
 
             await live_table(node, interval or 1.0)
             return
-        if not interval or (settings.quiet and not settings.json):
+        if not interval or settings.quiet:
             return
         try:
             while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -62,6 +63,29 @@ async def test_run_ends_by_itself() -> None:
 async def test_quiet_says_nothing() -> None:
     done = await p2p("--id", "A", "--memory", "--run", "0.2", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+async def test_quiet_json_says_where_it_listens_and_no_more() -> None:
+    done = await p2p("--id", "A", "--memory", "--run", "0.2", "--stats-every", "20", "--quiet", "--json")
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["started", "stopped"]
+
+
+async def test_a_reader_that_stalls_does_not_stop_the_node() -> None:
+    reader, writer = os.pipe()
+    room = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 16384)
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, "--id", "A", "--memory", "--run", "0.5", "--stats-every", "1"], stdout=writer, env=environment()
+    )
+    os.close(writer)
+    with trio.fail_after(20):
+        assert await process.wait() == 0
+    held = b""
+    while data := os.read(reader, room):
+        held += data
+    os.close(reader)
+    # It had more to say than the pipe holds, and every line that is there is whole.
+    assert len(held) > room // 2
+    assert held.endswith(b"\n")
 
 
 async def test_two_nodes_converge_through_kill_9_and_restart(tmp_path: Path) -> None:
