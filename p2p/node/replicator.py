@@ -68,6 +68,9 @@ class Replicator:
         penalize: takes note that a peer did what an honest one does not.
         origins_for_target: names the origins that hold records for a target, to serve them first when they are asked
             for (OutboxPull with another peer's id).
+
+    Attributes:
+        verdicts: how many pushes got which verdict since the start; a duplicate is a copy too many.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Replicator:
         self._waiters: dict[int, list[tuple[int, int, trio.Event]]] = {}
         self._waiter_numbers = count()
         self._confirmations = 0
+        self.verdicts: dict[Verdict, int] = dict.fromkeys(Verdict, 0)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Read for the links and keep the deadlines, until cancelled. The writer must have started before."""
@@ -223,6 +227,7 @@ class Replicator:
         self._flush()
 
     def _on_judged(self, key: int, push: WalPush, outcome: PushOutcome) -> None:
+        self.verdicts[outcome.verdict] += 1
         if outcome.verdict is Verdict.APPLIED and outcome.origin is not None:
             # These very bytes were verified and are durable now. (Of a duplicate only the hash was compared.)
             origin = outcome.origin
