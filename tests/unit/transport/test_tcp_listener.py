@@ -261,7 +261,7 @@ async def test_a_port_without_the_right_to_it_is_told_in_words(monkeypatch: pyte
         raise PermissionError(errno.EACCES, "Permission denied")
 
     class Refusing(socket.socket):
-        bind = refuse  # type: ignore[assignment]  # it only has to fail
+        bind = refuse
 
     monkeypatch.setattr(socket, "socket", Refusing)
     for host in ("127.0.0.1", None):
