@@ -168,6 +168,7 @@ class TableView:
         self._live.update(table, refresh=True)
 
     def summary(self, fields: dict[str, object]) -> None:
-        """One line a figure."""
+        """One line a figure, below the last table."""
+        self._live.stop()
         for name, value in fields.items():
             self._live.console.print(f"  {name.replace('_', ' ')}: [bold]{value}[/bold]", highlight=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import trio
@@ -84,13 +85,15 @@ async def live_table(node: p2p.Node, interval_s: float) -> None:
 
     console = Console(file=sys.stdout)
     rates = Rates()
-    with Live(console=console, auto_refresh=False, transient=False) as live:
+    live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    with live or nullcontext():
         while True:
             try:
                 picture = peers_table(node, rates, trio.current_time())
             except NodeClosed:
                 return
-            live.update(picture, refresh=True)
-            if not console.is_terminal:
+            if live is not None:
+                live.update(picture, refresh=True)
+            else:
                 console.print(picture)
             await trio.sleep(interval_s)

@@ -211,6 +211,8 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
     for endpoint in endpoints:
         if endpoint.port == 0:
             raise UsageError(f"--connect {endpoint}: port 0 cannot be dialled")
+    # Lines between the pictures of a table would tear it apart.
+    calm = merged.get("quiet") or merged.get("tui") == "on"
     return Settings(
         id=node_id,
         listen=merged.get("listen", 0),
@@ -224,7 +226,7 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
         tui=merged.get("tui") == "on",
         quiet=merged.get("quiet", False),
         json=merged.get("json", False),
-        log_level=LEVELS[merged.get("log_level", "warn" if merged.get("quiet") else "info")],
+        log_level=LEVELS[merged.get("log_level", "warn" if calm else "info")],
         network_key_file=_path(merged.get("network_key_file")),
         network=merged.get("network", ""),
         trust=_path(merged.get("trust")),
