@@ -54,7 +54,7 @@ class OriginState:
     Attributes:
         seq, hash: the head.
         tail_seq: highest seq ever stored; above `seq` only while something is damaged, or after a fork.
-        size: bytes of batches held.
+        size: bytes of batches that were stored, damaged ones that were replaced included.
         frozen_from: the proof's lower_seq when the origin is frozen.
     """
 
@@ -230,16 +230,15 @@ class Transaction(ABC):
         state = self.state(origin)
         assert (batch.seq_begin, batch.prev_hash) == (state.seq + 1, state.hash)
         assert state.frozen_from is None or batch.seq_end < state.frozen_from
-        freed = 0
         if batch.seq_begin <= state.tail_seq:
-            freed = self._drop_damaged(origin, batch.seq_begin, batch.seq_end)
+            self._drop_damaged(origin, batch.seq_begin, batch.seq_end)
         self._insert(batch)
         self.changed[origin] = replace(
             state,
             seq=batch.seq_end,
             hash=batch.hash,
             tail_seq=max(state.tail_seq, batch.seq_end),
-            size=state.size + len(batch.wal_bytes) - freed,
+            size=state.size + len(batch.wal_bytes),
         )
         if batch.seq_end < state.tail_seq:
             self._rejoin(batch)
@@ -260,7 +259,7 @@ class Transaction(ABC):
     def quarantine(self, damaged: DamagedRange) -> None:
         """Mark a batch as damaged: it is never served again, and the head goes down to the one before it."""
         origin, seq_begin, seq_end = damaged
-        if not self._mark_damaged(origin, seq_begin, seq_end):
+        if seq_end > self.state(origin).tail_seq or not self._mark_damaged(origin, seq_begin, seq_end):
             return
         self.damaged.append(damaged)
         state = self.state(origin)
@@ -307,8 +306,8 @@ class Transaction(ABC):
         """Mark it; False if there is no such batch, or it is marked already."""
 
     @abstractmethod
-    def _drop_damaged(self, origin: PeerId, seq_begin: int, seq_end: int) -> int:
-        """Remove the marked batches in the range, whose place a whole one takes; return the bytes they had."""
+    def _drop_damaged(self, origin: PeerId, seq_begin: int, seq_end: int) -> None:
+        """Remove the marked batches in the range, whose place a whole one takes."""
 
     @abstractmethod
     def _erase(self, origin: PeerId) -> None: ...

@@ -156,10 +156,13 @@ class _MemoryTransaction(Transaction):
 
     def set_cursor(self, name: str, origin: PeerId, seq: int) -> None:
         cursors = self._store.follower_cursors
-        before = cursors.get((name, origin), 0)
-        if seq > before:
+        before = cursors.get((name, origin))
+        if before is None:
+            self._undo.append(lambda: cursors.pop((name, origin)))
             cursors[name, origin] = seq
+        elif seq > before:
             self._undo.append(lambda: cursors.__setitem__((name, origin), before))
+            cursors[name, origin] = seq
 
     def set_pin(self, node_id: str, peer_id: PeerId, seen_ms: int, pins_max: int) -> None:
         before = dict(self._store.label_pins)
@@ -215,18 +218,15 @@ class _MemoryTransaction(Transaction):
         self._undo.append(lambda: rows.__setitem__(seq_end, row))
         return True
 
-    def _drop_damaged(self, origin: PeerId, seq_begin: int, seq_end: int) -> int:
+    def _drop_damaged(self, origin: PeerId, seq_begin: int, seq_end: int) -> None:
         chain = self._chain(origin)
-        freed = 0
         for end in chain.ends[bisect_left(chain.ends, seq_begin) :]:
             row = chain.rows[end]
             if row.held.seq_begin > seq_end:
                 break
             assert row.damaged, "a whole batch in the range is a duplicate or a fork"
-            freed += len(row.wal_bytes)
             self._remove(chain, end)
             self._undo.append(lambda end=end, row=row: self._restore(chain, end, row))  # type: ignore[misc]
-        return freed
 
     def _erase(self, origin: PeerId) -> None:
         store = self._store

@@ -450,13 +450,12 @@ class _SqliteTransaction(Transaction):
         ).rowcount
         return changed == 1
 
-    def _drop_damaged(self, origin: PeerId, seq_begin: int, seq_end: int) -> int:
+    def _drop_damaged(self, origin: PeerId, seq_begin: int, seq_end: int) -> None:
         # The blob stays where it is, out of use: freeing its pages could fail on them, and damage is rare.
         self._connection.execute(
             "DELETE FROM chain WHERE origin = ? AND seq_end >= ? AND seq_begin <= ? AND damaged = 1",
             (self._number(origin), seq_begin, seq_end),
         )
-        return 0
 
     def _erase(self, origin: PeerId) -> None:
         execute = self._connection.execute

@@ -1,0 +1,410 @@
+"""What every store promises, once for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2p.ids import PeerId
+from p2p.replication.batch import Batch
+from p2p.replication.fork import make_proof
+from p2p.replication.heads import EMPTY_LOG, ZERO_HASH, LogHead
+from p2p.store.base import DamagedRange, OriginState, Store, StoredBatch
+from p2p.store.memory import MemoryStore
+from p2p.store.sqlite import SqliteStore
+from tests.logs import Log, identity
+
+OWN = identity(1).peer_id
+EVERYTHING = 2**62
+
+
+@dataclass
+class Kind:
+    """One kind of store, and whether it outlives its object."""
+
+    name: str
+    is_durable: bool
+    open: Callable[[Path], Store]
+
+
+KINDS = [
+    Kind("sqlite", True, lambda path: SqliteStore(path / "log.sqlite", OWN)),
+    Kind("memory", False, lambda _: MemoryStore(OWN)),
+]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param
+
+
+@pytest.fixture
+def store(kind: Kind, tmp_path: Path) -> Iterator[Store]:
+    store = kind.open(tmp_path)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def log() -> Log:
+    log = Log()
+    for number in range(5):
+        log.add(b"record %d" % number, b"x" * number)
+    return log
+
+
+def put(store: Store, *batches: Batch) -> None:
+    for batch in batches:
+        with store.write() as transaction:
+            transaction.append(batch)
+
+
+def stored(batch: Batch) -> StoredBatch:
+    return StoredBatch(batch.seq_begin, batch.seq_end, batch.wal_bytes)
+
+
+def damage(store: Store, batch: Batch) -> None:
+    with store.write() as transaction:
+        transaction.quarantine(DamagedRange(batch.origin, batch.seq_begin, batch.seq_end))
+
+
+def test_an_empty_store_holds_nothing(store: Store) -> None:
+    assert store.own == OWN
+    assert store.states() == {} == dict(store.current())
+    assert store.load(OWN, 1, EVERYTHING, 100).batches == []
+    assert (store.proof(OWN), store.cursors("x"), store.pins()) == (None, {}, {})
+    assert list(store.verify()) == []
+
+
+def test_what_was_written_is_read_as_it_was_written(store: Store, log: Log) -> None:
+    put(store, *log.batches)
+    last = log.batches[-1]
+    state = store.states()[OWN]
+    assert state.head == LogHead(last.seq_end, last.hash)
+    assert (state.tail_seq, state.is_whole) == (last.seq_end, True)
+    assert state.size == sum(len(batch.wal_bytes) for batch in log.batches)
+    assert dict(store.current()) == store.states()
+    assert store.load(OWN, 1, EVERYTHING, EVERYTHING) == ([stored(batch) for batch in log.batches], None)
+    assert list(store.verify()) == []
+
+
+def test_a_load_begins_with_the_batch_that_covers_its_seq(store: Store, log: Log) -> None:
+    put(store, *log.batches)
+    for batch in log.batches:
+        for seq in range(batch.seq_begin, batch.seq_end + 1):
+            assert store.load(OWN, seq, EVERYTHING, 1).batches == [stored(batch)]
+    assert store.load(OWN, log.batches[-1].seq_end + 1, EVERYTHING, 1).batches == []
+    assert store.load(identity(2).peer_id, 1, EVERYTHING, 1).batches == []
+
+
+def test_a_load_keeps_its_bounds(store: Store, log: Log) -> None:
+    put(store, *log.batches)
+    sizes = [len(batch.wal_bytes) for batch in log.batches]
+    for count in range(1, 6):
+        assert len(store.load(OWN, 1, EVERYTHING, sum(sizes[:count])).batches) == count
+    assert len(store.load(OWN, 1, EVERYTHING, 0).batches) == 1
+    assert [batch.seq_end for batch in store.load(OWN, 1, 5, EVERYTHING).batches] == [2, 4]
+
+
+def test_an_exception_takes_everything_back(store: Store, log: Log) -> None:
+    put(store, log.batches[0])
+    other = Log(2)
+    other.add(b"x")
+    before = store.states()
+    with pytest.raises(KeyError), store.write() as transaction:
+        transaction.append(log.batches[1])
+        transaction.append(other.batches[0])
+        transaction.set_cursor("f", OWN, 2)
+        transaction.set_pin("a", OWN, 1, 10)
+        transaction.quarantine(DamagedRange(OWN, 1, 2))
+        transaction.freeze(make_proof(other.batches[0], Log(2).add(b"y")))
+        assert transaction.head(OWN).seq == 0
+        raise KeyError
+    assert store.states() == before == dict(store.current())
+    assert (store.cursors("f"), store.pins(), store.proof(other.origin)) == ({}, {}, None)
+    assert len(store.load(OWN, 1, EVERYTHING, EVERYTHING).batches) == 1
+    assert list(store.verify()) == []
+    put(store, log.batches[1], other.batches[0])
+    assert list(store.verify()) == []
+
+
+def test_a_transaction_sees_its_own_writes(store: Store, log: Log) -> None:
+    with store.write() as transaction:
+        assert transaction.head(OWN) == EMPTY_LOG
+        transaction.append(log.batches[0])
+        assert transaction.head(OWN) == LogHead(2, log.batches[0].hash)
+        held = transaction.held_within(OWN, 2, 9)
+        assert held == (1, 2, log.batches[0].hash)
+        assert transaction.held_batch(OWN, held) == log.batches[0]
+        assert transaction.held_within(OWN, 3, 9) is None
+    assert store.states()[OWN].seq == 2
+
+
+def test_the_first_batch_that_shares_a_seq_is_found(store: Store, log: Log) -> None:
+    put(store, *log.batches)
+    with store.write() as transaction:
+        assert transaction.held_within(OWN, 3, 100) == (3, 4, log.batches[1].hash)
+        assert transaction.held_within(OWN, 4, 4) == (3, 4, log.batches[1].hash)
+        assert transaction.held_within(OWN, 10, 10) == (9, 10, log.batches[4].hash)
+        assert transaction.held_within(OWN, 11, 99) is None
+
+
+def test_t62_a_damaged_batch_lowers_the_head_and_is_not_served(store: Store, log: Log) -> None:
+    put(store, *log.batches)
+    damage(store, log.batches[2])
+    state = store.states()[OWN]
+    assert state.head == LogHead(4, log.batches[1].hash)
+    assert (state.tail_seq, state.is_whole) == (10, False)
+    assert [batch.seq_end for batch in store.load(OWN, 1, state.seq, EVERYTHING).batches] == [2, 4]
+    assert [(found.what, found.seq_begin) for found in store.verify()] == [("hash", 5)]
+    with store.write() as transaction:
+        assert transaction.held_within(OWN, 5, 6) is None
+        assert transaction.held_within(OWN, 5, 7) == (7, 8, log.batches[3].hash)
+
+
+def test_t62_a_batch_that_comes_back_joins_what_is_held_above(store: Store, log: Log) -> None:
+    put(store, *log.batches)
+    whole = store.states()
+    damage(store, log.batches[2])
+    damage(store, log.batches[3])
+    put(store, log.batches[2])
+    assert store.states()[OWN].seq == 6
+    put(store, log.batches[3])
+    assert store.states()[OWN].head == whole[OWN].head
+    assert store.states()[OWN].is_whole
+    assert list(store.verify()) == []
+    assert store.load(OWN, 1, EVERYTHING, EVERYTHING).batches == [stored(batch) for batch in log.batches]
+
+
+def test_t62_damage_is_marked_once_and_only_where_it_is(store: Store, log: Log) -> None:
+    put(store, *log.batches)
+    with store.write() as transaction:
+        transaction.quarantine(DamagedRange(OWN, 5, 6))
+        transaction.quarantine(DamagedRange(OWN, 5, 6))
+        transaction.quarantine(DamagedRange(OWN, 5, 7))
+        transaction.quarantine(DamagedRange(identity(2).peer_id, 1, 1))
+        assert transaction.damaged == [DamagedRange(OWN, 5, 6)]
+
+
+def test_t62_damage_at_the_first_batch_leaves_an_empty_head(store: Store, log: Log) -> None:
+    put(store, *log.batches[:2])
+    damage(store, log.batches[0])
+    assert store.states()[OWN].head == LogHead(0, ZERO_HASH)
+
+
+def test_t36_what_is_above_a_refetched_batch_must_follow_it(store: Store, log: Log) -> None:
+    # The owner forked its log while our copy of the middle was damaged: what comes back is the other history.
+    put(store, *log.batches)
+    damage(store, log.batches[2])
+    other = log.branch(2)
+    other.add(b"another", b"history")
+    put(store, other.batches[2])
+    state = store.states()[OWN]
+    assert state.frozen_from == other.batches[2].seq_begin
+    assert state.head == LogHead(4, log.batches[1].hash, frozen=True)
+    assert store.proof(OWN) == (other.batches[2].wal_bytes, log.batches[3].wal_bytes)
+
+
+def test_t36_freezing_keeps_the_proof_and_lowers_the_head(store: Store, log: Log) -> None:
+    put(store, *log.batches)
+    proof = make_proof(log.batches[3], log.branch(3).add(b"another"))
+    with store.write() as transaction:
+        transaction.freeze(proof)
+        assert transaction.frozen_from(OWN) == 7
+    state = store.states()[OWN]
+    assert (state.head, state.tail_seq) == (LogHead(6, log.batches[2].hash, frozen=True), 10)
+    assert store.proof(OWN) == (proof.first.wal_bytes, proof.second.wal_bytes)
+    assert list(store.verify()) == []
+    # The old log stays readable for those who ask for it.
+    assert len(store.load(OWN, 1, state.tail_seq, EVERYTHING).batches) == 5
+    # One proof suffices.
+    with store.write() as transaction:
+        transaction.freeze(make_proof(log.batches[0], Log().add(b"yet another")))
+    assert store.proof(OWN) == (proof.first.wal_bytes, proof.second.wal_bytes)
+    assert store.states()[OWN] == state
+
+
+def test_t36_an_origin_can_be_frozen_before_anything_of_it_is_held(store: Store, log: Log) -> None:
+    with store.write() as transaction:
+        transaction.freeze(make_proof(log.batches[2], log.branch(2).add(b"another")))
+    assert store.states()[OWN] == OriginState(frozen_from=5)
+    put(store, *log.batches[:2])
+    assert store.states()[OWN].head == LogHead(4, log.batches[1].hash, frozen=True)
+    assert list(store.verify()) == []
+
+
+def test_forgetting_leaves_nothing(store: Store) -> None:
+    other, third = Log(2), Log(3)
+    other.add(b"x")
+    third.add(b"y")
+    put(store, other.add(b"z") and other.batches[0], other.batches[1], third.batches[0])
+    with store.write() as transaction:
+        transaction.freeze(make_proof(other.batches[1], other.branch(1, 2).add(b"another")))
+        transaction.set_cursor("f", other.origin, 1)
+        transaction.set_cursor("f", third.origin, 1)
+    with store.write() as transaction:
+        transaction.forget(other.origin)
+        assert transaction.head(other.origin) == EMPTY_LOG
+    assert set(store.states()) == {third.origin} == set(store.current())
+    assert (store.proof(other.origin), store.cursors("f")) == (None, {third.origin: 1})
+    assert store.load(other.origin, 1, EVERYTHING, EVERYTHING).batches == []
+    put(store, *other.batches)
+    assert store.states()[other.origin].seq == 2
+    assert list(store.verify()) == []
+
+
+def test_cursors_never_go_back(store: Store) -> None:
+    for seq in (0, 5, 3, 7, 6):
+        with store.write() as transaction:
+            transaction.set_cursor("f", OWN, seq)
+            transaction.set_cursor("g", OWN, 1)
+    assert store.cursors("f") == {OWN: 7}
+    assert store.cursors("g") == {OWN: 1}
+    with store.write() as transaction:
+        transaction.set_cursor("new", OWN, 0)
+    assert store.cursors("new") == {OWN: 0}
+
+
+def test_pins_keep_those_seen_last(store: Store) -> None:
+    ids = [identity(number).peer_id for number in range(4)]
+    for seen_ms, (label, peer_id) in enumerate(zip("abca", (*ids[:3], ids[3]), strict=True)):
+        with store.write() as transaction:
+            transaction.set_pin(label, peer_id, seen_ms, 2)
+    assert store.pins() == {"c": ids[2], "a": ids[3]}
+    assert list(store.pins()) == ["c", "a"]
+
+
+def test_quotas_are_what_the_writer_says(store: Store, log: Log) -> None:
+    with store.write() as transaction:
+        assert transaction.has_room(OWN, EVERYTHING)
+        transaction.append(log.batches[0])
+        size = len(log.batches[0].wal_bytes)
+        transaction.quotas = {OWN: size + 10}
+        assert transaction.has_room(OWN, 10)
+        assert not transaction.has_room(OWN, 11)
+        assert transaction.has_room(identity(2).peer_id, EVERYTHING)
+
+
+def test_recovering_a_healthy_store_changes_nothing(store: Store, log: Log) -> None:
+    put(store, *log.batches)
+    before = store.states()
+    store.recover()
+    assert dict(store.current()) == before == store.states()
+    assert list(store.verify()) == []
+
+
+def test_what_is_durable_is_there_after_reopening(kind: Kind, tmp_path: Path, log: Log) -> None:
+    if not kind.is_durable:
+        return
+    store = kind.open(tmp_path)
+    put(store, *log.batches)
+    with store.write() as transaction:
+        transaction.set_cursor("f", OWN, 3)
+        transaction.set_pin("a", OWN, 1, 10)
+        transaction.freeze(make_proof(log.batches[3], log.branch(3).add(b"another")))
+    before = (store.states(), store.proof(OWN), store.cursors("f"), store.pins())
+    store.close()
+    store = kind.open(tmp_path)
+    assert (store.states(), store.proof(OWN), store.cursors("f"), store.pins()) == before
+    assert dict(store.current()) == before[0]
+    store.close()
+
+
+# Both kinds do the same under any sequence of writes.
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["append", "append", "append", "damage", "refetch", "freeze", "forget", "cursor", "rollback"]),
+        st.integers(2, 3),
+        st.integers(0, 5),
+    ),
+    max_size=25,
+)
+
+
+def history(number: int) -> Log:
+    log = Log(number)
+    for batch in range(6):
+        log.add(*[b"%d" % batch] * (1 + batch % 3))
+    return log
+
+
+HISTORIES = {number: history(number) for number in (2, 3)}
+OTHER_WAYS = {number: log.branch(2, number).add(b"another") for number, log in HISTORIES.items()}
+
+
+def act(store: Store, action: str, number: int, at: int) -> None:
+    log = HISTORIES[number]
+    origin = log.origin
+    try:
+        with store.write() as transaction:
+            state = transaction.state(origin)
+            batch = log.batches[at]
+            follows = state.seq + 1 == batch.seq_begin and (state.frozen_from or EVERYTHING) > batch.seq_end
+            if action == "append" and state.frozen_from is None:
+                following = [batch for batch in log.batches if batch.seq_begin == state.seq + 1]
+                if following and transaction.held_within(origin, following[0].seq_begin, following[0].seq_end) is None:
+                    transaction.append(following[0])
+            elif action == "refetch":
+                if follows and transaction.held_within(origin, batch.seq_begin, batch.seq_end) is None:
+                    transaction.append(batch)
+            elif action == "damage":
+                transaction.quarantine(DamagedRange(origin, batch.seq_begin, batch.seq_end))
+            elif action == "freeze":
+                transaction.freeze(make_proof(log.batches[2], OTHER_WAYS[number]))
+            elif action == "forget":
+                transaction.forget(origin)
+            elif action == "cursor":
+                transaction.set_cursor("f", origin, at)
+            elif action == "rollback":
+                transaction.forget(origin)
+                raise KeyError
+    except KeyError:
+        pass
+
+
+def shape_of(store: Store) -> object:
+    return (
+        store.states(),
+        dict(store.current()),
+        [
+            (log.origin, store.load(log.origin, 1, EVERYTHING, EVERYTHING), store.proof(log.origin))
+            for log in HISTORIES.values()
+        ],
+        store.cursors("f"),
+        [str(found) for found in store.verify()],
+    )
+
+
+@settings(max_examples=30)
+@given(ACTIONS)
+def test_the_kinds_do_not_differ(tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, int]]) -> None:
+    stores = [kind.open(tmp_path_factory.mktemp("store")) for kind in KINDS]
+    try:
+        for action in actions:
+            for store in stores:
+                act(store, *action)
+        one, other = (shape_of(store) for store in stores)
+        assert one == other
+        for log in HISTORIES.values():
+            for store in stores:
+                state = store.states().get(log.origin, OriginState())
+                ends = {0: ZERO_HASH, **{batch.seq_end: batch.hash for batch in log.batches}}
+                assert ends[state.seq] == state.hash
+                assert state.frozen_from is None or state.seq < state.frozen_from
+                served = store.load(log.origin, 1, state.seq, EVERYTHING).batches
+                assert served == [stored(batch) for batch in log.batches if batch.seq_end <= state.seq]
+    finally:
+        for store in stores:
+            store.close()
+
+
+def test_the_peer_id_is_the_key_it_is_filed_under(store: Store) -> None:
+    log = Log(2)
+    put(store, log.add(b"x"))
+    assert [type(origin) for origin in store.states()] == [PeerId]

@@ -1,0 +1,290 @@
+"""Sealed batches: exact bytes, one canonical form, and nothing but RemoteProtocolError for anything else."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import tracemalloc
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from p2p.binary import encode_bytes, encode_str, encode_varint
+from p2p.crypto.identity import Identity, verify
+from p2p.errors import ConfigError, Reason, RecordTooLarge, RemoteProtocolError
+from p2p.ids import PeerId
+from p2p.replication.batch import (
+    BATCH_BYTES_MAX,
+    BODY_BYTES_MAX,
+    RECORDS_MAX,
+    Batch,
+    NewerBatch,
+    NewRecord,
+    encode_bodies,
+    encode_body,
+    origin_of,
+    parse_batch,
+    seal,
+    take_for_one_batch,
+    verify_signature,
+)
+from p2p.replication.heads import SEQ_MAX, ZERO_HASH
+from tests.logs import HLC, Log, app, identity
+
+ME = identity(1)
+peer_ids = st.binary(min_size=32, max_size=32).map(PeerId)
+new_records = st.builds(
+    NewRecord, st.text(max_size=300), st.none() | peer_ids, st.binary(max_size=300) | st.integers(0, 999).map(bytes)
+)
+
+
+def by_hand(
+    records: list[tuple[int, str, str, bytes]],
+    *,
+    version: int = 1,
+    seq_begin: int = 1,
+    prev_hash: bytes = ZERO_HASH,
+    base_hlc: int = HLC,
+    count: int | None = None,
+    key: Identity = ME,
+) -> bytes:
+    """A batch written as the specification reads: delta, kind, target, payload for each record."""
+    signed = struct.pack("<B", version) + key.peer_id + struct.pack("<Q", seq_begin)
+    signed += encode_varint(len(records) if count is None else count) + prev_hash + struct.pack("<Q", base_hlc)
+    for delta, kind, target, payload in records:
+        signed += encode_varint(delta) + encode_str(kind) + encode_str(target) + encode_bytes(payload)
+    return signed + key.sign(b"vix-p2p/batch/1" + hashlib.sha256(signed).digest())
+
+
+def test_the_bytes_are_those_of_the_specification() -> None:
+    target = identity(2).peer_id
+    batch = Log().seal([NewRecord("sale", None, b"sold 3"), NewRecord("sale", target, b"")])
+    assert batch.wal_bytes == by_hand([(0, "sale", "", b"sold 3"), (1, "sale", str(target), b"")])
+    assert batch.hash == hashlib.sha256(batch.wal_bytes[:-64]).digest()
+    assert verify(ME.peer_id, batch.wal_bytes[-64:], b"vix-p2p/batch/1" + batch.hash)
+
+
+@given(st.lists(new_records, min_size=1, max_size=40), st.integers(1, SEQ_MAX - 40), st.integers(0, 2**63))
+def test_round_trip(records: list[NewRecord], seq_begin: int, base_hlc: int) -> None:
+    prev_hash = ZERO_HASH if seq_begin == 1 else b"p" * 32
+    batch = seal(
+        origin=ME.peer_id,
+        seq_begin=seq_begin,
+        prev_hash=prev_hash,
+        base_hlc=base_hlc,
+        bodies=encode_bodies(records),
+        sign=ME.sign,
+    )
+    again = parse_batch(batch.wal_bytes)
+    assert again == batch
+    assert verify_signature(again)
+    read = list(again.records("label"))
+    assert [(r.kind, r.target, r.payload) for r in read] == [tuple(r) for r in records]
+    assert [r.seq for r in read] == list(range(seq_begin, seq_begin + len(records)))
+    assert [r.hlc for r in read] == [base_hlc + i for i in range(len(records))]
+    assert {(r.origin, r.node_id) for r in read} == {(ME.peer_id, "label")}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2**40), st.text(max_size=9), st.just(""), st.binary(max_size=200)), min_size=1)
+)
+def test_whatever_others_write_is_read_as_it_stands(records: list[tuple[int, str, str, bytes]]) -> None:
+    batch = parse_batch(by_hand(records))
+    hlc = HLC
+    for read, (delta, kind, _, payload) in zip(batch.records(), records, strict=True):
+        hlc += delta
+        assert (read.hlc, read.kind, read.target, read.payload) == (hlc, kind, None, payload)
+    assert batch.last_hlc == hlc
+
+
+@given(st.lists(new_records, max_size=30))
+def test_bodies_of_many_are_those_of_each(records: list[NewRecord]) -> None:
+    assert encode_bodies(records) == [encode_body(record) for record in records]
+
+
+@given(st.binary(max_size=400))
+@example(b"")
+@example(b"\x01" + bytes(200))
+def test_arbitrary_bytes_are_refused_with_one_error(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        parse_batch(data)
+
+
+WHOLE = Log().seal([NewRecord("a", None, b"x" * 200), NewRecord("b" * 130, identity(2).peer_id, b"y")]).wal_bytes
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
+def test_t37_a_changed_byte_is_refused_or_does_not_verify(at: int, value: int) -> None:
+    changed = WHOLE[:at] + bytes([value]) + WHOLE[at + 1 :]
+    try:
+        batch = parse_batch(changed)
+    except RemoteProtocolError:
+        assert changed != WHOLE
+        return
+    assert verify_signature(batch) == (changed == WHOLE)
+    assert len(list(batch.records())) == batch.count
+
+
+@given(st.integers(0, len(WHOLE) - 1))
+def test_every_cut_is_refused(size: int) -> None:
+    with pytest.raises(RemoteProtocolError):
+        parse_batch(WHOLE[:size])
+
+
+@given(st.binary(min_size=1, max_size=80))
+def test_trailing_bytes_are_refused(more: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        parse_batch(WHOLE + more)
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.binary(max_size=12), st.integers(0, 12))
+def test_every_wound_is_refused_or_parses_to_what_it_says(at: int, put: bytes, drop: int) -> None:
+    data = WHOLE[:at] + put + WHOLE[at + drop :]
+    try:
+        batch = parse_batch(data)
+    except RemoteProtocolError:
+        return
+    assert batch.wal_bytes == data
+    assert len(list(batch.records())) == batch.count
+
+
+@pytest.mark.parametrize(
+    ("what", "data"),
+    [
+        ("version 0", by_hand([(0, "a", "", b"")], version=0)),
+        ("no records", by_hand([])),
+        ("fewer records than counted", by_hand([(0, "a", "", b"")], count=2)),
+        ("more records than counted", by_hand([(0, "a", "", b""), (0, "a", "", b"")], count=1)),
+        ("too many records", by_hand([(0, "", "", b"")] * 1025)),
+        ("seq 0", by_hand([(0, "a", "", b"")], seq_begin=0)),
+        ("the first with a batch before it", by_hand([(0, "a", "", b"")], prev_hash=b"x" * 32)),
+        ("a later one without", by_hand([(0, "a", "", b"")], seq_begin=2)),
+        ("a target that is no peer id", by_hand([(0, "a", "somebody", b"")])),
+        ("a target in capitals", by_hand([(0, "a", "AB" * 32, b"")])),
+        ("time beyond 2^64", by_hand([(2**64 - 1, "a", "", b"")], base_hlc=1)),
+        ("time beyond 2^64 in the end", by_hand([(1, "a", "", b"")] * 9, base_hlc=2**64 - 9)),
+        ("a kind that is not UTF-8", by_hand([(0, "abc", "", b"")]).replace(b"abc", b"\xed\xa0\x80")),
+    ],
+)
+def test_refused_by_name(what: str, data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError) as refusal:
+        parse_batch(data)
+    assert refusal.value.reason is Reason.PROTOCOL
+
+
+def test_a_varint_that_is_longer_than_it_needs_to_be_is_refused() -> None:
+    data = by_hand([(0, "a", "", b"")])
+    at = len(data) - 64 - 5
+    assert data[at : at + 2] == b"\x00\x01"
+    for form in (b"\x80\x00\x01", b"\x00\x81\x00"):
+        with pytest.raises(RemoteProtocolError, match="longer than it needs"):
+            parse_batch(data[:at] + form + data[at + 2 :])
+
+
+def test_a_newer_version_is_told_apart_with_its_origin() -> None:
+    data = by_hand([(0, "a", "", b"")], version=2)
+    with pytest.raises(NewerBatch) as newer:
+        parse_batch(data)
+    assert (newer.value.reason, newer.value.origin) == (Reason.VERSION, ME.peer_id)
+
+
+def test_t38_a_seq_near_2_to_the_63_is_implausible() -> None:
+    assert parse_batch(by_hand([(0, "a", "", b"")], seq_begin=SEQ_MAX, prev_hash=b"p" * 32)).seq_end == SEQ_MAX
+    for seq_begin in (SEQ_MAX + 1, 2**64 - 1):
+        with pytest.raises(RemoteProtocolError):
+            parse_batch(by_hand([(0, "a", "", b"")], seq_begin=seq_begin, prev_hash=b"p" * 32))
+    with pytest.raises(RemoteProtocolError):
+        parse_batch(by_hand([(0, "a", "", b"")] * 2, seq_begin=SEQ_MAX, prev_hash=b"p" * 32))
+
+
+def test_t38_claims_cost_no_memory() -> None:
+    huge = encode_varint(2**63)
+    head = WHOLE[:41] + encode_varint(1024) + WHOLE[42:82]
+    hostile = [head + b"\x00" + huge + bytes(200), head + b"\x00\x00\x00" + huge + bytes(200), head + bytes(4000)]
+    tracemalloc.start()
+    try:
+        for data in hostile:
+            with pytest.raises(RemoteProtocolError):
+                parse_batch(data)
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_work_grows_with_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A kind in each record that none before had, so that nothing repeats: the texts that are looked at are all the
+    # bytes there are, once.
+    seen = 0
+
+    def counting(kind: bytes) -> None:
+        nonlocal seen
+        seen += len(kind)
+
+    monkeypatch.setattr("p2p.replication.batch._check_kind", counting)
+    data = by_hand([(0, f"{i:0>200}", "", b"") for i in range(RECORDS_MAX)])
+    parse_batch(data)
+    assert seen == 200 * RECORDS_MAX
+    same = by_hand([(0, "k" * 200, "", b"")] * RECORDS_MAX)
+    seen = 0
+    parse_batch(same)
+    assert seen == 200
+
+
+def test_the_bound_on_bytes_and_the_largest_record() -> None:
+    largest = NewRecord("app", None, bytes(BODY_BYTES_MAX - 4 - 1 - 3))
+    batch = Log().seal([largest])
+    assert len(encode_body(largest)) == BODY_BYTES_MAX
+    assert len(batch.wal_bytes) <= BATCH_BYTES_MAX
+    assert next(parse_batch(batch.wal_bytes).records()).payload == largest.payload
+    with pytest.raises(RecordTooLarge, match="at most"):
+        encode_body(largest._replace(payload=largest.payload + b"x"))
+    with pytest.raises(RecordTooLarge):
+        encode_bodies(app(b"small", bytes(BATCH_BYTES_MAX)))
+    with pytest.raises(RemoteProtocolError, match="over the bound"):
+        parse_batch(batch.wal_bytes + bytes(BATCH_BYTES_MAX - len(batch.wal_bytes) + 1))
+
+
+def test_a_kind_that_cannot_be_written_is_the_callers_mistake() -> None:
+    with pytest.raises(ConfigError, match="UTF-8"):
+        encode_body(NewRecord("\ud800", None, b""))
+
+
+@given(st.lists(st.integers(0, 120_000) | st.integers(0, 50), min_size=1, max_size=60))
+def test_a_batch_takes_as_many_as_fit_and_no_more(sizes: list[int]) -> None:
+    bodies = encode_bodies(app(*(bytes(size) for size in sizes)))
+    start = 0
+    while start < len(bodies):
+        stop = take_for_one_batch(bodies, start)
+        assert start < stop <= len(bodies)
+        batch = Log().seal(app(*(bytes(size) for size in sizes[start:stop])))
+        assert len(batch.wal_bytes) <= BATCH_BYTES_MAX
+        if stop < len(bodies) and stop - start < RECORDS_MAX:
+            one_more = len(batch.wal_bytes) + 1 + len(bodies[stop])
+            assert one_more > BATCH_BYTES_MAX - 2
+        start = stop
+
+
+def test_a_batch_takes_at_most_1024_records() -> None:
+    bodies = encode_bodies(app(*[b""] * 2500))
+    assert [take_for_one_batch(bodies, start) for start in (0, 1024, 2048)] == [1024, 2048, 2500]
+
+
+def test_origin_of_reads_no_more_than_it_must() -> None:
+    assert origin_of(WHOLE) == ME.peer_id
+    assert origin_of(WHOLE[:41]) == ME.peer_id
+    assert origin_of(WHOLE[:40]) is None
+
+
+def test_times_are_shown_in_utc_and_never_raise() -> None:
+    record = next(Log().add(b"x").records())
+    assert record.time.isoformat() == "2023-11-14T22:13:20+00:00"
+    last = parse_batch(by_hand([(0, "a", "", b"")], base_hlc=2**64 - 1))
+    assert next(last.records()).time.year == 9999
+
+
+def test_batches_are_values() -> None:
+    batch = Log().add(b"x")
+    assert isinstance(batch, Batch)
+    with pytest.raises(AttributeError):
+        batch.seq_end = 9  # type: ignore[misc]

@@ -1,0 +1,359 @@
+"""The durable store against its disk: damage, full disks, lost tails, schemas, and readers beside it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2p.errors import IdentityMismatch, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from p2p.replication.heads import LogHead
+from p2p.store import schema
+from p2p.store.base import DamagedRange
+from p2p.store.sqlite import SqliteReader, SqliteStore
+from tests.logs import Log, identity
+
+OWN = identity(1).peer_id
+EVERYTHING = 2**62
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.sqlite"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path, OWN)
+    yield store
+    store.close()
+
+
+def fill(store: SqliteStore, log: Log, count: int, size: int = 1000) -> None:
+    for number in range(count):
+        with store.write() as transaction:
+            transaction.append(log.add(bytes([number % 256]) * size))
+
+
+def test_the_file_is_a_wal_database_that_syncs_every_commit(store: SqliteStore, path: Path) -> None:
+    connection = store._writer
+    assert connection is not None
+    for pragma, value in (("journal_mode", "wal"), ("synchronous", 2), ("page_size", schema.PAGE_BYTES)):
+        assert connection.execute(f"PRAGMA {pragma}").fetchone()[0] == value
+    assert connection.execute("PRAGMA wal_autocheckpoint").fetchone()[0] * schema.PAGE_BYTES == 40_960_000
+
+
+# Damage at rest.
+
+
+def test_t62_a_flipped_byte_of_a_batch_is_found_and_what_precedes_it_served(path: Path) -> None:
+    log = Log()
+    store = SqliteStore(path, OWN)
+    fill(store, log, 3, 50_000)
+    store.close()
+    data = path.read_bytes()
+    at = data.index(log.batches[1].wal_bytes[2000:2100])
+    path.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+    store = SqliteStore(path, OWN)
+    loaded = store.load(OWN, 1, EVERYTHING, EVERYTHING)
+    assert [batch.seq_end for batch in loaded.batches] == [1]
+    assert loaded.damaged == DamagedRange(OWN, 2, 2)
+    assert [(found.what, found.seq_begin) for found in store.verify()] == [("hash", 2)]
+    with store.write() as transaction:
+        held = transaction.held_within(OWN, 2, 2)
+        assert held is not None
+        assert transaction.held_batch(OWN, held) is None
+        assert transaction.damaged == [DamagedRange(OWN, 2, 2)]
+    assert store.states()[OWN].head == LogHead(1, log.batches[0].hash)
+    with store.write() as transaction:
+        transaction.append(log.batches[1])
+    assert store.states()[OWN].head == LogHead(3, log.batches[2].hash)
+    assert list(store.verify()) == []
+    store.close()
+
+
+def test_t62_a_flipped_bit_of_the_signature_is_found(store: SqliteStore, path: Path) -> None:
+    log = Log()
+    fill(store, log, 1)
+    changed = bytearray(log.batches[0].wal_bytes)
+    changed[-1] ^= 1
+    assert store._writer is not None
+    store._writer.execute("UPDATE batches SET wal = ?", (bytes(changed),))
+    assert store.load(OWN, 1, 1, 1).damaged == DamagedRange(OWN, 1, 1)
+    assert [found.what for found in store.verify()] == ["hash"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("DELETE FROM batches", "hash"),
+        ("UPDATE batches SET wal = 'text'", "hash"),
+        ("UPDATE batches SET wal = zeroblob(length(wal))", "hash"),
+        ("UPDATE chain SET seq_begin = seq_begin - 1 WHERE seq_end > 1", "hash"),
+        ("UPDATE chain SET hash = zeroblob(32)", "hash"),
+        ("UPDATE chain SET signature_crc = 1", "hash"),
+        ("DELETE FROM chain WHERE seq_end = 2", "chain"),
+        ("UPDATE origins SET seq = 2", "head"),
+        ("UPDATE origins SET hash = zeroblob(32)", "head"),
+        ("UPDATE origins SET frozen_from = 2", "head"),
+        ("UPDATE origins SET frozen_from = 9", "proof"),
+        ("INSERT INTO proofs SELECT no, x'00', x'00' FROM origins", "proof"),
+        ("UPDATE origins SET peer_id = 'text'", "file"),
+    ],
+)
+def test_t62_verify_names_what_is_wrong(store: SqliteStore, sql: str, what: str) -> None:
+    fill(store, Log(), 3)
+    assert list(store.verify()) == []
+    assert store._writer is not None
+    store._writer.execute(sql)
+    assert what in [found.what for found in store.verify()]
+
+
+def test_t62_a_batch_that_nobody_signed_is_found(store: SqliteStore) -> None:
+    import hashlib
+    import zlib
+
+    log = Log()
+    batch = log.add(b"x" * 100)
+    forged = batch.wal_bytes[:-64] + bytes(64)
+    with store.write() as transaction:
+        transaction.append(batch)
+    assert store._writer is not None
+    store._writer.execute("UPDATE batches SET wal = ?", (forged,))
+    store._writer.execute("UPDATE chain SET signature_crc = ?", (zlib.crc32(bytes(64)),))
+    assert hashlib.sha256(forged[:-64]).digest() == batch.hash
+    assert [found.what for found in store.verify()] == ["signature"]
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_t60_t62_any_torn_page_is_found_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("torn") / "log.sqlite"
+    log = Log()
+    store = SqliteStore(path, OWN)
+    fill(store, log, 6, 9000)
+    store.close()
+    whole = path.read_bytes()
+    pages = len(whole) // schema.PAGE_BYTES
+    start = data.draw(st.integers(0, pages - 1)) * schema.PAGE_BYTES + data.draw(st.sampled_from([0, 100, 4096, 8000]))
+    end = min(start + data.draw(st.sampled_from([1, 100, 4096])), len(whole))
+    torn = whole[:start] + bytes(byte ^ 0x5A for byte in whole[start:end]) + whole[end:]
+    path.write_bytes(torn)
+    good = {batch.seq_end: batch.wal_bytes for batch in log.batches}
+    try:
+        store = SqliteStore(path, OWN)
+    except StoreError:
+        return
+    try:
+        found = list(store.verify())
+        loaded = store.load(OWN, 1, store.current()[OWN].seq, EVERYTHING) if OWN in store.current() else None
+        # Whatever is served is what was stored.
+        for batch in loaded.batches if loaded is not None else ():
+            assert good[batch.seq_end] == batch.wal_bytes
+        if not found:
+            assert loaded is not None
+            assert len(loaded.batches) == 6
+    except StoreError:
+        pass
+    finally:
+        store.close()
+
+
+# Power cuts.
+
+
+def test_t60_a_lost_or_torn_tail_loses_nothing_that_was_synced(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+    wal = path.with_name("log.sqlite-wal")
+    log = Log()
+    synced: list[int] = []
+    for number in range(4):
+        fill(store, log, 1, 3000 * (number + 1))
+        synced.append(wal.stat().st_size)
+    data = wal.read_bytes()
+    cuts = {0, *synced, *(size + more for size in synced for more in (1, 24, 1000)), *range(0, len(data), 4096)}
+    for number, cut in enumerate(sorted(cut for cut in cuts if cut <= len(data))):
+        for tail in (b"", b"\xa5" * 5000):
+            copy = tmp_path / f"{number}-{len(tail)}"
+            copy.mkdir()
+            shutil.copy(path, copy)
+            (copy / wal.name).write_bytes(data[:cut] + tail)
+            acknowledged = sum(size <= cut for size in synced)
+            again = SqliteStore(copy / path.name, OWN)
+            state = again.current().get(OWN)
+            assert (state.seq if state else 0) >= acknowledged
+            assert list(again.verify()) == []
+            again.close()
+            shutil.rmtree(copy)
+
+
+# A disk that does not write.
+
+
+def test_t61_a_full_disk_raises_and_nothing_of_it_counts(store: SqliteStore) -> None:
+    log = Log()
+    fill(store, log, 1)
+    connection = store._writer
+    assert connection is not None
+    connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0] + 1}")
+    lost = Log(2).add(b"x" * 100_000)
+    with pytest.raises(StoreFull, match="cannot be written"), store.write() as transaction:
+        transaction.append(lost)
+    assert list(store.current()) == [OWN] == list(store.states())
+    # Nothing may be written before it recovered, room or not.
+    with pytest.raises(StoreReadOnly), store.write():
+        raise AssertionError("never entered")
+    store.recover()
+    with store.write() as transaction:
+        transaction.append(lost)
+    assert set(store.current()) == {OWN, lost.origin} == set(store.states())
+
+
+def test_t61_a_reader_in_the_middle_delays_recovery_and_does_not_break_it(store: SqliteStore, path: Path) -> None:
+    fill(store, Log(), 2)
+    reader = SqliteReader(path)
+    rows = reader._connection.execute("SELECT wal FROM batches")
+    rows.fetchone()
+    with pytest.raises(StoreError, match="being read"):
+        store.recover()
+    rows.close()
+    store.recover()
+    assert store.current()[OWN].seq == 2
+    reader.close()
+
+
+def test_t61_recover_reads_the_heads_again(store: SqliteStore) -> None:
+    log = Log()
+    fill(store, log, 2)
+    # What memory believes is not asked.
+    store._states = {}
+    store.recover()
+    assert store.current()[OWN].head == LogHead(2, log.batches[1].hash)
+
+
+def test_recovering_leaves_no_trace(store: SqliteStore) -> None:
+    fill(store, Log(), 2)
+    store.recover()
+    store.recover()
+    assert store._writer is not None
+    assert store._writer.execute("SELECT COUNT(*) FROM batches").fetchone()[0] == 2
+    assert list(store.verify()) == []
+
+
+# Whose file it is, and which version.
+
+
+def test_another_key_is_refused(store: SqliteStore, path: Path) -> None:
+    with pytest.raises(IdentityMismatch, match=str(OWN)):
+        SqliteStore(path, identity(2).peer_id)
+
+
+def test_a_newer_schema_is_refused(store: SqliteStore, path: Path) -> None:
+    store.close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    for open_it in (lambda: SqliteStore(path, OWN), lambda: SqliteReader(path)):
+        with pytest.raises(StoreError, match="schema version 99"):
+            open_it()
+
+
+def test_an_older_schema_is_migrated_in_one_transaction(store: SqliteStore, path: Path) -> None:
+    fill(store, Log(), 2)
+    store.close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    with pytest.raises(sqlite3.OperationalError):
+        schema.prepare(connection, path, OWN, (*schema.STEPS, "CREATE TABLE more (a); CREATE TABLE more (b)"))
+    assert schema.check_version(connection, path) == 1
+    schema.prepare(connection, path, OWN, (*schema.STEPS, "CREATE TABLE more (a); CREATE TABLE and_more (b)"))
+    assert connection.execute("SELECT COUNT(*) FROM more, and_more").fetchone() == (0,)
+    assert connection.execute("SELECT COUNT(*) FROM batches").fetchone() == (2,)
+    with pytest.raises(StoreError, match="schema version 2"):
+        schema.check_version(connection, path)
+    connection.close()
+
+
+def test_some_other_file_is_refused(path: Path) -> None:
+    path.write_bytes(b"this is not a database, though it is long enough to look at" * 100)
+    with pytest.raises(StoreCorrupt):
+        SqliteStore(path, OWN)
+    path.unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE mine (a)")
+    connection.close()
+    with pytest.raises(StoreCorrupt, match="not a store"):
+        SqliteStore(path, OWN)
+    with pytest.raises(StoreCorrupt, match="not a store"):
+        SqliteReader(path)
+
+
+def test_the_owner_can_change_and_the_old_log_stays(store: SqliteStore, path: Path) -> None:
+    fill(store, Log(), 2)
+    new = identity(7).peer_id
+    store.change_owner(new)
+    store.close()
+    again = SqliteStore(path, new)
+    assert (again.own, again.current()[OWN].seq) == (new, 2)
+    again.close()
+
+
+# Readers beside it.
+
+
+def test_a_reader_beside_a_writer_sees_each_commit_and_stops_no_checkpoint(store: SqliteStore, path: Path) -> None:
+    log = Log()
+    reader = SqliteReader(path)
+    assert reader.states() == {}
+    for number in range(1, 4):
+        fill(store, log, 1)
+        assert reader.states()[OWN].seq == number
+        assert len(reader.load(OWN, 1, EVERYTHING, EVERYTHING).batches) == number
+        assert list(reader.verify()) == []
+    assert store._writer is not None
+    assert store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    assert path.with_name("log.sqlite-wal").stat().st_size == 0
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader._connection.execute("DELETE FROM chain")
+    reader.close()
+
+
+def test_a_reader_without_a_writer(path: Path) -> None:
+    store = SqliteStore(path, OWN)
+    fill(store, Log(), 3)
+    store.close()
+    reader = SqliteReader(path)
+    assert reader.own == OWN
+    assert reader.states()[OWN].seq == 3
+    reader.close()
+
+
+def test_there_must_be_something_to_read(path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be opened"):
+        SqliteReader(path)
+    path.touch()
+    with pytest.raises(StoreCorrupt, match="empty"):
+        SqliteReader(path)
+
+
+def test_closing_leaves_one_file(store: SqliteStore, path: Path) -> None:
+    fill(store, Log(), 3)
+    store.close()
+    store.close()
+    assert [file.name for file in path.parent.iterdir()] == ["log.sqlite"]
+
+
+def test_many_batches_are_verified_in_pieces(store: SqliteStore) -> None:
+    log = Log()
+    with store.write() as transaction:
+        for _ in range(600):
+            transaction.append(log.add(b"x"))
+    assert list(store.verify()) == []
+    with store.write() as transaction:
+        transaction.quarantine(DamagedRange(OWN, 511, 511))
+    assert [found.seq_begin for found in store.verify()] == [511]
