@@ -89,11 +89,6 @@ class Identity:
         return f"<Identity {self.peer_id.short}>"
 
 
-def is_public_key(key: bytes) -> bool:
-    """Whether the bytes may be an identity: 32 of them, canonical, and not of small order."""
-    return len(key) == 32 and _is_canonical_point(key)
-
-
 def verify(peer_id: bytes, signature: bytes, data: bytes) -> bool:
     """Whether `signature` is that identity's over `data`. Never raises on any bytes.
 

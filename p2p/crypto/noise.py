@@ -127,12 +127,13 @@ def _nonce(n: int) -> bytes:
 class _SymmetricState:
     """Chaining key, transcript hash and the cipher between them (section 5.2)."""
 
-    __slots__ = ("_cipher", "_ck", "_hash", "h")
+    __slots__ = ("_cipher", "_ck", "_hash", "_new", "h")
 
     def __init__(self, protocol_name: str, hash_name: str) -> None:
         self._hash = hash_name
+        self._new = getattr(hashlib, hash_name)
         name = protocol_name.encode()
-        size = hashlib.new(hash_name).digest_size
+        size = self._new().digest_size
         self.h = name.ljust(size, b"\0") if len(name) <= size else self._digest(name)
         self._ck = self.h
         self._cipher = CipherState()
@@ -168,7 +169,8 @@ class _SymmetricState:
         return first[:KEYLEN], second[:KEYLEN]
 
     def _digest(self, data: bytes) -> bytes:
-        return hashlib.new(self._hash, data).digest()
+        digest: bytes = self._new(data).digest()
+        return digest
 
     def _hkdf(self, material: bytes, outputs: int) -> list[bytes]:
         # Noise's HKDF (section 4.3); for two and three outputs it is the one of RFC 5869 with an empty info.

@@ -1,19 +1,9 @@
 """Two parties talking safely over bytes that somebody else moves."""
 
-from p2p.session.session import (
-    Ended,
-    Event,
-    Ignored,
-    Live,
-    PeerProven,
-    Pinged,
-    Ponged,
-    Received,
-    Role,
-    Session,
-    SessionConfig,
-    State,
-)
+from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
+from p2p.session.handshake import SessionConfig
+from p2p.session.session import Session
+from p2p.session.states import Role, State
 
 __all__ = [
     "Ended",

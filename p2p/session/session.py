@@ -49,21 +49,6 @@ from p2p.session.states import (
 )
 from p2p.text import one_line
 
-__all__ = [
-    "Ended",
-    "Event",
-    "Ignored",
-    "Live",
-    "PeerProven",
-    "Pinged",
-    "Ponged",
-    "Received",
-    "Role",
-    "Session",
-    "SessionConfig",
-    "State",
-]
-
 FRAME_OVERHEAD_BYTES: Final = 64
 """Room that a sealed envelope takes beside its payload, rounded up."""
 
@@ -105,10 +90,12 @@ class Session:
         bytes_in, bytes_out: what went through, with all overhead.
 
     Example:
-        >>> session.receive_data(data, now)
-        >>> while (event := session.next_event()) is not None:
-        ...     handle(event)
-        >>> stream.write(session.data_to_send())
+        What an owner does with what it has read:
+
+            session.receive_data(data, clock.monotonic())
+            while (event := session.next_event()) is not None:
+                handle(event)
+            await stream.send_all(session.data_to_send())
     """
 
     __slots__ = (
@@ -365,7 +352,7 @@ class Session:
             # What nearly every call finds; asked for after every read.
             limits = self._limits
             return min(self._dead_from + limits.dead_after_s, self._ping_from + limits.ping_after_s)
-        return min(when for when, _ in self._deadlines())
+        return min((when for when, _ in self._deadlines()), default=_NEVER)
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due: ask for a sign of life, or end. Harmless when nothing is."""
@@ -394,14 +381,14 @@ class Session:
 
     def _deadlines(self) -> list[tuple[float, Callable[[], None]]]:
         state, limits = self.state, self._limits
+        found: list[tuple[float, Callable[[], None]]] = []
         if state is State.ENDED:
-            return [(_NEVER, self._handshake_is_late)]
+            return found
         if state in HANDSHAKING:
-            found = [(self._started + limits.handshake_s_max, self._handshake_is_late)]
+            found.append((self._started + limits.handshake_s_max, self._handshake_is_late))
             if state in NOTHING_VALID_YET:
                 found.append((self._started + limits.first_message_s_max, self._handshake_is_late))
             return found
-        found = []
         if self._paused_at is None:
             found.append((self._dead_from + limits.dead_after_s, self._peer_is_dead))
             if self._drip_from is not None:
@@ -410,7 +397,7 @@ class Session:
         if state is State.LIVE:
             # While we do not read, a Ping is the sign of life that the peer gets from us.
             found.append((self._ping_from + limits.ping_after_s, self._ping_is_due))
-        return found or [(_NEVER, self._peer_is_dead)]
+        return found
 
     def _handshake_is_late(self) -> None:
         self._fail(Reason.TIMEOUT, f"the handshake stood at {self.state.value} for too long")

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.crypto.identity import Identity, is_public_key, verify
+from p2p.crypto.identity import Identity, _is_canonical_point, verify
 from p2p.errors import ConfigError
 
 P = 2**255 - 19
@@ -98,7 +98,7 @@ def test_T14_keys_of_small_order_are_refused():
     for y in ys:
         for sign in (0, 1):
             key = encode_y(y, sign)
-            assert not is_public_key(key)
+            assert not _is_canonical_point(key)
             for r_y in ys:
                 for message in range(16):
                     assert not verify(key, encode_y(r_y) + bytes(32), bytes((message,)))
@@ -124,7 +124,7 @@ def test_a_signature_with_r_of_small_order_is_refused_although_the_equation_hold
 def test_encodings_of_a_point_that_are_not_canonical_are_refused(sign):
     for y in range(P, 2**255):
         key = encode_y(y, sign)
-        assert not is_public_key(key)
+        assert not _is_canonical_point(key)
         assert not verify(key, identity().sign(b"x"), b"x")
         assert not verify(identity().peer_id, key + bytes(32), b"x")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from p2p import msg
 from p2p.errors import Reason
-from p2p.session.session import Session, State
+from p2p.session import Session, State
 from tests.unit.session.helpers import DATA, NETWORK_KEY, config, drain, start
 
 PATH = Path(__file__).parents[3] / "tests/vectors/session_golden.json"

@@ -16,8 +16,8 @@ from p2p.crypto.noise import HandshakeState, NoiseStatic
 from p2p.envelope import Envelope, ProtocolVersion
 from p2p.limits import Limits
 from p2p.msg import Hello, HelloAck, HelloFinish
+from p2p.session import Event, Live, PeerProven, Role, Session, SessionConfig, State
 from p2p.session.handshake import CLEAR_CAPABILITIES
-from p2p.session.session import Event, Live, PeerProven, Role, Session, SessionConfig, State
 
 CAPABILITIES = (("bundle", "1"), ("cipher", "aes256gcm,chacha20poly1305"))
 NETWORK_KEY = bytes(range(50, 82))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from p2p.session.session import Ended, Received
+from p2p.session import Ended, Received
 from tests.unit.session.golden import CASES, PATH, record
 from tests.unit.session.helpers import config, drain, start
 

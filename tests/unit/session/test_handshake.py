@@ -9,8 +9,8 @@ from p2p.crypto.identity import Identity
 from p2p.crypto.noise import NoiseStatic
 from p2p.errors import LocalProtocolError, Reason
 from p2p.msg import Hello, HelloAck, encode_capabilities
+from p2p.session import Ended, Live, PeerProven, Role, Session, State
 from p2p.session.handshake import CLEAR_CAPABILITIES, choose_cipher
-from p2p.session.session import Ended, Live, PeerProven, Role, Session, State
 from p2p.session.states import NEXT
 from tests.unit.session.helpers import (
     CAPABILITIES,

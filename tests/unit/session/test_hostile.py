@@ -14,7 +14,7 @@ from p2p import msg
 from p2p.binary import encode_bytes, encode_varint
 from p2p.envelope import Envelope, ProtocolVersion
 from p2p.errors import Reason
-from p2p.session.session import Ended, Event, Live, PeerProven, Received, Session, State
+from p2p.session import Ended, Event, Live, PeerProven, Received, Session, State
 from tests.unit.session.helpers import (
     DATA,
     EMPTY_DATA,

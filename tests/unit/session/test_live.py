@@ -13,8 +13,8 @@ from p2p.binary import encode_bytes, encode_varint
 from p2p.envelope import Envelope, ParsedEnvelope, ProtocolVersion, aad, parse_envelope
 from p2p.errors import CryptoError, LocalProtocolError, PayloadTooLarge, Reason
 from p2p.ids import PeerId
+from p2p.session import Ended, Ignored, Pinged, Ponged, Received, Session, State
 from p2p.session.sealing import AES_256_GCM, CHACHA20_POLY1305, Direction
-from p2p.session.session import Ended, Ignored, Pinged, Ponged, Received, Session, State
 from tests.unit.session.helpers import (
     DATA,
     EMPTY_DATA,
