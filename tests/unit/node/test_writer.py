@@ -1,0 +1,743 @@
+"""The writer: group commit, one critical section, nothing told before it is durable, and disks that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from p2p.errors import (
+    ConfigError,
+    NodeClosed,
+    OwnLogForked,
+    RecordTooLarge,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+)
+from p2p.ids import PeerId
+from p2p.limits import Limits
+from p2p.msg import ForkProof, WalPush
+from p2p.node import events
+from p2p.node.commits import PushOutcome
+from p2p.replication.accept import Verdict
+from p2p.replication.batch import NewRecord
+from p2p.replication.heads import LogHead
+from p2p.store.memory import MemoryStore
+from p2p.store.sqlite import SqliteStore
+from p2p.windows import SystemBlocking
+from tests.logs import Log, app, identity
+from tests.unit.node.writers import PEER, Bench, WallClock, running, settle
+
+LIMITS = Limits()
+OWN = identity(1).peer_id
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "log.sqlite", OWN)
+    yield store
+    store.close()
+
+
+def foreign(count: int = 4, number: int = 2) -> Log:
+    log = Log(number)
+    for index in range(count):
+        log.add(b"%d" % index, b"x")
+    return log
+
+
+# Appending.
+
+
+async def test_append_returns_when_it_is_durable() -> None:
+    async with running(Bench()) as bench:
+        assert await bench.append(b"a") == [1]
+        assert bench.store.states()[OWN].seq == 1
+        assert await bench.append(b"b", b"c") == [2, 3]
+        assert [record.payload for record in bench.records()] == [b"a", b"b", b"c"]
+        assert bench.writer.heads == {OWN: LogHead(3, bench.stored()[-1].hash)}
+        assert list(bench.store.verify()) == []
+        assert await bench.append() == []
+
+
+async def test_a_hundred_appends_share_commits() -> None:
+    async with running(Bench()) as bench:
+        seqs: list[int] = []
+
+        async def append(number: int) -> None:
+            seqs.extend(await bench.append(b"%d" % number))
+
+        before = bench.blocking.commits
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(append, number)
+        assert sorted(seqs) == list(range(1, 101))
+        assert bench.blocking.commits - before <= 2
+        assert len(bench.stored()) <= 2
+
+
+async def test_while_one_commit_is_under_way_the_next_gathers() -> None:
+    async with running(Bench()) as bench:
+        bench.blocking.shut()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.append, b"first")
+            await settle()
+            for _ in range(50):
+                nursery.start_soon(bench.append, b"x", b"y")
+            await settle()
+            bench.blocking.open.set()
+        assert [batch.count for batch in bench.stored()] == [1, 100]
+
+
+async def test_many_records_are_cut_into_batches_in_order() -> None:
+    async with running(Bench()) as bench:
+        payloads = [b"%d" % number for number in range(2500)]
+        assert await bench.append(*payloads) == list(range(1, 2501))
+        assert [batch.count for batch in bench.stored()] == [1024, 1024, 452]
+        assert [record.payload for record in bench.records()] == payloads
+        big = bytes(100_000)
+        assert await bench.append(*[big] * 5) == list(range(2501, 2506))
+        assert [batch.count for batch in bench.stored()[3:]] == [2, 2, 1]
+
+
+async def test_a_call_larger_than_a_commit_takes_several_and_stays_in_order() -> None:
+    async with running(Bench(limits=replace(LIMITS, commit_bytes_max=1000))) as bench:
+        before = bench.blocking.commits
+        assert await bench.append(*[bytes(100)] * 95, b"last") == list(range(1, 97))
+        assert bench.blocking.commits - before == 10
+        assert bench.records()[-1].payload == b"last"
+
+
+async def test_kinds_and_targets_are_kept() -> None:
+    async with running(Bench()) as bench:
+        await bench.writer.append_many([NewRecord("sale", PEER, b"3"), NewRecord("", None, b"")])
+        assert [(r.kind, r.target, r.payload) for r in bench.records()] == [("sale", PEER, b"3"), ("", None, b"")]
+
+
+async def test_a_record_that_does_not_fit_takes_nothing_with_it() -> None:
+    async with running(Bench()) as bench:
+        with pytest.raises(RecordTooLarge):
+            await bench.append(b"fits", bytes(256 * 1024), b"fits")
+        assert await bench.append(b"next") == [1]
+
+
+async def test_a_cancelled_append_is_withdrawn_if_it_is_not_sealed() -> None:
+    async with running(Bench()) as bench:
+        bench.blocking.shut()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.append, b"under way")
+            await settle()
+            with trio.CancelScope() as scope:
+                nursery.start_soon(bench.append, b"stays")
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(bench.append, b"withdrawn", b"both")
+                    await settle()
+                    scope.cancel()
+            assert scope.cancelled_caught
+            bench.blocking.open.set()
+        assert [record.payload for record in bench.records()] == [b"under way", b"stays"]
+        assert await bench.append(b"after") == [3]
+
+
+async def test_a_cancelled_append_that_is_under_way_becomes_durable_and_nobody_hangs() -> None:
+    async with running(Bench()) as bench:
+        bench.blocking.shut()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bench.append, b"sealed")
+                await settle()
+                scope.cancel()
+        bench.blocking.open.set()
+        assert await bench.append(b"next") == [2]
+        assert [record.payload for record in bench.records()] == [b"sealed", b"next"]
+
+
+async def test_a_call_cancelled_between_two_commits_leaves_no_half_batch() -> None:
+    async with running(Bench(limits=replace(LIMITS, commit_bytes_max=1000))) as bench:
+        bench.blocking.shut()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bench.append, *[bytes(100)] * 30)
+                await settle()
+                scope.cancel()
+        bench.blocking.open.set()
+        assert await bench.append(b"next") == [11]
+        assert [batch.count for batch in bench.stored()] == [10, 1]
+
+
+async def test_appends_wait_beyond_the_bound() -> None:
+    async with running(Bench(limits=replace(LIMITS, appends_waiting_max=10))) as bench:
+        bench.blocking.shut()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.append, b"under way")
+            await settle()
+            for _ in range(3):
+                nursery.start_soon(bench.append, *[b"x"] * 6)
+            await settle()
+            # Two were let in, one waits outside. Without the bound all would be sealed together.
+            assert bench.writer._records_waiting == 12
+            bench.blocking.open.set()
+        assert [batch.count for batch in bench.stored()] == [1, 12, 6]
+
+
+async def test_stopping_wakes_everybody_who_waits() -> None:
+    ended: list[str] = []
+    bench = Bench(limits=replace(LIMITS, appends_waiting_max=1))
+    async with trio.open_nursery() as outer:
+
+        async def expect_closed(name: str, fn: Callable[[], object]) -> None:
+            with pytest.raises(NodeClosed):
+                await fn()  # type: ignore[misc]
+            ended.append(name)
+
+        async with running(bench):
+            bench.writer.hold_appends(None)
+            outer.start_soon(expect_closed, "append", lambda: bench.append(b"held"))
+            await settle()
+            outer.start_soon(expect_closed, "outside", lambda: bench.append(b"no room"))
+            await settle()
+        await settle()
+        assert sorted(ended) == ["append", "outside"]
+        calls: list[tuple[str, Callable[[], object]]] = [
+            ("later", lambda: bench.append(b"x")),
+            ("cursors", lambda: bench.writer.set_cursors("f", {OWN: 1})),
+            ("forget", lambda: bench.writer.forget(PEER)),
+        ]
+        for name, fn in calls:
+            await expect_closed(name, fn)
+
+
+async def test_a_commit_under_way_is_finished_when_the_writer_is_cancelled() -> None:
+    bench = Bench()
+    seqs: list[int] = []
+
+    async def append() -> None:
+        seqs.extend(await bench.append(b"under way"))
+
+    async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
+        await nursery.start(bench.writer.run)
+        bench.blocking.shut()
+        outer.start_soon(append)
+        await settle()
+        nursery.cancel_scope.cancel()
+        outer.start_soon(trio.lowlevel.checkpoint)
+        bench.blocking.open.set()
+    assert seqs == [1]
+    assert bench.store.states()[OWN].seq == 1
+
+
+# Time.
+
+
+async def test_t64_timestamps_go_on_above_the_last_ones_after_a_restart_ten_years_earlier() -> None:
+    store, clock = MemoryStore(OWN), WallClock()
+    async with running(Bench(store, clock=clock)) as bench:
+        await bench.append(b"a", b"b")
+    clock.ms -= 10 * 365 * 86_400_000
+    async with running(Bench(store, clock=clock)) as bench:
+        await bench.append(b"c")
+        hlcs = [record.hlc for record in bench.records()]
+        assert hlcs == sorted(set(hlcs))
+
+
+async def test_t64_a_peers_future_does_not_become_ours() -> None:
+    async with running(Bench()) as bench:
+        log = Log(2)
+        log.seal(app(b"a bit ahead"), base_hlc=(bench.clock.ms + 30_000) << 16)
+        log.seal(app(b"far ahead"), base_hlc=(bench.clock.ms + 10**10) << 16)
+        assert [outcome.verdict for outcome in await bench.push(*log.batches)] == [Verdict.APPLIED] * 2
+        await bench.append(b"mine")
+        assert bench.records()[0].hlc == ((bench.clock.ms + 30_000) << 16) + 1
+
+
+# Pushes.
+
+
+async def test_pushes_are_answered_in_order_when_they_are_durable() -> None:
+    async with running(Bench()) as bench:
+        log = foreign()
+        seen: list[tuple[int, int]] = []
+
+        def done(outcome: PushOutcome) -> None:
+            seen.append((outcome.ack, bench.store.states()[log.origin].seq))
+
+        for batch in log.batches:
+            bench.writer.submit_push(WalPush(batch.seq_begin, batch.seq_end, batch.wal_bytes), PEER, done)
+        assert seen == []
+        await settle()
+        assert [ack for ack, _ in seen] == [2, 4, 6, 8]
+        assert all(durable == 8 for _, durable in seen)
+        assert bench.writer.heads[log.origin] == LogHead(8, log.batches[-1].hash)
+        assert bench.moves == [frozenset({log.origin})]
+        assert bench.events_of(events.HeadsMoved) == [events.HeadsMoved(frozenset({log.origin}))]
+
+
+async def test_t34_t35_gaps_and_duplicates_are_answered_and_change_nothing() -> None:
+    async with running(Bench()) as bench:
+        log = foreign()
+        outcomes = await bench.push(log.batches[1], log.batches[0], log.batches[0], log.batches[3])
+        assert [(outcome.verdict, outcome.ack) for outcome in outcomes] == [
+            (Verdict.GAP, 0),
+            (Verdict.APPLIED, 2),
+            (Verdict.DUPLICATE, 2),
+            (Verdict.GAP, 2),
+        ]
+        assert bench.seq(log) == 2
+
+
+async def test_t37_forged_and_foreign_batches_are_told_apart() -> None:
+    log, stranger = foreign(), foreign(number=3)
+    async with running(Bench(admit=lambda origin, via: origin != stranger.origin and via == PEER)) as bench:
+        forged = replace(log.batches[0], wal_bytes=log.batches[0].wal_bytes[:-64] + bytes(64))
+        outcomes = await bench.push(forged, stranger.batches[0])
+        assert [outcome.verdict for outcome in outcomes] == [Verdict.MALFORMED, Verdict.LEFT_ALONE]
+        assert [outcome.origin for outcome in outcomes] == [log.origin, stranger.origin]
+        assert dict(bench.writer.heads) == {}
+        bench.writer.submit_push(WalPush(1, 1, b"short"), PEER, bench.outcomes.append)
+        await settle()
+        assert bench.outcomes[-1] == PushOutcome(Verdict.MALFORMED, None, 0, "5 bytes are no batch")
+
+
+async def test_pushes_and_appends_share_a_commit() -> None:
+    async with running(Bench()) as bench:
+        log = foreign()
+        before = bench.blocking.commits
+        for batch in log.batches:
+            bench.submit(batch)
+        await bench.append(b"mine")
+        assert bench.blocking.commits - before == 1
+        assert bench.moves == [frozenset({OWN, log.origin})]
+
+
+async def test_t41_a_quota_is_kept_and_told_once() -> None:
+    log, listed = foreign(), foreign(number=3)
+    size = len(log.batches[0].wal_bytes)
+    limits = replace(LIMITS, origin_bytes_max=2 * size)
+    async with running(Bench(limits=limits, is_unlimited=lambda origin: origin == listed.origin)) as bench:
+        outcomes = await bench.push(*log.batches[:3], log.batches[2], *listed.batches)
+        verdicts = [outcome.verdict for outcome in outcomes]
+        assert verdicts == [Verdict.APPLIED] * 2 + [Verdict.LEFT_ALONE] * 2 + [Verdict.APPLIED] * 4
+        assert outcomes[2].ack == 4
+        await bench.push(log.batches[2])
+        assert bench.events_of(events.QuotaReached) == [events.QuotaReached(log.origin)]
+        await bench.append(*[bytes(size)] * 10)
+
+
+# Forks.
+
+
+async def test_t36_a_fork_is_frozen_and_the_proof_kept() -> None:
+    async with running(Bench()) as bench:
+        log = foreign()
+        other = log.branch(2, 2)
+        other.add(b"another")
+        await bench.push(*log.batches)
+        (outcome,) = await bench.push(other.batches[2])
+        assert (outcome.verdict, outcome.ack) == (Verdict.FORK, 4)
+        assert bench.writer.heads[log.origin] == LogHead(4, log.batches[1].hash, frozen=True)
+        assert bench.events_of(events.ForkFound) == [events.ForkFound(log.origin, 5)]
+        proof = await bench.writer.proof_of(log.origin)
+        assert proof is not None
+        assert {proof.first, proof.second} == {log.batches[2].wal_bytes, other.batches[2].wal_bytes}
+        assert [batch.seq_end for batch in await bench.writer.load(log.origin, 1, 2**40)] == [2, 4]
+        assert await bench.writer.load(log.origin, 5, 2**40) == []
+        again = await bench.push(log.batches[2], log.batches[1])
+        assert [outcome.verdict for outcome in again] == [Verdict.LEFT_ALONE, Verdict.DUPLICATE]
+        assert await bench.append(b"others go on") == [1]
+
+
+async def submit_proof(bench: Bench, proof: ForkProof) -> Verdict:
+    verdicts: list[Verdict] = []
+    bench.writer.submit_proof(proof, PEER, verdicts.append)
+    assert verdicts == []
+    await settle()
+    (verdict,) = verdicts
+    return verdict
+
+
+async def test_t36_a_proof_from_a_peer_freezes_alike() -> None:
+    log = foreign()
+    other = log.branch(2, 2)
+    other.add(b"another")
+    proof = ForkProof(log.batches[2].wal_bytes, other.batches[2].wal_bytes)
+    async with running(Bench()) as bench:
+        await bench.push(*log.batches)
+        assert await submit_proof(bench, ForkProof(proof.first, proof.first)) is Verdict.MALFORMED
+        assert await submit_proof(bench, ForkProof(b"", b"")) is Verdict.LEFT_ALONE
+        assert await submit_proof(bench, proof) is Verdict.APPLIED
+        assert bench.writer.heads[log.origin].frozen
+        assert bench.seq(log) == 4
+        assert await submit_proof(bench, proof) is Verdict.DUPLICATE
+        assert bench.events_of(events.ForkFound) == [events.ForkFound(log.origin, 5)]
+    async with running(Bench(admit=lambda *_: False)) as bench:
+        assert await submit_proof(bench, proof) is Verdict.LEFT_ALONE
+        assert await bench.writer.proof_of(log.origin) is None
+
+
+async def test_t36_an_owner_that_sees_proof_against_itself_refuses_appends() -> None:
+    bench = Bench()
+    async with running(bench):
+        await bench.append(b"mine")
+        other = Log(1)
+        other.add(b"another history")
+        bench.blocking.shut()
+        async with trio.open_nursery() as nursery:
+
+            async def append_in_the_same_commit() -> None:
+                with pytest.raises(OwnLogForked, match="id --new"):
+                    await bench.append(b"sealed after the verdict")
+
+            nursery.start_soon(append_in_the_same_commit)
+            bench.submit(other.batches[0])
+            await settle()
+            bench.blocking.open.set()
+        with pytest.raises(OwnLogForked):
+            await bench.append(b"later")
+        assert bench.outcomes[-1].verdict is Verdict.FORK
+        assert bench.writer.heads[OWN].frozen
+    async with running(Bench(bench.store)) as again:
+        with pytest.raises(OwnLogForked):
+            await again.append(b"after a restart")
+
+
+# Our own log at others.
+
+
+def lost_log() -> tuple[MemoryStore, Log]:
+    """A store brought back from a backup, and what was signed since."""
+    log = Log(1)
+    for number in range(4):
+        log.add(b"%d" % number)
+    store = MemoryStore(OWN)
+    with store.write() as transaction:
+        transaction.append(log.batches[0])
+    return store, log
+
+
+async def test_t42_a_batch_of_ours_that_we_lost_stops_appends_until_they_are_released() -> None:
+    store, log = lost_log()
+    async with running(Bench(store)) as bench:
+        await bench.push(log.batches[1])
+        bench.writer.hold_appends(None)
+        assert bench.events_of(events.OwnLogAhead) == [events.OwnLogAhead(2)]
+        seqs: list[int] = []
+
+        async def append() -> None:
+            seqs.extend(await bench.append(b"waits"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(append)
+            await settle()
+            await bench.push(log.batches[2], log.batches[3])
+            assert seqs == []
+            bench.writer.release_appends()
+        assert seqs == [5]
+        assert list(store.verify()) == []
+
+
+async def test_t42_judging_and_sealing_share_one_critical_section() -> None:
+    store, log = lost_log()
+    async with running(Bench(store)) as bench:
+        bench.blocking.shut()
+        seqs: list[int] = []
+
+        async def append() -> None:
+            seqs.extend(await bench.append(b"queued before it came"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(append)
+            bench.submit(log.batches[1])
+            await settle()
+            bench.submit(log.batches[2])
+            bench.blocking.open.set()
+            await settle()
+            assert seqs == []
+            assert bench.writer.heads[OWN].seq == 3
+            bench.writer.release_appends()
+        assert seqs == [4]
+        assert bench.writer.heads[OWN].frozen is False
+
+
+async def test_t39_t42_a_hold_for_a_claim_ends_by_itself(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(Bench()) as bench:
+        bench.writer.hold_appends(3.0)
+        start = trio.current_time()
+        assert await bench.append(b"x") == [1]
+        assert trio.current_time() - start == 3.0
+
+
+async def test_t42_a_hold_by_the_writer_itself_ends_if_nobody_takes_it_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, log = lost_log()
+    async with running(Bench(store)) as bench:
+        await bench.push(log.batches[1])
+        assert await bench.append(b"x") == [3]
+
+
+async def test_while_appends_are_held_everything_else_is_written() -> None:
+    async with running(Bench()) as bench:
+        bench.writer.hold_appends(None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.append, b"held")
+            log = foreign()
+            await bench.push(*log.batches)
+            assert bench.seq(log) == 8
+            await bench.writer.set_cursors("f", {log.origin: 3})
+            assert OWN not in bench.writer.heads
+            bench.writer.release_appends()
+
+
+# Damage.
+
+
+async def test_t62_a_damaged_batch_is_quarantined_told_and_taken_again(sqlite_store: SqliteStore) -> None:
+    async with running(Bench(sqlite_store)) as bench:
+        log = foreign()
+        await bench.push(*log.batches)
+        assert sqlite_store._writer is not None
+        sqlite_store._writer.execute("UPDATE batches SET wal = zeroblob(300) WHERE no = 3")
+        assert [batch.seq_end for batch in await bench.writer.load(log.origin, 1, 2**40)] == [2, 4]
+        await settle()
+        assert bench.writer.heads[log.origin] == LogHead(4, log.batches[1].hash)
+        assert bench.events_of(events.BatchDamaged) == [events.BatchDamaged(log.origin, 5)]
+        assert await bench.writer.load(log.origin, 5, 2**40) == []
+        (outcome,) = await bench.push(log.batches[2])
+        assert outcome.verdict is Verdict.APPLIED
+        assert bench.writer.heads[log.origin] == LogHead(8, log.batches[3].hash)
+        assert list(sqlite_store.verify()) == []
+        assert bench.moves[-2:] == [frozenset({log.origin})] * 2
+
+
+async def test_t62_nothing_is_signed_before_our_own_damaged_log_is_whole(sqlite_store: SqliteStore) -> None:
+    async with running(Bench(sqlite_store)) as bench:
+        for payload in (b"a", b"b", b"c"):
+            await bench.append(payload)
+        batches = bench.stored()
+        assert sqlite_store._writer is not None
+        sqlite_store._writer.execute("UPDATE batches SET wal = zeroblob(300) WHERE no = 3")
+        assert len(await bench.writer.load(OWN, 1, 2**40)) == 2
+        await settle()
+        assert bench.writer.heads[OWN].seq == 2
+        with pytest.raises(StoreCorrupt, match="damaged after seq 2"):
+            await bench.append(b"would fork the log")
+    async with running(Bench(sqlite_store)) as bench:
+        with pytest.raises(StoreCorrupt):
+            await bench.append(b"nor after a restart")
+        await bench.push(batches[2])
+        bench.writer.release_appends()
+        assert await bench.append(b"whole again") == [4]
+
+
+# A disk that fails.
+
+
+def fill_disk(store: SqliteStore) -> None:
+    """SQLite's own bound on the file: what it raises is what a full disk makes it raise."""
+    assert store._writer is not None
+    store._writer.execute("PRAGMA max_page_count = 1")
+
+
+async def test_t61_a_full_disk_makes_it_read_only_until_there_is_room(
+    sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(Bench(sqlite_store)) as bench:
+        log = foreign()
+        await bench.push(log.batches[0])
+        await bench.append(b"durable")
+        fill_disk(sqlite_store)
+        with pytest.raises(StoreFull):
+            await bench.append(bytes(200_000))
+        assert bench.writer.read_only
+        assert len(bench.events_of(events.StoreReadOnly)) == 1
+        with pytest.raises(StoreReadOnly, match="full"):
+            await bench.append(b"x")
+        with pytest.raises(StoreReadOnly):
+            await bench.writer.set_cursors("f", {OWN: 1})
+        outcomes = await bench.push(log.batches[1])
+        assert [(outcome.verdict, outcome.ack) for outcome in outcomes] == [(Verdict.NOT_STORED, 2)]
+        proof = ForkProof(log.batches[2].wal_bytes, log.branch(2, 2).add(b"y").wal_bytes)
+        assert await submit_proof(bench, proof) is Verdict.NOT_STORED
+        # Reading and serving go on.
+        assert len(await bench.writer.load(log.origin, 1, 2**40)) == 1
+        bench.moves.clear()
+        await trio.sleep(LIMITS.store_retry_s)
+        await settle()
+        assert not bench.writer.read_only
+        assert len(bench.events_of(events.StoreWritable)) == 1
+        # Carriers of what was refused hear of it, so that they begin again.
+        assert bench.moves == [frozenset({log.origin})]
+        assert await bench.append(b"room again") == [2]
+        assert [record.payload for record in bench.records()] == [b"durable", b"room again"]
+        assert list(sqlite_store.verify()) == []
+
+
+async def test_t61_everything_in_a_failed_commit_is_answered(
+    sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(Bench(sqlite_store)) as bench:
+        log = Log(2)
+        log.add(bytes(100_000))
+        bench.blocking.shut()
+        failed: list[str] = []
+
+        async def expect(name: str, fn: Callable[[], object]) -> None:
+            with pytest.raises(StoreError):
+                await fn()  # type: ignore[misc]
+            failed.append(name)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.append, b"under way")
+            await settle()
+            fill_disk(sqlite_store)
+            bench.submit(log.batches[0])
+            nursery.start_soon(expect, "one", lambda: bench.append(b"1"))
+            nursery.start_soon(expect, "two", lambda: bench.append(bytes(100_000)))
+            nursery.start_soon(expect, "cursor", lambda: bench.writer.set_cursors("f", {OWN: 1}))
+            nursery.start_soon(expect, "forget", lambda: bench.writer.forget(log.origin))
+            await settle()
+            bench.blocking.open.set()
+        assert sorted(failed) == ["cursor", "forget", "one", "two"]
+        assert [outcome.verdict for outcome in bench.outcomes] == [Verdict.NOT_STORED]
+        assert list(bench.writer.heads) == [OWN]
+
+
+async def test_t61_pins_and_damage_marks_are_written_later(
+    sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(Bench(sqlite_store)) as bench:
+        log = foreign()
+        await bench.push(*log.batches)
+        assert sqlite_store._writer is not None
+        sqlite_store._writer.execute("UPDATE batches SET wal = zeroblob(300) WHERE no = 3")
+        fill_disk(sqlite_store)
+        with pytest.raises(StoreFull):
+            await bench.append(bytes(200_000))
+        bench.writer.remember_pin("peer", PEER)
+        await bench.writer.load(log.origin, 1, 2**40)
+        assert sqlite_store.pins() == {}
+        await trio.sleep(LIMITS.store_retry_s + 0.1)
+        await settle()
+        assert sqlite_store.pins() == {"peer": PEER}
+        assert bench.seq(log) == 4
+
+
+async def test_t61_it_tries_again_for_as_long_as_it_takes(
+    sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(Bench(sqlite_store)) as bench:
+        await bench.append(b"durable")
+        # A reader in the middle of something keeps the checkpoint from succeeding.
+        rows = sqlite_store._reader._connection.execute("SELECT 1 FROM batches UNION ALL SELECT 2")
+        rows.fetchone()
+        fill_disk(sqlite_store)
+        with pytest.raises(StoreFull):
+            await bench.append(bytes(200_000))
+        await trio.sleep(3 * LIMITS.store_retry_s)
+        assert bench.writer.read_only
+        rows.close()
+        await trio.sleep(2 * LIMITS.store_retry_s)
+        assert await bench.append(b"at last") == [2]
+        assert len(bench.events_of(events.StoreReadOnly)) == len(bench.events_of(events.StoreWritable)) == 1
+
+
+async def test_each_waiting_call_gets_an_exception_of_its_own(sqlite_store: SqliteStore) -> None:
+    async with running(Bench(sqlite_store)) as bench:
+        fill_disk(sqlite_store)
+        bench.blocking.shut()
+        errors: list[StoreError] = []
+
+        async def append() -> None:
+            try:
+                await bench.append(bytes(50_000))
+            except StoreError as error:
+                errors.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(append)
+            await settle()
+            bench.blocking.open.set()
+        assert len({id(error) for error in errors}) == 3
+
+
+# The rest.
+
+
+async def test_forgetting_an_origin() -> None:
+    async with running(Bench()) as bench:
+        log = foreign()
+        await bench.push(*log.batches)
+        await bench.writer.forget(log.origin)
+        assert dict(bench.writer.heads) == {} == bench.store.states()
+        assert bench.moves[-1] == frozenset({log.origin})
+        with pytest.raises(ConfigError):
+            await bench.writer.forget(OWN)
+        assert [outcome.verdict for outcome in await bench.push(log.batches[0])] == [Verdict.APPLIED]
+
+
+async def test_pins_and_cursors_are_durable() -> None:
+    async with running(Bench()) as bench:
+        bench.writer.remember_pin("a", PEER)
+        await bench.writer.set_cursors("f", {OWN: 4, PEER: 2})
+        assert await bench.writer.cursors("f") == {OWN: 4, PEER: 2}
+        await settle()
+        assert bench.store.pins() == {"a": PEER}
+
+
+async def test_heads_are_a_view_that_cannot_be_changed() -> None:
+    async with running(Bench()) as bench:
+        heads = bench.writer.heads
+        await bench.append(b"x")
+        assert heads[OWN].seq == 1
+        with pytest.raises(TypeError):
+            heads[OWN] = LogHead(9, bytes(32))  # type: ignore[index]
+
+
+async def test_an_unsubscribed_function_is_not_called() -> None:
+    async with running(Bench()) as bench:
+        moved: list[frozenset[PeerId]] = []
+        unsubscribe = bench.writer.subscribe(moved.append)
+        await bench.append(b"x")
+        unsubscribe()
+        unsubscribe()
+        await bench.append(b"y")
+        assert moved == [frozenset({OWN})]
+
+
+async def test_with_worker_threads_it_does_the_same(sqlite_store: SqliteStore) -> None:
+    bench = Bench(sqlite_store)
+    bench.writer._blocking = SystemBlocking()
+    async with running(bench):
+        log = foreign(20)
+        done = trio.Event()
+        for batch in log.batches:
+            bench.submit(batch)
+        bench.writer.submit_push(
+            WalPush(1, 2, log.batches[0].wal_bytes),
+            PEER,
+            lambda outcome: (bench.outcomes.append(outcome), done.set())[0],
+        )
+        seqs: list[int] = []
+
+        async def append(number: int) -> None:
+            seqs.extend(await bench.append(b"%d" % number))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(200):
+                nursery.start_soon(append, number)
+        await done.wait()
+        assert sorted(seqs) == list(range(1, 201))
+        assert [outcome.verdict for outcome in bench.outcomes] == [Verdict.APPLIED] * 20 + [Verdict.DUPLICATE]
+        assert list(sqlite_store.verify()) == []
+
+
+def test_the_store_must_be_the_identitys() -> None:
+    with pytest.raises(AssertionError):
+        Bench(MemoryStore(identity(5).peer_id))
