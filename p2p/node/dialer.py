@@ -7,7 +7,7 @@ may have joined it; it is cancelled when the last one who waits for it has gone.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -109,7 +109,6 @@ class Dialer:
                     detail = f"{endpoint}: {link.detail}" if link.detail else str(endpoint)
                     raise ConnectFailed(link.reason, detail)
                 attempt.link = link
-                self._backoff.succeeded(endpoint)
             if attempt.scope.cancelled_caught and link is not None and attempt.link is None:
                 link.abort(Reason.DISCONNECTED, "the dial was cancelled")
         except ConnectFailed as failure:
@@ -132,22 +131,24 @@ class Dialer:
             if due > now:
                 self._counters.backoff_skips += 1
                 await trio.sleep_until(due)
-            started = self._clock.monotonic()
             try:
                 link = await self.dial(endpoint)
             except ConnectFailed:
                 self._backoff.failed(endpoint, self._clock.monotonic(), uniform(self._entropy), automatic=True)
                 continue
             peer_id = link.peer_id
-            await self._watch(link, endpoint, started)
+            await self._watch(link, endpoint)
 
-    async def _watch(self, link: Connection, endpoint: PeerEndpoint, started: float) -> None:
-        """Wait for the link's end; one that ends soon after it began is a failure, so that flapping slows down."""
+    async def _watch(self, link: Connection, endpoint: PeerEndpoint) -> None:
+        """Wait for the link's end; one that did not last counts as a failure, so that flapping slows down (T33)."""
+        started = self._clock.monotonic()
         await link.over.wait()
         now = self._clock.monotonic()
-        if now - started < FLAPPING_S and link.reason not in (Reason.MOVED, Reason.CLOSED):
+        if now - started >= FLAPPING_S or link.peer_id in self._roster.links:
+            self._backoff.succeeded(endpoint)
+        else:
             self._backoff.failed(endpoint, now, uniform(self._entropy), automatic=True)
 
 
-FLAPPING_S = 5.0
+FLAPPING_S: Final = 5.0
 """A link that lasted less is treated as a failed attempt by the redial schedule."""

@@ -119,6 +119,7 @@ class Connection:
         self._nursery: trio.Nursery | None = None
         self._read_scope: trio.CancelScope | None = None
         self._writing = False
+        self._flush_follows = False
         self._rest: memoryview | None = None
         self._room = trio.lowlevel.ParkingLot()
         self._end_by = _NEVER
@@ -318,7 +319,14 @@ class Connection:
         return None
 
     def _take_events(self, now: float) -> Awaitable[object] | None:
-        """Handle the session's events until there are none or one asks for a pause."""
+        """Handle the session's events until there are none or one asks for a pause. The caller flushes afterwards."""
+        self._flush_follows = True
+        try:
+            return self._handle_events(now)
+        finally:
+            self._flush_follows = False
+
+    def _handle_events(self, now: float) -> Awaitable[object] | None:
         session, owner = self.session, self._owner
         while (event := session.next_event()) is not None:
             if isinstance(event, Received):
@@ -380,7 +388,9 @@ class Connection:
     # Writing.
 
     def _start_writer(self) -> None:
-        if self._nursery is not None:
+        # What is queued while events are handled is flushed right after them: a task for it would cost more than the
+        # write itself.
+        if self._nursery is not None and not self._flush_follows:
             self._writing = True
             self._nursery.start_soon(self._write_until_empty)
 
