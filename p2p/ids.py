@@ -9,13 +9,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from p2p.errors import ConfigError
 
 _HEX_ID: Final = re.compile(r"[0-9a-f]{64}")
 _LABEL: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
+_HOST_LABEL: Final = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+_HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_HOST_LABEL}(\.{_HOST_LABEL})*\.?")
 _SCHEMES: Final = ("tcp", "ws", "wss", "mem")
 
 
@@ -30,7 +31,7 @@ class PeerId(bytes):
 
     __slots__ = ()
 
-    def __new__(cls, value: bytes) -> PeerId:
+    def __new__(cls, value: bytes) -> Self:
         if len(value) != 32:
             raise ConfigError(f"a peer id has 32 bytes, not {len(value)}")
         return super().__new__(cls, value)
