@@ -125,11 +125,7 @@ class Handshake:
         return self._read_proof(ack.nonce_a, ack.public_key)
 
     def write_hello_finish(self, msg_id: int) -> bytes:
-        """Return the framed message 3, which ends the exchange.
-
-        Raises:
-            CryptoError: a shared secret is refused.
-        """
+        """Return the framed message 3, which ends the exchange."""
         noise = self._running()
         finish = HelloFinish(self._nonce_a, self._nonce_b, noise.write_message(self._proof()))
         return self._frame(MessageType.HELLO_FINISH, msg_id, finish.encode())

@@ -241,11 +241,8 @@ class Session:
         handshake = self._handshake
         assert handshake is not None
         if self.role is Role.INITIATOR:
-            try:
-                self._put_out(handshake.write_hello_finish(self._take_id()))
-            except CryptoError as error:
-                self._fail(Reason.CRYPTO, str(error))
-                return
+            # Cannot fail: an ephemeral key of low order was refused with message 2 already.
+            self._put_out(handshake.write_hello_finish(self._take_id()))
         self._take_keys(handshake)
         if self.role is Role.INITIATOR:
             self._move(State.CONFIRMING)
