@@ -102,8 +102,9 @@ ROLES: dict[str, Role] = {
 }
 
 
-async def main(role: str, *args: str) -> None:
+async def main(*arguments: str) -> None:
     """Play a role until standard input ends or the role is over; the first byte of input says "go"."""
+    role, *args = arguments
     go = trio.Event()
     async with trio.open_nursery() as nursery:
 
@@ -114,7 +115,7 @@ async def main(role: str, *args: str) -> None:
                     go.set()
             nursery.cancel_scope.cancel()
 
-        await ROLES[role](list(args), go)
+        await ROLES[role](args, go)
         nursery.cancel_scope.cancel()
 
 
