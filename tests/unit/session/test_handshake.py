@@ -332,7 +332,7 @@ def test_the_forger_itself_gets_through_when_it_does_not_lie(key):
         ({"version": (1, 1)}, Reason.VERSION),
         ({"version": (2, 0)}, Reason.VERSION),
     ],
-    ids=str,
+    ids=lambda value: value.label if isinstance(value, Reason) else "+".join(value),
 )
 def test_T14_a_lie_in_the_last_message_is_found(lie, reason):
     told = forged(**lie)
