@@ -10,9 +10,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Literal, Protocol, TypeAlias, TypeVar, TypeVarTuple, Unpack
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar, TypeVarTuple, Unpack
 
 import trio
+
+from p2p.limits import Limits
+
+if TYPE_CHECKING:
+    from outcome import Outcome  # part of trio's interface, and installed by it
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -77,21 +83,56 @@ class Blocking(Protocol):
     async def run(self, lane: Lane, fn: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         """Run `fn(*args)` and return what it returns, or raise what it raises.
 
-        One call per lane runs at a time, in the order of the calls. A call that waits for its lane can be cancelled;
-        one that has begun is always waited for, so that no thread uses a connection behind its owner's back.
+        One call per lane runs at a time, in the order of the calls. A call that waits for its lane can be cancelled.
+        One that has begun is waited for although its caller is cancelled, so that no thread uses a connection behind
+        its owner's back; only a disk that hangs is given up on, and then the lane stays taken.
         """
 
 
 class SystemBlocking:
-    """Worker threads of trio, at most one per lane."""
+    """Worker threads of trio, at most one per lane.
 
-    __slots__ = ("_limiters",)
+    Args:
+        give_up_s: how long work that has begun is waited for after its caller was cancelled.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_give_up_s", "_limiters")
+
+    def __init__(self, give_up_s: float = Limits().shutdown_s_max) -> None:
+        self._give_up_s = give_up_s
         self._limiters = {"write": trio.CapacityLimiter(1), "read": trio.CapacityLimiter(1)}
 
     async def run(self, lane: Lane, fn: Callable[[Unpack[Args]], T], *args: *Args) -> T:
-        return await trio.to_thread.run_sync(fn, *args, limiter=self._limiters[lane], abandon_on_cancel=False)
+        limiter = self._limiters[lane]
+        job = object()
+        await limiter.acquire_on_behalf_of(job)
+        token = trio.lowlevel.current_trio_token()
+        over = trio.Event()
+        outcomes: list[Outcome[T]] = []
+
+        def finish(result: Outcome[T]) -> None:
+            limiter.release_on_behalf_of(job)
+            outcomes.append(result)
+            over.set()
+
+        def deliver(result: Outcome[T]) -> None:
+            # Given up on, it may come back when nobody is there any more.
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(finish, result)
+
+        try:
+            trio.lowlevel.start_thread_soon(lambda: fn(*args), deliver, f"p2p store {lane}")
+        except BaseException:
+            limiter.release_on_behalf_of(job)
+            raise
+        try:
+            await over.wait()
+        except trio.Cancelled:
+            with trio.move_on_after(self._give_up_s, shield=True):
+                await over.wait()
+            if not outcomes:
+                raise
+        return outcomes[0].unwrap()
 
 
 class InlineBlocking:

@@ -153,7 +153,7 @@ class NodeConfig:
 
     def windows(self) -> tuple[Network, Blocking]:
         """The network and the worker lanes to use, real ones unless others were handed in."""
-        return self.network or TcpNetwork(self.limits), self.blocking or SystemBlocking()
+        return self.network or TcpNetwork(self.limits), self.blocking or SystemBlocking(self.limits.shutdown_s_max)
 
 
 def _endpoints(peers: Iterable[PeerEndpoint | str]) -> Iterable[PeerEndpoint]:

@@ -126,9 +126,9 @@ class Node:
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + GOODBYE_S_MAX):
                         await listener.aclose()
         finally:
-            with trio.CancelScope(shield=True):
-                # The commit under way is over by now. Closing truncates SQLite's log and gives up the lock: a thread
-                # that has begun cannot be left behind, so this waits for it.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + GOODBYE_S_MAX):
+                # The commit under way is over by now, unless the disk hangs: then its thread keeps the lane, and the
+                # lock on the data dir, and nobody can close what it uses.
                 await blocking.run("write", store.close)
 
     async def _supervise(

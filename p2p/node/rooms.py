@@ -79,6 +79,7 @@ class Rooms:
             limits=limits,
             emit=events.emit,
             admit=self.origins.admit,
+            is_unlimited=self.origins.is_unlimited,
         )
         self.replicator = Replicator(
             own=self.own,

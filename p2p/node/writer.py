@@ -12,8 +12,8 @@ cost one fsync, and nothing is said of a batch before it is durable.
         ▲                              │ every store_retry_s
         └── recover succeeds ──────────┘ (new handle, checkpoint, heads read anew)
 
-A commit under way is waited for, whatever is cancelled meanwhile: a thread that writes cannot be called back, and its
-connection cannot be closed under it. It is bounded by what one group may hold.
+A commit under way is waited for although the node is stopping, and what it did is told: `Blocking` sees to that, and
+gives up on a disk that hangs after `shutdown_s_max`.
 
 Our own records wait (they do not fail) while a peer may know more of our log than we do: `hold_appends`, by the
 replicator; and for a moment by itself when a commit brings a batch of our own log that the store did not hold.
@@ -409,8 +409,7 @@ class Writer:
         waiters, self._cursor_waiters = self._cursor_waiters, []
         self._under_way = [*waiters, *(share.call for share in shares)]
         try:
-            with trio.CancelScope(shield=True):
-                done = await self._blocking.run("write", self._committer.commit, group, self._clock.wall_ms())
+            done = await self._blocking.run("write", self._committer.commit, group, self._clock.wall_ms())
         except StoreError as error:
             # What nobody waits for is tried again; what somebody waits for is answered.
             self._pins = {**group.pins, **self._pins}
@@ -593,8 +592,7 @@ class Writer:
             return
         self._retry_at = math.inf
         try:
-            with trio.CancelScope(shield=True):
-                states = await self._blocking.run("write", self._committer.recover)
+            states = await self._blocking.run("write", self._committer.recover)
         except StoreError as failure:
             self._failure = failure
             self._retry_at = self._clock.monotonic() + self._limits.store_retry_s

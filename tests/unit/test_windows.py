@@ -113,6 +113,68 @@ async def test_work_that_has_begun_is_waited_for_although_its_caller_is_cancelle
     assert ended
 
 
+async def test_what_began_before_the_cancellation_gives_its_result() -> None:
+    blocking = SystemBlocking()
+    begun, finish = threading.Event(), threading.Event()
+    results: list[str] = []
+
+    def work() -> str:
+        begun.set()
+        finish.wait(30)
+        return "done"
+
+    async def call() -> None:
+        results.append(await blocking.run("write", work))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        await trio.to_thread.run_sync(begun.wait, 30)
+        nursery.cancel_scope.cancel()
+        finish.set()
+    assert results == ["done"]
+
+
+async def test_a_disk_that_hangs_is_given_up_on_and_its_lane_stays_taken() -> None:
+    blocking = SystemBlocking(give_up_s=0.05)
+    begun, finish = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        finish.wait(30)
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(blocking.run, "write", hang)
+            await trio.to_thread.run_sync(begun.wait, 30)
+            scope.cancel()
+    assert scope.cancelled_caught
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(blocking.run, "write", divmod, 7, 2)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught, "it would have run beside the one that hangs"
+    assert await blocking.run("read", divmod, 7, 2) == (3, 1)
+    finish.set()
+    assert await blocking.run("write", divmod, 7, 2) == (3, 1)
+
+
+def test_work_that_outlives_its_run_disturbs_nobody() -> None:
+    finish, ended = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        finish.wait(30)
+        ended.set()
+
+    async def main() -> None:
+        with trio.move_on_after(0.01):
+            await SystemBlocking(give_up_s=0.01).run("write", hang)
+
+    trio.run(main)
+    finish.set()
+    assert ended.wait(30)
+
+
 def test_a_draw_is_at_least_0_and_below_1() -> None:
     assert uniform(bytes) == 0.0
     assert uniform(lambda count: b"\xff" * count) == 1 - 2**-53

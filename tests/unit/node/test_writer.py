@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from p2p.node.commits import PushOutcome
 from p2p.replication.accept import Verdict
 from p2p.replication.batch import NewRecord
 from p2p.replication.heads import LogHead
+from p2p.store.base import Transaction
 from p2p.store.memory import MemoryStore
 from p2p.store.sqlite import SqliteStore
 from p2p.windows import SystemBlocking
@@ -213,23 +216,44 @@ async def test_stopping_wakes_everybody_who_waits() -> None:
             await expect_closed(name, fn)
 
 
-async def test_a_commit_under_way_is_finished_when_the_writer_is_cancelled() -> None:
-    bench = Bench()
+class SlowStore(MemoryStore):
+    """A store whose commits wait for a sign, as those on a slow disk do."""
+
+    def __init__(self, own: PeerId) -> None:
+        super().__init__(own)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def write(self) -> AbstractContextManager[Transaction]:
+        self.begun.set()
+        self.go_on.wait(30)
+        return super().write()
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_commit_under_way_is_finished_when_the_node_stops_unless_the_disk_hangs(hangs: bool) -> None:
+    store = SlowStore(OWN)
+    bench = Bench(store)
+    bench.writer._blocking = SystemBlocking(give_up_s=0.05 if hangs else 30)
     seqs: list[int] = []
 
     async def append() -> None:
-        seqs.extend(await bench.append(b"under way"))
+        if hangs:
+            with pytest.raises(NodeClosed):
+                await bench.append(b"unknown")
+        else:
+            seqs.extend(await bench.append(b"under way"))
 
     async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
         await nursery.start(bench.writer.run)
-        bench.blocking.shut()
         outer.start_soon(append)
-        await settle()
+        await trio.to_thread.run_sync(store.begun.wait, 30)
         nursery.cancel_scope.cancel()
-        outer.start_soon(trio.lowlevel.checkpoint)
-        bench.blocking.open.set()
-    assert seqs == [1]
-    assert bench.store.states()[OWN].seq == 1
+        if not hangs:
+            store.go_on.set()
+    store.go_on.set()
+    assert seqs == ([] if hangs else [1])
+    if not hangs:
+        assert store.states()[OWN].seq == 1
 
 
 # Time.
