@@ -123,7 +123,7 @@ class LogReader(Protocol):
         """Everything that is held, read anew."""
 
     def load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int) -> Loaded:
-        """Read the batch that covers `from_seq`, and those after it.
+        """Read the batch that covers `from_seq`, and those after it, up to one that is quarantined.
 
         Args:
             to_seq: no batch that ends above it.

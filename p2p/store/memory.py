@@ -14,6 +14,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from p2p.crypto.identity import Identity
 from p2p.ids import PeerId
@@ -226,7 +227,7 @@ class _MemoryTransaction(Transaction):
                 break
             assert row.damaged, "a whole batch in the range is a duplicate or a fork"
             self._remove(chain, end)
-            self._undo.append(lambda end=end, row=row: self._restore(chain, end, row))  # type: ignore[misc]
+            self._undo.append(partial(self._restore, chain, end, row))
 
     def _erase(self, origin: PeerId) -> None:
         store = self._store

@@ -49,9 +49,9 @@ _PROBE_BYTES: Final = Limits().batch_bytes_max
 _ROWS_PER_READ: Final = 256
 
 _LOAD: Final = (
-    "SELECT c.seq_begin, c.seq_end, c.hash, c.signature_crc, b.wal FROM chain AS c LEFT JOIN batches AS b"
+    "SELECT c.seq_begin, c.seq_end, c.hash, c.signature_crc, c.damaged, b.wal FROM chain AS c LEFT JOIN batches AS b"
     " ON b.no = c.batch WHERE c.origin = (SELECT no FROM origins WHERE peer_id = ?)"
-    " AND c.seq_end >= ? AND c.seq_end <= ? AND c.damaged = 0 ORDER BY c.seq_end"
+    " AND c.seq_end >= ? AND c.seq_end <= ? ORDER BY c.seq_end"
 )
 _NEXT: Final = (
     "SELECT seq_begin, seq_end FROM chain WHERE origin = (SELECT no FROM origins WHERE peer_id = ?)"
@@ -105,7 +105,9 @@ class SqliteReader:
         with translated(self._path, "read"):
             rows = self._connection.execute(_LOAD, (origin, from_seq, to_seq))
             try:
-                for seq_begin, seq_end, batch_hash, signature_crc, wal_bytes in rows:
+                for seq_begin, seq_end, batch_hash, signature_crc, damaged, wal_bytes in rows:
+                    if damaged:
+                        break
                     held = Held(seq_begin, seq_end, batch_hash)
                     if not is_what_was_stored(wal_bytes, origin, held, signature_crc):
                         return Loaded(batches, DamagedRange(origin, seq_begin, seq_end))

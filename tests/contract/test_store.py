@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.ids import PeerId
@@ -381,7 +381,6 @@ def shape_of(store: Store) -> object:
     )
 
 
-@settings(max_examples=30)
 @given(ACTIONS)
 def test_the_kinds_do_not_differ(tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, int]]) -> None:
     stores = [kind.open(tmp_path_factory.mktemp("store")) for kind in KINDS]
