@@ -1,0 +1,90 @@
+"""A process that appends to a store and takes a foreign log, and says on stdout what is durable. It is killed.
+
+    python -m tests.crash.appender DIR FIRST CHECKPOINT_PAGES
+
+Each line is `own SEQ NUMBER` or `foreign SEQ`, written only after the writer said that it is durable.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from itertools import count
+from pathlib import Path
+
+import trio
+
+from p2p.limits import Limits
+from p2p.node.commits import PushOutcome
+from p2p.node.writer import Writer
+from p2p.replication.accept import Verdict
+from p2p.replication.batch import NewRecord
+from p2p.store.keys import open_store
+from p2p.windows import SystemBlocking, SystemClock
+from tests.logs import Log, push_of
+
+TASKS = 8
+FOREIGN_BATCHES = 400
+
+
+def payload_of(number: int) -> bytes:
+    """What the record of this number holds: of all sizes, and known to the one who checks."""
+    return b"%d:" % number + b"p" * (number * 37 % 5000)
+
+
+def foreign_log() -> Log:
+    """The log that is pushed, always the same."""
+    log = Log(2)
+    for number in range(FOREIGN_BATCHES):
+        log.add(b"%d" % number, bytes(number * 13 % 3000))
+    return log
+
+
+def say(line: str) -> None:
+    os.write(1, line.encode() + b"\n")
+
+
+async def main(path: Path, first: int, checkpoint_pages: int) -> None:
+    store, identity = open_store(path, entropy=os.urandom, say=lambda _: None)
+    assert store._writer is not None
+    store._writer.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
+    numbers = count(first)
+    writer = Writer(
+        store=store,
+        identity=identity,
+        clock=SystemClock(),
+        blocking=SystemBlocking(),
+        limits=Limits(),
+        emit=lambda _: None,
+        admit=lambda _origin, _via: True,
+    )
+
+    async def append() -> None:
+        while True:
+            mine = [next(numbers) for _ in range(3)]
+            seqs = await writer.append_many([NewRecord("app", None, payload_of(number)) for number in mine])
+            for seq, number in zip(seqs, mine, strict=True):
+                say(f"own {seq} {number}")
+
+    async def push() -> None:
+        log = foreign_log()
+        for batch in log.batches:
+            over = trio.Event()
+
+            def done(outcome: PushOutcome, over: trio.Event = over) -> None:
+                assert outcome.verdict in (Verdict.APPLIED, Verdict.DUPLICATE), outcome
+                say(f"foreign {outcome.ack}")
+                over.set()
+
+            writer.submit_push(push_of(batch), log.origin, done)
+            await over.wait()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(writer.run)
+        nursery.start_soon(push)
+        for _ in range(TASKS):
+            nursery.start_soon(append)
+
+
+if __name__ == "__main__":
+    trio.run(main, Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

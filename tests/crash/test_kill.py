@@ -1,0 +1,107 @@
+"""Real processes, killed while they append: what was acknowledged is there."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from p2p.replication.batch import parse_batch
+from p2p.replication.heads import EMPTY_LOG
+from p2p.store.base import Store
+from p2p.store.keys import load_identity, open_store
+from tests.crash.appender import foreign_log, payload_of
+
+ROOT = Path(__file__).parents[2]
+EVERYTHING = 2**62
+
+
+def run_and_kill(path: Path, first: int, checkpoint_pages: int, lines_max: int) -> list[str]:
+    """Let it append, kill it with SIGKILL once it said so many lines, and return all that it said."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.crash.appender", str(path), str(first), str(checkpoint_pages)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    lines = [child.stdout.readline() for _ in range(lines_max)]
+    child.kill()
+    # A line that was cut off was not said.
+    rest = child.stdout.read()
+    lines += rest.splitlines(keepends=True)
+    child.wait(30)
+    child.stdout.close()
+    assert child.returncode == -9, "it was to be killed, and ended by itself"
+    return [line.decode().strip() for line in lines if line.endswith(b"\n")]
+
+
+def check(store: Store, lines: list[str], origin_seqs: dict[int, int]) -> None:
+    """Everything acknowledged is there, as it was, and the whole store is sound."""
+    assert list(store.verify()) == []
+    own = store.states()[store.own]
+    records = {
+        record.seq: record.payload
+        for batch in store.load(store.own, 1, own.seq, EVERYTHING).batches
+        for record in parse_batch(batch.wal_bytes).records()
+    }
+    assert sorted(records) == list(range(1, own.seq + 1))
+    foreign = foreign_log()
+    held = store.states().get(foreign.origin, EMPTY_LOG).seq
+    for line in lines:
+        kind, seq, *number = line.split()
+        if kind == "own":
+            assert origin_seqs.setdefault(int(seq), int(number[0])) == int(number[0]), "a seq was used twice"
+        else:
+            assert int(seq) <= held
+    for seq, number in origin_seqs.items():
+        assert records[seq] == payload_of(number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint_pages", [5000, 20])
+def test_t59_killed_at_any_moment_everything_acknowledged_is_there(tmp_path: Path, checkpoint_pages: int) -> None:
+    path = tmp_path / "data"
+    dice = random.Random(checkpoint_pages)
+    acknowledged: dict[int, int] = {}
+    lines: list[str] = []
+    for life in range(5):
+        lines += run_and_kill(path, life * 1_000_000, checkpoint_pages, dice.randrange(1, 700))
+        store, identity = open_store(path, entropy=os.urandom, say=lambda _: None)
+        try:
+            check(store, lines, acknowledged)
+            assert identity.peer_id == load_identity(path).peer_id
+        finally:
+            store.close()
+    assert len(acknowledged) > 100
+
+
+MAKE_A_DIR = """
+import os, sys
+from pathlib import Path
+from p2p.store.keys import open_store
+print(flush=True)
+open_store(Path(sys.argv[1]), entropy=os.urandom, say=print)[0].close()
+"""
+
+
+@pytest.mark.slow
+def test_t59_t66_killed_while_a_data_dir_is_made(tmp_path: Path) -> None:
+    # Whatever the moment, the next start finds a whole data dir, or makes one.
+    for delay in range(12):
+        path = tmp_path / str(delay)
+        child = subprocess.Popen([sys.executable, "-c", MAKE_A_DIR, str(path)], cwd=ROOT, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        # The moment is what varies: up to a few milliseconds of a disk's work.
+        for _ in range(delay * 2000):
+            pass
+        child.kill()
+        child.wait(30)
+        child.stdout.close()
+        store, identity = open_store(path, entropy=os.urandom, say=lambda _: None)
+        store.close()
+        assert load_identity(path).peer_id == identity.peer_id
