@@ -7,7 +7,7 @@ import itertools
 import random
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from p2p import msg
@@ -96,7 +96,6 @@ def test_one_byte_at_a_time_gives_the_same_events(key, side):
     assert single[-1] == Ended(Reason.CLOSED, "done" if side else "", clean=True)
 
 
-@settings(max_examples=60)
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=30))
 @example(cuts=[])
 def test_any_cut_of_the_stream_gives_the_same_events(cuts):
@@ -267,7 +266,6 @@ HOSTILE = st.lists(
 )
 
 
-@settings(max_examples=150)
 @given(number=st.integers(0, 5), chunks=HOSTILE, eof=st.booleans())
 def test_arbitrary_bytes_never_raise_and_never_get_through(number, chunks, eof):
     session = stage(number)
@@ -287,7 +285,6 @@ def test_arbitrary_bytes_never_raise_and_never_get_through(number, chunks, eof):
     assert session.next_deadline() > 1.0
 
 
-@settings(max_examples=150)
 @given(
     inside=st.lists(
         st.tuples(
@@ -349,7 +346,6 @@ def test_after_the_end_nothing_is_kept():
     assert i.state is State.LIVE
 
 
-@settings(max_examples=60)
 @given(
     plan=st.lists(
         st.tuples(st.booleans(), st.one_of(st.integers(0, 300), st.sampled_from([16_383, 16_384, 70_000]))), max_size=40
