@@ -164,7 +164,6 @@ def _endpoints(peers: Iterable[PeerEndpoint | str]) -> Iterable[PeerEndpoint]:
         yield endpoint
 
 
-
 class NodeOptions(TypedDict, total=False):
     """The fields of `NodeConfig` as keyword arguments of `open_node`, in the forms that are pleasant to write."""
 

@@ -219,4 +219,3 @@ class Dispatch:
         self._closed = True
         for channel in self._channels.values():
             channel.close()
-

@@ -384,8 +384,7 @@ async def run_node(node: Node) -> AsyncIterator[Node]:
             await nursery.start(node.run)
             try:
                 yield node
-            except BaseException as error:  # noqa: BLE001
-                # Raised again below, outside the nursery, which would wrap it.
+            except BaseException as error:  # noqa: BLE001  # raised again below, where no nursery wraps it
                 body_error = error
             node.stop()
             if body_error is not None and not isinstance(body_error, Exception):

@@ -88,9 +88,7 @@ class Supervisor:
         self._counters.handshakes_started += 1
         role = Role.RESPONDER if dialed is None else Role.INITIATOR
         now = self._clock.monotonic()
-        session = Session(
-            self._session_config, role, entropy=self._entropy, now=now, wall_ms=self._clock.wall_ms()
-        )
+        session = Session(self._session_config, role, entropy=self._entropy, now=now, wall_ms=self._clock.wall_ms())
         link = Connection(
             stream,
             session,

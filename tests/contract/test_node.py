@@ -259,9 +259,7 @@ async def test_configured_peers_are_connected_once_they_are_up(free_port: int) -
 
 async def test_ten_nodes_in_one_process_do_not_disturb_each_other() -> None:
     async with trio.open_nursery() as nursery:
-        nodes = [
-            await nursery.start(p2p.Node(p2p.NodeConfig(node_id=f"n{number}")).run) for number in range(10)
-        ]
+        nodes = [await nursery.start(p2p.Node(p2p.NodeConfig(node_id=f"n{number}")).run) for number in range(10)]
         for node in nodes[1:]:
             await node.connect(nodes[0].endpoints[0])
         await until_connected(nodes[0], 9)

@@ -19,8 +19,6 @@ BARE_NOQA = re.compile(r"# no" + r"qa(?!: [A-Z0-9, ]+ +(# |\S))")
 
 # Bounds that only a later release's rooms will use. An entry goes as soon as its room is built.
 LIMITS_OF_LATER_RELEASES = {
-    "announce_sent_bytes_max",
-    "announce_read_bytes_max",
     "pending_requests_max",
 }
 

@@ -227,9 +227,7 @@ async def test_T01_a_silent_dialer_is_dropped_in_time(autojump_clock: trio.testi
     await network.network_for("a").connect(PeerEndpoint("b", 1, "mem"))
     stream = await listener.accept()
     clock = SystemClock()
-    config = SessionConfig(
-        "b", Identity.generate(os.urandom), NoiseStatic.generate(os.urandom), None, "", (), Limits()
-    )
+    config = SessionConfig("b", Identity.generate(os.urandom), NoiseStatic.generate(os.urandom), None, "", (), Limits())
     session = Session(config, Role.RESPONDER, entropy=os.urandom, now=clock.monotonic(), wall_ms=0)
     owner = Owner()
     link = Connection(stream, session, owner, clock=clock, limits=Limits(), dialed_by_us=False, endpoint=None)
