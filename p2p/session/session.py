@@ -33,6 +33,7 @@ from p2p.ids import PeerId
 from p2p.msg import Goodbye, Ping, Pong, decode_data, decode_payload
 from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
 from p2p.session.handshake import Handshake, Proven, SessionConfig, choose_cipher
+from p2p.session.liveness import Due, Liveness
 from p2p.session.sealing import Direction
 from p2p.session.states import (
     AWAITED,
@@ -53,8 +54,6 @@ FRAME_OVERHEAD_BYTES: Final = 64
 """Room that a sealed envelope takes beside its payload, rounded up."""
 
 _INNER_OVERHEAD_BYTES: Final = 30
-_PINGS_REMEMBERED_MAX: Final = 16
-_NEVER: Final = float("inf")
 _TAMPERED: Final = "the stream was changed on the way, or the keys are not the same"
 
 # Plain numbers: an IntEnum is slower to compare, and these are compared per message.
@@ -85,8 +84,6 @@ class Session:
         node_id: the label that the peer claims, None before PeerProven.
         peer_capabilities: what the peer offered under the seal.
         cipher: name of the session's cipher, "" before the keys are there.
-        last_seen: monotonic seconds of the last valid frame.
-        rtt_s: seconds that the last answered Ping took, None before.
         bytes_in, bytes_out: what went through, with all overhead.
 
     Example:
@@ -101,9 +98,7 @@ class Session:
     __slots__ = (
         "_bundling",
         "_config",
-        "_dead_from",
         "_decoder",
-        "_drip_from",
         "_eof",
         "_events",
         "_goodbye_said",
@@ -113,27 +108,21 @@ class Session:
         "_inbound",
         "_last_id_in",
         "_limits",
+        "_liveness",
         "_next_id",
         "_now",
         "_out",
         "_out_bytes",
         "_outbound",
-        "_paused_at",
-        "_ping_from",
-        "_pings",
-        "_pings_answered",
-        "_pings_sent",
         "_pongs_pending",
         "_started",
         "bytes_in",
         "bytes_out",
         "cipher",
-        "last_seen",
         "node_id",
         "peer_capabilities",
         "peer_id",
         "role",
-        "rtt_s",
         "state",
     )
 
@@ -148,8 +137,6 @@ class Session:
         self.node_id: str | None = None
         self.peer_capabilities: Mapping[str, str] = MappingProxyType({})
         self.cipher = ""
-        self.last_seen = now
-        self.rtt_s: float | None = None
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -169,19 +156,22 @@ class Session:
         self._goodbye_said: Goodbye | None = None
 
         self._started = self._now = now
-        self._dead_from = now
-        self._ping_from = now
-        self._drip_from: float | None = None
-        self._paused_at: float | None = None
-        # Nonces of Pings are their numbers; all between answered and sent are outstanding.
-        self._pings_sent = 0
-        self._pings_answered = 0
-        self._pings: dict[int, float] = {}
+        self._liveness = Liveness(config.limits, now)
         self._pongs_pending = 0
 
         self._handshake: Handshake | None = Handshake(config, role, entropy)
         if role is Role.INITIATOR:
             self._put_out(self._handshake.write_hello(self._take_id(), wall_ms))
+
+    @property
+    def last_seen(self) -> float:
+        """Monotonic seconds of the last valid frame; of the session's begin before there was one."""
+        return self._liveness.last_seen
+
+    @property
+    def rtt_s(self) -> float | None:
+        """Seconds that the last answered Ping took, None before."""
+        return self._liveness.rtt_s
 
     # In.
 
@@ -306,12 +296,7 @@ class Session:
         self._now = now
         if self.state is not State.LIVE:
             return
-        self._pings_sent += 1
-        if len(self._pings) == _PINGS_REMEMBERED_MAX:
-            del self._pings[next(iter(self._pings))]
-        self._pings[self._pings_sent] = now
-        self._ping_from = now
-        self._queue(_PING, Ping(self._pings_sent).encode(), 0)
+        self._queue(_PING, Ping(self._liveness.ping_sent(now)).encode(), 0)
 
     def goodbye(self, reason: Reason, detail: str = "") -> None:
         """Say the last message. Nothing can be sent afterwards; events go on until the other's Goodbye or the end.
@@ -345,76 +330,50 @@ class Session:
 
     def next_deadline(self) -> float:
         """Return when `handle_deadline` is due, in monotonic seconds; infinity when there is nothing to wait for."""
-        if self.state is State.LIVE and self._drip_from is None and self._paused_at is None:
-            # What nearly every call finds; asked for after every read.
-            limits = self._limits
-            return min(self._dead_from + limits.dead_after_s, self._ping_from + limits.ping_after_s)
-        return min((when for when, _ in self._deadlines()), default=_NEVER)
+        state, limits = self.state, self._limits
+        if state is State.ENDED:
+            return float("inf")
+        if state in NOTHING_VALID_YET:
+            return self._started + min(limits.first_message_s_max, limits.handshake_s_max)
+        if state in HANDSHAKING:
+            return self._started + limits.handshake_s_max
+        return self._liveness.next_deadline(self._decoder.frame_length or 0, pinging=state is State.LIVE)
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due: ask for a sign of life, or end. Harmless when nothing is."""
         self._now = now
-        for when, act in self._deadlines():
-            if now >= when:
-                act()
-                if self.state is State.ENDED:
-                    return
+        state, limits = self.state, self._limits
+        if state is State.ENDED:
+            return
+        if state in HANDSHAKING:
+            if now >= self.next_deadline():
+                self._fail(Reason.TIMEOUT, f"the handshake stood at {state.value} for too long")
+            return
+        due = self._liveness.due(now, self._decoder.frame_length or 0, pinging=state is State.LIVE)
+        if due is Due.PEER_DEAD:
+            self._fail(Reason.DEAD, f"nothing was heard for {limits.dead_after_s:g} s")
+        elif due is Due.FRAME_LATE:
+            self._fail(Reason.TIMEOUT, "a frame took too long to come")
+        elif due is Due.PING:
+            self.ping(now)
 
     def pause(self, now: float) -> None:
         """The owner stops reading: how long the peer was silent, or drips a frame, is not counted from now on."""
         self._now = now
-        if self._paused_at is None:
-            self._paused_at = now
+        self._liveness.pause(now)
 
     def resume(self, now: float) -> None:
         """The owner reads again."""
         self._now = now
-        if self._paused_at is not None:
-            rested_s = now - self._paused_at
-            self._paused_at = None
-            self._dead_from = min(self._dead_from + rested_s, now)
-            if self._drip_from is not None:
-                self._drip_from += rested_s
-
-    def _deadlines(self) -> list[tuple[float, Callable[[], None]]]:
-        state, limits = self.state, self._limits
-        found: list[tuple[float, Callable[[], None]]] = []
-        if state is State.ENDED:
-            return found
-        if state in HANDSHAKING:
-            found.append((self._started + limits.handshake_s_max, self._handshake_is_late))
-            if state in NOTHING_VALID_YET:
-                found.append((self._started + limits.first_message_s_max, self._handshake_is_late))
-            return found
-        if self._paused_at is None:
-            found.append((self._dead_from + limits.dead_after_s, self._peer_is_dead))
-            if self._drip_from is not None:
-                expected_s = (self._decoder.frame_length or 0) / limits.frame_bytes_per_s_min
-                found.append((self._drip_from + limits.frame_s_base + expected_s, self._frame_is_late))
-        if state is State.LIVE:
-            # While we do not read, a Ping is the sign of life that the peer gets from us.
-            found.append((self._ping_from + limits.ping_after_s, self._ping_is_due))
-        return found
-
-    def _handshake_is_late(self) -> None:
-        self._fail(Reason.TIMEOUT, f"the handshake stood at {self.state.value} for too long")
-
-    def _peer_is_dead(self) -> None:
-        self._fail(Reason.DEAD, f"nothing was heard for {self._limits.dead_after_s:g} s")
-
-    def _frame_is_late(self) -> None:
-        self._fail(Reason.TIMEOUT, f"a frame was not whole {self._now - (self._drip_from or 0):.0f} s after its begin")
-
-    def _ping_is_due(self) -> None:
-        self.ping(self._now)
+        self._liveness.resume(now)
 
     def _note_partial_frame(self) -> None:
         decoder = self._decoder
         # A header alone is a begun frame too, though nothing of it is kept.
-        if not decoder.buffered and decoder.frame_length is None:
-            self._drip_from = None
-        elif self._drip_from is None:
-            self._drip_from = self._now
+        if decoder.buffered or decoder.frame_length is not None:
+            self._liveness.frame_begun(self._now)
+        else:
+            self._liveness.no_frame_begun()
 
     # Handshake.
 
@@ -445,7 +404,7 @@ class Session:
         except CryptoError as error:
             self._fail(Reason.CRYPTO, str(error))
             return
-        self._heard()
+        self._liveness.heard(self._now)
         if proven is not None:
             self.peer_id, self.node_id, self.peer_capabilities = proven
             self._move(State.DECIDING)
@@ -478,7 +437,7 @@ class Session:
         except (RemoteProtocolError, CryptoError):
             self._fail(Reason.CRYPTO, _TAMPERED)
             return
-        self._heard()
+        self._liveness.heard(self._now)
         if self.state is State.CONFIRMING and envelope.type != _GOODBYE:
             self._move(State.LIVE)
             self._events.append(Live())
@@ -531,13 +490,7 @@ class Session:
         self._events.append(Pinged())
 
     def _read_pong(self, pong: Pong) -> None:
-        if not self._pings_answered < pong.nonce <= self._pings_sent:
-            raise RemoteProtocolError("a Pong that nobody asked for")
-        self._pings_answered = pong.nonce
-        sent = self._pings.pop(pong.nonce, None)
-        if sent is not None:
-            self.rtt_s = self._now - sent
-        self._events.append(Ponged(None if sent is None else self.rtt_s))
+        self._events.append(Ponged(self._liveness.pong_came(pong.nonce, self._now)))
 
     def _read_goodbye(self, goodbye: Goodbye) -> None:
         said = self._goodbye_said
@@ -550,10 +503,6 @@ class Session:
         if msg_id <= self._last_id_in:
             raise _not_increasing(msg_id, self._last_id_in)
         self._last_id_in = msg_id
-
-    def _heard(self) -> None:
-        self.last_seen = self._dead_from = self._ping_from = self._now
-        self._drip_from = None
 
     # Writing.
 

@@ -73,7 +73,7 @@ def replay_to(side: int, key: bytes | None, cuts: list[int] | None = None, *, un
     heard = b"".join(chunks[1 - side])
     session = start(config("a", network_key=key), config("b", network_key=key))[side]
     # The Pong in the recording answers a Ping that this side does not get to send here.
-    session._pings_sent = 1 - side
+    session._liveness._pings_sent = 1 - side
     events: list[Event] = []
     end = len(heard) if until is None else until
     bounds = sorted({0, end, *(cut % (end + 1) for cut in cuts or [])})

@@ -619,7 +619,7 @@ def test_a_skipped_pong_is_forgiven_and_its_time_forgotten():
     i, r = live(now=0.0)
     for n in range(40):
         i.ping(float(n))
-    assert len(i._pings) <= 16
+    assert len(i._liveness._pings) <= 16
     pings = drain_pings(i, r)
     assert pings == 40
     pongs = [struct.pack("<Q", nonce) for nonce in (3, 39, 40)]
@@ -640,7 +640,7 @@ def test_T24_pongs_that_wait_are_bounded():
     assert sum(event == Pinged() for event in drain(r)) == 1000
     waiting = r.pending_bytes
     assert waiting < 64 * 64
-    i._pings_sent = 2000
+    i._liveness._pings_sent = 2000
     answered = [event for event in deliver(r, i) if isinstance(event, Ponged)]
     assert len(answered) == 64
     # Once they are written there is room again.
