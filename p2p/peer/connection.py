@@ -33,6 +33,7 @@ from p2p.limits import Limits
 from p2p.peer.outbox import ENVELOPE_BYTES_MAX, Outbox
 from p2p.session.events import Ended, Ignored, Live, PeerProven, Received
 from p2p.session.session import Session
+from p2p.session.states import State
 from p2p.transport.base import LinkStream
 from p2p.windows import Clock
 
@@ -252,7 +253,8 @@ class Connection:
         finally:
             self._end(Reason.CLOSED, "the node stopped", clean=False)
             self._nursery = None
-            if self.clean:
+            if self.clean or self.session.state is State.ENDING:
+                # A Goodbye is on its way: a reset would overtake it.
                 with trio.move_on_after(0):
                     await self._stream.aclose()
             else:
@@ -284,6 +286,8 @@ class Connection:
             await pause
             now = clock.monotonic()
             session.resume(now)
+            # One rest after the other must not keep us from saying that we live.
+            session.handle_deadline(now)
         else:
             with trio.CancelScope(deadline=min(session.next_deadline(), self._end_by)) as scope:
                 self._read_scope = scope

@@ -96,6 +96,8 @@ class Session:
     """
 
     __slots__ = (
+        "_bundle_bytes",
+        "_bundle_max",
         "_bundling",
         "_config",
         "_decoder",
@@ -115,6 +117,7 @@ class Session:
         "_out_bytes",
         "_outbound",
         "_pongs_pending",
+        "_small_max",
         "_started",
         "bytes_in",
         "bytes_out",
@@ -151,6 +154,10 @@ class Session:
         self._bundling = False
         self._group: list[tuple[int, int, int, bytes]] = []
         self._group_bytes = 0
+        # Read per message.
+        self._small_max = config.limits.bundle_message_bytes_max
+        self._bundle_bytes = config.limits.bundle_bytes
+        self._bundle_max = config.limits.bundle_messages_max
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._goodbye_said: Goodbye | None = None
@@ -289,6 +296,21 @@ class Session:
             raise LocalProtocolError(f"a session that is {self.state.value} takes no messages")
         if (type not in _FOR_OWNER and not UNKNOWN_IGNORED_MIN <= type <= UNKNOWN_IGNORED_MAX) or flags & ~ACK_REQ:
             raise LocalProtocolError(f"type {type} with flags {flags:#x} is not for the owner of a session to send")
+        length = len(payload)
+        size = length + _INNER_OVERHEAD_BYTES
+        group = self._group
+        if (
+            self._bundling
+            and length < self._small_max
+            and self._group_bytes + size <= self._bundle_bytes
+            and len(group) < self._bundle_max
+        ):
+            # What `_queue` does for a small message that needs no new group, written out: this runs per message.
+            msg_id = self._next_id
+            self._next_id = msg_id + 1
+            group.append((type, msg_id, flags, payload))
+            self._group_bytes += size
+            return msg_id
         return self._queue(type, payload, flags)
 
     def ping(self, now: float) -> None:
@@ -516,7 +538,7 @@ class Session:
         if len(payload) < limits.bundle_message_bytes_max and self._bundling:
             group = self._group
             size = len(payload) + _INNER_OVERHEAD_BYTES
-            if self._group_bytes + size > limits.bundle_bytes or len(group) >= limits.bundle_messages_max:
+            if self._group_bytes + size > self._bundle_bytes or len(group) >= self._bundle_max:
                 self._close_group()
             msg_id = self._next_id
             self._next_id = msg_id + 1
