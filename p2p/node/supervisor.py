@@ -171,6 +171,8 @@ class Supervisor:
             loser.retire()
         if link.replicating:
             self._replicator.link_up(link)
+            # The other side waits for these heads to know that it is live; what follows here it need not wait for.
+            link.flush()
             if old is None:
                 self._events.emit(PeerConnected(snapshot_of(link)))
                 self._log_line(f"connected to {_name(link)} at {link.endpoint}")

@@ -244,10 +244,10 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 if self.reason is None:
-                    self._flush()
+                    self.flush()
                     await self._read_until_over()
                 if not self._writing:
-                    self._flush()
+                    self.flush()
                 # What is left (our Goodbye, mostly) gets a bounded time of its own.
                 nursery.cancel_scope.deadline = self._clock.monotonic() + self._limits.probe_s_max
         finally:
@@ -300,7 +300,7 @@ class Connection:
         pause = self._take_events(now)
         if self.reason is None:
             self._check_end(now)
-        self._flush()
+        self.flush()
         return pause
 
     async def _read_chunks(self) -> Awaitable[object] | None:
@@ -316,7 +316,7 @@ class Connection:
                 session.receive_eof(now)
             pause = self._take_events(now)
             # Before a rest, too: the peer may be waiting for these answers to make room.
-            self._flush()
+            self.flush()
             if pause is not None:
                 return pause
             self._tighten_deadline()
@@ -408,7 +408,7 @@ class Connection:
             session.goodbye(*self._closing)
         return session.data_to_send()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Write what waits as far as the socket takes it now; a writer task does the rest."""
         if self._writing:
             return
