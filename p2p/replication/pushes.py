@@ -29,7 +29,7 @@ Source: replication sections 2 and 3.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -86,8 +86,6 @@ class _Queue:
     refused: bool = False
     resting: bool = False
     loading: bool = False
-    in_ready: bool = False
-    in_loads: bool = False
     not_before: float = 0.0
     resend_at: float = 0.0
     batches: deque[SealedBatch] | None = None
@@ -104,15 +102,34 @@ class Pushes:
         servable: up to which seq an origin may be sent (0: not at all).
     """
 
+    # A node keeps thousands of idle links: the fields are slots, and the queues are such that cost little while empty.
+    __slots__ = (
+        "_covers",
+        "_limits",
+        "_loaded_bytes",
+        "_loading",
+        "_loading_bytes",
+        "_loads",
+        "_mismatches",
+        "_paused",
+        "_preferred",
+        "_queues",
+        "_ready",
+        "_servable",
+        "_under_way",
+        "unacked_bytes",
+        "window",
+    )
+
     def __init__(self, limits: Limits, servable: Callable[[PeerId], int]) -> None:
         self._limits = limits
         self._servable = servable
         self._queues: dict[PeerId, _Queue] = {}
-        self._ready: deque[_Queue] = deque()
-        self._loads: deque[_Queue] = deque()
-        self._covers: deque[tuple[_Queue, SealedBatch]] = deque()
-        self._preferred: set[PeerId] = set()
-        self._under_way: deque[_Under] = deque()
+        self._ready: OrderedDict[PeerId, _Queue] = OrderedDict()
+        self._loads: OrderedDict[PeerId, _Queue] = OrderedDict()
+        self._covers: list[tuple[_Queue, SealedBatch]] = []
+        self._preferred: frozenset[PeerId] = frozenset()
+        self._under_way: deque[_Under] | None = None
         self._paused: list[tuple[float, PeerId]] = []
         self._mismatches: list[Mismatch] = []
         self._loaded_bytes = 0
@@ -159,12 +176,10 @@ class Pushes:
 
     def prefer(self, origins: Iterable[PeerId]) -> None:
         """Send these origins before all others, until another call names others."""
-        self._preferred = preferred = set(origins)
+        self._preferred = frozenset(origins)
         for line in (self._ready, self._loads):
-            queues = list(line)
-            line.clear()
-            line.extend(queue for queue in queues if queue.origin in preferred)
-            line.extend(queue for queue in queues if queue.origin not in preferred)
+            for origin in [origin for origin in line if origin in self._preferred]:
+                line.move_to_end(origin, last=False)
 
     def acked(self, value: int, now: float) -> Answer:
         """Account for the next ack.
@@ -235,8 +250,7 @@ class Pushes:
         """
         room = self._limits.load_ahead_bytes - self._loaded_bytes - self._loading_bytes
         while self._loads and room > 0:
-            queue = self._loads.popleft()
-            queue.in_loads = False
+            _, queue = self._loads.popitem(last=False)
             if queue.loading or not self._may_go(queue) or queue.load_seq() > self._servable(queue.origin):
                 continue
             queue.loading = True
@@ -297,12 +311,11 @@ class Pushes:
         pushes: list[WalPush] = []
         bytes_max = self._limits.unacked_bytes_max
         while self._covers and self.window > 0 and self.unacked_bytes < bytes_max:
-            queue, batch = self._covers.popleft()
+            queue, batch = self._covers.pop(0)
             pushes.append(self._push(queue, batch, is_cover=True))
         ready = self._ready
         while ready and self.window > 0 and self.unacked_bytes < bytes_max:
-            queue = ready.popleft()
-            queue.in_ready = False
+            _, queue = ready.popitem(last=False)
             if not queue.batches or not self._may_go(queue):
                 continue
             batch = queue.batches.popleft()
@@ -318,6 +331,8 @@ class Pushes:
 
     def _push(self, queue: _Queue, batch: SealedBatch, *, is_cover: bool) -> WalPush:
         size = len(batch.wal_bytes)
+        if self._under_way is None:
+            self._under_way = deque()
         self._under_way.append(_Under(queue, batch.seq_begin, batch.seq_end, size, is_cover))
         queue.under_way += 1
         self.window -= batch.seq_end - batch.seq_begin + 1
@@ -347,11 +362,9 @@ class Pushes:
     def _schedule(self, queue: _Queue, now: float) -> None:
         if not self._may_go(queue):
             return
-        if queue.batches and not queue.in_ready:
-            queue.in_ready = True
+        if queue.batches:
             self._line_up(self._ready, queue)
-        if not (queue.loading or queue.in_loads) and queue.load_seq() <= self._servable(queue.origin):
-            queue.in_loads = True
+        if not queue.loading and queue.load_seq() <= self._servable(queue.origin):
             self._line_up(self._loads, queue)
 
     def _end_load(self, origin: PeerId) -> _Queue:
@@ -360,11 +373,11 @@ class Pushes:
         self._loading_bytes -= self._loading.pop(origin)
         return queue
 
-    def _line_up(self, line: deque[_Queue], queue: _Queue) -> None:
-        if queue.origin in self._preferred:
-            line.appendleft(queue)
-        else:
-            line.append(queue)
+    def _line_up(self, line: OrderedDict[PeerId, _Queue], queue: _Queue) -> None:
+        if queue.origin not in line:
+            line[queue.origin] = queue
+            if queue.origin in self._preferred:
+                line.move_to_end(queue.origin, last=False)
 
     def _move(self, queue: _Queue, next_seq: int, peer_hash: bytes | None) -> None:
         queue.next_seq = next_seq

@@ -116,6 +116,41 @@ class LinkSync:
         confirmed: up to which seq the peer said to hold our own log.
     """
 
+    __slots__ = (
+        "_arriving",
+        "_checked_at",
+        "_checks",
+        "_checks_due",
+        "_covered",
+        "_foreign",
+        "_granted",
+        "_heard",
+        "_is_open",
+        "_later",
+        "_later_at",
+        "_limits",
+        "_outgoing",
+        "_owed",
+        "_owed_bytes",
+        "_proof_at",
+        "_proof_free_at",
+        "_proof_is_due",
+        "_proof_sent_at",
+        "_proofs",
+        "_proofs_pending",
+        "_retell",
+        "_shared",
+        "_soon",
+        "_soon_at",
+        "_spoke_at",
+        "_told",
+        "_uncompared",
+        "confirmed",
+        "key",
+        "peer",
+        "pushes",
+    )
+
     def __init__(self, key: int, peer: PeerId, shared: Shared) -> None:
         self.key = key
         self.peer = peer
@@ -136,20 +171,20 @@ class LinkSync:
         self._later_at = NEVER
         self._spoke_at = -NEVER
         # Comparing.
-        self._uncompared: set[PeerId] = set()
+        self._uncompared: dict[PeerId, None] = {}
         self._checks: dict[PeerId, tuple[int, bytes]] = {}
-        self._checks_due: deque[PeerId] = deque()
+        self._checks_due: list[PeerId] = []
         self._checked_at: dict[PeerId, float] = {}
-        self._covered: set[PeerId] = set()
+        self._covered: dict[PeerId, None] = {}
         # Proofs to be sent, and those of the peer that are being checked.
-        self._proofs: deque[PeerId] = deque()
+        self._proofs: list[PeerId] = []
         self._proof_at = NEVER
         self._proof_is_due = False
         self._proof_free_at = -NEVER
         self._proof_sent_at: dict[PeerId, float] = {}
         self._proofs_pending = 0
         # Pushes of the peer.
-        self._owed: deque[_Owed] = deque()
+        self._owed: deque[_Owed] | None = None
         self._owed_bytes = 0
         self._arriving: dict[PeerId, tuple[int, int]] = {}
         self._granted = False
@@ -277,11 +312,11 @@ class LinkSync:
     def _compare(self, entry: HeadEntry, now: float) -> None:
         origin, seq = entry.origin, entry.seq
         head = self._shared.heads.get(origin)
-        self._uncompared.discard(origin)
+        self._uncompared.pop(origin, None)
         if head is None or head.frozen or entry.hash == FROZEN_MARK or seq == 0:
             return
         if seq > head.seq:
-            self._uncompared.add(origin)
+            self._uncompared[origin] = None
             return
         ours = head.hash if seq == head.seq else self._shared.boundaries.at(origin, seq)
         if ours is not None:
@@ -375,6 +410,8 @@ class LinkSync:
         origin = origin_of(push.wal_bytes)
         assert origin is not None, "BATCH_BYTES_MIN is more than an origin needs"
         is_next = self._arrive(origin, begin, end)
+        if self._owed is None:
+            self._owed = deque()
         self._owed.append(_Owed(origin, begin, end, size, is_next))
         # Who pushes a batch holds it: it is not sent back, and the claim may choose the supplier.
         heard = self._heard.get(origin)
@@ -395,6 +432,7 @@ class LinkSync:
             verdict: what became of it.
             ack: the WalAck's value.
         """
+        assert self._owed, "a verdict without a push"
         owed = self._owed.popleft()
         assert ack == owed.seq_end or 0 <= ack < owed.seq_begin, f"ack {ack} for {owed.seq_begin}-{owed.seq_end}"
         self._owed_bytes -= owed.size
@@ -458,11 +496,11 @@ class LinkSync:
         if self._proof_is_due:
             self._proof_is_due = False
             self._proof_free_at = now + self._limits.proof_interval_s
-            origin = self._proofs.popleft()
+            origin = self._proofs.pop(0)
             self._time_proof(now)
             return Load(LoadKind.PROOF, self.key, origin, 0, self._limits.proof_bytes_max)
         if self._checks_due:
-            origin = self._checks_due.popleft()
+            origin = self._checks_due.pop(0)
             return Load(LoadKind.COVER, self.key, origin, self._checks[origin][0], 1)
         wanted = self.pushes.next_load()
         return None if wanted is None else Load(LoadKind.STREAM, self.key, *wanted)
@@ -503,7 +541,7 @@ class LinkSync:
         self._shared.boundaries.add(origin, batch.seq_end, ours)
         if batch.seq_end == seq and ours == peer_hash:
             return
-        self._covered.add(origin)
+        self._covered[origin] = None
         self.pushes.cover(origin, batch)
 
     # Output and time.
