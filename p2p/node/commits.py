@@ -23,7 +23,7 @@ from p2p.errors import Reason, RemoteProtocolError
 from p2p.ids import PeerId
 from p2p.limits import MIB, Limits
 from p2p.replication.accept import Judgement, Verdict, ack_value, judge
-from p2p.replication.batch import parse_batch, seal, take_for_one_batch
+from p2p.replication.batch import Batch, parse_batch, seal, take_for_one_batch
 from p2p.replication.clock import HybridClock
 from p2p.replication.fork import Proof, check_proof
 from p2p.store.base import DamagedRange, OriginState, Store, Transaction
@@ -113,6 +113,7 @@ class Committed:
     Attributes:
         outcomes: one per job; a PushOutcome, a Verdict for a proof, None for a forget.
         seq_first: seq of the group's first own record; the others follow without a gap. None if none was sealed.
+        sealed: the batches that they make.
         unsealed: why not, if there were any.
         states: the origins that moved, None for a forgotten one.
         frozen: proofs that were new.
@@ -123,6 +124,7 @@ class Committed:
 
     outcomes: list[PushOutcome | Verdict | None] = field(default_factory=list)
     seq_first: int | None = None
+    sealed: list[Batch] = field(default_factory=list)
     unsealed: Unsealed | None = None
     states: dict[PeerId, OriginState | None] = field(default_factory=dict)
     frozen: list[Proof] = field(default_factory=list)
@@ -191,7 +193,8 @@ class Committer:
             if group.bodies:
                 done.unsealed = self._reason_not_to_seal(transaction, done)
                 if done.unsealed is None:
-                    done.seq_first = self._seal(transaction, group.bodies, wall_ms)
+                    done.sealed = self._seal(transaction, group.bodies, wall_ms)
+                    done.seq_first = done.sealed[0].seq_begin
             for (name, origin), seq in group.cursors.items():
                 transaction.set_cursor(name, origin, seq)
             for node_id, (peer_id, seen_ms) in group.pins.items():
@@ -210,9 +213,9 @@ class Committer:
             return Unsealed.DAMAGED
         return None
 
-    def _seal(self, transaction: Transaction, bodies: Sequence[bytes], wall_ms: int) -> int:
+    def _seal(self, transaction: Transaction, bodies: Sequence[bytes], wall_ms: int) -> list[Batch]:
         own = transaction.state(self._own)
-        first = own.seq + 1
+        sealed: list[Batch] = []
         seq, prev_hash = own.seq, own.hash
         start = 0
         while start < len(bodies):
@@ -226,9 +229,10 @@ class Committer:
                 sign=self._identity.sign,
             )
             transaction.append(batch)
+            sealed.append(batch)
             seq, prev_hash = batch.seq_end, batch.hash
             start = stop
-        return first
+        return sealed
 
     def _do(self, transaction: Transaction, job: Job, done: Committed, wall_ms: int) -> PushOutcome | Verdict | None:
         match job:

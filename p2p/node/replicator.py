@@ -223,6 +223,9 @@ class Replicator:
             head = self._writer.heads.get(origin, EMPTY_LOG)
             if head.frozen or head.seq < self._machine.known_seq(origin):
                 self._recent.forget(origin)
+        for batch in self._writer.just_sealed:
+            # What the links are about to be offered need not be read back from the store.
+            self._recent.put(self._own, StoredBatch(batch.seq_begin, batch.seq_end, batch.wal_bytes))
         self._machine.moved(origins, self._clock.monotonic())
         self._flush()
 

@@ -39,7 +39,7 @@ from p2p.msg import ForkProof, WalPush
 from p2p.node import events
 from p2p.node.commits import Committed, Committer, ForgetJob, Group, Job, ProofJob, PushJob, PushOutcome, Unsealed
 from p2p.replication.accept import Verdict, ack_value
-from p2p.replication.batch import NewRecord, encode_bodies, origin_of
+from p2p.replication.batch import Batch, NewRecord, encode_bodies, origin_of
 from p2p.replication.heads import EMPTY_LOG, LogHead
 from p2p.store.base import DamagedRange, OriginState, Store, StoredBatch
 from p2p.windows import Blocking, Clock
@@ -136,6 +136,8 @@ class Writer:
         is_unlimited: Callable[[PeerId], bool] = lambda _origin: False,
     ) -> None:
         self.own = identity.peer_id
+        self.just_sealed: Sequence[Batch] = ()
+        """Our own batches that the last commit made durable; for subscribers, while they are told of it."""
         self._store = store
         self._committer = Committer(store, identity, limits)
         self._clock = clock
@@ -487,7 +489,9 @@ class Writer:
             if origin not in self._over_quota:
                 self._over_quota.add(origin)
                 self._emit(events.QuotaReached(origin))
+        self.just_sealed = done.sealed
         self._announce(moved)
+        self.just_sealed = ()
 
     def _finish_shares(self, done: Committed, shares: Sequence[_Share]) -> None:
         if done.unsealed is Unsealed.AHEAD:

@@ -194,13 +194,24 @@ async def test_what_was_received_is_passed_on_without_a_read(autojump_clock: tri
         assert b.loads == []
 
 
-async def test_one_commit_is_read_once_for_all_links(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_was_appended_is_sent_without_a_read(autojump_clock: trio.testing.MockClock) -> None:
     async with running(6) as (nodes, nursery):
         for other in nodes[1:]:
             link(nursery, nodes[0], other)
         await trio.testing.wait_all_tasks_blocked()
         nodes[0].count_loads()
         await nodes[0].append(b"x")
+        await until_equal(*nodes)
+        assert nodes[0].loads == []
+
+
+async def test_a_log_that_several_lack_is_read_once_for_all_links(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(6) as (nodes, nursery):
+        await nodes[0].append(b"x")
+        nodes[0].replicator._recent.forget(nodes[0].id)
+        nodes[0].count_loads()
+        for other in nodes[1:]:
+            link(nursery, nodes[0], other)
         await until_equal(*nodes)
         assert nodes[0].loads == [nodes[0].id]
 
@@ -269,6 +280,7 @@ async def test_a_store_that_cannot_be_read_is_read_again(autojump_clock: trio.te
 
         a.writer.load = failing  # type: ignore[method-assign]
         await a.append(b"x")
+        a.replicator._recent.forget(a.id)
         link(nursery, a, b)
         await trio.sleep(10)
         assert b.held(a.id) == 0
