@@ -189,6 +189,31 @@ async def test_committed_is_not_delivered_again_and_everything_else_is() -> None
         assert await nothing_comes(records)
 
 
+async def test_t43_a_record_that_the_application_cannot_take_is_passed_by_a_commit() -> None:
+    store = MemoryStore(OWN)
+    log = Log(2)
+    poison = NewRecord("\x1b[2J\u202e\x00", PEER, b"\xff\x00{[" * 1000)
+    async with open_wal(store) as (_, bench):
+        await bench.push(log.add(b"before"), log.seal([poison], base_hlc=2**64 - 1), log.add(b"after"))
+    seen: list[int] = []
+    for _ in range(2):
+        # Whatever stands in it, it is delivered; what is not committed comes again.
+        with pytest.raises(ExceptionGroup) as failure:
+            async with open_wal(store) as (wal, _), wal.follow("f") as records:
+                async for record in records:
+                    seen.append(record.seq)
+                    if record.payload == poison.payload:
+                        assert record.time.year == 9999
+                        raise ZeroDivisionError
+                    await records.commit(record)
+        assert failure.group_contains(ZeroDivisionError)
+    assert seen == [1, 2, 2]
+    async with open_wal(store) as (wal, _), wal.follow("f") as records:
+        (bad,) = await take(records, 1)
+        await records.commit(bad)
+        assert (await take(records, 1))[0].payload == b"after"
+
+
 async def test_a_follower_without_a_name_starts_over_and_commits_nothing() -> None:
     async with open_wal() as (wal, bench):
         await wal.append_many([b"a", b"b"])
