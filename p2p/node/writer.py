@@ -27,7 +27,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -50,6 +50,8 @@ _ENCODE_PER_CHECKPOINT: Final = 4096
 _CLOSED: Final = "the node has stopped"
 
 Outcome = PushOutcome | Verdict | None
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 
 def _ignore() -> None:
@@ -157,6 +159,7 @@ class Writer:
         self._cursors: dict[tuple[str, PeerId], int] = {}
         self._cursor_waiters: list[_Waiting] = []
         self._under_way: list[_Waiting] = []
+        self._forgetting: dict[_Waiting, None] = {}
         self._pins: dict[str, tuple[PeerId, int]] = {}
         self._damaged: dict[DamagedRange, None] = {}
         self._failure: StoreError | None = None
@@ -210,12 +213,13 @@ class Writer:
 
         Raises:
             StoreError: the store cannot be read.
+            NodeClosed: the node stopped.
         """
         head = self._heads.get(origin, EMPTY_LOG)
         if from_seq > head.seq:
             await trio.lowlevel.checkpoint()
             return []
-        loaded = await self._blocking.run("read", self._store.load, origin, from_seq, head.seq, bytes_max)
+        loaded = await self._read(self._store.load, origin, from_seq, head.seq, bytes_max)
         if loaded.damaged is not None and not self._is_closed:
             self._damaged[loaded.damaged] = None
             self._wake.set()
@@ -229,7 +233,7 @@ class Writer:
         Raises:
             StoreError: the store cannot be read.
         """
-        proof = await self._blocking.run("read", self._store.proof, origin)
+        proof = await self._read(self._store.proof, origin)
         return None if proof is None else ForkProof(*proof)
 
     async def cursors(self, name: str) -> dict[PeerId, int]:
@@ -238,7 +242,16 @@ class Writer:
         Raises:
             StoreError: the store cannot be read.
         """
-        return await self._blocking.run("read", self._store.cursors, name)
+        return await self._read(self._store.cursors, name)
+
+    async def _read(self, fn: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+        self._check_open()
+        try:
+            return await self._blocking.run("read", fn, *args)
+        except StoreError:
+            # A node that stops closes the store under those who read.
+            self._check_open()
+            raise
 
     # What is to be written.
 
@@ -325,7 +338,11 @@ class Writer:
 
         self._jobs.append(_Queued(ForgetJob(origin), finish))
         self._wake.set()
-        await waiting.wait()
+        self._forgetting[waiting] = None
+        try:
+            await waiting.wait()
+        finally:
+            del self._forgetting[waiting]
 
     async def set_cursors(self, name: str, cursors: Mapping[PeerId, int]) -> None:
         """Note how far a follower is done; returns when it is durable.
@@ -625,14 +642,11 @@ class Writer:
         """Nothing will be written any more: let nobody wait for it."""
         self._is_closed = True
         error = NodeClosed(_CLOSED)
-        for waiting in (*self._under_way, *self._cursor_waiters, *self._appends):
+        for waiting in (*self._under_way, *self._cursor_waiters, *self._forgetting, *self._appends):
             if not waiting.over.is_set():
                 waiting.finish(error)
         self._appends.clear()
         self._cursor_waiters.clear()
-        for job, finish in self._jobs:
-            if isinstance(job, ForgetJob):
-                finish(Verdict.NOT_STORED)
         self._jobs.clear()
         self._room.unpark_all()
         for subscriber in tuple(self._subscribers.values()):

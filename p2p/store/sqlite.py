@@ -17,6 +17,7 @@ Source: replication section 4.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -78,6 +79,8 @@ class SqliteReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # Who closes may be another thread than the one that still reads.
+        self._in_use = threading.Lock()
         with translated(path, "opened"):
             self._connection = _connect(path, "ro")
             try:
@@ -95,14 +98,14 @@ class SqliteReader:
 
     def states(self) -> dict[PeerId, OriginState]:
         """Everything that is held, read anew."""
-        with translated(self._path, "read"):
+        with self._in_use, translated(self._path, "read"):
             return _read_states(self._connection, self._path)
 
     def load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int) -> Loaded:
         """Read the batch that covers `from_seq`, and those after it, up to `to_seq` and `bytes_max`."""
         batches: list[StoredBatch] = []
         size = 0
-        with translated(self._path, "read"):
+        with self._in_use, translated(self._path, "read"):
             rows = self._connection.execute(_LOAD, (origin, from_seq, to_seq))
             try:
                 for seq_begin, seq_end, batch_hash, signature_crc, damaged, wal_bytes in rows:
@@ -132,7 +135,7 @@ class SqliteReader:
 
     def proof(self, origin: PeerId) -> tuple[bytes, bytes] | None:
         """The two batches that prove the origin's fork."""
-        with translated(self._path, "read"):
+        with self._in_use, translated(self._path, "read"):
             row = self._connection.execute(
                 "SELECT first, second FROM proofs WHERE origin = (SELECT no FROM origins WHERE peer_id = ?)", (origin,)
             ).fetchone()
@@ -140,13 +143,13 @@ class SqliteReader:
 
     def cursors(self, name: str) -> dict[PeerId, int]:
         """How far the follower has committed, per origin."""
-        with translated(self._path, "read"):
+        with self._in_use, translated(self._path, "read"):
             rows = self._connection.execute("SELECT origin, seq FROM cursors WHERE name = ?", (name,)).fetchall()
         return {PeerId(origin): seq for origin, seq in rows}
 
     def pins(self) -> dict[str, PeerId]:
         """Weak pins of labels, the one seen longest ago first."""
-        with translated(self._path, "read"):
+        with self._in_use, translated(self._path, "read"):
             rows = self._connection.execute("SELECT node_id, peer_id FROM pins ORDER BY seen_ms, node_id").fetchall()
         return {node_id: PeerId(peer_id) for node_id, peer_id in rows}
 
@@ -194,8 +197,8 @@ class SqliteReader:
         return None if row is None else row[0]
 
     def close(self) -> None:
-        """Close the connection."""
-        with suppress(sqlite3.Error):
+        """Close the connection, after the read that is under way."""
+        with self._in_use, suppress(sqlite3.Error):
             self._connection.close()
 
 

@@ -204,13 +204,20 @@ async def test_stopping_wakes_everybody_who_waits() -> None:
             outer.start_soon(expect_closed, "append", lambda: bench.append(b"held"))
             await settle()
             outer.start_soon(expect_closed, "outside", lambda: bench.append(b"no room"))
+            bench.blocking.shut()
+            outer.start_soon(expect_closed, "forgetting", lambda: bench.writer.forget(PEER))
+            outer.start_soon(expect_closed, "setting", lambda: bench.writer.set_cursors("f", {OWN: 1}))
+            await settle()
+            outer.start_soon(expect_closed, "behind", lambda: bench.writer.forget(PEER))
             await settle()
         await settle()
-        assert sorted(ended) == ["append", "outside"]
+        assert sorted(ended) == ["append", "behind", "forgetting", "outside", "setting"]
         calls: list[tuple[str, Callable[[], object]]] = [
             ("later", lambda: bench.append(b"x")),
             ("cursors", lambda: bench.writer.set_cursors("f", {OWN: 1})),
             ("forget", lambda: bench.writer.forget(PEER)),
+            ("read", lambda: bench.writer.cursors("f")),
+            ("proof", lambda: bench.writer.proof_of(PEER)),
         ]
         for name, fn in calls:
             await expect_closed(name, fn)

@@ -348,6 +348,32 @@ def test_closing_leaves_one_file(store: SqliteStore, path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["log.sqlite"]
 
 
+def test_closing_waits_for_the_read_that_is_under_way_and_ends_those_after_it(store: SqliteStore) -> None:
+    import threading
+
+    fill(store, Log(), 300, 10_000)
+    began = threading.Event()
+    ended: list[str] = []
+
+    def read() -> None:
+        try:
+            while True:
+                assert len(store.load(OWN, 1, EVERYTHING, EVERYTHING).batches) == 300
+                began.set()
+        except StoreError as error:
+            ended.append(str(error))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert began.wait(30)
+    store.close()
+    for thread in threads:
+        thread.join(30)
+    assert len(ended) == 2
+    assert all("closed database" in text for text in ended)
+
+
 def test_many_batches_are_verified_in_pieces(store: SqliteStore) -> None:
     log = Log()
     with store.write() as transaction:
