@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from p2p.transport.base import Network
 
 LogHook = Callable[[str], None]
+OpenStore = Callable[[LogHook], "tuple[Store, Identity]"]
+"""Opens a node's store and says whose it is; the hook takes a line for the log. Blocking."""
 
 WAYS_OUT = "give it a network key, a trust list, or open=True"
 
@@ -46,6 +48,7 @@ class NodeConfig:
         limits: all other bounds.
         on_log: called with one line for each notable event; what it raises is counted and otherwise ignored.
         identity: a key to use instead of the one in data_dir.
+        store: opens the store instead of data_dir, for stores of one's own. It keeps what a known identity signed.
         clock, entropy, network, blocking: the windows to the world; simulations hand in their own.
 
     Raises:
@@ -68,6 +71,7 @@ class NodeConfig:
     limits: Limits = field(default=Limits(), repr=False)
     on_log: LogHook | None = None
     identity: Identity | None = field(default=None, repr=False)
+    store: OpenStore | None = field(default=None, repr=False)
     clock: Clock = field(default_factory=SystemClock, repr=False)
     entropy: Entropy = field(default=system_entropy, repr=False)
     network: Network | None = field(default=None, repr=False)
@@ -82,6 +86,8 @@ class NodeConfig:
                 f"network_key has {len(self.network_key)} bytes: it must be 32 random ones "
                 "(make a file of them with `p2p id --new-network-key FILE`)"
             )
+        if self.store is not None and (self.data_dir is not None or self.identity is not None):
+            raise ConfigError("store brings its own place and identity: leave data_dir and identity out")
         if self.identity is not None and self.data_dir is None:
             raise ConfigError(
                 "identity needs a data_dir: a log in memory is forgotten, and the key would then sign another history"
@@ -119,6 +125,11 @@ class NodeConfig:
         return self.network_key is None and self.trust is None and not self.open
 
     @property
+    def is_ephemeral(self) -> bool:
+        """Whether the identity and the log are forgotten when the node stops."""
+        return self.data_dir is None and self.store is None
+
+    @property
     def bind_host(self) -> str | None:
         """The address to listen on, None for all interfaces.
 
@@ -142,11 +153,13 @@ class NodeConfig:
         return load_trust(self.trust) if isinstance(self.trust, Path) else self.trust
 
     def open_store(self, say: LogHook) -> tuple[Store, Identity]:
-        """Open the data dir, or make a store in memory. Blocking.
+        """Open the data dir or the store that was handed in, or else make one in memory. Blocking.
 
         Raises:
             ConfigError, StoreError: see `p2p.store.keys.open_store`.
         """
+        if self.store is not None:
+            return self.store(say)
         if self.data_dir is None:
             return open_memory_store(self.entropy)
         return open_store(self.data_dir, entropy=self.entropy, say=say, identity=self.identity)
@@ -183,6 +196,7 @@ class NodeOptions(TypedDict, total=False):
     limits: Limits
     on_log: LogHook | None
     identity: Identity | None
+    store: OpenStore | None
     clock: Clock
     entropy: Entropy
     network: Network | None

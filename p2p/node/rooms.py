@@ -103,7 +103,7 @@ class Rooms:
             static=NoiseStatic.generate(config.entropy),
             network_key=config.network_key,
             network_name=config.network_name,
-            capabilities=_capabilities(ephemeral=config.data_dir is None),
+            capabilities=_capabilities(ephemeral=config.is_ephemeral),
             limits=config.limits,
         )
         self.supervisor = Supervisor(

@@ -1,0 +1,39 @@
+"""The settings of a node: what is refused, and where the store comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import p2p
+from p2p.crypto.identity import Identity
+from p2p.store.memory import MemoryStore
+
+ME = Identity.generate(lambda size: bytes(range(size)))
+
+
+def test_a_store_of_ones_own_brings_its_identity() -> None:
+    store = MemoryStore(ME.peer_id)
+    config = p2p.NodeConfig(node_id="a", store=lambda _say: (store, ME))
+    assert config.open_store(print) == (store, ME)
+    assert not config.is_ephemeral
+
+
+@pytest.mark.parametrize("other", [{"data_dir": Path("a")}, {"data_dir": Path("a"), "identity": ME}])
+def test_a_store_of_ones_own_stands_alone(other: dict[str, object]) -> None:
+    with pytest.raises(p2p.ConfigError, match="store brings its own"):
+        p2p.NodeConfig(node_id="a", store=lambda _say: (MemoryStore(ME.peer_id), ME), **other)  # type: ignore[arg-type]
+
+
+def test_only_what_forgets_is_ephemeral(tmp_path: Path) -> None:
+    assert p2p.NodeConfig(node_id="a").is_ephemeral
+    assert not p2p.NodeConfig(node_id="a", data_dir=tmp_path / "a").is_ephemeral
+
+
+async def test_what_a_store_of_ones_own_holds_survives_its_node() -> None:
+    store = MemoryStore(ME.peer_id)
+    for expected in (1, 2):
+        async with p2p.open_node(node_id="a", store=lambda _say: (store, ME)) as node:
+            assert node.peer_id == ME.peer_id
+            assert await node.wal.append(b"x") == expected
