@@ -28,13 +28,13 @@ class StartLink(Protocol):
 
 
 class _Attempt:
-    """One dial under way, and everybody who waits for it."""
+    """One dial under way, and everybody who waits for it: first for a link to begin, then for the link to settle."""
 
-    __slots__ = ("done", "failure", "link", "scope", "waiting")
+    __slots__ = ("begun", "failure", "link", "scope", "waiting")
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
-        self.done = trio.Event()
+        self.begun = trio.Event()
         self.waiting = 0
         self.link: Connection | None = None
         self.failure: ConnectFailed | None = None
@@ -85,11 +85,15 @@ class Dialer:
             self._counters.connect_deduped += 1
         attempt.waiting += 1
         try:
-            await attempt.done.wait()
+            await attempt.begun.wait()
+            if attempt.link is not None:
+                # Here and not in the attempt's task: the news of a link takes one turn of the loop to its caller.
+                await attempt.link.settled.wait()
+            self._finish(endpoint, attempt)
         finally:
             attempt.waiting -= 1
             if not attempt.waiting:
-                attempt.scope.cancel()
+                self._give_up(endpoint, attempt)
         if attempt.failure is not None:
             raise ConnectFailed(attempt.failure.reason, attempt.failure.detail)
         if attempt.link is None:
@@ -97,27 +101,39 @@ class Dialer:
         return self._roster.links.get(attempt.link.peer_id, attempt.link)
 
     async def _run_attempt(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
-        counters = self._counters
-        counters.connect_attempts += 1
-        link = None
+        self._counters.connect_attempts += 1
         try:
             with attempt.scope:
                 stream = await self._network.connect(endpoint)
-                link = self._start_link(stream, dialed=endpoint)
-                await link.settled.wait()
-                if link.reason is not None and link.session.peer_id not in self._roster.links:
-                    detail = f"{endpoint}: {link.detail}" if link.detail else str(endpoint)
-                    raise ConnectFailed(link.reason, detail)
-                attempt.link = link
-            if attempt.scope.cancelled_caught and link is not None and attempt.link is None:
-                link.abort(Reason.DISCONNECTED, "the dial was cancelled")
+                if attempt.waiting:
+                    attempt.link = self._start_link(stream, dialed=endpoint)
+                else:
+                    stream.abort()
         except ConnectFailed as failure:
-            counters.connect_failures += 1
             attempt.failure = failure
         finally:
-            if self._attempts.get(endpoint) is attempt:
-                del self._attempts[endpoint]
-            attempt.done.set()
+            attempt.begun.set()
+
+    def _finish(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
+        """Judge an attempt that has come to its end, once for all who wait for it; the next dial is a new one."""
+        if self._attempts.get(endpoint) is not attempt:
+            return
+        del self._attempts[endpoint]
+        link = attempt.link
+        if link is not None and link.reason is not None and link.session.peer_id not in self._roster.links:
+            detail = f"{endpoint}: {link.detail}" if link.detail else str(endpoint)
+            attempt.failure = ConnectFailed(link.reason, detail)
+        if attempt.failure is not None:
+            self._counters.connect_failures += 1
+
+    def _give_up(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
+        """Cancel an attempt that nobody waits for any more. Without effect on one that has come to its end."""
+        if self._attempts.get(endpoint) is not attempt:
+            return
+        del self._attempts[endpoint]
+        attempt.scope.cancel()
+        if attempt.link is not None and not attempt.link.settled.is_set():
+            attempt.link.abort(Reason.DISCONNECTED, "the dial was cancelled")
 
     async def keep_connected(self, endpoint: PeerEndpoint) -> None:
         """Keep a link to whoever is at the endpoint, for ever: redial after every end and every failure."""

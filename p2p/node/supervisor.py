@@ -99,6 +99,8 @@ class Supervisor:
             endpoint=dialed if dialed is not None else stream.remote,
         )
         self.links.add(link)
+        # A Hello leaves now: the other side works on it while the link's task begins.
+        link.flush()
         self._nursery.start_soon(link.run)
         return link
 

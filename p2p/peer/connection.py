@@ -409,15 +409,19 @@ class Connection:
         return session.data_to_send()
 
     def flush(self) -> None:
-        """Write what waits as far as the socket takes it now; a writer task does the rest."""
+        """Write what waits as far as the socket takes it now; a writer task does the rest.
+
+        A rest that found no writer yet (before `run`, or amid events) is left to the next call: nothing overtakes it.
+        """
         if self._writing:
             return
-        data = self._next_bytes()
-        if not data:
-            return
-        sent = self._stream.send_nowait(data)
-        if sent < len(data):
-            self._rest = memoryview(data)[sent:]
+        if self._rest is None:
+            data = self._next_bytes()
+            if not data:
+                return
+            sent = self._stream.send_nowait(data)
+            if sent < len(data):
+                self._rest = memoryview(data)[sent:]
         if self._rest is not None or self._outbox:
             self._start_writer()
 

@@ -24,6 +24,7 @@ from p2p.session.session import Session
 from p2p.session.states import Role
 from p2p.transport.base import LinkStream
 from p2p.transport.memory import MemoryNetwork
+from p2p.transport.memory_stream import MemoryStream
 from p2p.windows import SystemClock
 
 
@@ -37,6 +38,7 @@ class Owner:
         self.gate: trio.Event | None = None
         self.broken: Exception | None = None
         self.ended = 0
+        self.flushes_when_live = False
         self.live = trio.Event()
         self.arrived = trio.lowlevel.ParkingLot()
 
@@ -46,6 +48,8 @@ class Owner:
 
     def on_live(self, link: Connection) -> None:
         link.send_control(msg.WalHeads(()))
+        if self.flushes_when_live:
+            link.flush()
         self.live.set()
 
     def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Awaitable[object] | None:
@@ -78,7 +82,11 @@ class Side:
 
 @asynccontextmanager
 async def joined(
-    limits: Limits | None = None, *, wait_live: bool = True, refusal: tuple[Reason, str] | None = None
+    limits: Limits | None = None,
+    *,
+    wait_live: bool = True,
+    refusal: tuple[Reason, str] | None = None,
+    flush_early: bool = False,
 ) -> AsyncIterator[tuple[Side, Side]]:
     limits = limits or Limits()
     network = MemoryNetwork()
@@ -101,11 +109,14 @@ async def joined(
         owner = Owner()
         if name == "b":
             owner.refusal = refusal
+        owner.flushes_when_live = flush_early
         link = Connection(
             stream, session, owner, clock=clock, limits=limits, dialed_by_us=name == "a", endpoint=stream.remote
         )
         sides.append(Side(link, owner, stream))
     a, b = sides
+    if flush_early:
+        a.link.flush()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(a.link.run)
         nursery.start_soon(b.link.run)
@@ -124,6 +135,20 @@ async def test_both_sides_go_live_and_talk(autojump_clock: trio.testing.MockCloc
     async with joined() as (a, b):
         assert a.link.state is b.link.state is PeerState.CONNECTED
         assert a.link.label == "b"
+        await a.link.send_data(data(b"hi"))
+        await b.link.send_data(data(b"ho"))
+        await b.owner.until_arrived(1)
+        await a.owner.until_arrived(1)
+        assert (b.owner.data, a.owner.data) == ([b"hi"], [b"ho"])
+
+
+async def test_what_a_flush_leaves_over_is_written_next_and_in_order(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the link's task runs, and amid events, a flush may send a part and has no writer to leave the rest to."""
+    whole = MemoryStream.send_nowait
+    monkeypatch.setattr(MemoryStream, "send_nowait", lambda stream, data: whole(stream, data[:7]))
+    async with joined(flush_early=True) as (a, b):
         await a.link.send_data(data(b"hi"))
         await b.link.send_data(data(b"ho"))
         await b.owner.until_arrived(1)
