@@ -39,6 +39,8 @@ def encode_varint(value: int) -> bytes:
         return _SHORT_VARINTS[value]
     if not 0 <= value <= U64_MAX:
         raise LocalProtocolError(f"a varint holds 0 to 2^64 - 1, not {value}")
+    if value < 16_384:
+        return _U16.pack(value & 127 | 128 | value >> 7 << 8)
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)

@@ -18,13 +18,15 @@ Source: https://noiseprotocol.org/noise.html, revision 34, sections 5, 7, 9 and 
 from __future__ import annotations
 
 import hashlib
-import hmac
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from p2p.errors import ConfigError, CryptoError
 
@@ -39,8 +41,21 @@ _PATTERNS: Final = {
     "XXpsk0": (("psk", "e"), ("e", "ee", "s", "es"), ("s", "se")),
     "XXpsk3": (("e",), ("e", "ee", "s", "es"), ("s", "se", "psk")),
 }
-# Noise's name and hashlib's.
-_HASHES: Final = {"SHA256": "sha256", "SHA512": "sha512", "BLAKE2s": "blake2s", "BLAKE2b": "blake2b"}
+
+
+class _Digest(Protocol):
+    def digest(self) -> bytes: ...
+
+
+_HASHES: Final[Mapping[str, tuple[Callable[[bytes], _Digest], hashes.HashAlgorithm]]] = MappingProxyType(
+    {
+        "SHA256": (hashlib.sha256, hashes.SHA256()),
+        "SHA512": (hashlib.sha512, hashes.SHA512()),
+        "BLAKE2s": (hashlib.blake2s, hashes.BLAKE2s(32)),
+        "BLAKE2b": (hashlib.blake2b, hashes.BLAKE2b(64)),
+    }
+)
+"""By Noise's name: one to hash with, and the same one as HKDF takes it."""
 
 _FAILED: Final = "a handshake message is not valid"
 
@@ -124,18 +139,43 @@ def _nonce(n: int) -> bytes:
     return bytes(4) + n.to_bytes(8, "little")
 
 
+class _Protocol(NamedTuple):
+    """What a protocol's name stands for (section 8)."""
+
+    name: str
+    turns: tuple[tuple[str, ...], ...]
+    has_psk: bool
+    new_hash: Callable[[bytes], _Digest]
+    hash: hashes.HashAlgorithm
+
+    @property
+    def initial_hash(self) -> bytes:
+        name, size = self.name.encode(), self.hash.digest_size
+        return name.ljust(size, b"\0") if len(name) <= size else self.new_hash(name).digest()
+
+
+_PROTOCOLS: Final[Mapping[str, tuple[_Protocol, bytes]]] = MappingProxyType(
+    {
+        protocol.name: (protocol, protocol.initial_hash)
+        for protocol in [
+            _Protocol(f"Noise_{pattern}_25519_ChaChaPoly_{name}", turns, "psk" in pattern, *functions)
+            for pattern, turns in _PATTERNS.items()
+            for name, functions in _HASHES.items()
+        ]
+    }
+)
+"""Read once, by name, each with the hash that its handshakes begin with."""
+
+
 class _SymmetricState:
     """Chaining key, transcript hash and the cipher between them (section 5.2)."""
 
-    __slots__ = ("_cipher", "_ck", "_hash", "_new", "h")
+    __slots__ = ("_cipher", "_ck", "_hash", "_new_hash", "h")
 
-    def __init__(self, protocol_name: str, hash_name: str) -> None:
-        self._hash = hash_name
-        self._new = getattr(hashlib, hash_name)
-        name = protocol_name.encode()
-        size = self._new().digest_size
-        self.h = name.ljust(size, b"\0") if len(name) <= size else self._digest(name)
-        self._ck = self.h
+    def __init__(self, protocol: _Protocol, initial_hash: bytes) -> None:
+        self._hash = protocol.hash
+        self._new_hash = protocol.new_hash
+        self.h = self._ck = initial_hash
         self._cipher = CipherState()
 
     def mix_key(self, material: bytes) -> None:
@@ -143,7 +183,7 @@ class _SymmetricState:
         self._cipher = CipherState(key[:KEYLEN])
 
     def mix_hash(self, data: bytes) -> None:
-        self.h = self._digest(self.h + data)
+        self.h = self._new_hash(self.h + data).digest()
 
     def mix_key_and_hash(self, material: bytes) -> None:
         self._ck, for_hash, key = self._hkdf(material, 3)
@@ -168,17 +208,11 @@ class _SymmetricState:
         first, second = self._hkdf(b"", 2)
         return first[:KEYLEN], second[:KEYLEN]
 
-    def _digest(self, data: bytes) -> bytes:
-        digest: bytes = self._new(data).digest()
-        return digest
-
     def _hkdf(self, material: bytes, outputs: int) -> list[bytes]:
-        # Noise's HKDF (section 4.3); for two and three outputs it is the one of RFC 5869 with an empty info.
-        secret = hmac.digest(self._ck, material, self._hash)
-        out = [hmac.digest(secret, b"\x01", self._hash)]
-        for i in range(2, outputs + 1):
-            out.append(hmac.digest(secret, out[-1] + bytes((i,)), self._hash))
-        return out
+        # Noise's HKDF (section 4.3) is that of RFC 5869 with the chaining key as its salt and an empty info.
+        size = len(self._ck)
+        whole = HKDF(self._hash, size * outputs, self._ck, b"").derive(material)
+        return [whole[pos : pos + size] for pos in range(0, len(whole), size)]
 
 
 class HandshakeState:
@@ -226,11 +260,13 @@ class HandshakeState:
         entropy: Callable[[int], bytes],
         psk: bytes | None = None,
     ) -> None:
-        pattern, hash_name = _parse_name(protocol_name)
-        self._turns = _PATTERNS[pattern]
-        if ("psk" in pattern) != (psk is not None) or (psk is not None and len(psk) != KEYLEN):
-            raise ConfigError(f"{pattern} takes {'a psk of 32 bytes' if 'psk' in pattern else 'no psk'}")
-        self._symmetric = _SymmetricState(protocol_name, hash_name)
+        if protocol_name not in _PROTOCOLS:
+            raise ConfigError(f"{protocol_name!r} is not a Noise protocol that is known here")
+        protocol, initial_hash = _PROTOCOLS[protocol_name]
+        self._turns = protocol.turns
+        if protocol.has_psk != (psk is not None) or (psk is not None and len(psk) != KEYLEN):
+            raise ConfigError(f"{protocol_name} takes {'a psk of 32 bytes' if protocol.has_psk else 'no psk'}")
+        self._symmetric = _SymmetricState(protocol, initial_hash)
         self._symmetric.mix_hash(prologue)
         self._initiator = initiator
         self._static = static
@@ -356,12 +392,3 @@ def _exchange(private: X25519PrivateKey, public: bytes) -> bytes:
         return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
         raise CryptoError(_FAILED) from None
-
-
-def _parse_name(protocol_name: str) -> tuple[str, str]:
-    prefix, _, rest = protocol_name.partition("_")
-    pattern, _, rest = rest.partition("_")
-    functions, _, hash_name = rest.rpartition("_")
-    if prefix != "Noise" or pattern not in _PATTERNS or functions != "25519_ChaChaPoly" or hash_name not in _HASHES:
-        raise ConfigError(f"{protocol_name!r} is not a Noise protocol that is known here")
-    return pattern, _HASHES[hash_name]

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from p2p.binary import Reader, encode_str, encode_varint
+from p2p.binary import Reader, encode_bytes, encode_str, encode_varint
 from p2p.crypto.identity import SIGNATURE_BYTES, Identity, verify
 from p2p.crypto.noise import HandshakeState, NoiseStatic
 from p2p.envelope import MAJOR, MINOR, Envelope, MessageType, ParsedEnvelope, ProtocolVersion
@@ -38,6 +38,7 @@ CLEAR_CAPABILITIES: Final[Capabilities] = (("hs", "noise"), ("proto", f"{MAJOR}.
 _PROLOGUE: Final = b"vix-p2p/noise/1"
 _IDENTITY: Final = b"vix-p2p/identity/1"
 _VERSION: Final = struct.Struct("<HH")
+_NO_KEY: Final = encode_bytes(b"")
 _REFUSED: Final = "the handshake did not verify"
 
 
@@ -104,10 +105,11 @@ class Handshake:
         """
         assert self._role is Role.INITIATOR
         self._nonce_a = self._random_u64()
-        hello = Hello(self._nonce_a, wall_ms, self._config.node_id, CLEAR_CAPABILITIES)
+        hello = Hello(self._nonce_a, wall_ms, self._config.node_id, CLEAR_CAPABILITIES).encode()
         self._noise = self._start_noise(hello)
-        hello = Hello(*_clear_fields(hello), self._noise.write_message(b""))
-        return self._frame(MessageType.HELLO, msg_id, hello.encode())
+        return self._frame(
+            MessageType.HELLO, msg_id, hello.removesuffix(_NO_KEY) + encode_bytes(self._noise.write_message(b""))
+        )
 
     def read_hello_ack(self, envelope: ParsedEnvelope) -> Proven:
         """Take message 2 and return who proved to be there.
@@ -151,7 +153,9 @@ class Handshake:
             raise RemoteProtocolError("the Hello's node id is none")
         self._nonce_a = hello.nonce_a
         self._peer_label = hello.node_id
-        self._noise = self._start_noise(hello)
+        # One value has one encoding: what stands before the key is what encoding it again would give.
+        clear = bytes(envelope.payload[: len(envelope.payload) - len(encode_bytes(hello.public_key))])
+        self._noise = self._start_noise(clear + _NO_KEY)
         if self._noise.read_message(hello.public_key):
             raise CryptoError(_REFUSED)
 
@@ -193,14 +197,14 @@ class Handshake:
     def _random_u64(self) -> int:
         return int.from_bytes(self._entropy(8), "little")
 
-    def _start_noise(self, hello: Hello) -> HandshakeState:
+    def _start_noise(self, hello_without_key: bytes) -> HandshakeState:
         config = self._config
         prologue = b"".join(
             (
                 _PROLOGUE,
                 encode_str(config.network_name),
                 _VERSION.pack(MAJOR, self._minor),
-                Hello(*_clear_fields(hello), b"").encode(),
+                hello_without_key,
             )
         )
         return HandshakeState(
@@ -270,10 +274,6 @@ def choose_cipher(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     """
     both_aes = all(AES_256_GCM in side.get("cipher", "").split(",") for side in (ours, theirs))
     return AES_256_GCM if both_aes else CHACHA20_POLY1305
-
-
-def _clear_fields(hello: Hello) -> tuple[int, int, str, Capabilities]:
-    return hello.nonce_a, hello.ts_ms, hello.node_id, hello.capabilities
 
 
 def _signed_bytes(role: Role, sender_static: bytes, receiver_ephemeral: bytes) -> bytes:
