@@ -18,6 +18,7 @@ from p2p.msg import AnyMessage, OutboxPull, WalAck, WalHeads, WalPush, decode_pa
 from p2p.node.events import NodeEvent
 from p2p.node.replicator import Replicator
 from p2p.node.writer import Writer
+from p2p.replication.accept import Verdict
 from p2p.replication.batch import NewRecord
 from p2p.replication.heads import EMPTY_LOG, digest
 from p2p.store.base import StoredBatch
@@ -314,6 +315,25 @@ async def test_t37_bad_signatures_are_scored_by_sender(autojump_clock: trio.test
         await trio.testing.wait_all_tasks_blocked()
         assert b.penalized == [(a.id, Reason.PROTOCOL)]
         assert b.held(stranger) == 0
+
+
+async def test_t35_the_same_batch_again_changes_nothing_and_is_counted(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(2) as (nodes, nursery):
+        a, b = nodes
+        ends = link(nursery, a, b)
+        await a.append(b"x")
+        await until_equal(a, b)
+        push = next(message for message in ends[0].sent if isinstance(message, WalPush))
+        before = digest(b.writer.heads)
+        for _ in range(3):
+            b.replicator.receive(ends[1], push)
+        await trio.testing.wait_all_tasks_blocked()
+        assert b.replicator.verdicts[Verdict.APPLIED] == 1
+        assert b.replicator.verdicts[Verdict.DUPLICATE] == 3
+        assert digest(b.writer.heads) == before
+        assert b.penalized == []
+        acks = [message.last_applied_seq for message in ends[1].sent if isinstance(message, WalAck)]
+        assert acks == [1, 1, 1, 1]
 
 
 async def test_t42_a_lost_log_is_fetched_back_before_appends_go_on(autojump_clock: trio.testing.MockClock) -> None:

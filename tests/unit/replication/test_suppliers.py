@@ -102,6 +102,17 @@ def test_a_push_that_is_being_applied_is_progress_enough() -> None:
     assert world.wanted_from() == [1]
 
 
+def test_a_store_that_cannot_write_is_not_the_suppliers_fault() -> None:
+    world = World(2)
+    world.claim(0, 50, 0.0)
+    world.claim(1, 50, 0.0)
+    world.suppliers.excuse(LOG, 2.9)
+    world.suppliers.handle_deadline(3.1)
+    assert world.wanted_from() == [0]
+    world.suppliers.handle_deadline(6.0)
+    assert world.wanted_from() == [1]
+
+
 def test_t39_a_claim_that_is_not_delivered_is_replaced_after_three_seconds() -> None:
     world = World(3)
     world.claim(0, 2**62, 0.0)

@@ -49,6 +49,7 @@ class Side:
         self.exchange = Exchange(OWN, self.heads, limits, self.now, can_store=lambda: self.stores)
         self.sent: dict[int, list[AnyMessage]] = {}
         self.loads = 0
+        self.proof: ForkProof | None = None
         for link in range(links):
             self.exchange.link_up(link, PEER if link == 0 else PeerId(bytes([50 + link]) * 32), self.now)
         self.first = {link: self.take(link) for link in range(links)}
@@ -66,7 +67,8 @@ class Side:
                 elif found:
                     break
             if load.kind is LoadKind.PROOF:
-                self.exchange.proof_loaded(load, ForkProof(log[0].wal_bytes, log[-1].wal_bytes), self.now)
+                proof = self.proof or ForkProof(log[0].wal_bytes, log[-1].wal_bytes)
+                self.exchange.proof_loaded(load, proof, self.now)
             else:
                 self.exchange.loaded(load, found, self.now)
         for key, message in self.exchange.take_messages():
@@ -246,6 +248,17 @@ def test_what_a_peer_pushed_is_not_pushed_back() -> None:
     side.apply(log[0])
     assert pushed(side.take(0)) == []
     assert pushed(side.take(1)) == [(1, 1)]
+
+
+def test_what_a_listed_peer_pushed_is_not_pushed_back() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log[:1])
+    side.hear(entry(log, 1))
+    assert side.push(log[1])
+    side.apply(log[1])
+    assert pushed(side.take()) == []
+    side.append(log[2])
+    assert pushed(side.take()) == [(3, 3)]
 
 
 def test_origins_take_turns() -> None:
@@ -480,6 +493,35 @@ def test_t37_a_malformed_push_is_scored_and_a_foreign_one_is_not() -> None:
     assert side.exchange.take_effects() == [Penalize(PEER, Reason.PROTOCOL)]
 
 
+def test_what_was_left_alone_is_asked_for_again_once_it_is_taken_from_somebody() -> None:
+    log = make_log(LOG, 3)
+    side = Side(links=2)
+    side.hear(entry(log, 3))
+    side.push(log[0])
+    side.exchange.judged(0, Verdict.LEFT_ALONE, 0, side.now)
+    assert heads(side.wait(2.0))[-1].want is False
+    side.hear(entry(log, 1), link=1)
+    side.push(log[0], link=1)
+    side.apply(log[0], link=1)
+    told = heads(side.wait(3.1))
+    assert told
+    assert told[-1] == HeadEntry(LOG, 1, log[0].hash, want=True), "its claim counts again: the other is not ahead"
+
+
+def test_a_supplier_whose_push_we_could_not_store_keeps_its_place() -> None:
+    log = make_log(LOG, 1)
+    side = Side(links=2)
+    side.hear(entry(log, 1))
+    side.hear(entry(log, 1), link=1)
+    side.wait(2.5)
+    side.push(log[0])
+    side.exchange.judged(0, Verdict.NOT_STORED, 0, side.now)
+    side.wait(1.5)
+    assert side.exchange.supplier(LOG) == 0
+    side.wait(3.0)
+    assert side.exchange.supplier(LOG) == 1
+
+
 def test_what_the_store_could_not_take_is_asked_for_again_when_it_can() -> None:
     log = make_log(LOG, 1)
     side = Side()
@@ -502,7 +544,9 @@ def test_t36_equal_seq_with_another_hash_makes_both_push_what_covers_it_once() -
     side = Side(ours)
     assert pushed(side.hear(entry(theirs, 3))) == [(3, 3)]
     side.ack(2)
+    loads = side.loads
     assert pushed(side.hear(entry(theirs, 3))) == []
+    assert side.loads == loads, "nor looked up again"
 
 
 @pytest.mark.parametrize("want", [True, False])
@@ -562,6 +606,20 @@ def test_t36_nothing_at_or_above_the_proof_is_served() -> None:
     freeze(side, 4)
     side.take()
     assert pushed(side.hear(HeadEntry(LOG, 0, FROZEN_MARK, want=True))) == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_t36_a_log_is_completed_up_to_the_proof_and_no_further() -> None:
+    log, other = make_log(LOG, 5), make_log(LOG, 5, mark=b"x")
+    side = Side(log[:1])
+    side.hear(entry(log, 1))
+    side.proof = ForkProof(log[3].wal_bytes, other[3].wal_bytes)
+    side.heads[LOG] = LogHead(1, log[0].hash, frozen=True)
+    side.exchange.moved({LOG}, side.now)
+    side.hear(HeadEntry(LOG, 3, FROZEN_MARK, want=False))
+    assert heads(side.wait(0.1))[-1] == HeadEntry(LOG, 1, FROZEN_MARK, want=True)
+    side.heads[LOG] = LogHead(3, log[2].hash, frozen=True)
+    side.exchange.moved({LOG}, side.now)
+    assert heads(side.wait(0.1))[-1] == HeadEntry(LOG, 3, FROZEN_MARK, want=False)
 
 
 def test_proofs_are_paced() -> None:
