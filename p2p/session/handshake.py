@@ -54,6 +54,9 @@ class SessionConfig:
         network_name: keeps networks apart; empty by default.
         capabilities: what we offer under the seal, in order: `bundle`, `cipher`, `ephemeral`, ...
         limits: all bounds.
+
+    Attributes:
+        claims: node id, capabilities and peer id as every proof of ours holds them.
     """
 
     node_id: str
@@ -63,6 +66,11 @@ class SessionConfig:
     network_name: str
     capabilities: Capabilities
     limits: Limits = field(repr=False)
+    claims: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        claims = (encode_str(self.node_id), encode_capabilities(self.capabilities), self.identity.peer_id)
+        object.__setattr__(self, "claims", b"".join(claims))
 
 
 class Proven(NamedTuple):
@@ -233,9 +241,7 @@ class Handshake:
             (
                 encode_varint(self._nonce_a),
                 encode_varint(self._nonce_b),
-                encode_str(config.node_id),
-                encode_capabilities(config.capabilities),
-                config.identity.peer_id,
+                config.claims,
                 config.identity.sign(signed),
             )
         )

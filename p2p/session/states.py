@@ -30,6 +30,9 @@ class Role(Enum):
 class State(Enum):
     """Where a session stands."""
 
+    # Looked up in the tables below at every read; Enum's own hash is a function of Python.
+    __hash__ = object.__hash__
+
     WAIT_HELLO = "wait_hello"
     WAIT_HELLO_ACK = "wait_hello_ack"
     WAIT_HELLO_FINISH = "wait_hello_finish"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import socket
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ from typing import Any, Final
 import trio
 
 from p2p.errors import AddressInUse, ConfigError, ConnectFailed, Reason
-from p2p.ids import PeerEndpoint
+from p2p.ids import PeerEndpoint, is_ipv4
 from p2p.limits import Limits
 from p2p.transport.tcp_listener import EVERY_IPV4, TcpListener, endpoint_of
 from p2p.transport.tcp_stream import TcpStream
@@ -97,7 +96,7 @@ class TcpNetwork:
         raise ConnectFailed(Reason.TIMEOUT, f"{endpoint} did not answer within {self._limits.dial_s_max:g} s")
 
     async def _lookup(self, endpoint: PeerEndpoint) -> list[_Address]:
-        if _IPV4.fullmatch(endpoint.host):
+        if is_ipv4(endpoint.host):
             return [(socket.AF_INET, (endpoint.host, endpoint.port))]
         try:
             found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
@@ -108,9 +107,6 @@ class TcpNetwork:
             raise ConnectFailed(Reason.UNRESOLVED, f"{endpoint.host} has no IPv4 or IPv6 address")
         return addresses[: self._limits.dial_addresses_max]
 
-
-_IPV4: Final = re.compile(r"(\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])(\.(\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}")
-"""The canonical form of an IPv4 address: it needs no resolver."""
 
 _Address = tuple[int, Any]
 """A socket family, and an address of that family as the socket module takes it."""
