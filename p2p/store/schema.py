@@ -16,10 +16,10 @@ from p2p.errors import IdentityMismatch, StoreCorrupt, StoreError
 from p2p.ids import PeerId
 
 APPLICATION_ID: Final = int.from_bytes(b"VP2P", "big")
-PAGE_BYTES: Final = 8192
+PAGE_BYTES: Final = 16_384
 """A batch of 256 KiB costs two writes per page, a small commit three whole pages: between 4 and 64 KiB, this is where
 big ones gain most and small ones do not lose yet."""
-CHECKPOINT_PAGES: Final = 5000
+CHECKPOINT_PAGES: Final = 2500
 """SQLite's log is brought into the file every 40 MB."""
 
 # `chain` is small and has everything that decisions need; `batches` is a rowid table, which suits big blobs.

@@ -60,7 +60,7 @@ async def main(path: Path, how: str) -> None:
     if how == "tmpfs":
         filler.write_bytes(bytes(5 * 1024 * 1024))
     else:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200 * 1024, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500 * 1024, resource.RLIM_INFINITY))
     seen: list[events.NodeEvent] = []
     writable = trio.Event()
 
