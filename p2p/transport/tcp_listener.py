@@ -101,10 +101,12 @@ class TcpListener:
 
     async def accept(self) -> TcpStream:
         await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
         while True:
             accepted = self._accept_now()
             if isinstance(accepted, TcpStream):
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                if not waited:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 return accepted
             if self._closed.is_set():
                 await trio.lowlevel.checkpoint()
@@ -115,6 +117,7 @@ class TcpListener:
                 await self._wait_for_any()
             else:
                 await trio.lowlevel.checkpoint()  # a flood of failing connections must not keep the loop
+            waited = True
 
     async def aclose(self) -> None:
         if not self._closed.is_set():

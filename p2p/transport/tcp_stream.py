@@ -62,7 +62,8 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         self._remote = remote
         self._sending = False
         self._sent_eof = False
-        self._at_hand = 0
+        # Whoever has just made the stream had to wait for it.
+        self._at_hand = CHUNKS_PER_CHECKPOINT - 1
         self._broken: OSError | None = None
 
     @property
