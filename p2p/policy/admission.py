@@ -195,9 +195,11 @@ class Scores:
 
     def _forgive(self, record: _Record, now: float) -> None:
         limits = self._limits
-        if now > record.since:
-            record.points = max(0.0, record.points - (now - record.since) * limits.score_forgiven_per_s)
-            record.since = now
+        # In whole points: else four faults of a quarter of a ban each would never make one, whatever their haste.
+        forgiven = int((now - record.since) * limits.score_forgiven_per_s)
+        if forgiven > 0:
+            record.points = max(0.0, record.points - forgiven)
+            record.since += forgiven / limits.score_forgiven_per_s
         if record.bans and now - record.banned_until > limits.ban_s_max:
             record.bans = 0  # a whole day since the last ban ended: the next one is short again
 

@@ -195,6 +195,15 @@ def test_t33_points_fade_and_a_day_without_a_ban_shortens_the_next() -> None:
     assert scores.banned_until("clumsy", later) == later + 600
 
 
+def test_t33_four_quarters_of_a_ban_within_a_minute_are_one() -> None:
+    scores = Scores(LIMITS)
+    assert [scores.penalize("hasty", 25, second) for second in (0.0, 0.1, 20.0, 59.0)] == [False, False, False, True]
+    assert [scores.penalize("slow", 25, second) for second in (0.0, 0.1, 20.0, 61.0)] == [False] * 4
+    assert scores.points("slow", 61.0) == 99
+    assert scores.points("slow", 119.0) == 99
+    assert scores.points("slow", 120.0) == 98
+
+
 def test_no_points_are_no_entry() -> None:
     scores = Scores(LIMITS)
     assert not scores.penalize("anybody", 0, 0.0)
