@@ -71,7 +71,17 @@ class Limits:
     """Points fade, one a minute: four broken links an hour apart are bad luck, within a minute they are not."""
     scores_max: int = 4096
 
+    # How often a link may make us work for nothing (threat T24).
+    control_per_s: int = 200
+    control_burst: int = 400
+    """Ping, WalHeads, OutboxPull, ForkProof and Relay together (wire). An honest link has a few dozen a second."""
+    control_rest_s: float = 1.0
+    """A link that sends more is not read for so long; from the second time on it costs points."""
+
     # What waits to be sent to one peer.
+    outbox_control_messages_max: int = 16_384
+    """Answers that wait. A peer that keeps to its window has fewer pushes unanswered than fit `unacked_bytes_max`."""
+    outbox_control_bytes_max: int = 8 * MIB
     outbox_messages_max: int = 4096
     outbox_bytes_max: int = 512 * KIB
     outbox_high_water_bytes: int = 256 * KIB

@@ -197,7 +197,7 @@ class Dispatch:
     def deliver(self, link: Connection, data: Data) -> Awaitable[None] | None:
         """Give a message to its channel; an awaitable if the link must rest meanwhile."""
         channel = self._channels.get(data.channel)
-        if channel is None or data.reply_to:
+        if channel is None:
             self._counters.messages_dropped += 1
             return None
         return channel.put(Message(data.channel, data.body, link))

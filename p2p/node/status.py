@@ -78,6 +78,8 @@ class Counters:
     """Queued messages that were lost with their link."""
     hook_failures: int = 0
     ignored_messages: int = 0
+    links_rested: int = 0
+    """Times that a link was not read for a moment, since its peer sent more control messages than it may."""
     links_ended: dict[Reason, int] = field(default_factory=dict)
 
     def count_end(self, reason: Reason) -> None:

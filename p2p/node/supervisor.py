@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import trio
 
 from p2p import msg
-from p2p.errors import Reason
+from p2p.errors import Reason, RemoteProtocolError
 from p2p.ids import PeerEndpoint, PeerId, is_node_id
 from p2p.limits import Limits
 from p2p.node.dispatch import Dispatch
@@ -185,7 +185,13 @@ class Supervisor:
             self._log_line(f"the identity of {_name(link)} seems to be used in two places: its links alternate")
 
     def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Awaitable[None] | None:
-        """Hand an application message to its channel."""
+        """Hand an application message to its channel.
+
+        Raises:
+            RemoteProtocolError: it answers a request that was never made.
+        """
+        if data.reply_to:
+            raise RemoteProtocolError(f"an answer to message {data.reply_to}, which is no request that waits for one")
         return self._dispatch.deliver(link, data)
 
     def on_wal(self, link: Connection, message: msg.AnyMessage) -> None:
@@ -196,6 +202,13 @@ class Supervisor:
     def on_ignored(self, link: Connection) -> None:
         """Count a message of a type that a later version may know."""
         self._counters.ignored_messages += 1
+
+    def on_flood(self, link: Connection) -> None:
+        """Count a rest of the link; the first one may be bad luck, the others cost points."""
+        self._counters.links_rested += 1
+        link.floods += 1
+        if link.floods > 1:
+            self.penalize(link.peer_id, Reason.OVERLOADED)
 
     def on_ended(self, link: Connection) -> None:
         """Take the link out of every table and count how it ended."""

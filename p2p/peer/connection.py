@@ -20,7 +20,7 @@ nothing else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from enum import Enum
 from typing import Final, Protocol
 
@@ -31,7 +31,8 @@ from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolErro
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.peer.outbox import ENVELOPE_BYTES_MAX, Outbox
-from p2p.session.events import Ended, Ignored, Live, PeerProven, Received
+from p2p.policy.buckets import TokenBucket
+from p2p.session.events import Ended, Ignored, Live, PeerProven, Pinged, Received
 from p2p.session.session import Session
 from p2p.session.states import State
 from p2p.transport.base import LinkStream
@@ -40,6 +41,10 @@ from p2p.windows import Clock
 _log = logging.getLogger("p2p.peer")
 
 _NEVER: Final = float("inf")
+
+_RATED: Final = frozenset({msg.WalHeads, msg.OutboxPull, msg.ForkProof, msg.Relay})
+"""Messages that no window counts, as a Ping is; acks, batches and data are bounded by windows and backpressure."""
+
 _DATA: Final = int(msg.MessageType.DATA)
 
 
@@ -71,6 +76,9 @@ class Owner(Protocol):
 
     def on_ignored(self, link: Connection) -> None:
         """A message of a type that a later version may know."""
+
+    def on_flood(self, link: Connection) -> None:
+        """The peer sends more of what costs it nothing than it may; the link is not read for a moment."""
 
     def on_ended(self, link: Connection) -> None:
         """The link is over; `reason`, `detail` and `clean` tell how. Called exactly once."""
@@ -108,6 +116,7 @@ class Connection:
         self.clean = False
         self.replicating = False
         self.retiring = False
+        self.floods = 0
         self.unsent = 0
         self.settled = trio.Event()
         """Set when the link is live or over: what a dial waits for."""
@@ -117,6 +126,7 @@ class Connection:
         self._clock = clock
         self._limits = limits
         self._outbox = Outbox(limits)
+        self._control = TokenBucket(limits.control_per_s, limits.control_burst)
         self._nursery: trio.Nursery | None = None
         self._read_scope: trio.CancelScope | None = None
         self._writing = False
@@ -188,10 +198,12 @@ class Connection:
 
     def send_control(self, message: msg.AnyMessage) -> None:
         """Queue a replication answer or notice. Never waits; dropped when the link is over."""
-        if self.is_live:
-            self._outbox.put_control(message.TYPE, message.encode())
-            if not self._writing:
-                self._start_writer()
+        if not self.is_live:
+            return
+        if not self._outbox.put_control(message.TYPE, message.encode()):
+            self.abort(Reason.OVERLOADED, "it leaves more answers unread than it may ask for")
+        elif not self._writing:
+            self._start_writer()
 
     def send_wal(self, message: msg.WalPush) -> None:
         """Queue a batch. Never waits: the replication window bounds how many there are."""
@@ -276,6 +288,9 @@ class Connection:
             except Exception:  # noqa: BLE001  # our own bug: this link pays for it, the node does not
                 _log.exception("link %s failed inside this node", self)
                 self._end(Reason.INTERNAL, "an internal error", clean=False)
+        if isinstance(pause, Coroutine):
+            # The link ended before its turn to rest came; a coroutine that nobody awaits would be complained about.
+            pause.close()
 
     async def _read_or_rest(self, pause: Awaitable[object] | None) -> Awaitable[object] | None:
         """Wait for what the link has to wait for, or else read until the next deadline."""
@@ -341,6 +356,11 @@ class Connection:
                         return pause
                 else:
                     owner.on_wal(self, message)
+                    if type(message) in _RATED and not self._control.take(now):
+                        return self._rest_from_flood()
+            elif isinstance(event, Pinged):
+                if not self._control.take(now):
+                    return self._rest_from_flood()
             elif isinstance(event, Ended):
                 self._end(event.reason, event.detail, clean=event.clean)
                 return None
@@ -358,6 +378,10 @@ class Connection:
             elif isinstance(event, Ignored):
                 owner.on_ignored(self)
         return None
+
+    def _rest_from_flood(self) -> Awaitable[None]:
+        self._owner.on_flood(self)
+        return _rest(self._limits.control_rest_s)
 
     def _check_end(self, now: float) -> None:
         if now < self._end_by:
@@ -461,6 +485,10 @@ class Connection:
     def __repr__(self) -> str:
         who = self.session.peer_id.short if self.session.peer_id is not None else "unproven"
         return f"<Connection {who} {self.label or '-'} {self.state.value} {self.endpoint}>"
+
+
+async def _rest(seconds: float) -> None:
+    await trio.sleep(seconds)
 
 
 def _cause(error: BaseException) -> str:

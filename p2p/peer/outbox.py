@@ -2,9 +2,10 @@
 
 Responsible for order, fairness between the lanes and the bounds; knows nothing of streams, tasks or time.
 
-- **control**: answers and bookkeeping of the protocol (WalAck, WalHeads, OutboxPull, ForkProof). Goes first and is
-  never refused: what the peer may have outstanding bounds it, so the reader never has to wait to put something here.
-  That is what makes a deadlock of two full outboxes impossible (wire section 6).
+- **control**: answers and bookkeeping of the protocol (WalAck, WalHeads, OutboxPull, ForkProof). Goes first, and the
+  reader never has to wait to put something here: what an honest peer may have outstanding bounds it, and one that asks
+  and never reads the answers fills it and loses its link. That is what makes a deadlock of two full outboxes impossible
+  (wire section 6).
 - **data**: application messages. Bounded in messages and bytes; whoever sends waits from the high-water mark.
 - **wal**: batches for the peer. Bounded by the replication window (`unacked_bytes_max`), not here.
 
@@ -36,6 +37,7 @@ class Outbox:
     __slots__ = (
         "_bytes_max",
         "_control",
+        "_control_bytes",
         "_data",
         "_high_water",
         "_limits",
@@ -50,6 +52,7 @@ class Outbox:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._control: deque[tuple[int, bytes]] = deque()
+        self._control_bytes = 0
         self._data: deque[tuple[int, bytes, int]] = deque()
         self._wal: deque[tuple[int, bytes]] = deque()
         self._wal_turn = False
@@ -75,9 +78,18 @@ class Outbox:
         limits = self._limits
         return self.data_bytes < limits.outbox_high_water_bytes and len(self._data) < limits.outbox_messages_max
 
-    def put_control(self, type: int, payload: bytes) -> None:
-        """Queue a protocol message ahead of everything else."""
-        self._control.append((type, payload))
+    def put_control(self, type: int, payload: bytes) -> bool:
+        """Queue a protocol message ahead of everything else.
+
+        Returns:
+            False if there were more already than an honest peer leaves unread: its link has to end.
+        """
+        control, limits = self._control, self._limits
+        if len(control) >= limits.outbox_control_messages_max or self._control_bytes >= limits.outbox_control_bytes_max:
+            return False
+        control.append((type, payload))
+        self._control_bytes += len(payload)
+        return True
 
     def put_data(self, type: int, payload: bytes, flags: int) -> bool:
         """Queue an application message if there is room.
@@ -110,6 +122,7 @@ class Outbox:
             type, payload = control.popleft()
             taken += len(payload)
             send(type, payload)
+        self._control_bytes -= taken
         data, wal = self._data, self._wal
         while taken < bytes_max and (data or wal):
             if wal and (self._wal_turn or not data):
@@ -135,5 +148,5 @@ class Outbox:
         self._control.clear()
         self._data.clear()
         self._wal.clear()
-        self.data_bytes = self.wal_bytes = 0
+        self.data_bytes = self.wal_bytes = self._control_bytes = 0
         return lost

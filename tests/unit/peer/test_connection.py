@@ -38,6 +38,7 @@ class Owner:
         self.gate: trio.Event | None = None
         self.broken: Exception | None = None
         self.ended = 0
+        self.floods = 0
         self.flushes_when_live = False
         self.live = trio.Event()
         self.arrived = trio.lowlevel.ParkingLot()
@@ -64,6 +65,9 @@ class Owner:
 
     def on_ignored(self, link: Connection) -> None:
         raise AssertionError("nobody sends unknown types here")
+
+    def on_flood(self, link: Connection) -> None:
+        self.floods += 1
 
     def on_ended(self, link: Connection) -> None:
         self.ended += 1
@@ -285,6 +289,44 @@ async def test_T68_a_bug_of_ours_ends_one_link_only(
         await b.link.over.wait()
         assert b.link.reason is Reason.INTERNAL
         assert "ZeroDivisionError" in caplog.text
+
+
+async def test_T24_a_link_with_too_much_to_say_for_nothing_is_read_more_slowly(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined(replace(Limits(), control_per_s=10, control_burst=20, control_rest_s=2.0)) as (a, b):
+        begun = trio.current_time()
+        for _ in range(100):
+            a.link.send_control(msg.WalHeads(()))
+        await a.link.send_data(data(b"after them"))
+        await b.owner.until_arrived(1)
+        # 20 at once (one of them at the start), then 20 for each rest.
+        assert b.owner.floods == 4
+        assert trio.current_time() - begun == pytest.approx(8, abs=0.1)
+        assert b.link.is_live
+
+
+async def test_T22_a_link_that_leaves_its_answers_unread_ends(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined(replace(Limits(), outbox_control_messages_max=100)) as (_, b):
+        for number in range(101):
+            assert b.link.is_live
+            b.link.send_control(msg.WalAck(number))
+        assert b.link.reason is Reason.OVERLOADED
+
+
+async def test_T24_a_rest_that_comes_too_late_is_not_complained_about(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined(replace(Limits(), control_burst=1)) as (a, b):
+        flooded = b.owner.on_flood
+
+        def end(link: Connection) -> None:
+            flooded(link)
+            link.abort(Reason.BANNED)
+
+        b.owner.on_flood = end  # type: ignore[method-assign]  # this owner has had enough at once
+        for _ in range(3):
+            a.link.send_control(msg.WalHeads(()))
+        await b.link.over.wait()
+        assert b.link.reason is Reason.BANNED
 
 
 async def test_the_link_that_gives_way_flushes_and_says_moved(autojump_clock: trio.testing.MockClock) -> None:

@@ -80,6 +80,20 @@ def test_T22_the_bounds_hold_whatever_is_put(sizes: list[int]) -> None:
     assert outbox.data_bytes == 0
 
 
+def test_T22_answers_that_nobody_takes_are_bounded_in_number_and_bytes() -> None:
+    limits = replace(Limits(), outbox_control_messages_max=3, outbox_control_bytes_max=1000)
+    outbox, drained = Outbox(limits), Drained()
+    assert [outbox.put_control(11, b"ack") for _ in range(5)] == [True, True, True, False, False]
+    outbox.drain(drained, KIB)
+    assert [outbox.put_control(260, bytes(600)) for _ in range(3)] == [True, True, False]
+    outbox.drain(drained, 600)
+    assert outbox.put_control(260, bytes(600))
+    assert not outbox.put_control(260, b"")
+    outbox.clear()
+    assert outbox.put_control(260, b"")
+    assert len(drained.taken) == 4
+
+
 def test_clearing_counts_lost_application_messages_only() -> None:
     outbox = Outbox(Limits())
     outbox.put_control(11, b"x")
