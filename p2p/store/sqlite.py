@@ -280,8 +280,9 @@ class SqliteStore:
                     raise StoreError(f"the store {self._path} is being read by somebody and cannot be checkpointed")
                 states = _read_states(connection, self._path)
                 numbers = _read_numbers(connection)
-                # A full disk often has room for a page. One batch must fit, or the next append would fail again.
-                connection.execute("INSERT INTO batches (no, wal) VALUES (-1, zeroblob(?))", (_PROBE_BYTES,))
+                # A full disk often has room for a page. One batch must fit, or the next append would fail again. An
+                # earlier try may have had room for the probe and none for taking it out again.
+                connection.execute("INSERT OR REPLACE INTO batches (no, wal) VALUES (-1, zeroblob(?))", (_PROBE_BYTES,))
                 connection.execute("DELETE FROM batches WHERE no = -1")
             except BaseException:
                 with suppress(sqlite3.Error):
