@@ -24,7 +24,7 @@ from typing import Final, Unpack
 import trio
 
 from p2p import msg
-from p2p.errors import ConfigError, NodeClosed, NotStarted, Reason
+from p2p.errors import ConfigError, ConnectFailed, NodeClosed, NotStarted, Reason
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
 from p2p.node.dispatch import MESSAGES_PER_CHECKPOINT, Channel, Dispatch, WhenFull
@@ -256,7 +256,12 @@ class Node:
         place = PeerEndpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
         if place.port == 0:
             raise ConfigError(f"{place}: port 0 cannot be dialled")
-        return snapshot_of(await rooms.dialer.dial(place))
+        try:
+            return snapshot_of(await rooms.dialer.dial(place))
+        except ConnectFailed:
+            if self._stop.is_set():
+                raise NodeClosed(f"{self.config.node_id} stopped while it dialled {place}") from None
+            raise
 
     async def disconnect(self, who: Peer | PeerId | str) -> None:
         """Say Goodbye to a peer and wait for the end of the link (at most `drain_s_max`).

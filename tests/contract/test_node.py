@@ -425,11 +425,16 @@ async def test_waiters_in_other_nurseries_end_with_node_closed() -> None:
         async def replicated() -> None:
             await node.wal.wait_replicated(await node.wal.append(b"x"))
 
-        for wait in (follow, read_channel, read_events, replicated):
+        async def dial() -> None:
+            # The kernel accepts for a listener that never reads: the handshake waits.
+            with socket.create_server(("127.0.0.1", 0)) as silent:
+                await node.connect(f"127.0.0.1:{silent.getsockname()[1]}")
+
+        for wait in (follow, read_channel, read_events, replicated, dial):
             nursery.start_soon(wait_for, wait.__name__, wait)
         await trio.testing.wait_all_tasks_blocked(0.05)
         node.stop()
-    assert sorted(ended) == ["follow", "read_channel", "read_events", "replicated"]
+    assert sorted(ended) == ["dial", "follow", "read_channel", "read_events", "replicated"]
 
 
 async def test_T69_stopping_takes_bounded_time_with_a_peer_that_never_reads(tmp_path: Path) -> None:
