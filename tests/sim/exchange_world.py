@@ -386,7 +386,7 @@ class World:
     def random_graph(self, nodes: list[Node], degree: int) -> None:
         """A connected graph of about that degree: a ring, and random chords."""
         pairs = {frozenset((index, (index + 1) % len(nodes))) for index in range(len(nodes))}
-        while len(pairs) < len(nodes) * degree // 2:
+        while len(pairs) < min(len(nodes) * degree // 2, len(nodes) * (len(nodes) - 1) // 2):
             one, other = self.random.sample(range(len(nodes)), 2)
             pairs.add(frozenset((one, other)))
         ordered = sorted(tuple(sorted(pair)) for pair in pairs)

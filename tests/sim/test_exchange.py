@@ -324,3 +324,48 @@ def test_an_idle_world_does_nothing() -> None:
     world.run(3600.0)
     assert world.steps == before
     assert all(node.exchange.next_deadline() == float("inf") for node in nodes)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_everything_at_once(seed: int) -> None:
+    """Slow disks, liars, broken links, restarts and damage in one world of random shape."""
+    world = World(seed)
+    dice = world.random
+    nodes = [world.node(apply_s=dice.choice([0.001, 0.01, 0.5, 2.0])) for _ in range(dice.randint(3, 10))]
+    world.random_graph(nodes, dice.randint(2, 5))
+    for _ in range(dice.randint(0, 2)):
+        liar = world.liar([node.id for node in dice.sample(nodes, 2)])
+        for node in dice.sample(nodes, 2):
+            world.link(node, liar)
+    write_somewhere(world, nodes, dice.randint(20, 120), 10.0)
+
+    def break_link() -> None:
+        if world.ends:
+            key = dice.choice(sorted(world.ends))
+            one, other = world.ends[key]
+            world.cut(key)
+            world.after(dice.uniform(0.01, 4.0), lambda: world.link(one, other))
+
+    def restart() -> None:
+        node = dice.choice(nodes)
+        others = [next(end for end in world.ends[key] if end is not node) for key in world.links_of(node)]
+        for key in world.links_of(node):
+            world.cut(key)
+        node.restart()
+        for other in others:
+            world.after(dice.uniform(0.0, 0.5), lambda other=other: world.link(node, other))
+
+    def damage() -> None:
+        node = dice.choice(nodes)
+        origin = dice.choice(sorted(node.log.batches) or [node.id])
+        if origin != node.id and node.log.batches.get(origin):
+            node.log.cut(origin, dice.randint(0, len(node.log.batches[origin]) - 1))
+            node.exchange.moved({origin}, world.now)
+            node.pump()
+
+    for trouble, times in ((break_link, 20), (restart, 5), (damage, 5)):
+        for _ in range(dice.randint(0, times)):
+            world.after(dice.uniform(0.0, 10.0), trouble)
+    world.run(15.0, check_every=11)
+    world.run_until(world.is_converged, 120, check_every=11)
+    assert world.violations == [], f"seed {seed}"
