@@ -55,6 +55,9 @@ class Limits:
     prefix_per_s: float = 0.2
     """New connections per prefix; an honest one gets its token back, so this bounds failures only."""
     prefix_table_max: int = 4096
+    refusal_lines_per_s: float = 1.0
+    refusal_lines_burst: int = 20
+    """Lines about connections that ended unproven; the others are counted and told as a number in the next line."""
     listen_backlog: int = 128
     """Connections that the kernel keeps until we accept them."""
     descriptors_reserved: int = 16

@@ -27,6 +27,7 @@ from p2p.node.roster import Roster
 from p2p.node.status import Counters, snapshot_of
 from p2p.peer.connection import Connection
 from p2p.policy.admission import ConnectionSlots, Scores
+from p2p.policy.buckets import TokenBucket
 from p2p.policy.origins import OriginAdmission
 from p2p.policy.pins import Pins
 from p2p.session.events import PeerProven
@@ -82,6 +83,8 @@ class Supervisor:
         self._entropy = entropy
         self._nursery = nursery
         self._stopping = False
+        self._refusal_lines = TokenBucket(limits.refusal_lines_per_s, limits.refusal_lines_burst)
+        self._refusals_untold = 0
 
     def start(self, stream: LinkStream, *, dialed: PeerEndpoint | None) -> Connection:
         """Serve a fresh stream; `dialed` is where it leads, None for an accepted one."""
@@ -228,10 +231,18 @@ class Supervisor:
             self.penalize(peer_id, reason)
         if peer_id is None:
             if not link.dialed_by_us:
-                self._log_line(f"refused {link.endpoint}: {reason.label} {link.detail}")
+                self._log_refusal(f"refused {link.endpoint}: {reason.label} {link.detail}")
         elif self._roster.remove(link):
             self._events.emit(PeerLeft(peer_id, link.label, reason, link.detail, link.clean))
             self._log_line(f"lost {_name(link)}: {reason.label} {link.detail}")
+
+    def _log_refusal(self, line: str) -> None:
+        # Strangers decide how many of these there are, so a flood of connections must not become one of lines.
+        if not self._refusal_lines.take(self._clock.monotonic()):
+            self._refusals_untold += 1
+            return
+        untold, self._refusals_untold = self._refusals_untold, 0
+        self._log_line(f"{line} (and {untold} more before)" if untold else line)
 
     def penalize(self, peer_id: PeerId, reason: Reason) -> None:
         """Take points from an identity; at 0 its links end and it is left alone for a while."""
