@@ -43,6 +43,11 @@ class Message(Protocol):
         """The payload."""
 
 
+def even_lengths(size: int) -> bytes:
+    """Random bytes of which every u64 is a varint of 10 bytes, so that handshakes have the same length each time."""
+    return system_entropy(size) if size != 8 else system_entropy(7) + b"\xff"
+
+
 def session_config(
     *,
     identity: Identity | None = None,
@@ -77,16 +82,17 @@ class Rogue:
 
     Attributes:
         ended: how the session ended, once it has.
+        is_live: whether the victim let it in.
         inbox: messages read and not asked for yet.
     """
 
     def __init__(self, stream: trio.SocketStream, config: SessionConfig, role: Role = Role.INITIATOR) -> None:
         self.stream = stream
         self.identity = config.identity
-        self.session = _Lenient(config, role, entropy=system_entropy, now=trio.current_time(), wall_ms=0)
+        self.session = _Lenient(config, role, entropy=even_lengths, now=trio.current_time(), wall_ms=0)
         self.ended: Ended | None = None
         self.inbox: list[AnyMessage] = []
-        self._is_live = False
+        self.is_live = False
 
     @property
     def peer_id(self) -> p2p.PeerId:
@@ -98,7 +104,7 @@ class Rogue:
     async def shake_hands(self) -> None:
         """Make the handshake; live when this returns, unless the victim refused (`ended` tells)."""
         await self._flush()
-        while not self._is_live and self.ended is None:
+        while not self.is_live and self.ended is None:
             await self._read()
             await self._flush()
 
@@ -126,6 +132,7 @@ class Rogue:
         with trio.fail_after(WAIT_S):
             while self.ended is None:
                 await self._read()
+            await self._flush()  # the answer to a Goodbye
         return self.ended.reason if self.ended.clean else None
 
     # Not keeping to them.
@@ -173,7 +180,7 @@ class Rogue:
             if isinstance(event, PeerProven):
                 self.session.accept()
             elif isinstance(event, Live):
-                self._is_live = True
+                self.is_live = True
             elif isinstance(event, Received):
                 self.inbox.append(event.message)
             elif isinstance(event, Ended):
