@@ -248,7 +248,8 @@ class Suppliers:
         """We do not take this origin from this link: its claims mean nothing until `welcome` or the link's end."""
         state = self._origins.get(origin)
         if state is None:
-            state = self._origins[origin] = _Origin()
+            # Nobody claimed anything of it, and a refused push is no reason to remember a name.
+            return
         state.declined.add(link)
         state.doubts.pop(link, None)
         if state.claims.pop(link, None) == state.peak:

@@ -229,6 +229,13 @@ def test_a_declined_link_does_not_count_until_the_origin_is_welcome() -> None:
     assert world.wanted_from() == [1]
 
 
+def test_t38_refusing_what_nobody_claimed_remembers_nothing() -> None:
+    world = World(1)
+    for number in range(1000):
+        world.suppliers.decline(PeerId(number.to_bytes(32, "big")), 0, 0.0)
+    assert world.suppliers.known() == []
+
+
 def test_t36_nothing_beyond_a_fork_is_wanted() -> None:
     world = World(2)
     world.claim(0, 9, 0.0)
@@ -310,9 +317,10 @@ def test_whatever_happens_there_is_one_supplier_while_somebody_is_ahead(
         elif name == "delivered":
             suppliers.delivered(LOG, names[value])
         elif name == "decline":
+            if LOG in suppliers.known():
+                declined.add(names[value])
             suppliers.decline(LOG, names[value], now)
             claims.pop(names[value], None)
-            declined.add(names[value])
         elif name == "welcome":
             assert set(suppliers.welcome(LOG)) == declined
             declined.clear()
