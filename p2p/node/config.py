@@ -98,6 +98,8 @@ class NodeConfig:
             given: object = getattr(self, name)
             if isinstance(given, str):
                 object.__setattr__(self, name, Path(given))
+        if isinstance(self.trust, Mapping):
+            object.__setattr__(self, "trust", _trusted(self.trust))
         object.__setattr__(self, "peers", tuple(_endpoints(self.peers)))
         object.__setattr__(self, "limits", self._effective_limits())
 
@@ -167,6 +169,14 @@ class NodeConfig:
     def windows(self) -> tuple[Network, Blocking]:
         """The network and the worker lanes to use, real ones unless others were handed in."""
         return self.network or TcpNetwork(self.limits), self.blocking or SystemBlocking(self.limits.shutdown_s_max)
+
+
+def _trusted(trust: Mapping[str, PeerId | str | bytes]) -> dict[str, PeerId]:
+    """Check a trust list given as a mapping; peer ids may be written as text."""
+    return {
+        check_node_id(node_id): PeerId.parse(peer_id) if isinstance(peer_id, str) else PeerId(peer_id)
+        for node_id, peer_id in trust.items()
+    }
 
 
 def _endpoints(peers: Iterable[PeerEndpoint | str]) -> Iterable[PeerEndpoint]:

@@ -120,11 +120,16 @@ class Dialer:
             return
         del self._attempts[endpoint]
         link = attempt.link
-        if link is not None and link.reason is not None and link.session.peer_id not in self._roster.links:
+        if link is not None and link.reason is not None and not self._is_kept_elsewhere(link):
             detail = f"{endpoint}: {link.detail}" if link.detail else str(endpoint)
             attempt.failure = ConnectFailed(link.reason, detail)
         if attempt.failure is not None:
             self._counters.connect_failures += 1
+
+    def _is_kept_elsewhere(self, link: Connection) -> bool:
+        """Whether an ended link gave way to another one with the same peer. One that was refused did not."""
+        gave_way = link.connected_at is not None or link.reason is Reason.MOVED
+        return gave_way and link.session.peer_id in self._roster.links
 
     def _give_up(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         """Cancel an attempt that nobody waits for any more. Without effect on one that has come to its end."""

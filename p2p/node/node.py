@@ -24,7 +24,7 @@ from typing import Final, Unpack
 import trio
 
 from p2p import msg
-from p2p.errors import ConfigError, ConnectFailed, NodeClosed, NotStarted, Reason
+from p2p.errors import ConfigError, ConnectFailed, NodeClosed, NotConnected, NotStarted, Reason
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
 from p2p.node.dispatch import MESSAGES_PER_CHECKPOINT, Channel, Dispatch, WhenFull
@@ -305,7 +305,12 @@ class Node:
             link = self._link_to(peer)
         payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
         if not link.send_data_nowait(payload):
-            await link.send_data(payload)
+            try:
+                await link.send_data(payload)
+            except NotConnected:
+                if self._stop.is_set():
+                    raise NodeClosed(f"{self.config.node_id} stopped while a message waited") from None
+                raise
 
     def _encode_name(self, channel: str) -> bytes:
         name = channel.encode()
@@ -395,8 +400,10 @@ async def run_node(node: Node) -> AsyncIterator[Node]:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         cause = first_cause(group)
-        if body_error is None or not isinstance(cause, trio.Cancelled):
+        if body_error is None or (isinstance(body_error, trio.Cancelled) and not isinstance(cause, trio.Cancelled)):
             raise cause from None
+        if not isinstance(cause, trio.Cancelled):
+            body_error.add_note(f"and the node failed while it stopped: {cause!r}")
     except trio.Cancelled:
         if body_error is None:
             raise

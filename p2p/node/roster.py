@@ -69,10 +69,25 @@ class Roster:
         old = self.links.get(peer_id)
         if old is not None and not self.is_better(link, old):
             return link
+        if old is not None:
+            self._drop_label(old)
         self.links[peer_id] = link
         if link.label is not None:
+            holder = self._by_label.get(link.label)
+            if holder is not None:
+                # It came under the label before its owner did.
+                holder.label = None
             self._by_label[link.label] = link
         return old
+
+    def holder_of(self, label: str) -> PeerId | None:
+        """Which connected peer goes by this label."""
+        link = self._by_label.get(label)
+        return link.peer_id if link is not None else None
+
+    def _drop_label(self, link: Connection) -> None:
+        if link.label is not None and self._by_label.get(link.label) is link:
+            del self._by_label[link.label]
 
     def note_change(self, peer_id: PeerId, now: float) -> bool:
         """Note that one dialer's link replaced its own live one; True if that happens suspiciously often."""
@@ -93,8 +108,7 @@ class Roster:
         if peer_id is None or self.links.get(peer_id) is not link:
             return False
         del self.links[peer_id]
-        if link.label is not None and self._by_label.get(link.label) is link:
-            del self._by_label[link.label]
+        self._drop_label(link)
         return True
 
     def find(self, who: PeerId | str) -> Connection:

@@ -152,6 +152,12 @@ class Supervisor:
             if verdict.is_refused:
                 return Reason.LABEL_CONFLICT, f"{node_id} is pinned to another identity"
             return None
+        holder = self._roster.holder_of(node_id)
+        if ephemeral and holder is not None and holder != peer_id:
+            # Nobody pins an identity of one run, so who is connected under the label keeps it.
+            self._events.emit(LabelConflict(node_id, peer_id, holder, refused=False))
+            self._log_line(f"label conflict: {peer_id.short} shows {node_id}, which {holder.short} goes by")
+            return None
         link.label = node_id
         if not ephemeral:
             self._remember_pin(node_id, peer_id)

@@ -409,6 +409,7 @@ class Connection:
         if self.reason is not None:
             return
         self.reason, self.detail, self.clean = reason, detail, clean
+        self._live = False
         self.unsent = self._outbox.clear()
         self.settled.set()
         self._room.unpark_all()
@@ -424,7 +425,7 @@ class Connection:
 
     def _next_bytes(self) -> bytes:
         session, outbox = self.session, self._outbox
-        if self._live and outbox:
+        if outbox and session.state is State.LIVE:
             outbox.drain(session, self._limits.write_bytes)
             if outbox.has_data_room and self._room:
                 self._room.unpark_all()

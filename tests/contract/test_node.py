@@ -446,3 +446,58 @@ async def test_T69_stopping_takes_bounded_time_with_a_peer_that_never_reads(tmp_
         a.stop()
         await a.wait()
         assert trio.current_time() - start < 5
+
+
+# What a review found
+
+
+async def test_T12_a_refused_peer_is_not_returned_because_it_is_connected_already() -> None:
+    async with two_nodes() as (a, b, _):
+        for expect in ("carol", "ab" * 32):
+            with pytest.raises(p2p.ConnectFailed) as caught:
+                await a.connect(dataclasses.replace(b.endpoints[0], expect=expect))
+            assert caught.value.reason is Reason.WRONG_PEER
+
+
+async def test_T14_a_label_belongs_to_who_is_connected_under_it() -> None:
+    async with (
+        p2p.open_node(node_id="a") as a,
+        p2p.open_node(node_id="bob") as bob,
+        p2p.open_node(node_id="bob") as other,
+        a.events() as events,
+    ):
+        await a.connect(bob.endpoints[0])
+        assert (await a.connect(other.endpoints[0])).node_id is None
+        async for event in events:
+            if isinstance(event, p2p.events.LabelConflict):
+                break
+        assert event.peer_id == other.peer_id
+        assert event.pinned_to == bob.peer_id
+        assert a.get_peer("bob").peer_id == bob.peer_id
+        await a.disconnect(other.peer_id)
+        assert a.get_peer("bob").peer_id == bob.peer_id
+
+
+async def test_sending_to_a_peer_that_ends_raises_what_is_documented() -> None:
+    for _ in range(5):
+        async with p2p.open_node(node_id="a") as a, p2p.open_node(node_id="b") as b:
+            await a.connect(b.endpoints[0])
+
+            async def send_until_refused(a: p2p.Node = a) -> None:
+                with pytest.raises((p2p.NotConnected, p2p.UnknownPeer)):
+                    while True:
+                        await a.send("b", "chat", bytes(1000))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_until_refused)
+                for _ in range(20):
+                    await trio.lowlevel.checkpoint()
+                b.stop()
+
+
+def test_a_trust_list_is_checked_when_it_is_given() -> None:
+    config = p2p.NodeConfig(node_id="a", trust={"b": "ab" * 32})  # type: ignore[dict-item]  # text is taken as well
+    assert config.trust == {"b": p2p.PeerId(b"\xab" * 32)}
+    for wrong in ({"b": "secret"}, {"not a label": "ab" * 32}, {"b": b"short"}):
+        with pytest.raises(p2p.ConfigError):
+            p2p.NodeConfig(node_id="a", trust=wrong)
