@@ -132,8 +132,11 @@ class Rogue:
         with trio.fail_after(WAIT_S):
             while self.ended is None:
                 await self._read()
-            await self._flush()  # the answer to a Goodbye
         return self.ended.reason if self.ended.clean else None
+
+    async def let_go(self) -> None:
+        """Answer the Goodbye that was read: the session has its own one ready."""
+        await self._flush()
 
     # Not keeping to them.
 

@@ -184,6 +184,6 @@ async def test_T16_two_links_at_once_from_a_rogue_are_one_link_and_the_newer_one
             assert await old.last_words() is Reason.MOVED
             assert node.get_peer(new.peer_id).endpoint is not None
             assert len(node.peers()) == 1
-            await old.say(Goodbye(1, ""))
+            await old.let_go()
             await new.say(Goodbye(1, ""))
             await new.last_words()
