@@ -122,8 +122,8 @@ async def member(node_id: str, **options: object) -> AsyncIterator[p2p.Node]:
 
 async def serve_an_honest_peer(node: p2p.Node, within_s: float = WAIT_S) -> None:
     """Show that a peer who keeps to the rules is served: link, messages, records in both directions."""
-    key = node.config.network_key
-    async with member("honest", network_key=key) as honest, node.channel("honest") as channel:
+    rules = {"network_key": node.config.network_key, "network_name": node.config.network_name}
+    async with member("honest", **rules) as honest, node.channel("honest") as channel:
         with trio.fail_after(within_s):
             peer = await honest.connect(node.endpoints[0])
         with trio.fail_after(WAIT_S):
