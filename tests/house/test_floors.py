@@ -47,7 +47,8 @@ CORE_DEPENDENCIES = {"trio", "cryptography", "msgspec", "outcome"}
 
 # Who may name the world: clock, entropy and worker threads in one file, sockets in the transport, files in the store.
 WORLD = {"time", "random", "secrets", "socket", "trio.to_thread", "trio.socket", "os.urandom", "datetime.datetime.now"}
-WINDOWS = ("p2p.windows", "p2p.transport", "p2p.store")
+# Simulated worlds have chance of their own, from a seed.
+WINDOWS = ("p2p.windows", "p2p.transport", "p2p.store", "p2p.testing.dice", "p2p.testing.scheduler")
 
 
 def room_of(name: str) -> str | None:

@@ -1,0 +1,246 @@
+"""What must hold in a simulated network: at every step, when it has come to rest, and on its disks at the end.
+
+This file looks inside nodes on purpose, past their public face: a bound that nobody outside can see is kept too.
+"""
+
+# ruff: noqa: SLF001  # see the last sentence above
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final, Generic, NamedTuple, TypeVar
+
+import trio
+
+from p2p.ids import PeerId
+from p2p.limits import KIB, Limits
+from p2p.node.rooms import Rooms
+from p2p.peer.connection import Connection
+from p2p.replication.sync import LinkSync
+from p2p.testing.ledger import Ledger
+from p2p.testing.machine import MACHINE_NAME, Machine
+from p2p.transport.memory import MemoryNetwork
+
+T = TypeVar("T")
+
+
+class Gauge(NamedTuple, Generic[T]):
+    """Something that must not grow without bound, how to read it, and what the limits allow.
+
+    The rules are tables and not code, because they are read some hundred thousand times in a world.
+    """
+
+    name: str
+    read: Callable[[T], float]
+    bound: Callable[[Limits], float]
+
+
+def _window(limits: Limits) -> int:
+    return limits.unacked_bytes_max + limits.batch_bytes_max
+
+
+OF_NODE: Final[tuple[Gauge[Rooms], ...]] = (
+    Gauge("connections", lambda rooms: len(rooms.supervisor.links), lambda n: 2 * n.max_peers + n.unauthenticated_max),
+    Gauge("unproven connections", lambda rooms: len(rooms.slots), lambda n: n.unauthenticated_max),
+    Gauge("peers", lambda rooms: len(rooms.roster), lambda n: n.max_peers),
+    Gauge("labels", lambda rooms: len(rooms.roster._by_label), lambda n: n.max_peers),
+    Gauge("backoff table", lambda rooms: len(rooms.backoff), lambda n: n.backoff_table_max),
+    Gauge("scores", lambda rooms: len(rooms.scores), lambda n: n.scores_max),
+    Gauge("records waiting", lambda rooms: rooms.writer._records_waiting, lambda n: n.appends_waiting_max),
+    Gauge("jobs waiting", lambda rooms: len(rooms.writer._jobs), lambda n: n.max_peers * n.window_records_max),
+    Gauge("recent batches", lambda rooms: rooms.replicator._recent._bytes, lambda n: n.recent_batches_bytes),
+    Gauge("waits for replication", lambda rooms: len(rooms.replicator._waiters), lambda n: n.max_peers),
+)
+
+OF_LINK: Final[tuple[Gauge[Connection], ...]] = (
+    Gauge("outbox messages", lambda link: len(link._outbox._data), lambda n: n.outbox_messages_max),
+    Gauge(
+        "outbox bytes",
+        lambda link: link._outbox.data_bytes if len(link._outbox._data) > 1 else 0,
+        lambda n: n.outbox_bytes_max,
+    ),
+    Gauge("outbox control messages", lambda link: len(link._outbox._control), lambda n: n.window_records_max),
+    Gauge("outbox batches", lambda link: link._outbox.wal_bytes, lambda n: _window(n) + 64 * KIB),
+    Gauge(
+        "received and not read",
+        lambda link: link.session._decoder.buffered,
+        lambda n: n.frame_bytes_max + n.read_bytes + 16,
+    ),
+    Gauge("sealed and not sent", lambda link: link.session.pending_bytes, lambda n: 2 * n.frame_bytes_max),
+    Gauge("pongs pending", lambda link: link.session._pongs_pending, lambda n: n.pongs_pending_max),
+)
+
+OF_EXCHANGE: Final[tuple[Gauge[LinkSync], ...]] = (
+    Gauge("bytes unacknowledged", lambda sync: sync.pushes.unacked_bytes, _window),
+    Gauge(
+        "bytes loaded ahead",
+        lambda sync: sync.pushes._loaded_bytes,
+        lambda n: n.load_ahead_bytes + 3 * n.batch_bytes_max,
+    ),
+    Gauge("bytes owed an ack", lambda sync: sync._owed_bytes, _window),
+    Gauge("heads remembered", lambda sync: len(sync._heard), lambda n: 2 * n.origins_max),
+)
+
+OnExcess = Callable[[Machine, str], None]
+
+
+class _Panel(Generic[T]):
+    """Gauges with the bounds of one world."""
+
+    def __init__(
+        self, gauges: Iterable[Gauge[T]], limits: Limits, on_excess: OnExcess, peaks: dict[str, float]
+    ) -> None:
+        self._gauges = [(gauge.name, gauge.read, gauge.bound(limits)) for gauge in gauges]
+        self._on_excess = on_excess
+        self._peaks = peaks
+        peaks.update((name, 0) for name, _, _ in self._gauges)
+
+    def read(self, machine: Machine, what: T) -> None:
+        peaks = self._peaks
+        for name, read, bound in self._gauges:
+            value = read(what)
+            if value > peaks[name]:
+                peaks[name] = value
+                if value > bound:
+                    self._on_excess(machine, f"{name}: {value:g}, and the bound is {bound:g}")
+
+
+class Watch(trio.abc.Instrument):
+    """Compares the gauges of every node with their bounds, each time that its tasks have done something.
+
+    Args:
+        machines: whom to watch.
+        limits: of all their nodes.
+        on_excess: called with the machine and what was found.
+
+    Attributes:
+        peaks: the highest value of each gauge so far.
+    """
+
+    def __init__(self, machines: Iterable[Machine], limits: Limits, on_excess: OnExcess) -> None:
+        self.peaks: dict[str, float] = {}
+        self._machines = {machine.name: machine for machine in machines}
+        self._busy: dict[str, None] = {}
+        self._node = _Panel(OF_NODE, limits, on_excess, self.peaks)
+        self._link = _Panel(OF_LINK, limits, on_excess, self.peaks)
+        self._sync = _Panel(OF_EXCHANGE, limits, on_excess, self.peaks)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """A task is about to run: it may be of a machine's process."""
+        name = task.context.get(MACHINE_NAME)
+        if name is not None:
+            self._busy[name] = None
+
+    def before_io_wait(self, timeout: float) -> None:
+        """All tasks that could run have run."""
+        for name in self._busy:
+            machine = self._machines[name]
+            rooms = machine.node._rooms if machine.node is not None else None
+            if rooms is None:
+                continue
+            self._node.read(machine, rooms)
+            for link in rooms.supervisor.links:
+                self._link.read(machine, link)
+            if rooms.replicator._exchange is not None:
+                for sync in rooms.replicator._exchange._links.values():
+                    self._sync.read(machine, sync)
+        self._busy.clear()
+
+
+class ErrorLog(logging.Handler):
+    """Takes note of what p2p logs as an error: its own bugs, contained."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(logging.ERROR)
+        self._ledger = ledger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record."""
+        cause = record.exc_info[1] if record.exc_info else None
+        self._ledger.fail("log", f"{record.getMessage()}: {cause!r}")
+
+
+# A network that has come to rest.
+
+
+def missing_links(machines: dict[str, Machine], pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Pairs that are to be connected, and are not, both ways and live."""
+    missing = []
+    for a, b in sorted(pairs):
+        for one, other in ((machines[a], machines[b]), (machines[b], machines[a])):
+            if one.node is None or other.node is None or not _sees(one, other):
+                missing.append(f"{one.name} has no link to {other.name}")
+    return missing
+
+
+def _sees(one: Machine, other: Machine) -> bool:
+    assert one.node is not None
+    return any(peer.peer_id == other.peer_id for peer in one.node.peers())
+
+
+def differing_logs(machines: dict[str, Machine]) -> list[str]:
+    """Nodes that do not hold what the others hold: per origin the heads, when they differ."""
+    nodes = {name: machine.node for name, machine in machines.items()}
+    down = [name for name, node in nodes.items() if node is None]
+    running = {name: node for name, node in nodes.items() if node is not None}
+    if down or len({node.wal.digest() for node in running.values()}) <= 1:
+        return [f"{name} is down" for name in down]
+    differing = []
+    for owner in machines.values():
+        heads = {name: node.wal.heads().get(owner.peer_id) for name, node in running.items()}
+        if len(set(heads.values())) > 1:
+            seqs = ", ".join(f"{name} {head.seq if head else '-'}" for name, head in heads.items())
+            differing.append(f"the log of {owner.name}: {seqs}")
+    return differing
+
+
+def surplus_links(machines: dict[str, Machine], network: MemoryNetwork) -> list[str]:
+    """Where there is not exactly one connection between two nodes that are connected."""
+    wrong = []
+    for machine in machines.values():
+        node = machine.node
+        assert node is not None
+        assert node._rooms is not None
+        links = list(node._rooms.supervisor.links)
+        peers = [link.session.peer_id for link in links]
+        if len(set(peers)) != len(peers) or len(links) != len(node.peers()):
+            wrong.append(
+                f"{machine.name} has {len(links)} links to {len(set(peers))} peers: {sorted(map(repr, links))}"
+            )
+        if network.connections(machine.name) != len(links):
+            wrong.append(f"{machine.name} has {network.connections(machine.name)} connections for {len(links)} links")
+        for link in links:
+            other = next((other for other in machines.values() if other.peer_id == link.session.peer_id), None)
+            assert other is not None
+            assert other.node is not None
+            back = other.node._rooms.roster.links.get(machine.peer_id) if other.node._rooms is not None else None
+            if back is None or back.dialed_by_us == link.dialed_by_us:
+                wrong.append(f"{machine.name} and {other.name} keep different links")
+    return wrong
+
+
+# The disks, when every process has ended.
+
+
+def check_disks(machines: dict[str, Machine], ledger: Ledger) -> None:
+    """Every disk holds every acknowledged record, whole chains, good signatures, and nothing that was not appended."""
+    first, *others = machines.values()
+    # The chains are equal byte by byte (or that is the failure), so the costly check is made once.
+    for damage in first.disk.log.verify():
+        ledger.fail(first.name, f"its store is damaged: {damage}")
+    for origin in sorted(first.disk.log.states()):
+        contents = _contents(first, origin)
+        for machine in others:
+            if _contents(machine, origin) != contents:
+                ledger.fail(machine.name, f"its log of {ledger.names[origin]} differs from that of {first.name}")
+    ledger.see_disk(first.name)
+    for origin, records in ledger.acknowledged.items():
+        state = first.disk.log.states().get(origin)
+        if max(records, default=0) > (state.seq if state else 0):
+            ledger.fail(ledger.names[origin], f"seq {max(records)} was acknowledged and is lost")
+
+
+def _contents(machine: Machine, origin: PeerId) -> list[bytes | None]:
+    disk = machine.disk
+    return [disk.content(origin, end) for _, end in disk.batches(origin)]

@@ -1,0 +1,183 @@
+"""What a simulated network was promised, and what it has been seen to do: checked the moment it is seen.
+
+The ledger stands outside the world. Applications tell it what they attempted, what was acknowledged, what was delivered
+to them; it compares that with the promises of the public contract and with the disks. The first thing that cannot be
+reconciled is a failure, and the world ends.
+
+What is checked here, as it happens:
+
+- acknowledged is durable: an append that returned is on its machine's disk, and so is what `wait_replicated` claimed of
+  others;
+- one history: a record of one origin and seq has the same content wherever and whenever it is read, and somebody did
+  append it;
+- followers: per-origin order, no gap, nothing twice in one life of a process; after a restart it goes on behind the
+  last cursor that was committed;
+- messages: none twice, none before an earlier one of the same connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from p2p.ids import PeerId
+from p2p.replication.batch import Record, parse_batch
+from p2p.testing.disk import Disk
+from p2p.testing.trace import Trace
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """How far one machine's follower is with one origin: what is surely committed, what may be, what was delivered."""
+
+    sure: int = 0
+    perhaps: int = 0
+    delivered: int | None = None
+
+
+class Ledger:
+    """Promises and facts of one world.
+
+    Args:
+        trace: where failures and events are noted.
+        disks: of all machines by name.
+        on_failure: called at the first failure.
+
+    Attributes:
+        failures: what cannot be reconciled, one line each.
+        acknowledged: per origin, seq -> payload of every append that returned.
+    """
+
+    def __init__(self, trace: Trace, disks: dict[str, Disk], on_failure: Callable[[], None]) -> None:
+        self.trace = trace
+        self.failures: list[str] = []
+        self.acknowledged: dict[PeerId, dict[int, bytes]] = {disk.identity.peer_id: {} for disk in disks.values()}
+        self.rotten: dict[str, set[tuple[PeerId, int]]] = {name: set() for name in disks}
+        self.names = {disk.identity.peer_id: name for name, disk in disks.items()}
+        self._disks = disks
+        self._on_failure = on_failure
+        self._attempted: dict[PeerId, set[bytes]] = {origin: set() for origin in self.acknowledged}
+        self._contents: dict[tuple[PeerId, int], bytes] = {}
+        self._cursors: dict[str, dict[PeerId, _Cursor]] = {name: {} for name in disks}
+        self._heard: dict[tuple[str, str], int] = {}
+
+    def fail(self, who: str, what: str) -> None:
+        """Note something that must not be."""
+        self.trace.note(who, f"FAILED: {what}")
+        self.failures.append(f"{who} at {self.trace.now:.3f} s: {what}")
+        self._on_failure()
+
+    # Appending.
+
+    def attempt(self, name: str, payloads: Sequence[bytes]) -> None:
+        """A machine is about to append these."""
+        self._attempted[self._own(name)].update(payloads)
+
+    def acknowledge(self, name: str, payloads: Sequence[bytes], seqs: Sequence[int]) -> None:
+        """An append returned."""
+        own = self._own(name)
+        mine = self.acknowledged[own]
+        if list(seqs) != sorted(set(seqs)) or len(seqs) != len(payloads):
+            self.fail(name, f"{len(payloads)} records got the seqs {seqs}")
+        for seq, payload in zip(seqs, payloads, strict=True):
+            if mine.setdefault(seq, payload) != payload:
+                self.fail(name, f"seq {seq} was acknowledged twice, for different records")
+        if self._tail(name, own) < seqs[-1]:
+            self.fail(name, f"seq {seqs[-1]} was acknowledged and is not on the disk")
+
+    def replicated(self, name: str, seq: int, peers: int) -> None:
+        """`wait_replicated(seq, peers)` returned."""
+        own = self._own(name)
+        holders = [other for other in self._disks if other != name and self._tail(other, own) >= seq]
+        if len(holders) < peers:
+            self.fail(name, f"seq {seq} was said to be at {peers} others; it is at {holders}")
+
+    # Following.
+
+    def begin_following(self, name: str) -> None:
+        """A process begins to follow, or begins again."""
+        for cursor in self._cursors[name].values():
+            cursor.delivered = None
+
+    def deliver(self, name: str, record: Record) -> None:
+        """A follower got a record."""
+        origin, seq = record.origin, record.seq
+        cursor = self._cursors[name].setdefault(origin, _Cursor())
+        whose = f"{self.names.get(origin, origin.short)}:{seq}"
+        if cursor.delivered is None:
+            # It may begin behind any cursor that may have become durable.
+            if not cursor.sure < seq <= cursor.perhaps + 1:
+                self.fail(name, f"follows on at {whose}, with a cursor at {cursor.sure} to {cursor.perhaps}")
+        elif seq != cursor.delivered + 1:
+            self.fail(name, f"was delivered {whose} after {cursor.delivered}")
+        cursor.delivered = seq
+        self.see(name, origin, seq, record.payload)
+
+    def begin_commit(self, name: str, record: Record) -> None:
+        """A follower is about to commit its cursor."""
+        cursor = self._cursors[name][record.origin]
+        cursor.perhaps = max(cursor.perhaps, record.seq)
+
+    def end_commit(self, name: str, record: Record) -> None:
+        """The cursor is durable."""
+        cursor = self._cursors[name][record.origin]
+        cursor.sure = max(cursor.sure, record.seq)
+
+    def undelivered(self, name: str) -> list[str]:
+        """What was acknowledged anywhere and did not come out of this machine's follower in this or an earlier life."""
+        missing = []
+        for origin, records in self.acknowledged.items():
+            cursor = self._cursors[name].get(origin, _Cursor())
+            reached = max(cursor.sure, cursor.delivered or 0)
+            last = max(records, default=0)
+            if reached < last:
+                missing.append(f"{self.names[origin]}:{reached + 1}-{last}")
+        return missing
+
+    # Messages.
+
+    def hear(self, name: str, stream: str, number: int) -> None:
+        """An application message arrived: the `number`-th of a stream, which counts from 1."""
+        last = self._heard.get((name, stream), 0)
+        if number <= last:
+            self.fail(name, f"got message {number} of {stream} after {last}")
+        self._heard[name, stream] = number
+
+    # Disks.
+
+    def rot(self, name: str, origin: PeerId, seq_end: int) -> None:
+        """The world damaged a batch on a disk."""
+        self.rotten[name].add((origin, seq_end))
+
+    def see_disk(self, name: str) -> None:
+        """Read a whole disk: every record must be what was appended and what others read."""
+        for origin in self._disks[name].log.states():
+            for record in records_on(self._disks[name], origin):
+                self.see(name, origin, record.seq, record.payload)
+
+    def see(self, name: str, origin: PeerId, seq: int, payload: bytes) -> None:
+        """A record was read somewhere."""
+        whose = f"{self.names.get(origin, origin.short)}:{seq}"
+        if payload not in self._attempted.get(origin, ()):
+            self.fail(name, f"{whose} was never appended: {payload[:60]!r}")
+        if self._contents.setdefault((origin, seq), payload) != payload:
+            self.fail(name, f"{whose} is {payload[:60]!r} here and something else elsewhere")
+        if self.acknowledged[origin].get(seq, payload) != payload:
+            self.fail(name, f"{whose} is not what was acknowledged")
+
+    def _own(self, name: str) -> PeerId:
+        return self._disks[name].identity.peer_id
+
+    def _tail(self, name: str, origin: PeerId) -> int:
+        state = self._disks[name].log.current().get(origin)
+        return 0 if state is None else state.tail_seq
+
+
+def records_on(disk: Disk, origin: PeerId) -> list[Record]:
+    """Every record of an origin that is on a disk, read past the store's own reading."""
+    found: list[Record] = []
+    for _, end in disk.batches(origin):
+        content = disk.content(origin, end)
+        assert content is not None
+        found.extend(parse_batch(content).records())
+    return found
