@@ -152,6 +152,8 @@ class Dialer:
             if due > now:
                 self._counters.backoff_skips += 1
                 await trio.sleep_until(due)
+                # Meanwhile the peer may have dialled us: a second link would only replace one that works.
+                continue
             try:
                 link = await self.dial(endpoint)
             except ConnectFailed:

@@ -138,21 +138,26 @@ class Node:
         async with trio.open_nursery() as core:
             await core.start(rooms.writer.run)
             rooms.origins.seed(rooms.writer.heads)
-            async with trio.open_nursery() as links:
-                rooms.enter(links, network)
-                await links.start(rooms.replicator.run)
-                self._rooms = rooms
-                if listener is not None:
-                    links.start_soon(
-                        accept_links, listener, rooms.supervisor, rooms.slots, config.clock, self._log_line
-                    )
-                for endpoint in config.peers:
-                    links.start_soon(rooms.dialer.keep_connected, endpoint)
-                task_status.started(self)
-                await self._stop.wait()
-                await rooms.supervisor.close_all(GOODBYE_S_MAX)
+            try:
+                async with trio.open_nursery() as links:
+                    rooms.enter(links, network)
+                    await links.start(rooms.replicator.run)
+                    self._rooms = rooms
+                    if listener is not None:
+                        links.start_soon(
+                            accept_links, listener, rooms.supervisor, rooms.slots, config.clock, self._log_line
+                        )
+                    for endpoint in config.peers:
+                        links.start_soon(rooms.dialer.keep_connected, endpoint)
+                    task_status.started(self)
+                    await self._stop.wait()
+                    await rooms.supervisor.close_all(GOODBYE_S_MAX)
+                    self._rooms = None
+                    links.cancel_scope.cancel()
+            finally:
+                # However it ended: what is called from now on finds no nursery to run in.
                 self._rooms = None
-                links.cancel_scope.cancel()
+                self._stop.set()
             core.cancel_scope.cancel()
 
     def stop(self) -> None:

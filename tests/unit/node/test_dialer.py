@@ -1,0 +1,96 @@
+"""Configured links on a network in memory, under a clock that jumps."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+import p2p
+from p2p.crypto.identity import Identity
+from p2p.store.memory import MemoryStore
+from p2p.testing.dice import Dice
+from p2p.transport.memory import MemoryNetwork
+from p2p.windows import InlineBlocking, SimulatedClock
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+A, B = (p2p.PeerEndpoint(host, 9000, "mem") for host in ("10.0.0.1", "10.0.0.2"))
+
+
+class Host:
+    """A host whose identity and log outlive its nodes."""
+
+    def __init__(self, net: MemoryNetwork, here: p2p.PeerEndpoint, *peers: p2p.PeerEndpoint) -> None:
+        self.window = net.network_for(here.host)
+        self.peers = peers
+        self.dice = Dice(here.host)
+        self.identity = Identity.generate(self.dice.entropy)
+        self.store = MemoryStore(self.identity.peer_id)
+
+    def node(self) -> p2p.Node:
+        return p2p.Node(
+            p2p.NodeConfig(
+                node_id=f"n{self.window.name[-1]}",
+                listen_port=9000,
+                open=True,
+                peers=self.peers,
+                store=lambda _say: (self.store, self.identity),
+                network=self.window,
+                clock=SimulatedClock(),
+                entropy=self.dice.entropy,
+                blocking=InlineBlocking(),
+            )
+        )
+
+
+async def until_connected(node: p2p.Node) -> None:
+    async with node.events() as events:
+        while not node.peers():
+            await events.__anext__()
+
+
+async def test_a_peer_that_came_by_itself_is_not_dialled_when_its_backoff_ends(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.01)
+    one, other = Host(net, A, B), Host(net, B, A)
+    async with trio.open_nursery() as nursery:
+        b = await nursery.start(other.node().run)
+        a = await nursery.start(one.node().run)
+        await a.connect(B)
+        b.stop()
+        # The backoff grows far beyond the moment in which the other comes back and dials.
+        await trio.sleep(60)
+        assert not a.peers()
+        b = await nursery.start(other.node().run)
+        await until_connected(a)
+        attempts = a.counters.connect_attempts
+        await trio.sleep(600)
+        assert a.peers()
+        assert a.counters.connect_attempts == attempts
+        a.stop()
+        b.stop()
+
+
+async def test_a_call_into_a_node_that_is_being_cancelled_says_that_it_is_closed(autojump_clock: MockClock) -> None:
+    """Between the end of the links and the end of the store there is no nursery for a dial."""
+    net = MemoryNetwork()
+    host, held = Host(net, A), trio.Event()
+
+    class SlowDisk(InlineBlocking):
+        async def run(self, lane, fn, *args):  # type: ignore[no-untyped-def]
+            if fn == host.store.close:
+                held.set()
+                await trio.sleep(0.5)
+            return await super().run(lane, fn, *args)
+
+    node = p2p.Node(dataclasses.replace(host.node().config, blocking=SlowDisk()))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.run)
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await held.wait()
+            with pytest.raises(p2p.NodeClosed):
+                await node.connect(B)
