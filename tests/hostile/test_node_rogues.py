@@ -461,7 +461,7 @@ async def test_T36_both_halves_of_a_fork_freeze_the_origin_and_nothing_else() ->
                 while not (log.origin in witness.wal.heads() and witness.wal.heads()[log.origin].frozen):
                     with trio.fail_after(WAIT_S):
                         await events.__anext__()
-            assert witness.wal.digest() != b""
+            assert await witness.wal.append(b"the witness writes on") == 1
         await peer.say(Goodbye(1, ""))
         await peer.last_words()
         node.counters.links_ended[Reason.CLOSED] -= 1  # the witness's
@@ -534,7 +534,7 @@ async def test_T38_claims_cost_no_memory() -> None:
         await peer.heads(*(head(3, origin=bytes((200, number)) * 16, hash=FROZEN_MARK) for number in range(100)))
         await peer.say(Ping(1), Goodbye(1, ""))
         assert await peer.last_words() is Reason.CLOSED
-        assert set(node.wal.heads()) == {*node.wal.heads()} - {bytes((1, 1)) * 16}
+        assert set(node.wal.heads()) == {node.peer_id}
         exchange = node._rooms.replicator._machine  # type: ignore[union-attr]
         assert len(exchange._suppliers.known()) <= 64 + len(node.wal.heads())
 

@@ -10,6 +10,7 @@ import random
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import trio
@@ -501,12 +502,12 @@ async def test_T12_the_identity_that_answers_must_be_the_one_that_was_dialled() 
 # Stopping.
 
 
-async def test_T69_a_node_under_attack_stops_in_time_and_keeps_what_it_acknowledged() -> None:
+async def test_T69_a_node_under_attack_stops_in_time_and_keeps_what_it_acknowledged(tmp_path: Path) -> None:
     lines: list[str] = []
+    options = {"node_id": "victim", "network_key": KEY, "listen_host": "127.0.0.1", "data_dir": tmp_path / "data"}
+    options["on_log"] = lines.append
     with trio.fail_after(WAIT_S):
-        async with p2p.open_node(
-            node_id="victim", network_key=KEY, listen_host="127.0.0.1", on_log=lines.append
-        ) as node:
+        async with p2p.open_node(**options) as node:
             async with rogue(node) as peer, silent_connections(where(node), 200), trio.open_nursery() as nursery:
 
                 @nursery.start_soon
@@ -522,3 +523,5 @@ async def test_T69_a_node_under_attack_stops_in_time_and_keeps_what_it_acknowled
                 assert trio.current_time() - begun < 5
                 nursery.cancel_scope.cancel()
     assert all("\n" not in line for line in lines)
+    async with p2p.open_node(**options) as again:
+        assert again.wal.heads()[again.peer_id].seq == 1
