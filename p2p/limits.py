@@ -174,6 +174,9 @@ class Limits:
 
     # Stopping.
     shutdown_s_max: float = 5.0
+    hung_disk_s_max: float = 2.5
+    """Work on the disk that has begun is waited for so long while a node stops: half of its time, as it may come on top
+    of the Goodbyes."""
 
     # Discovery datagrams (wire: section 8).
     announce_sent_bytes_max: int = 512

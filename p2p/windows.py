@@ -98,7 +98,7 @@ class SystemBlocking:
 
     __slots__ = ("_give_up_s", "_limiters")
 
-    def __init__(self, give_up_s: float = Limits().shutdown_s_max) -> None:
+    def __init__(self, give_up_s: float = Limits().hung_disk_s_max) -> None:
         self._give_up_s = give_up_s
         self._limiters = {"write": trio.CapacityLimiter(1), "read": trio.CapacityLimiter(1)}
 

@@ -168,7 +168,7 @@ class NodeConfig:
 
     def windows(self) -> tuple[Network, Blocking]:
         """The network and the worker lanes to use, real ones unless others were handed in."""
-        return self.network or TcpNetwork(self.limits), self.blocking or SystemBlocking(self.limits.shutdown_s_max)
+        return self.network or TcpNetwork(self.limits), self.blocking or SystemBlocking(self.limits.hung_disk_s_max)
 
 
 def _trusted(trust: Mapping[str, PeerId | str | bytes]) -> dict[str, PeerId]:

@@ -41,6 +41,10 @@ _log = logging.getLogger("p2p.node")
 
 GOODBYE_S_MAX: Final = 1.0
 """What a stopping node waits for the others' Goodbyes."""
+LINKS_S_MAX: Final = 0.5
+"""What it then waits for its links, one of which may read from a disk that hangs, before the writer is told too."""
+CLOSE_S_MAX: Final = 0.5
+"""What it waits for its turn on the disk, to close the store. With `hung_disk_s_max`: within `shutdown_s_max`."""
 
 
 class Node:
@@ -123,10 +127,10 @@ class Node:
                 await self._supervise(rooms, network, listener, task_status)
             finally:
                 if listener is not None:
-                    with trio.CancelScope(shield=True, deadline=trio.current_time() + GOODBYE_S_MAX):
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S_MAX):
                         await listener.aclose()
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + GOODBYE_S_MAX):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S_MAX):
                 # The commit under way is over by now, unless the disk hangs: then its thread keeps the lane, and the
                 # lock on the data dir, and nobody can close what it uses.
                 await blocking.run("write", store.close)
@@ -154,6 +158,7 @@ class Node:
                     await rooms.supervisor.close_all(GOODBYE_S_MAX)
                     self._rooms = None
                     links.cancel_scope.cancel()
+                    core.cancel_scope.deadline = trio.current_time() + LINKS_S_MAX
             finally:
                 # However it ended: what is called from now on finds no nursery to run in.
                 self._rooms = None

@@ -13,7 +13,7 @@ cost one fsync, and nothing is said of a batch before it is durable.
         └── recover succeeds ──────────┘ (new handle, checkpoint, heads read anew)
 
 A commit under way is waited for although the node is stopping, and what it did is told: `Blocking` sees to that, and
-gives up on a disk that hangs after `shutdown_s_max`.
+gives up on a disk that hangs after `hung_disk_s_max`.
 
 Our own records wait (they do not fail) while a peer may know more of our log than we do: `hold_appends`, by the
 replicator; and for a moment by itself when a commit brings a batch of our own log that the store did not hold.
@@ -645,7 +645,9 @@ class Writer:
         for waiting in (*self._under_way, *self._cursor_waiters, *self._forgetting, *self._appends):
             if not waiting.over.is_set():
                 waiting.finish(error)
-        self._appends.clear()
+        # One that is cancelled at this very moment must not look for itself in the queue.
+        for call in tuple(self._appends):
+            self._drop_rest(call)
         self._cursor_waiters.clear()
         self._jobs.clear()
         self._room.unpark_all()

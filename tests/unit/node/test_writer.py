@@ -772,3 +772,20 @@ async def test_with_worker_threads_it_does_the_same(sqlite_store: SqliteStore) -
 def test_the_store_must_be_the_identitys() -> None:
     with pytest.raises(AssertionError):
         Bench(MemoryStore(identity(5).peer_id))
+
+
+async def test_an_append_that_is_cancelled_while_the_writer_ends_is_cancelled_and_nothing_else() -> None:
+    """Both happen before the call runs again: it finds an empty queue."""
+    bench = Bench()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bench.writer.run)
+        bench.blocking.shut()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as calls:
+                for payload in (b"under way", b"waiting", b"waiting too"):
+                    calls.start_soon(bench.append, payload)
+                    await settle()
+                scope.cancel()
+                bench.writer._close()
+        assert scope.cancelled_caught
+        nursery.cancel_scope.cancel()
