@@ -32,7 +32,7 @@ from p2p.windows import Lane
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
-LATENCY_S: Final = 0.002
+LATENCY_S: Final = 0.001
 
 
 class ProcessKilled(BaseException):

@@ -146,7 +146,7 @@ class Machine:
         with self._scope:
             try:
                 async with trio.open_nursery() as process:
-                    self._mount = Mount(self.disk, process, self.plan.limits.shutdown_s_max)
+                    self._mount = Mount(self.disk, process, self.plan.limits.hung_disk_s_max)
                     node = Node(self._config(self._mount))
                     await self._run_process(node)
                     process.cancel_scope.cancel()

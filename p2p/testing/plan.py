@@ -86,6 +86,7 @@ class Plan:
 def draw_plan(seed: int) -> Plan:
     """Draw a world of 5 to 7 nodes."""
     dice = Dice(seed).branch("plan")
+    latency_s = dice.one_of((0.0, 0.001, 0.02, 0.1))
     hosts = tuple(f"10.0.0.{number}" for number in range(1, dice.integer(5, 7) + 1))
     faults = tuple(sorted(dice.some(FAULTS, dice.integer(2, 7)))) if dice.chance(0.95) else ()
     return Plan(
@@ -94,13 +95,14 @@ def draw_plan(seed: int) -> Plan:
         dials=_draw_dials(dice.branch("dials"), hosts),
         faults=faults,
         fault_every_s=dice.number(0.3, 4),
-        safety_s=dice.number(20, 60),
+        safety_s=dice.number(15, 45),
         admission=dice.one_of(("key", "key", "trust")),
         append_every_s=dice.number(0.3, 3),
         record_bytes_max=dice.one_of((100, 100, 4 * KIB, 60 * KIB)),
-        latency_s=dice.one_of((0.0, 0.001, 0.02, 0.1)),
+        latency_s=latency_s,
         segment_bytes=dice.one_of((None, None, 1460, 97)),
-        buffer_bytes=dice.one_of((64 * KIB, 64 * KIB, 3 * KIB, MIB)),
+        # Small buffers on a long way would be a network too slow for what is said here, and no finding.
+        buffer_bytes=dice.one_of((64 * KIB, MIB, 3 * KIB if latency_s < 0.01 else 64 * KIB)),
         limits=_draw_limits(dice.branch("limits")),
     )
 
@@ -129,9 +131,9 @@ def _draw_limits(dice: Dice) -> Limits:
     return Limits(
         recent_batches_bytes=dice.one_of((0, 16 * KIB, 4 * MIB)),
         boundaries_per_origin=dice.one_of((1, 2, 16)),
-        load_ahead_bytes=dice.one_of((1, 64 * KIB, MIB)),
+        load_ahead_bytes=dice.one_of((4 * KIB, 64 * KIB, MIB)),
         follow_read_bytes=dice.one_of((1, 8 * KIB, MIB)),
-        commit_bytes_max=dice.one_of((1, 8 * KIB, 4 * MIB)),
+        commit_bytes_max=dice.one_of((2 * KIB, 16 * KIB, 4 * MIB)),
         heads_per_message_max=dice.one_of((1, 2, 4096)),
         bundle_bytes=dice.one_of((256, 64 * KIB)),
         write_bytes=dice.one_of((512, 64 * KIB)),

@@ -119,7 +119,7 @@ class Workload:
                 machine.ledger.hear(machine.name, stream.decode(), int(number))
 
     def _payload(self, name: str, dice: Dice, size_max: int) -> bytes:
-        size = dice.integer(0, size_max) if dice.chance(0.3) else 0
+        size = dice.integer(0, size_max) if dice.chance(0.1) else 0
         return f"{name}/{self._number(name)}/".encode() + bytes(size)
 
     def _number(self, name: str) -> int:
