@@ -321,7 +321,8 @@ def test_arbitrary_bytes_raise_nothing_else(message, pattern, initiator):
         a.write_message(b"")
         with pytest.raises(CryptoError):
             a.read_message(message)
-    elif pattern == "XXpsk0":
+    elif "psk" in pattern:
+        # Wherever the psk stands, the first message's ephemeral key is mixed in and its payload ends in a tag.
         with pytest.raises(CryptoError):
             b.read_message(message)
     else:
