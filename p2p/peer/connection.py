@@ -20,6 +20,7 @@ nothing else.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Coroutine
 from enum import Enum
 from typing import Final, Protocol
@@ -128,6 +129,7 @@ class Connection:
         self._outbox = Outbox(limits)
         self._control = TokenBucket(limits.control_per_s, limits.control_burst)
         self._nursery: trio.Nursery | None = None
+        self._scope: trio.CancelScope | None = None
         self._read_scope: trio.CancelScope | None = None
         self._writing = False
         self._flush_follows = False
@@ -241,8 +243,8 @@ class Connection:
     def abort(self, reason: Reason, detail: str = "") -> None:
         """End at once: nothing is flushed, no Goodbye is sent. Never waits."""
         self._end(reason, detail, clean=False)
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     # The connection's own tasks.
 
@@ -254,20 +256,25 @@ class Connection:
         """
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                if self.reason is None:
-                    self.flush()
-                    await self._read_until_over()
-                if not self._writing:
-                    self.flush()
+                self._nursery, self._scope = nursery, nursery.cancel_scope
+                try:
+                    if self.reason is None:
+                        self.flush()
+                        await self._read_until_over()
+                    if not self._writing:
+                        self.flush()
+                finally:
+                    # From here the nursery may close to new tasks at any moment, while others still know this link.
+                    self._nursery = None
                 # What is left (our Goodbye, mostly) gets a bounded time of its own.
                 nursery.cancel_scope.deadline = self._clock.monotonic() + self._limits.probe_s_max
         finally:
             self._end(Reason.CLOSED, "the node stopped", clean=False)
-            self._nursery = None
+            self._scope = None
             if self.clean or self.session.state is State.ENDING:
                 # A Goodbye is on its way: a reset would overtake it.
-                with trio.move_on_after(0):
+                # Shielded, with no time to wait: a cancellation from outside may not keep the end from being told.
+                with trio.CancelScope(shield=True, deadline=-math.inf):
                     await self._stream.aclose()
             else:
                 self._stream.abort()
@@ -475,7 +482,7 @@ class Connection:
                         return
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             # The reader may still find the other's Goodbye; it meets the same error or the end of the stream.
-            if self.reason is None and self._nursery is not None and not self.session.is_ending:
+            if self.reason is None and not self.session.is_ending:
                 self.abort(Reason.ABNORMAL, _cause(error))
         except Exception:  # noqa: BLE001  # our own bug: see _read_until_over
             _log.exception("link %s failed inside this node", self)

@@ -13,6 +13,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 import trio
 
+from p2p.errors import NodeClosed
 from p2p.ids import PeerId
 from p2p.limits import KIB, Limits
 from p2p.node.rooms import Rooms
@@ -176,7 +177,10 @@ def missing_links(machines: dict[str, Machine], pairs: Iterable[tuple[str, str]]
 
 def _sees(one: Machine, other: Machine) -> bool:
     assert one.node is not None
-    return any(peer.peer_id == other.peer_id for peer in one.node.peers())
+    try:
+        return any(peer.peer_id == other.peer_id for peer in one.node.peers())
+    except NodeClosed:  # it is stopping: it sees nobody any more
+        return False
 
 
 def differing_logs(machines: dict[str, Machine]) -> list[str]:

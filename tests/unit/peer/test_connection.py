@@ -368,3 +368,15 @@ async def test_cancelling_a_link_from_outside_cuts_it(autojump_clock: trio.testi
         pass
     assert a.owner.ended == b.owner.ended == 1
     assert a.link.over.is_set()
+
+
+async def test_a_link_that_is_cancelled_takes_messages_of_others_and_tells_its_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined() as (a, b):
+        # The other link's end makes its owner send here, while this link's own nursery is closed already.
+        b.owner.on_ended = lambda _: a.link.send_control(msg.WalHeads(()))  # type: ignore[method-assign]
+        a.owner.on_ended = lambda _: b.link.send_control(msg.WalHeads(()))  # type: ignore[method-assign]
+        a.link.close(Reason.CLOSED)
+    assert a.link.over.is_set()
+    assert b.link.over.is_set()
