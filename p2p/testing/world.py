@@ -51,8 +51,8 @@ CONVERGED_S_MAX: Final = 10.0
 REPAIRED_S_MAX: Final = 20.0
 """From the first reading of a rotten log to its repair."""
 QUIET_S: Final = 20.0
-QUIET_BYTES_MAX: Final = 2000
-"""What one link may carry in so long a time when there is nothing to say: a ping, a few heads."""
+QUIET_BYTES_MAX: Final = 4000
+"""What one link may carry in so long a time when there is nothing to say: a ping, and all heads if it was just made."""
 TRACE_TAIL: Final = 50
 
 
