@@ -185,12 +185,14 @@ class Nemesis:
     async def disconnect(self) -> None:
         """An application ends a link in order."""
         machine = self._machine()
-        if machine.node is None or not machine.node.peers():
+        if machine.node is None:
             return
-        peer = self._dice.one_of(machine.node.peers())
-        self._trace.note(machine.name, f"disconnects {peer.peer_id.short}")
         try:
-            await machine.node.disconnect(peer)
+            peers = machine.node.peers()
+            if peers:
+                peer = self._dice.one_of(peers)
+                self._trace.note(machine.name, f"disconnects {peer.peer_id.short}")
+                await machine.node.disconnect(peer)
         except (NotConnected, UnknownPeer, NodeClosed):
             return
 

@@ -28,11 +28,13 @@ from p2p.testing.trace import Trace
 
 @dataclass(slots=True)
 class _Cursor:
-    """How far one machine's follower is with one origin: what is surely committed, what may be, what was delivered."""
+    """How far one machine's follower is with one origin: what is surely committed, what may be, what was delivered in
+    this life, and in any."""
 
     sure: int = 0
     perhaps: int = 0
     delivered: int | None = None
+    highest: int = 0
 
 
 class Ledger:
@@ -111,6 +113,7 @@ class Ledger:
         elif seq != cursor.delivered + 1:
             self.fail(name, f"was delivered {whose} after {cursor.delivered}")
         cursor.delivered = seq
+        cursor.highest = max(cursor.highest, seq)
         self.see(name, origin, seq, record.payload)
 
     def begin_commit(self, name: str, record: Record) -> None:
@@ -127,8 +130,7 @@ class Ledger:
         """What was acknowledged anywhere and did not come out of this machine's follower in this or an earlier life."""
         missing = []
         for origin, records in self.acknowledged.items():
-            cursor = self._cursors[name].get(origin, _Cursor())
-            reached = max(cursor.sure, cursor.delivered or 0)
+            reached = self._cursors[name].get(origin, _Cursor()).highest
             last = max(records, default=0)
             if reached < last:
                 missing.append(f"{self.names[origin]}:{reached + 1}-{last}")

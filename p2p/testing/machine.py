@@ -84,6 +84,7 @@ class Machine:
         self._mount: Mount | None = None
         self._scope = trio.CancelScope()
         self._stopped_at = math.inf
+        self._has_started = False
 
     @property
     def peer_id(self) -> PeerId:
@@ -112,8 +113,8 @@ class Machine:
         if self._is_on:
             self._is_on = False
             self.trace.note(self.name, "stops")
-            self._stopped_at = self.trace.now
             if self.node is not None:
+                self._stopped_at = self.trace.now
                 self.node.stop()
 
     def kill(self) -> None:
@@ -140,6 +141,7 @@ class Machine:
     async def _live(self) -> None:
         self.lives += 1
         self._stopped_at = math.inf
+        self._has_started = False
         self._scope = trio.CancelScope()
         node: Node | None = None
         self.trace.note(self.name, "starts")
@@ -155,7 +157,7 @@ class Machine:
             except* P2PError as error:
                 # Without its disk a node does not start; it tries again, as any service manager would.
                 self.trace.note(self.name, f"ended: {_leaf(error)}")
-                if self.disk.fails_with is None and not self.disk.reads_fail:
+                if self._has_started:
                     self.ledger.fail(self.name, f"its node ended by itself: {_leaf(error)!r}")
                 await trio.sleep(1)
             except* Exception as error:  # noqa: BLE001  # whatever gets out of a node is what we are looking for
@@ -172,7 +174,9 @@ class Machine:
         async with trio.open_nursery() as nursery:
             await nursery.start(node.run)
             self.node = node
+            self._has_started = True
             if not self._is_on:
+                self._stopped_at = self.trace.now
                 node.stop()
             over = trio.Event()
             nursery.start_soon(self._run_application, node, over)

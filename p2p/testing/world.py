@@ -48,8 +48,9 @@ LINKED_S_MAX: Final = 120.0
 """From healing to the last configured link: a dead link is noticed after 45 s, and redialled when its backoff ends."""
 CONVERGED_S_MAX: Final = 10.0
 """From the last configured link to equal logs."""
-REPAIRED_S_MAX: Final = 20.0
-"""From the first reading of a rotten log to its repair."""
+TURN_S_MAX: Final = 4.0
+"""Where a log rotted it flows back to where it came from: each node on the way waits for its supplier to stall (3 s),
+and tells its heads to those who do not expect them (1 s)."""
 QUIET_S: Final = 20.0
 QUIET_BYTES_MAX: Final = 4000
 """What one link may carry in so long a time when there is nothing to say: a ping, and all heads if it was just made."""
@@ -113,6 +114,9 @@ class World:
         self.seed = seed
         self.plan = plan if plan is not None else draw_plan(seed)
         self._linked_s = self._converged_s = 0.0
+        self._converged_s_max = CONVERGED_S_MAX
+        if "rot" in self.plan.faults:
+            self._converged_s_max += TURN_S_MAX * len(self.plan.hosts)
 
     def run(self) -> Report:
         """Run it from beginning to end. Not inside trio: it is a run of its own."""
@@ -216,13 +220,13 @@ class World:
                 self._converged_s = trace.now - linked_at
                 trace.note("world", "is equal")
                 return
-            if trace.now > linked_at + CONVERGED_S_MAX:
-                ledger.fail("world", f"not equal {CONVERGED_S_MAX:g} s after it was linked: {'; '.join(wrong)}")
+            if trace.now > linked_at + self._converged_s_max:
+                ledger.fail("world", f"not equal {self._converged_s_max:g} s after it was linked: {'; '.join(wrong)}")
 
     async def _read_all(self, machines: dict[str, Machine], ledger: Ledger, trace: Trace) -> None:
         """Every node reads every log from its beginning: what rotted is found by that, and fetched again."""
         heads = {origin: max(records) for origin, records in ledger.acknowledged.items() if records}
-        with trio.move_on_after(REPAIRED_S_MAX) as scope:
+        with trio.move_on_after(self._converged_s_max) as scope:
             async with trio.open_nursery() as nursery:
                 for machine in machines.values():
                     nursery.start_soon(read_logs, machine, heads)
@@ -231,7 +235,7 @@ class World:
             trace.note("world", "has read everything")
         if scope.cancelled_caught:
             wrong = differing_logs(machines) or ["a follower got no further"]
-            ledger.fail("world", f"not all is readable after {REPAIRED_S_MAX:g} s: {'; '.join(wrong)}")
+            ledger.fail("world", f"not all is readable after {self._converged_s_max:g} s: {'; '.join(wrong)}")
 
     async def _be_quiet(self, machines: dict[str, Machine], network: MemoryNetwork, ledger: Ledger) -> None:
         # What gave way has time to say Goodbye.
