@@ -10,7 +10,8 @@ How it moves, per origin:
     tentative         chosen, but has not delivered yet. A link that shows more than we hold takes its place at once,
                       unless the tentative one shows more itself
     proven            has delivered. It keeps its place until there is no progress for `stall_s` while another link
-                      shows more, or until its link ends
+                      shows more, or until its link ends; only the link to the origin itself, when it shows more than
+                      we and the supplier hold, takes its place at once
     in doubt          showed more, and delivered nothing for `stall_s`. Others come first; after a pause that doubles
                       each time it is tried again, and then any link that is not in doubt may take over at once
 
@@ -200,7 +201,9 @@ class Suppliers:
             state.since = now
         supplier = state.supplier
         if state.is_ahead(link):
-            weak = not (state.proven or state.is_ahead(supplier)) or supplier in state.doubts
+            # The origin itself is ahead of all: a supplier that does not show as much has another way to it, or none.
+            is_source = self._direct.get(origin) == link
+            weak = not ((state.proven and not is_source) or state.is_ahead(supplier)) or supplier in state.doubts
             if supplier is None or (weak and link not in state.doubts):
                 self._switch(origin, state, link, now)
             self._arm(origin, state)

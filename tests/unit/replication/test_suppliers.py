@@ -78,6 +78,19 @@ def test_a_proven_supplier_has_three_seconds() -> None:
     assert world.suppliers.take_stalls() == [], "it did not claim what it did not deliver"
 
 
+@pytest.mark.parametrize(("shown", "chosen"), [(10, [1]), (11, [0])])
+def test_the_origin_itself_need_not_wait_for_a_proven_supplier_that_has_no_more(shown: int, chosen: list[int]) -> None:
+    """It came back with what it wrote while it was away: that flows the other way round at once."""
+    world = World(1)
+    world.claim(0, 10, 0.0)
+    world.suppliers.delivered(LOG, 0)
+    world.suppliers.held(LOG, 10, 0.1)
+    world.claim(0, shown, 0.2)
+    world.suppliers.link_up(1, LOG, 1.0)
+    world.claim(1, 14, 1.0)
+    assert world.wanted_from() == chosen
+
+
 def test_progress_begins_the_three_seconds_anew() -> None:
     world = World(2)
     world.claim(0, 50, 0.0)
