@@ -1,5 +1,6 @@
 # make demo    five nodes on this machine write, part, meet again and agree (installs run-time dependencies only)
-# make test    everything that must hold before a change lands: ruff, mypy, documentation, tests
+# make test    everything that must hold before a change lands: ruff, mypy, documentation, tests; as root on Debian it
+#              installs the packages of tests/debian-packages, elsewhere it says which of them are missing
 # make check   the same without the tests
 # make bench   the benchmarks; QUICK=1 for a short run, OUT=file.json for the figures as JSON
 # make clean   remove the virtual environments and what was built
@@ -10,7 +11,7 @@ PYTHON ?= python3
 JOBS ?= 2
 PIP = -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: demo test check lint types docs tests bench clean python
+.PHONY: demo test check lint types docs tests programs bench clean python
 .DEFAULT_GOAL := test
 
 demo: .venv-demo/.installed
@@ -29,8 +30,11 @@ types: .venv/.installed
 docs: .venv/.installed
 	.venv/bin/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
-tests: .venv/.installed
+tests: .venv/.installed programs
 	.venv/bin/python -m pytest -q -n $(JOBS)
+
+programs:
+	@tests/install-debian-packages
 
 bench: .venv/.installed
 	.venv/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
