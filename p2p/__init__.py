@@ -9,7 +9,7 @@ The floor plan, from the ground up; a room imports only lower floors and its own
 
     0  errors limits ids text        what may go wrong, every bound, who and where
     1  binary framing envelope       the wire: bytes, frames, envelopes, messages, packing
-       msg pack
+       msg pack strict_json
     2  crypto policy                 Noise and identities; who may, how often, which way
     3  session replication           two parties talking safely; logs, batches, who supplies whom
     4  windows store transport       the world: clock, entropy, threads; the disk; the network

@@ -13,11 +13,10 @@ Source: wire section 4; `DiscoveryAnnounce`: section 8.
 from __future__ import annotations
 
 import json
-import re
 import struct
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import ClassVar, Final, NoReturn, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 import msgspec
 
@@ -39,6 +38,7 @@ from p2p.envelope import MessageType, iter_bundle
 from p2p.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
 from p2p.ids import PeerId
 from p2p.limits import Limits
+from p2p.strict_json import parse_json
 
 __all__ = [
     "AnyMessage",
@@ -667,8 +667,6 @@ def decode_payload(type: int, payload: Buffer) -> AnyMessage:
 
 _SENT_BYTES_MAX: Final = Limits().announce_sent_bytes_max
 _READ_BYTES_MAX: Final = Limits().announce_read_bytes_max
-_DEPTH_MAX: Final = 16
-_JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 class DiscoveryAnnounce(msgspec.Struct, frozen=True):
@@ -768,38 +766,9 @@ def _number(members: Mapping[str, object], name: str, top: int) -> int:
 
 
 def _parse_object(text: str) -> dict[str, object]:
-    """Read one JSON object, stricter than the standard library does: nothing around it, no name twice, whole
-    numbers only, at most 16 deep, and no text that UTF-8 could not carry."""
+    """Read one JSON object: nothing around it, and whole numbers only."""
     if not (text.startswith("{") and text.endswith("}")):
         raise RemoteProtocolError("an announcement is one JSON object and nothing else")
-    depth = deepest = 0
-    for mark in _JSON_STRING.sub("", text):
-        depth += (mark in "[{") - (mark in "]}")
-        deepest = max(deepest, depth)
-    if deepest > _DEPTH_MAX:
-        raise RemoteProtocolError(f"JSON of more than {_DEPTH_MAX} levels")
-    try:
-        members = json.loads(
-            text, object_pairs_hook=_members, parse_float=_refuse_number, parse_constant=_refuse_number
-        )
-        json.dumps(members, ensure_ascii=False).encode()
-    except RemoteProtocolError:
-        raise
-    except ValueError:
-        # JSONDecodeError, a whole number of too many digits, or UnicodeEncodeError for a lone surrogate.
-        raise RemoteProtocolError("an announcement is not JSON") from None
+    members = parse_json(text, "an announcement", fractions=False)
     assert isinstance(members, dict)
     return members
-
-
-def _members(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
-    members: dict[str, object] = {}
-    for name, value in pairs:
-        if name in members:
-            raise RemoteProtocolError(f"{name[:80]!r} stands twice")
-        members[name] = value
-    return members
-
-
-def _refuse_number(text: str) -> NoReturn:
-    raise RemoteProtocolError(f"{text[:80]!r} is not a whole number")

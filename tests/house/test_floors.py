@@ -23,6 +23,7 @@ FLOORS = {
     "p2p.framing": 1,
     "p2p.envelope": 1,
     "p2p.msg": 1,
+    "p2p.strict_json": 1,
     "p2p.pack": 1,
     "p2p.crypto": 2,
     "p2p.policy": 2,
