@@ -374,7 +374,7 @@ _HEAD_ENTRY_BYTES_MIN: Final = 32 + 1 + 32 + 1
 
 
 class WalHeads(msgspec.Struct, frozen=True):
-    """What the sender holds of each log: all of them at first, later those that changed."""
+    """What the sender holds of each log, none twice: all of them at first, later those that changed."""
 
     TYPE: ClassVar[MessageType] = MessageType.WAL_HEADS
 
@@ -382,6 +382,8 @@ class WalHeads(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the payload. Raises LocalProtocolError when a field does not fit."""
+        if len({entry.origin for entry in self.entries}) < len(self.entries):
+            raise LocalProtocolError("a log stands twice among the heads")
         parts = [encode_varint(len(self.entries))]
         for entry in self.entries:
             if len(entry.origin) != 32 or len(entry.hash) != 32:
@@ -403,6 +405,8 @@ class WalHeads(msgspec.Struct, frozen=True):
                 raise RemoteProtocolError(f"want is 0 or 1, not {want}")
             entries.append(HeadEntry(origin, seq, head, want == 1))
         reader.end()
+        if len({entry.origin for entry in entries}) < count:
+            raise RemoteProtocolError("a log stands twice among the heads")
         return cls(tuple(entries))
 
 

@@ -241,6 +241,13 @@ class Pushes:
             queue.resting = True
             self._drop(queue)
 
+    def resume(self, origin: PeerId, when: float) -> None:
+        """What made the origin rest was nothing: it goes on at `when`."""
+        queue = self._queues.get(origin)
+        if queue is not None:
+            queue.resting = False
+            self._pause(queue, when)
+
     # Loading.
 
     def next_load(self) -> tuple[PeerId, int, int] | None:
@@ -348,9 +355,11 @@ class Pushes:
     def handle_deadline(self, now: float) -> None:
         """Let origins go on whose pause is over."""
         while self._paused and self._paused[0][0] <= now:
-            when, origin = heapq.heappop(self._paused)
+            _, origin = heapq.heappop(self._paused)
             queue = self._queues[origin]
-            if queue.not_before == when:
+            if queue.not_before > now:
+                heapq.heappush(self._paused, (queue.not_before, origin))
+            else:
                 queue.not_before = 0.0
                 self._schedule(queue, now)
 
@@ -403,6 +412,8 @@ class Pushes:
             self._pause(queue, pause_until)
 
     def _pause(self, queue: _Queue, until: float) -> None:
-        queue.not_before = until
         self._drop(queue)
-        heapq.heappush(self._paused, (until, queue.origin))
+        if not queue.not_before:
+            # One place in the heap per origin, however often it is paused.
+            heapq.heappush(self._paused, (until, queue.origin))
+        queue.not_before = max(queue.not_before, until)

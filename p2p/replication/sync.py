@@ -93,6 +93,19 @@ class Shared:
         return self.heads.get(origin, EMPTY_LOG).seq
 
 
+class _Check(NamedTuple):
+    """A head of the peer's that is to be compared with the batch of ours that covers it.
+
+    Attributes:
+        seq, hash: what the peer shows, and where.
+        rests: whether the origin is not pushed until this is done.
+    """
+
+    seq: int
+    hash: bytes
+    rests: bool
+
+
 @dataclass(slots=True)
 class _Owed:
     """A push that we have not answered yet."""
@@ -113,7 +126,8 @@ class LinkSync:
         shared: the node's logs and choices.
 
     Attributes:
-        confirmed: up to which seq the peer said to hold our own log.
+        confirmed: up to which seq the peer is known to hold our own log: it said so in acks of our batches, or it
+            showed a head that is ours.
     """
 
     __slots__ = (
@@ -121,6 +135,7 @@ class LinkSync:
         "_checked_at",
         "_checks",
         "_checks_due",
+        "_checks_later",
         "_covered",
         "_foreign",
         "_granted",
@@ -172,8 +187,9 @@ class LinkSync:
         self._spoke_at = -NEVER
         # Comparing.
         self._uncompared: dict[PeerId, None] = {}
-        self._checks: dict[PeerId, tuple[int, bytes]] = {}
+        self._checks: dict[PeerId, _Check] = {}
         self._checks_due: list[PeerId] = []
+        self._checks_later: dict[PeerId, float] = {}
         self._checked_at: dict[PeerId, float] = {}
         self._covered: dict[PeerId, None] = {}
         # Proofs to be sent, and those of the peer that are being checked.
@@ -201,7 +217,7 @@ class LinkSync:
         # The peer compares its own log before it pushes it: that entry must be in the first message.
         for origin in sorted(origins, key=lambda origin: origin != self.peer):
             entry = self._entry(origin)
-            if entry.seq or not entry.want:
+            if (entry.seq or not entry.want) and self._may_tell(origin):
                 entries.append(entry)
                 self._told[origin] = entry
         self._say(entries, now)
@@ -230,8 +246,12 @@ class LinkSync:
         self._mark_soon(origin, max(now, self._spoke_at + self._limits.heads_debounce_s))
 
     def retell(self, origin: PeerId, when: float) -> None:
-        """Tell this entry again at `when`, changed or not: it makes the peer try again what we did not take."""
-        self._retell.setdefault(origin, when)
+        """Tell this entry again at `when`, changed or not: it makes the peer try again what we did not take.
+
+        Only for an origin that the peer listed or that we hold: a push or a proof may name any.
+        """
+        if origin in self._heard or origin in self._shared.heads:
+            self._retell.setdefault(origin, when)
 
     def heard_seq(self, origin: PeerId) -> tuple[int, bool] | None:
         """What the peer showed of an origin: its seq and whether it wants it; None if it was not listed."""
@@ -250,14 +270,23 @@ class LinkSync:
         entries: list[HeadEntry] = []
         for origin in origins:
             entry = self._entry(origin)
-            told = self._told.get(origin)
-            if told is None:
-                # What was never listed counts as this.
-                told = HeadEntry(origin, 0, ZERO_HASH, want=True)
-            if entry != told or again:
+            # What was never listed counts as this.
+            unlisted = HeadEntry(origin, 0, ZERO_HASH, want=True)
+            if (entry != self._told.get(origin, unlisted) or again) and self._may_tell(origin):
                 entries.append(entry)
-                self._told[origin] = entry
+                if entry == unlisted:
+                    self._told.pop(origin, None)
+                else:
+                    self._told[origin] = entry
         self._say(entries, now)
+
+    def _may_tell(self, origin: PeerId) -> bool:
+        """Whether there is room to remember what was told: other peers name as many logs as they like.
+
+        One that we hold nothing of and that is not told counts as wanted: a batch of it may come twice.
+        """
+        heads = self._shared.heads
+        return origin in heads or origin in self._told or len(self._told) < len(heads) + self._limits.origins_max
 
     def _say(self, entries: Sequence[HeadEntry], now: float) -> None:
         size = self._limits.heads_per_message_max
@@ -287,10 +316,11 @@ class LinkSync:
             shared.suppliers.claim(origin, self.key, entry.seq, now, asks=entry.want)
             plain = entry.seq > 0 and entry.hash != FROZEN_MARK
             pushes.aim(origin, entry.seq, entry.hash if plain else None, now, wanted=entry.want)
+            if origin == shared.own:
+                # More only when the hash was compared.
+                self.confirmed = min(self.confirmed, entry.seq) if plain else 0
             if plain:
                 self._compare(entry, now)
-            if origin == shared.own:
-                self._confirm(entry)
             if was_open:
                 self._spread(origin, now)
         if not was_open:
@@ -299,13 +329,6 @@ class LinkSync:
                     pushes.offer(origin, now)
                 self._spread(origin, now)
         self._collect(now)
-
-    def _confirm(self, entry: HeadEntry) -> None:
-        head = self._shared.heads.get(entry.origin, EMPTY_LOG)
-        if entry.hash == FROZEN_MARK or (entry.seq == head.seq and entry.hash != head.hash):
-            self.confirmed = 0
-        else:
-            self.confirmed = min(entry.seq, head.seq)
 
     # Comparing heads (rule 5) and proofs.
 
@@ -321,22 +344,40 @@ class LinkSync:
         ours = head.hash if seq == head.seq else self._shared.boundaries.at(origin, seq)
         if ours is not None:
             if ours != entry.hash:
-                self._suspect(origin, seq, entry.hash)
-        elif not entry.want and self._checked_at.get(origin, -NEVER) + 60 / self._limits.refetch_per_minute_max <= now:
-            # Where the peer wants the origin, the batch that follows is compared when it is loaded.
-            self._checked_at[origin] = now
-            self._check(origin, seq, entry.hash)
+                self._suspect(origin, seq, entry.hash, now)
+            elif origin == self._shared.own:
+                self.confirmed = max(self.confirmed, seq)
+        elif not entry.want or (origin == self._shared.own and seq > self.confirmed):
+            # Where the peer wants the origin, the batch that follows is compared when it is loaded; of our own log
+            # somebody may be waiting to know.
+            pace_s = 60 / self._limits.refetch_per_minute_max
+            when = max(now, self._checked_at.get(origin, -NEVER) + pace_s)
+            self._check(origin, seq, entry.hash, when, rests=False)
 
-    def _suspect(self, origin: PeerId, seq: int, peer_hash: bytes) -> None:
+    def _suspect(self, origin: PeerId, seq: int, peer_hash: bytes, now: float) -> None:
         """The peer's log is not ours: show it our batch, once, and push no more of the origin meanwhile."""
+        if origin == self._shared.own:
+            self.confirmed = 0
         self.pushes.rest(origin)
         if origin not in self._covered:
-            self._check(origin, seq, peer_hash)
+            self._check(origin, seq, peer_hash, now, rests=True)
 
-    def _check(self, origin: PeerId, seq: int, peer_hash: bytes) -> None:
-        if origin not in self._checks:
-            self._checks_due.append(origin)
-        self._checks[origin] = (seq, peer_hash)
+    def _check(self, origin: PeerId, seq: int, peer_hash: bytes, when: float, *, rests: bool) -> None:
+        """Load the batch that covers `seq` at `when`. What the peer shows later takes the place of what it showed."""
+        before = self._checks.get(origin)
+        if before is None:
+            self._checks_later[origin] = when
+        else:
+            rests = rests or before.rests
+            if origin in self._checks_later:
+                self._checks_later[origin] = min(when, self._checks_later[origin])
+        self._checks[origin] = _Check(seq, peer_hash, rests)
+
+    def _line_up_checks(self, now: float) -> None:
+        due = [origin for origin, when in self._checks_later.items() if when <= now]
+        for origin in due:
+            del self._checks_later[origin]
+        self._checks_due += due
 
     def _spread(self, origin: PeerId, now: float) -> None:
         """Line up the proof against a frozen origin whose mark the peer does not show."""
@@ -501,7 +542,8 @@ class LinkSync:
             return Load(LoadKind.PROOF, self.key, origin, 0, self._limits.proof_bytes_max)
         if self._checks_due:
             origin = self._checks_due.pop(0)
-            return Load(LoadKind.COVER, self.key, origin, self._checks[origin][0], 1)
+            self._checked_at[origin] = now
+            return Load(LoadKind.COVER, self.key, origin, self._checks[origin].seq, 1)
         wanted = self.pushes.next_load()
         return None if wanted is None else Load(LoadKind.STREAM, self.key, *wanted)
 
@@ -514,7 +556,7 @@ class LinkSync:
         if load.kind is LoadKind.STREAM:
             self.pushes.loaded(load.origin, load.from_seq, batches, now)
         else:
-            self._covering(load.origin, batches)
+            self._covering(load, batches, now)
         self._collect(now)
 
     def load_failed(self, load: Load, now: float) -> None:
@@ -522,27 +564,51 @@ class LinkSync:
         if load.kind is LoadKind.STREAM:
             self.pushes.load_failed(load.origin, now)
         elif load.kind is LoadKind.COVER:
-            self._checks.pop(load.origin, None)
+            self._checks_later[load.origin] = now + self._limits.store_retry_s
+        else:
+            self._proofs.append(load.origin)
+            self._proof_free_at = now + self._limits.store_retry_s
+            self._time_proof(now)
 
     def proof_loaded(self, proof: ForkProof | None) -> None:
         """Send the proof that was asked for."""
         if proof is not None:
             self._outgoing.append(proof)
 
-    def _covering(self, origin: PeerId, batches: Sequence[SealedBatch]) -> None:
-        seq, peer_hash = self._checks.pop(origin)
+    def _covering(self, load: Load, batches: Sequence[SealedBatch], now: float) -> None:
+        """Compare what the peer showed with our batch there. The origin rests on, or goes on, as the verdict is."""
+        origin = load.origin
+        check = self._checks[origin]
         head = self._shared.heads.get(origin, EMPTY_LOG)
-        if not batches or head.frozen or origin in self._covered:
-            return
-        batch = batches[0]
-        if not batch.seq_begin <= seq <= batch.seq_end <= head.seq:
-            return
-        ours = hash_of(batch.wal_bytes)
-        self._shared.boundaries.add(origin, batch.seq_end, ours)
-        if batch.seq_end == seq and ours == peer_hash:
-            return
-        self._covered[origin] = None
-        self.pushes.cover(origin, batch)
+        heard = self._heard.get(origin)
+        seq = check.seq
+        if origin in self._covered or head.frozen:
+            # The peer was shown what there is to show: its next entry says what follows.
+            del self._checks[origin]
+        elif seq > head.seq:
+            # Our log is shorter than it was. It is compared when it gets there.
+            self._clear(origin, now)
+            if heard is not None:
+                self._compare(heard, now)
+        elif load.from_seq != seq or not batches or not batches[0].seq_begin <= seq <= batches[0].seq_end:
+            # The peer showed another head meanwhile, or the batch was found damaged and is fetched again.
+            self._checks_later[origin] = now + self._limits.store_retry_s
+        else:
+            batch, ours = batches[0], hash_of(batches[0].wal_bytes)
+            self._shared.boundaries.add(origin, batch.seq_end, ours)
+            if batch.seq_end != seq or ours != check.hash:
+                del self._checks[origin]
+                self._covered[origin] = None
+                self.pushes.cover(origin, batch)
+                return
+            self._clear(origin, now)
+            if origin == self._shared.own and heard is not None and (heard.seq, heard.hash) == (seq, ours):
+                self.confirmed = max(self.confirmed, seq)
+
+    def _clear(self, origin: PeerId, now: float) -> None:
+        """The suspicion did not hold: push on, not at once, so that nothing can go round in circles."""
+        if self._checks.pop(origin).rests:
+            self.pushes.resume(origin, now + self._limits.store_retry_s)
 
     # Output and time.
 
@@ -554,8 +620,9 @@ class LinkSync:
     def next_deadline(self) -> float:
         """When `handle_deadline` is due; infinity for an idle link."""
         due = min(self._soon_at, self._later_at, self._proof_at, self.pushes.next_deadline())
-        if self._retell:
-            due = min(due, *self._retell.values())
+        for table in (self._retell, self._checks_later):
+            if table:
+                due = min(due, *table.values())
         return due
 
     def handle_deadline(self, now: float) -> None:
@@ -583,6 +650,7 @@ class LinkSync:
             # From here on it is a load like any other, and no deadline.
             self._proof_at = NEVER
             self._proof_is_due = True
+        self._line_up_checks(now)
         self.pushes.handle_deadline(now)
         self._collect(now)
 
@@ -591,4 +659,4 @@ class LinkSync:
         for origin, seq in self.pushes.take_mismatches():
             heard = self._heard.get(origin)
             if heard is not None:
-                self._suspect(origin, seq, heard.hash)
+                self._suspect(origin, seq, heard.hash, now)

@@ -137,7 +137,8 @@ def head_entries() -> st.SearchStrategy[msg.HeadEntry]:
 
 def wal_heads(size_max: int = 5) -> st.SearchStrategy[msg.WalHeads]:
     """Any WalHeads of up to `size_max` entries."""
-    return st.builds(msg.WalHeads, entries=st.lists(head_entries(), max_size=size_max).map(tuple))
+    entries = st.lists(head_entries(), max_size=size_max, unique_by=lambda entry: entry.origin)
+    return st.builds(msg.WalHeads, entries=entries.map(tuple))
 
 
 def relays(size_max: int = BODY_BYTES_MAX) -> st.SearchStrategy[msg.Relay]:

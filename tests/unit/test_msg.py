@@ -152,6 +152,17 @@ def test_wal_heads_want_is_0_or_1() -> None:
             msg.WalHeads.decode(good[:-1] + bytes((want,)))
 
 
+def test_wal_heads_names_no_log_twice() -> None:
+    entry = msg.HeadEntry(wire.PeerId(bytes(32)), 0, bytes(32))
+    other = msg.HeadEntry(wire.PeerId(b"\x01" * 32), 0, bytes(32))
+    with pytest.raises(LocalProtocolError, match="twice"):
+        msg.WalHeads((entry, other, entry)).encode()
+    one, two = msg.WalHeads((entry,)).encode()[1:], msg.WalHeads((other,)).encode()[1:]
+    with pytest.raises(RemoteProtocolError, match="twice"):
+        msg.WalHeads.decode(b"\x03" + one + two + one)
+    assert msg.WalHeads.decode(b"\x02" + one + two).entries == (entry, other)
+
+
 def test_relay_bytes_and_kinds() -> None:
     opened = msg.Relay(2, msg.Relay.OPEN, "s", "tt", 8, b"p")
     assert opened.encode().hex() == "0200000000000000" + "00" + "0173" + "027474" + "08" + "0170"
@@ -265,7 +276,7 @@ PING = envelope.encode_envelope(2, 1, 0, bytes(8))
     [
         lambda n: msg.Hello(0, 0, "x", tuple((f"{i}", "v") for i in range(n))),
         lambda n: msg.Hello(0, 0, "x" * n),
-        lambda n: msg.WalHeads(tuple(msg.HeadEntry(wire.PeerId(bytes(32)), i, bytes(32)) for i in range(n))),
+        lambda n: msg.WalHeads(tuple(msg.HeadEntry(wire.PeerId(i.to_bytes(32)), i, bytes(32)) for i in range(n))),
         lambda n: msg.Bundle((PING,) * n),
         lambda n: msg.Data("c" * n, 0, 0, bytes(n)),
         lambda n: msg.WalPush(1, 2, bytes(n)),

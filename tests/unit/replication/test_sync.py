@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,7 @@ class Side:
         self.logs = {log[0].origin: list(log) for log in logs if log}
         self.heads = {origin: LogHead(log[-1].seq_end, log[-1].hash) for origin, log in self.logs.items()}
         self.stores = True
+        self.fails: set[LoadKind] = set()
         self.exchange = Exchange(OWN, self.heads, limits, self.now, can_store=lambda: self.stores)
         self.sent: dict[int, list[AnyMessage]] = {}
         self.loads = 0
@@ -58,6 +60,9 @@ class Side:
         """Serve all loads, then return and forget what was sent on the link."""
         while (load := self.exchange.next_load(self.now)) is not None:
             self.loads += 1
+            if load.kind in self.fails:
+                self.exchange.load_failed(load, self.now)
+                continue
             log = self.logs.get(load.origin, [])
             found, size = [], 0
             for batch in log:
@@ -104,6 +109,8 @@ class Side:
             self.exchange.handle_deadline(self.now)
             for key, message in self.exchange.take_messages():
                 self.sent.setdefault(key, []).append(message)
+            # As a replicator does: what is wanted from the store is read before it sleeps again.
+            self.sent[link] = self.take(link)
         self.now = end
         return self.take(link)
 
@@ -569,6 +576,68 @@ def test_t36_a_head_seen_before_we_got_there_is_compared_when_we_do() -> None:
     assert pushed(side.take()) == [(2, 2)]
 
 
+def test_t36_a_store_that_cannot_be_read_only_delays_the_comparison() -> None:
+    ours, theirs = make_log(LOG, 3), make_log(LOG, 3, mark=b"x")
+    side = Side(ours)
+    side.fails = {LoadKind.COVER}
+    assert pushed(side.hear(entry(theirs, 3))) == []
+    assert pushed(side.wait(5.0)) == []
+    side.fails.clear()
+    assert pushed(side.wait(1.1)) == [(3, 3)]
+
+
+def test_a_proof_that_cannot_be_read_is_sent_when_it_can() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log)
+    side.hear(entry(log, 3))
+    side.fails = {LoadKind.PROOF}
+    side.heads[LOG] = LogHead(2, log[1].hash, frozen=True)
+    side.exchange.moved({LOG}, side.now)
+    assert not any(isinstance(message, ForkProof) for message in side.take() + side.wait(5.0))
+    side.fails.clear()
+    assert sum(isinstance(message, ForkProof) for message in side.wait(5.0)) == 1
+
+
+def test_a_suspicion_that_does_not_hold_lets_pushes_go_on() -> None:
+    """Between the comparison in memory and that in the store, our log became what the peer shows."""
+    ours, theirs = make_log(LOG, 3, mark=b"x"), make_log(LOG, 5)
+    side = Side(ours)
+    side.exchange.receive(0, WalHeads((entry(theirs, 3),)), side.now)
+    side.logs[LOG] = list(theirs[:4])
+    side.heads[LOG] = LogHead(4, theirs[3].hash)
+    assert pushed(side.take()) == []
+    assert pushed(side.wait(1.1)) == [(4, 4)], "and not only at the peer's next entry"
+    side.append(theirs[4])
+    assert pushed(side.take()) == [(5, 5)]
+
+
+def test_a_log_that_shrank_before_it_was_compared_is_pushed_when_it_grows() -> None:
+    ours, theirs = make_log(LOG, 3, mark=b"x"), make_log(LOG, 4)
+    side = Side(ours)
+    side.exchange.receive(0, WalHeads((entry(theirs, 2),)), side.now)
+    side.logs[LOG] = list(theirs[:1])
+    side.heads[LOG] = LogHead(1, theirs[0].hash)
+    side.exchange.moved({LOG}, side.now)
+    assert pushed(side.take()) == []
+    side.wait(2.0)
+    assert side.exchange.next_deadline() == NEVER, "nothing to wait for but the log"
+    side.append(theirs[1])
+    side.append(theirs[2])
+    assert pushed(side.take() + side.wait(1.1)) == [(3, 3)]
+
+
+def test_a_log_whose_batch_is_missing_is_looked_at_again() -> None:
+    ours, theirs = make_log(LOG, 3), make_log(LOG, 3, mark=b"x")
+    side = Side(ours)
+    side.logs[LOG] = ours[:2]
+    assert pushed(side.hear(entry(theirs, 3))) == []
+    loads = side.loads
+    assert pushed(side.wait(10.0)) == []
+    assert side.loads <= loads + 10, "at a pace"
+    side.logs[LOG] = ours
+    assert pushed(side.wait(1.1)) == [(3, 3)]
+
+
 def test_an_honest_lower_head_is_left_in_peace() -> None:
     log = make_log(LOG, 60)
     side = Side(log)
@@ -648,6 +717,53 @@ def test_t24_proofs_beyond_the_bound_are_not_checked_and_asked_for_again() -> No
     assert side.exchange.receive(0, proof, side.now)
 
 
+# Bounds.
+
+
+def test_t40_pauses_of_a_log_take_one_place_however_often_it_is_paused() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log)
+    for _ in range(500):
+        for _, end in pushed(side.hear(entry(log, 3)) + side.hear(entry(log, 0))):
+            side.ack(end)
+    sync = side.exchange._links[0]
+    assert len(sync.pushes._paused) <= 1
+    side.wait(2000.0)
+    assert sync.pushes.next_deadline() == NEVER
+
+
+def test_t38_pushes_and_proofs_of_unlisted_logs_leave_nothing_to_be_told() -> None:
+    limits = replace(LIMITS, origins_max=16)
+    side = Side(limits=limits)
+    side.hear()
+    side.stores = False
+    for number in range(300):
+        batch = make_log(PeerId((10_000 + number).to_bytes(32)), 1)[0]
+        side.push(batch)
+        side.exchange.judged(0, Verdict.NOT_STORED, 0, side.now)
+        proof = ForkProof(batch.wal_bytes, batch.wal_bytes)
+        if side.exchange.receive(0, proof, side.now):
+            side.exchange.proof_judged(0, batch.origin, Verdict.NOT_STORED, side.now)
+    sync = side.exchange._links[0]
+    assert len(sync._retell) <= limits.origins_max
+
+
+def test_t38_what_other_peers_claim_is_told_and_remembered_within_bounds() -> None:
+    limits = replace(LIMITS, origins_max=8)
+    side = Side(links=2, limits=limits)
+    side.hear(link=1)
+    told = side.exchange._links[1]._told
+    for life in range(20):
+        key, names = 10 + life, [PeerId((100 * life + number + 1_000).to_bytes(32)) for number in range(20)]
+        side.exchange.link_up(key, PeerId(bytes([60 + life]) * 32), side.now)
+        side.hear(*(HeadEntry(name, 5, b"h" * 32, want=False) for name in names), link=key)
+        side.wait(2.0, link=1)
+        assert len(told) <= limits.origins_max
+        side.exchange.link_down(key, side.now)
+        side.wait(2.0, link=1)
+    assert not told, "what nobody claims any more is as if it had never been listed"
+
+
 # Whose log is where.
 
 
@@ -669,6 +785,54 @@ def test_another_history_of_our_log_confirms_nothing() -> None:
     side = Side(ours)
     side.hear(entry(theirs, 2, want=False))
     assert side.exchange.confirmed().get(PEER, 0) == 0
+
+
+@pytest.mark.parametrize("want", [True, False])
+@pytest.mark.parametrize("held", [1, 3, 30])
+def test_t39_a_head_of_our_log_that_is_not_ours_confirms_nothing(held: int, want: bool) -> None:
+    log, theirs = make_log(OWN, 40), make_log(OWN, 50, mark=b"x")
+    side = Side(log)
+    for shown in (held, 39, 40, 41, 50):
+        side.hear(entry(theirs, shown, want=want))
+        side.wait(2.0)
+        assert side.exchange.confirmed().get(PEER, 0) == 0
+
+
+@pytest.mark.parametrize("want", [True, False])
+@pytest.mark.parametrize("held", [1, 39, 40])
+def test_a_head_that_is_ours_confirms_however_old_it_is(held: int, want: bool) -> None:
+    log = make_log(OWN, 40)
+    side = Side(log)
+    side.hear(entry(log, held, want=want))
+    assert side.exchange.confirmed()[PEER] == held
+
+
+def test_heads_in_quick_succession_are_all_compared_in_the_end() -> None:
+    log = make_log(OWN, 40)
+    side = Side(log)
+    for held in range(1, 9):
+        side.hear(entry(log, held, want=False))
+    assert side.loads <= 2, "at a pace"
+    side.wait(2.0)
+    assert side.exchange.confirmed()[PEER] == 8
+
+
+def test_a_peer_that_lost_our_log_confirms_it_no_more() -> None:
+    log = make_log(OWN, 4)
+    side = Side(log)
+    side.hear(entry(log, 4))
+    side.hear(entry(log, 2))
+    assert side.exchange.confirmed()[PEER] == 2
+
+
+def test_t39_heads_beyond_our_own_log_confirm_nothing_until_they_are_ours() -> None:
+    log = make_log(OWN, 4)
+    side = Side(log[:2])
+    side.hear(entry(log, 4))
+    assert side.exchange.confirmed().get(PEER, 0) == 0
+    side.append(log[2])
+    side.append(log[3])
+    assert side.exchange.confirmed()[PEER] == 4
 
 
 def test_t42_a_log_that_is_ahead_is_pulled_before_ours_is_pushed() -> None:
