@@ -57,7 +57,8 @@ class Limits:
     prefix_table_max: int = 4096
     refusal_lines_per_s: float = 1.0
     refusal_lines_burst: int = 20
-    """Lines about connections that ended unproven; the others are counted and told as a number in the next line."""
+    """Lines about connections that ended unproven (the others are told as a number in the next line), and, counted
+    apart, about logs that are left alone."""
     listen_backlog: int = 128
     """Connections that the kernel keeps until we accept them."""
     descriptors_reserved: int = 16

@@ -47,6 +47,8 @@ def peers_table(node: p2p.Node, rates: Rates, now: float) -> Table:
         f"digest {node.wal.digest().hex()[:16]} · {stats.peers_connected} of {stats.peers_total} peers connected · "
         f"{stats.handshakes_completed} handshakes"
     )
+    if left_alone := len(node.wal.left_alone()):
+        caption += f" · {left_alone} logs left alone"
     table = Table(title=title, caption=caption, expand=False)
     table.add_column("peer")
     table.add_column("id")

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
+from p2p.peer.connection import TRACE
 from p2p.text import one_line
 
 
@@ -119,7 +120,7 @@ class LineFormatter(logging.Formatter):
 
 def log_to_stderr(level: int) -> None:
     """Send the package's log lines of this level and above to standard error."""
-    logging.addLevelName(5, "TRACE")
+    logging.addLevelName(TRACE, "TRACE")
     logging.addLevelName(logging.WARNING, "WARN")
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter(tracebacks=level <= logging.DEBUG))

@@ -176,8 +176,13 @@ class _Run:
             self.output.notice(f"[p2p] {table_of(stats)}")
             return
         heads = node.wal.heads()
-        more = {"records": sum(head.seq for head in heads.values()), "digest": node.wal.digest().hex()}
-        self.output.notice(json_line({"event": "stats", **stats, **more, "dropped_lines": self.output.dropped}))
+        more = {
+            "records": sum(head.seq for head in heads.values()),
+            "digest": node.wal.digest().hex(),
+            "logs_left_alone": len(node.wal.left_alone()),
+            "dropped_lines": self.output.dropped,
+        }
+        self.output.notice(json_line({"event": "stats", **stats, **more}))
 
     async def _connect_later(self, node: p2p.Node, endpoint: PeerEndpoint) -> None:
         """Keep an endpoint connected, from `--connect-delay` on."""

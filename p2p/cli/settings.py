@@ -19,6 +19,7 @@ from msgspec import UNSET, UnsetType
 
 from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint, is_node_id
+from p2p.peer.connection import TRACE
 
 OnOff = Literal["on", "off"]
 LogLevel = Literal[
@@ -26,7 +27,7 @@ LogLevel = Literal[
 ]  # fmt: skip
 
 LEVELS: Final[Mapping[str, int]] = {
-    "trace": 5,
+    "trace": TRACE,
     "debug": 10,
     "info": 20,
     "warn": 30,

@@ -7,18 +7,23 @@ may have joined it; it is cancelled when the last one who waits for it has gone.
 
 from __future__ import annotations
 
+import logging
 from typing import Final, Protocol
 
 import trio
 
 from p2p.errors import ConnectFailed, NodeClosed, Reason
 from p2p.ids import PeerEndpoint, PeerId
+from p2p.node.lines import Lines
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
 from p2p.peer.connection import Connection
 from p2p.policy.backoff import Backoff
+from p2p.text import one_line
 from p2p.transport.base import LinkStream, Network
 from p2p.windows import Clock, Entropy, uniform
+
+_log = logging.getLogger("p2p.dial")
 
 
 class StartLink(Protocol):
@@ -40,6 +45,22 @@ class _Attempt:
         self.failure: ConnectFailed | None = None
 
 
+class _Told:
+    """What was said of an endpoint that cannot be reached: a first failure, another cause, a reminder at times."""
+
+    __slots__ = ("_again_at", "_reason")
+
+    def __init__(self) -> None:
+        self._reason: Reason | None = None
+        self._again_at = 0.0
+
+    def is_news(self, reason: Reason, now: float) -> bool:
+        if reason is self._reason and now < self._again_at:
+            return False
+        self._reason, self._again_at = reason, now + TELL_AGAIN_S
+        return True
+
+
 class Dialer:
     """Outgoing attempts of one node."""
 
@@ -52,6 +73,7 @@ class Dialer:
         *,
         nursery: trio.Nursery,
         start_link: StartLink,
+        log_line: Lines,
         clock: Clock,
         entropy: Entropy,
     ) -> None:
@@ -61,6 +83,7 @@ class Dialer:
         self._counters = counters
         self._nursery = nursery
         self._start_link = start_link
+        self._log_line = log_line
         self._clock = clock
         self._entropy = entropy
         self._attempts: dict[PeerEndpoint, _Attempt] = {}
@@ -102,6 +125,7 @@ class Dialer:
 
     async def _run_attempt(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         self._counters.connect_attempts += 1
+        _log.debug("dialling %s", endpoint)
         try:
             with attempt.scope:
                 stream = await self._network.connect(endpoint)
@@ -125,6 +149,7 @@ class Dialer:
             attempt.failure = ConnectFailed(link.reason, detail)
         if attempt.failure is not None:
             self._counters.connect_failures += 1
+            _log.debug("dialling %s failed: %s", endpoint, one_line(str(attempt.failure)))
 
     def _is_kept_elsewhere(self, link: Connection) -> bool:
         """Whether an ended link gave way to another one with the same peer. One that was refused did not."""
@@ -143,6 +168,7 @@ class Dialer:
     async def keep_connected(self, endpoint: PeerEndpoint) -> None:
         """Keep a link to whoever is at the endpoint, for ever: redial after every end and every failure."""
         peer_id: PeerId | None = None
+        told = _Told()
         while True:
             while peer_id is not None and (link := self._roster.links.get(peer_id)) is not None:
                 # Whoever dialled it: one link to that peer is enough.
@@ -156,9 +182,13 @@ class Dialer:
                 continue
             try:
                 link = await self.dial(endpoint)
-            except ConnectFailed:
-                self._backoff.failed(endpoint, self._clock.monotonic(), uniform(self._entropy), automatic=True)
+            except ConnectFailed as failure:
+                now = self._clock.monotonic()
+                due = self._backoff.failed(endpoint, now, uniform(self._entropy), automatic=True)
+                if told.is_news(failure.reason, now):
+                    self._log_line.warn(f"cannot connect to {endpoint}: {failure}; next try in {due - now:.1f} s")
                 continue
+            told = _Told()
             peer_id = link.peer_id
             await self._watch(link, endpoint)
 
@@ -172,6 +202,9 @@ class Dialer:
         else:
             self._backoff.failed(endpoint, now, uniform(self._entropy), automatic=True)
 
+
+TELL_AGAIN_S: Final = 600.0
+"""How often one says again that an endpoint cannot be reached for the same reason as before."""
 
 FLAPPING_S: Final = 5.0
 """A link that lasted less is treated as a failed attempt by the redial schedule."""

@@ -16,7 +16,6 @@ way and closes the store: all of it within `shutdown_s_max`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Unpack
@@ -29,15 +28,13 @@ from p2p.ids import PeerEndpoint, PeerId
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
 from p2p.node.dispatch import MESSAGES_PER_CHECKPOINT, Channel, Dispatch, WhenFull
 from p2p.node.events import EventFeed, EventStream
+from p2p.node.lines import Lines
 from p2p.node.listener import accept_links
 from p2p.node.rooms import Rooms
 from p2p.node.status import Counters, NodeStats, OutboxView, Peer, snapshot_of
 from p2p.node.wal import Wal
 from p2p.peer.connection import Connection
-from p2p.text import one_line
 from p2p.transport.base import Listener, Network
-
-_log = logging.getLogger("p2p.node")
 
 GOODBYE_S_MAX: Final = 1.0
 """What a stopping node waits for the others' Goodbyes."""
@@ -57,6 +54,7 @@ class Node:
         self.config = config
         self.counters = Counters()
         self._limits = config.limits
+        self._log_line = Lines(config.node_id, config.on_log, self.counters)
         self._stop = trio.Event()
         self._over = trio.Event()
         self._ran = False
@@ -344,16 +342,6 @@ class Node:
             ConfigError: an argument is not usable. ChannelBusy comes from entering it twice.
         """
         return self._dispatch.channel(name, capacity, when_full)
-
-    def _log_line(self, line: str) -> None:
-        line = one_line(line)
-        _log.info("%s: %s", self.config.node_id, line)
-        if self.config.on_log is not None:
-            try:
-                self.config.on_log(line)
-            except Exception:  # noqa: BLE001  # a hook is somebody else's code: it may not end the node
-                self.counters.hook_failures += 1
-                _log.exception("on_log failed")
 
 
 _HOW_TO_START: Final = "{} does not run: use `async with p2p.open_node(...)` or `await nursery.start(node.run)`"

@@ -16,6 +16,7 @@ Source: replication section 3; contract "Delivery".
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -38,6 +39,8 @@ from p2p.replication.recent import RecentBatches
 from p2p.replication.sync import Load, LoadKind
 from p2p.store.base import StoredBatch
 from p2p.windows import Clock
+
+_log = logging.getLogger("p2p.sync")
 
 RECENT_LOAD_BYTES_MAX: Final = 512 * 1024
 """A load that reaches the head and is no larger is kept for the other links: they are about to ask for the same."""
@@ -101,6 +104,7 @@ class Replicator:
         self._waiters: dict[int, list[tuple[int, int, trio.Event]]] = {}
         self._waiter_numbers = count()
         self._confirmations = 0
+        self._told_suppliers: dict[PeerId, int] | None = {} if _log.isEnabledFor(logging.DEBUG) else None
         self.verdicts: dict[Verdict, int] = dict.fromkeys(Verdict, 0)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -235,9 +239,17 @@ class Replicator:
             # These very bytes were verified and are durable now. (Of a duplicate only the hash was compared.)
             origin = outcome.origin
             self._recent.put(origin, StoredBatch(push.seq_begin, push.seq_end, push.wal_bytes))
+            if self._told_suppliers is not None:
+                self._tell_supplier(self._told_suppliers, key, origin)
             self._machine.passed(origin, push.seq_begin - 1, prev_hash_of(push.wal_bytes))
         self._machine.judged(key, outcome.verdict, outcome.ack, self._clock.monotonic())
         self._flush()
+
+    def _tell_supplier(self, told: dict[PeerId, int], key: int, origin: PeerId) -> None:
+        link = self._links.get(key)
+        if link is not None and told.get(origin) != key:
+            told[origin] = key
+            _log.debug("the log of %s comes from %s", origin.short, link)
 
     def _on_proof_judged(self, key: int, proof: ForkProof, verdict: Verdict) -> None:
         self._machine.proof_judged(key, PeerId(proof.first[1:33]), verdict, self._clock.monotonic())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import trio
 
@@ -14,6 +14,7 @@ from p2p.node.config import NodeConfig
 from p2p.node.dialer import Dialer
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import EventFeed
+from p2p.node.lines import Lines
 from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
@@ -23,6 +24,7 @@ from p2p.node.writer import Writer
 from p2p.peer.connection import Connection
 from p2p.policy.admission import ConnectionSlots, Scores
 from p2p.policy.backoff import Backoff
+from p2p.policy.buckets import TokenBucket
 from p2p.policy.origins import OriginAdmission
 from p2p.policy.pins import Pins
 from p2p.session.handshake import SessionConfig
@@ -49,7 +51,7 @@ class Rooms:
         dispatch: Dispatch,
         counters: Counters,
         events: EventFeed,
-        log_line: Callable[[str], None],
+        log_line: Lines,
     ) -> None:
         limits = config.limits
         self.own = identity.peer_id
@@ -71,6 +73,7 @@ class Rooms:
             trusted=None if trusted is None else frozenset(trusted.values()),
             members_introduce=config.network_key is not None,
         )
+        self._left_alone_lines = TokenBucket(limits.refusal_lines_per_s, limits.refusal_lines_burst)
         self.writer = Writer(
             store=store,
             identity=identity,
@@ -78,7 +81,7 @@ class Rooms:
             blocking=blocking,
             limits=limits,
             emit=events.emit,
-            admit=self.origins.admit,
+            admit=self._admit,
             is_unlimited=self.origins.is_unlimited,
         )
         self.replicator = Replicator(
@@ -88,7 +91,25 @@ class Rooms:
             limits=limits,
             penalize=self._penalize,
         )
-        self.wal = Wal(self.writer, self.replicator, label_of=self.pins.label_of, limits=limits)
+        self.wal = Wal(
+            self.writer,
+            self.replicator,
+            label_of=self.pins.label_of,
+            left_alone=lambda: frozenset(self.origins.left_alone),
+            limits=limits,
+        )
+
+    def _admit(self, origin: PeerId, via: PeerId) -> bool:
+        is_known = origin in self.origins.left_alone
+        if self.origins.admit(origin, via):
+            return True
+        # Whoever we let in may make up origins without end: the table is bounded, and so are the lines.
+        is_new = not is_known and origin in self.origins.left_alone
+        if is_new and self._left_alone_lines.take(self._config.clock.monotonic()):
+            link = self.roster.links.get(via)
+            carrier = (link.label if link is not None else None) or via.short
+            self._log_line(f"the log of {origin.short}, offered by {carrier}, is left alone {self.origins.until}")
+        return False
 
     def _penalize(self, peer_id: PeerId, reason: Reason) -> None:
         # The replicator is made before there is a supervisor to ask, and asks only once links are up.
@@ -133,6 +154,7 @@ class Rooms:
             self._counters,
             nursery=nursery,
             start_link=self.supervisor.start,
+            log_line=self._log_line,
             clock=config.clock,
             entropy=config.entropy,
         )

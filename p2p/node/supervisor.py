@@ -12,6 +12,7 @@ A link's life, as seen from here:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
@@ -34,8 +35,11 @@ from p2p.session.events import PeerProven
 from p2p.session.handshake import SessionConfig
 from p2p.session.session import Session
 from p2p.session.states import Role
+from p2p.text import one_line
 from p2p.transport.base import LinkStream
 from p2p.windows import Clock, Entropy
+
+_log = logging.getLogger("p2p.link")
 
 
 class Supervisor:
@@ -102,6 +106,7 @@ class Supervisor:
             endpoint=dialed if dialed is not None else stream.remote,
         )
         self.links.add(link)
+        _log.debug("handshake begins: %s", link)
         # A Hello leaves now: the other side works on it while the link's task begins.
         link.flush()
         self._nursery.start_soon(link.run)
@@ -172,6 +177,7 @@ class Supervisor:
         old = self._roster.links.get(peer_id)
         if old is not None and not old.dialed_by_us and not link.dialed_by_us:
             self._note_change(link)
+        _log.debug("live: %s", link)
         loser = self._roster.place(link)
         if loser is not link:
             link.replicating = True
@@ -225,6 +231,7 @@ class Supervisor:
         assert reason is not None, "an ended link has a reason"
         self.links.discard(link)
         self._counters.count_end(reason)
+        _log.debug("over: %s: %s", link, one_line(_end_of(link)))
         self._counters.messages_unsent += link.unsent
         if link.connected_at is None:
             self._counters.handshakes_failed += 1
@@ -237,10 +244,10 @@ class Supervisor:
             self.penalize(peer_id, reason)
         if peer_id is None:
             if not link.dialed_by_us:
-                self._log_refusal(f"refused {link.endpoint}: {reason.label} {link.detail}")
+                self._log_refusal(f"refused {link.endpoint}: {_end_of(link)}")
         elif self._roster.remove(link):
             self._events.emit(PeerLeft(peer_id, link.label, reason, link.detail, link.clean))
-            self._log_line(f"lost {_name(link)}: {reason.label} {link.detail}")
+            self._log_line(f"lost {_name(link)}: {_end_of(link)}")
 
     def _log_refusal(self, line: str) -> None:
         # Strangers decide how many of these there are, so a flood of connections must not become one of lines.
@@ -257,6 +264,11 @@ class Supervisor:
             for link in tuple(self.links):
                 if link.session.peer_id == peer_id:
                     link.close(Reason.BANNED)
+
+
+def _end_of(link: Connection) -> str:
+    assert link.reason is not None, "an ended link has a reason"
+    return f"{link.reason.label}: {link.detail}" if link.detail else link.reason.label
 
 
 def _name(link: Connection) -> str:

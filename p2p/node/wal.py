@@ -33,6 +33,7 @@ class Wal:
         writer: writes and reads the store.
         replication: knows what the peers hold.
         label_of: the node id that an identity is known by here.
+        left_alone: the origins whose logs were offered and are not kept.
         limits: bounds.
     """
 
@@ -42,11 +43,13 @@ class Wal:
         replication: Replication,
         *,
         label_of: Callable[[PeerId], str | None],
+        left_alone: Callable[[], frozenset[PeerId]],
         limits: Limits,
     ) -> None:
         self._writer = writer
         self._replication = replication
         self._label_of = label_of
+        self._left_alone = left_alone
         self._limits = limits
         self._names: set[str] = set()
 
@@ -144,6 +147,14 @@ class Wal:
     def heads(self) -> Mapping[PeerId, LogHead]:
         """The durable head of every origin held here, at this moment."""
         return dict(self._writer.heads)
+
+    def left_alone(self) -> frozenset[PeerId]:
+        """Origins whose logs peers offered in this run and this node does not keep; at most `Limits.origins_max`.
+
+        Without a network key these are the nodes that never connected to this one themselves, with a trust list those
+        that it does not name.
+        """
+        return self._left_alone()
 
     def digest(self) -> bytes:
         """32 bytes that two nodes share exactly when they hold the same logs."""

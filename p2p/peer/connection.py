@@ -33,13 +33,16 @@ from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.peer.outbox import ENVELOPE_BYTES_MAX, Outbox
 from p2p.policy.buckets import TokenBucket
-from p2p.session.events import Ended, Ignored, Live, PeerProven, Pinged, Received
+from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Received
 from p2p.session.session import Session
 from p2p.session.states import State
 from p2p.transport.base import LinkStream
 from p2p.windows import Clock
 
 _log = logging.getLogger("p2p.peer")
+
+TRACE: Final = 5
+"""A level below `logging.DEBUG`: every message that comes and every write, by kind and size, never by content."""
 
 _NEVER: Final = float("inf")
 
@@ -139,6 +142,7 @@ class Connection:
         self._probed_at = _NEVER
         self._closing: tuple[Reason, str] | None = None
         self._live = False
+        self._traces = _log.isEnabledFor(TRACE)
 
     # What others ask of a link.
 
@@ -355,6 +359,8 @@ class Connection:
     def _handle_events(self, now: float) -> Awaitable[object] | None:
         session, owner = self.session, self._owner
         while (event := session.next_event()) is not None:
+            if self._traces:
+                _log.log(TRACE, "%s: %s", self, _kind(event))
             if isinstance(event, Received):
                 message = event.message
                 if isinstance(message, msg.Data):
@@ -438,7 +444,10 @@ class Connection:
                 self._room.unpark_all()
         if self._closing is not None and not outbox:
             session.goodbye(*self._closing)
-        return session.data_to_send()
+        data = session.data_to_send()
+        if self._traces and data:
+            _log.log(TRACE, "%s: %d bytes go out", self, len(data))
+        return data
 
     def flush(self) -> None:
         """Write what waits as far as the socket takes it now; a writer task does the rest.
@@ -492,7 +501,13 @@ class Connection:
 
     def __repr__(self) -> str:
         who = self.session.peer_id.short if self.session.peer_id is not None else "unproven"
-        return f"<Connection {who} {self.label or '-'} {self.state.value} {self.endpoint}>"
+        way = "to" if self.dialed_by_us else "from"
+        return f"<link {way} {self.endpoint}, {self.label or '-'} ({who}), {self.state.value}>"
+
+
+def _kind(event: Event) -> str:
+    """What came, without a word of what is in it."""
+    return f"{type(event.message).__name__} comes" if isinstance(event, Received) else type(event).__name__
 
 
 async def _rest(seconds: float) -> None:

@@ -6,6 +6,8 @@
   themselves to us in a handshake: a member who makes up identities cannot crowd out the others.
 - Open, or on loopback without either: only origins that proved themselves to us.
 
+What is not admitted is remembered, so that somebody can be told why two nodes do not agree.
+
 Pure: it knows identities and counts, nothing of links or stores.
 """
 
@@ -18,7 +20,11 @@ from p2p.limits import Limits
 
 
 class OriginAdmission:
-    """Decides, and remembers what it decided, for one node."""
+    """Decides, and remembers what it decided, for one node.
+
+    Attributes:
+        left_alone: origins that were refused and still would be; at most `origins_max` of them.
+    """
 
     def __init__(
         self, own: PeerId, limits: Limits, *, trusted: frozenset[PeerId] | None, members_introduce: bool
@@ -30,6 +36,7 @@ class OriginAdmission:
         self._proven: set[PeerId] = set()
         self._introduced: dict[PeerId, PeerId | None] = {}
         self._introductions: dict[PeerId, int] = {}
+        self.left_alone: set[PeerId] = set()
 
     def seed(self, origins: Iterable[PeerId]) -> None:
         """Take over the origins that the store holds already: they were admitted once."""
@@ -45,9 +52,18 @@ class OriginAdmission:
             return
         self._drop_introduction(peer_id)
         self._proven.add(peer_id)
+        self.left_alone.discard(peer_id)
 
     def admit(self, origin: PeerId, via: PeerId) -> bool:
         """Whether records of `origin`, carried by the peer `via`, are kept."""
+        if self._decide(origin, via):
+            self.left_alone.discard(origin)
+            return True
+        if len(self.left_alone) < self._limits.origins_max:
+            self.left_alone.add(origin)
+        return False
+
+    def _decide(self, origin: PeerId, via: PeerId) -> bool:
         if origin == self._own:
             return True
         if self._trusted is not None:
@@ -64,6 +80,17 @@ class OriginAdmission:
         self._introduced[origin] = via
         self._introductions[via] = self._introductions.get(via, 0) + 1
         return True
+
+    @property
+    def until(self) -> str:
+        """What would have to be so for a log that is left alone to be kept: the end of a sentence."""
+        if self._trusted is not None:
+            return "until the trust list of this node names it"
+        if not self._members_introduce:
+            return "until that node connects to this one itself, or all members have the same network key"
+        limits = self._limits
+        at_most = limits.introduced_origins_per_peer_max
+        return f"until there is room: {limits.origins_max} logs are kept, of which one peer introduces {at_most}"
 
     def forget(self, origin: PeerId) -> None:
         """Free the slot of an origin whose log was forgotten."""

@@ -272,3 +272,37 @@ async def test_the_table_on_a_terminal(tmp_path: Path) -> None:
         os.close(master)
     assert "─".encode() in shown
     assert b"Traceback" not in shown
+
+
+async def test_a_connect_that_fails_is_told_with_the_reason_even_when_quiet() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    done = await p2p("--id", "A", "--memory", "--quiet", "--connect", f"127.0.0.1:{port}", "--run", "0.5")
+    lines = done.stderr.decode().splitlines()
+    assert [line for line in lines if "cannot connect" in line] == lines[:1]
+    assert lines[0].startswith(f"[p2p] warn: A: cannot connect to tcp://127.0.0.1:{port}: refused: ")
+
+
+async def test_debug_tells_of_dials_and_links_and_trace_of_messages_too() -> None:
+    async with running("--id", "A", "--memory") as a:
+        arguments = ["--id", "B", "--memory", "--connect", await a.endpoint(), "--run", "1"]
+        said = {}
+        for level in ("info", "debug", "trace"):
+            done = await p2p(*arguments, "--log-level", level)
+            assert done.returncode == 0
+            said[level] = done.stderr.decode()
+    assert "debug:" not in said["info"]
+    for told in ("dialling tcp://", "handshake begins: <link to tcp://", "live: <link to tcp://", "over: <link to tcp://"):
+        assert told in said["debug"]
+    assert "trace:" not in said["debug"]
+    assert "WalHeads comes" in said["trace"]
+    assert "bytes go out" in said["trace"]
+
+
+async def test_stats_count_the_logs_that_are_left_alone() -> None:
+    async with running("--id", "B", "--memory") as b:
+        async with running("--id", "A", "--memory", "--connect", await b.endpoint()) as a:
+            async with running("--id", "C", "--memory", "--connect", await b.endpoint(), "--append-stdin") as c:
+                await c.send_lines("one")
+                await b.records(1)
+                await a.until(lambda event: event.get("logs_left_alone") == 1)

@@ -387,6 +387,35 @@ async def test_a_channel_name_has_one_reader() -> None:
                 pass
 
 
+# What is left alone
+
+
+async def test_without_a_network_key_a_log_of_whom_one_never_met_is_left_alone_and_told() -> None:
+    lines: list[str] = []
+    async with (
+        p2p.open_node(node_id="a", on_log=lines.append) as a,
+        p2p.open_node(node_id="b") as b,
+        p2p.open_node(node_id="c") as c,
+    ):
+        await a.connect(b.endpoints[0])
+        await c.connect(b.endpoints[0])
+        for _ in range(5):
+            await c.wal.append(b"x")
+            await c.wal.wait_replicated(c.wal.heads()[c.peer_id].seq, peers=1)
+        while not a.wal.left_alone():
+            await trio.sleep(0.01)
+        assert a.wal.left_alone() == {c.peer_id}
+        assert a.wal.digest() != c.wal.digest()
+        (line,) = [line for line in lines if "left alone" in line]
+        assert c.peer_id.short in line
+        assert "offered by b" in line
+        assert "network key" in line
+        await a.connect(c.endpoints[0])
+        while a.wal.digest() != c.wal.digest():
+            await trio.sleep(0.01)
+        assert a.wal.left_alone() == frozenset()
+
+
 # Hooks and stopping
 
 

@@ -18,7 +18,7 @@ NODE = """
     stop wait wal
 """.split()
 
-WAL = "append append_many check_size digest follow heads lag records wait_replicated".split()
+WAL = "append append_many check_size digest follow heads lag left_alone records wait_replicated".split()
 
 
 def public(value: object) -> set[str]:

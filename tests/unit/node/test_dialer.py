@@ -94,3 +94,33 @@ async def test_a_call_into_a_node_that_is_being_cancelled_says_that_it_is_closed
             await held.wait()
             with pytest.raises(p2p.NodeClosed):
                 await node.connect(B)
+
+
+async def test_a_configured_peer_that_cannot_be_reached_is_told_once_and_then_every_ten_minutes(
+    autojump_clock: MockClock,
+) -> None:
+    net = MemoryNetwork(latency_s=0.01)
+    one, other = Host(net, A, B), Host(net, B)
+    lines: list[str] = []
+
+    def told() -> int:
+        return sum("cannot connect to mem://10.0.0.2:9000: refused" in line for line in lines)
+
+    node = p2p.Node(dataclasses.replace(one.node().config, on_log=lines.append))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.run)
+        await trio.sleep(300)
+        assert node.counters.connect_failures > 5
+        assert told() == 1
+        assert "next try in " in lines[-1]
+        await trio.sleep(2 * 600)
+        assert told() == 3
+        # Once it was there, its next absence is news again.
+        b = await nursery.start(other.node().run)
+        await until_connected(node)
+        await trio.sleep(10)
+        b.stop()
+        await b.wait()
+        await trio.sleep(60)
+        assert told() == 4
+        node.stop()

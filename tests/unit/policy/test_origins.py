@@ -75,3 +75,28 @@ def test_what_the_store_holds_stays_admitted() -> None:
     rule = admission()
     rule.seed([peer(3), OWN])
     assert rule.admit(peer(3), peer(9)) and len(rule) == 1
+
+
+def test_what_is_left_alone_is_remembered_until_it_is_kept() -> None:
+    rule = admission()
+    assert not rule.admit(peer(2), peer(1)) and not rule.admit(peer(3), peer(1))
+    assert rule.left_alone == {peer(2), peer(3)}
+    rule.prove(peer(2))
+    assert rule.left_alone == {peer(3)}
+    assert "network key" in rule.until
+    assert "trust list" in admission(trusted=frozenset()).until
+
+
+def test_T41_made_up_origins_do_not_fill_the_memory_of_what_is_left_alone() -> None:
+    rule = admission(origins_max=10)
+    assert not any(rule.admit(peer(number), peer(1)) for number in range(2, 100))
+    assert len(rule.left_alone) == 10
+
+
+def test_a_log_that_was_left_alone_for_want_of_room_is_kept_once_there_is_some() -> None:
+    rule = admission(members=True, introduced_origins_per_peer_max=1)
+    assert rule.admit(peer(5), peer(1)) and not rule.admit(peer(6), peer(1))
+    assert "room" in rule.until
+    rule.prove(peer(5))
+    assert rule.admit(peer(6), peer(1))
+    assert rule.left_alone == set()

@@ -1,0 +1,48 @@
+"""What a node tells people while it runs: one line for each notable event, to `logging` and to the config's `on_log`.
+
+Lines are few: whoever lets strangers decide how many there are bounds them first (`policy.buckets`). What happens all
+the time goes to the loggers of the modules instead, at debug and trace, where it costs nothing unless somebody looks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from p2p.node.status import Counters
+from p2p.text import one_line
+
+_log = logging.getLogger("p2p.node")
+
+
+class Lines:
+    """Tells lines; calling it tells one that is good to know. Never raises, whatever the hook does.
+
+    Args:
+        node_id: whose lines these are.
+        on_log: the application's hook, see `NodeConfig`.
+        counters: take note of a hook that fails.
+    """
+
+    def __init__(self, node_id: str, on_log: Callable[[str], None] | None, counters: Counters) -> None:
+        self._node_id = node_id
+        self._on_log = on_log
+        self._counters = counters
+
+    def __call__(self, line: str) -> None:
+        """Tell what is good to know."""
+        self._tell(logging.INFO, line)
+
+    def warn(self, line: str) -> None:
+        """Tell what somebody may have to mend."""
+        self._tell(logging.WARNING, line)
+
+    def _tell(self, level: int, line: str) -> None:
+        line = one_line(line)
+        _log.log(level, "%s: %s", self._node_id, line)
+        if self._on_log is not None:
+            try:
+                self._on_log(line)
+            except Exception:  # noqa: BLE001  # a hook is somebody else's code: it may not end the node
+                self._counters.hook_failures += 1
+                _log.exception("on_log failed")
