@@ -164,7 +164,10 @@ class Limits:
     commit_bytes_max: int = 4 * MIB
     """What one commit takes of pushes, and as much of appends: more would gain nothing and keep the first waiting."""
     append_delay_on_claim_s_max: float = 3.0
-    """A peer that claims to know more of our own log than we do may delay appends once per start."""
+    """A peer that claims to know more of our own log than we do may delay appends once per start. So long they also
+    wait after the last piece of our own log that was fetched back."""
+    append_delay_at_start_s_max: float = 3.0
+    """A node with configured peers waits so long for a first word of any of them before it signs anything."""
     follow_read_bytes: int = 1 * MIB
     store_retry_s: float = 1.0
     """A store that failed to write is tried again this often."""

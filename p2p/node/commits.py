@@ -2,7 +2,8 @@
 
 This is the half of the writer that runs on the lane "write", without trio. Deciding about a push of our own origin and
 sealing our own records happen here, in one transaction and one thread: nothing of our log that we did not know can
-slip in between.
+slip in between. And how far the peer that brought such a batch shows our log is written down in the same transaction:
+until it is held up to there, nothing is sealed, whatever becomes of the link or of this process.
 
 What is pushed is handled first, then what is appended. If a push brings a batch of our own log that this store does
 not hold, or the store's own log is not whole, nothing is sealed: a signature at a seq that we may have used before
@@ -33,12 +34,18 @@ _WARM_BYTES: Final = 4 * MIB
 
 @dataclass(frozen=True, slots=True)
 class PushJob:
-    """A WalPush to judge. `admitted` was decided when it came."""
+    """A WalPush to judge.
+
+    Attributes:
+        admitted: whether its origin's log is kept here; decided when it came.
+        own_shown: how far the peer that sent it shows our own log.
+    """
 
     seq_begin: int
     seq_end: int
     wal_bytes: bytes
     admitted: bool
+    own_shown: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,7 @@ class Committed:
         states: the origins that moved, None for a forgotten one.
         frozen: proofs that were new.
         damaged: batches that were quarantined.
-        own_ahead: the highest seq of our own log that came from outside, 0 for none.
+        own_ahead: if batches of our own log came from outside, how far it was signed as far as we know; else 0.
         over_quota: origins that found no room.
     """
 
@@ -207,7 +214,7 @@ class Committer:
         own = transaction.state(self._own)
         if own.frozen_from is not None:
             return Unsealed.FORKED
-        if done.own_ahead:
+        if done.own_ahead or own.is_lost:
             return Unsealed.AHEAD
         if not own.is_whole:
             return Unsealed.DAMAGED
@@ -238,7 +245,7 @@ class Committer:
         match job:
             case PushJob():
                 judgement = judge(transaction, job.seq_begin, job.seq_end, job.wal_bytes, admitted=job.admitted)
-                self._carry_out(transaction, judgement, done, wall_ms)
+                self._carry_out(transaction, judgement, job.own_shown, done, wall_ms)
                 origin = judgement.origin
                 head_seq = transaction.head(origin).seq if origin is not None else 0
                 ack = ack_value(judgement.verdict, head_seq, job.seq_begin, job.seq_end)
@@ -249,7 +256,9 @@ class Committer:
                 transaction.forget(job.origin)
                 return None
 
-    def _carry_out(self, transaction: Transaction, judgement: Judgement, done: Committed, wall_ms: int) -> None:
+    def _carry_out(
+        self, transaction: Transaction, judgement: Judgement, own_shown: int, done: Committed, wall_ms: int
+    ) -> None:
         batch = judgement.batch
         if judgement.verdict is Verdict.APPLIED:
             assert batch is not None
@@ -258,7 +267,9 @@ class Committer:
             if batch.origin == self._own:
                 # Timestamps of our own are never given out twice, however far ahead they are.
                 self._clock = HybridClock(max(self._clock.last, batch.last_hlc), self._limits.hlc_future_s_max)
-                done.own_ahead = batch.seq_end
+                # Who delivers a part of what we lost is believed about the rest.
+                transaction.note_lost(max(batch.seq_end, own_shown))
+                done.own_ahead = transaction.state(self._own).lost_seq
         elif judgement.verdict is Verdict.FORK:
             assert judgement.proof is not None
             transaction.freeze(judgement.proof)

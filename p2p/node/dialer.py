@@ -8,6 +8,7 @@ may have joined it; it is cancelled when the last one who waits for it has gone.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
@@ -165,8 +166,12 @@ class Dialer:
         if attempt.link is not None and not attempt.link.settled.is_set():
             attempt.link.abort(Reason.DISCONNECTED, "the dial was cancelled")
 
-    async def keep_connected(self, endpoint: PeerEndpoint) -> None:
-        """Keep a link to whoever is at the endpoint, for ever: redial after every end and every failure."""
+    async def keep_connected(self, endpoint: PeerEndpoint, on_failure: Callable[[PeerEndpoint], None]) -> None:
+        """Keep a link to whoever is at the endpoint, for ever: redial after every end and every failure.
+
+        Args:
+            on_failure: called after each attempt that came to nothing.
+        """
         peer_id: PeerId | None = None
         told = _Told()
         while True:
@@ -187,6 +192,7 @@ class Dialer:
                 due = self._backoff.failed(endpoint, now, uniform(self._entropy), automatic=True)
                 if told.is_news(failure.reason, now):
                     self._log_line.warn(f"cannot connect to {endpoint}: {failure}; next try in {due - now:.1f} s")
+                on_failure(endpoint)
                 continue
             told = _Told()
             peer_id = link.peer_id

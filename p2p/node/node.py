@@ -150,7 +150,7 @@ class Node:
                             accept_links, listener, rooms.supervisor, rooms.slots, config.clock, self._log_line
                         )
                     for endpoint in config.peers:
-                        links.start_soon(rooms.dialer.keep_connected, endpoint)
+                        links.start_soon(rooms.dialer.keep_connected, endpoint, rooms.replicator.unreachable)
                     task_status.started(self)
                     await self._stop.wait()
                     await rooms.supervisor.close_all(GOODBYE_S_MAX)

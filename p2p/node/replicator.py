@@ -71,6 +71,8 @@ class Replicator:
         penalize: takes note that a peer did what an honest one does not.
         origins_for_target: names the origins that hold records for a target, to serve them first when they are asked
             for (OutboxPull with another peer's id).
+        expected: whom this node is to be connected with, by whatever name; with nobody expected, or none of them
+            within reach, appends do not wait for a first word at the start.
 
     Attributes:
         verdicts: how many pushes got which verdict since the start; a duplicate is a copy too many.
@@ -85,6 +87,7 @@ class Replicator:
         limits: Limits,
         penalize: Callable[[PeerId, Reason], None],
         origins_for_target: Callable[[PeerId], Iterable[PeerId]] | None = None,
+        expected: Iterable[object] = (),
     ) -> None:
         self._own = own
         self._writer = writer
@@ -92,6 +95,7 @@ class Replicator:
         self._limits = limits
         self._penalize = penalize
         self._origins_for_target = origins_for_target
+        self._expected = set(expected)
         self._exchange: Exchange | None = None
         self._is_closed = False
         self._links: dict[int, Link] = {}
@@ -116,6 +120,7 @@ class Replicator:
             self._limits,
             self._clock.monotonic(),
             can_store=lambda: not writer.read_only,
+            awaits_word=bool(self._expected),
         )
         unsubscribe = writer.subscribe(self._on_moved)
         try:
@@ -151,6 +156,14 @@ class Replicator:
             self._machine.link_down(key, self._clock.monotonic())
             self._flush()
 
+    def unreachable(self, name: object) -> None:
+        """One of those expected could not be reached when it was tried."""
+        if name in self._expected:
+            self._expected.discard(name)
+            if not self._expected and self._exchange is not None:
+                self._exchange.nobody_answers(self._clock.monotonic())
+                self._flush()
+
     def receive(self, link: Link, message: AnyMessage) -> None:
         """Take a replication message of a link. Never waits.
 
@@ -163,7 +176,12 @@ class Replicator:
         first = self._first_for(link, message) if isinstance(message, OutboxPull) else ()
         if self._machine.receive(key, message, self._clock.monotonic(), first=first):
             if isinstance(message, WalPush):
-                self._writer.submit_push(message, link.peer_id, partial(self._on_judged, key, message))
+                self._writer.submit_push(
+                    message,
+                    link.peer_id,
+                    partial(self._on_judged, key, message),
+                    own_shown=self._machine.own_shown(key),
+                )
             else:
                 assert isinstance(message, ForkProof)
                 self._writer.submit_proof(message, link.peer_id, partial(self._on_proof_judged, key, message))

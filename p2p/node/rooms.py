@@ -90,6 +90,7 @@ class Rooms:
             clock=config.clock,
             limits=limits,
             penalize=self._penalize,
+            expected=() if config.is_ephemeral else config.peers,
         )
         self.wal = Wal(
             self.writer,

@@ -15,8 +15,10 @@ cost one fsync, and nothing is said of a batch before it is durable.
 A commit under way is waited for although the node is stopping, and what it did is told: `Blocking` sees to that, and
 gives up on a disk that hangs after `hung_disk_s_max`.
 
-Our own records wait (they do not fail) while a peer may know more of our log than we do: `hold_appends`, by the
-replicator; and for a moment by itself when a commit brings a batch of our own log that the store did not hold.
+Our own records wait (they do not fail) while a peer may know more of our log than we do: for a moment because one says
+so (`hold_appends`, by the replicator); and when a commit brings a batch of our own log that the store did not hold,
+until the log is fetched back up to the seq which its bringer shows, and then until nothing more of it came for a
+moment, since others may have been brought further.
 
 Source: replication sections 2, 4 and 5; contract "Cancellation".
 """
@@ -167,6 +169,7 @@ class Writer:
         self._refused: set[PeerId] = set()
         self._over_quota: set[PeerId] = set()
         self._held_until = -math.inf
+        self._quiet_until = -math.inf
         self._is_closed = False
 
     # What is durable.
@@ -291,15 +294,21 @@ class Writer:
             raise
         return call.seqs
 
-    def submit_push(self, push: WalPush, via: PeerId, done: Callable[[PushOutcome], None]) -> None:
+    def submit_push(
+        self, push: WalPush, via: PeerId, done: Callable[[PushOutcome], None], *, own_shown: int = 0
+    ) -> None:
         """Have a batch judged and stored. Never waits.
+
+        Args:
+            via: the peer that sent it.
+            own_shown: how far that peer shows our own log.
 
         `done` is called on the loop once the decision is durable, in the order of submission; never from inside this
         call, and not at all once the node stops.
         """
         origin = origin_of(push.wal_bytes)
         admitted = origin is not None and self._admit(origin, via)
-        job = PushJob(push.seq_begin, push.seq_end, push.wal_bytes, admitted)
+        job = PushJob(push.seq_begin, push.seq_end, push.wal_bytes, admitted, own_shown)
 
         def finish(outcome: Outcome) -> None:
             assert isinstance(outcome, PushOutcome)
@@ -366,20 +375,24 @@ class Writer:
         self._pins[node_id] = (peer_id, self._clock.wall_ms())
         self._wake.set()
 
-    def hold_appends(self, seconds: float | None) -> None:
-        """Let our own records wait, because a peer may know more of our log than we do.
-
-        Args:
-            seconds: at most so long; None until `release_appends`.
-        """
-        until = math.inf if seconds is None else self._clock.monotonic() + seconds
-        self._held_until = max(self._held_until, until)
+    def hold_appends(self, seconds: float) -> None:
+        """Let our own records wait for so long at the most, because a peer may know more of our log than we do."""
+        self._held_until = max(self._held_until, self._clock.monotonic() + seconds)
         self._wake.set()
 
     def release_appends(self) -> None:
-        """Our log is whole: go on."""
+        """Nobody may, as far as that hold is concerned."""
         self._held_until = -math.inf
         self._wake.set()
+
+    def _appends_wait_until(self) -> float:
+        own = self._states.get(self.own)
+        if own is None:
+            return self._held_until
+        if own.frozen_from is not None:
+            # They are refused, at once.
+            return -math.inf
+        return math.inf if own.is_lost else max(self._held_until, self._quiet_until)
 
     # The task.
 
@@ -391,6 +404,9 @@ class Writer:
         """
         try:
             self._take_over(await self._blocking.run("write", self._committer.start))
+            own = self._states.get(self.own)
+            if own is not None and own.is_lost:
+                self._emit(events.OwnLogAhead(own.lost_seq))
             task_status.started()
             while True:
                 await self._wait_for_work()
@@ -409,8 +425,9 @@ class Writer:
                 deadline = self._retry_at
                 ready = now >= deadline or self._has_work(holding=False)
             else:
-                holding = now < self._held_until
-                deadline = self._held_until if holding else math.inf
+                held_until = self._appends_wait_until()
+                holding = now < held_until
+                deadline = held_until if holding else math.inf
                 ready = self._has_work(holding=holding)
             if ready:
                 return
@@ -456,7 +473,7 @@ class Writer:
         group.jobs = [job for job, _ in queued]
         group.quotas = quotas
         shares: list[_Share] = []
-        if self._clock.monotonic() >= self._held_until:
+        if self._clock.monotonic() >= self._appends_wait_until():
             shares = list(self._take_shares(self._limits.commit_bytes_max))
             parts = [share.bodies for share in shares]
             group.bodies = parts[0] if len(parts) == 1 else [body for part in parts for body in part]
@@ -490,9 +507,10 @@ class Writer:
         """A commit is durable: tell everybody, in the order that the opening comment promises."""
         moved = self._move(done.states)
         if done.own_ahead:
-            # Whoever brought it may have more. The replicator, which hears of it next, holds for as long as need be.
-            self.hold_appends(self._limits.append_delay_on_claim_s_max)
-            self._emit(events.OwnLogAhead(done.own_ahead))
+            now = self._clock.monotonic()
+            if now >= self._quiet_until:
+                self._emit(events.OwnLogAhead(done.own_ahead))
+            self._quiet_until = now + self._limits.append_delay_on_claim_s_max
         for (_, finish), outcome in zip(queued, done.outcomes, strict=True):
             finish(outcome)
         for waiting in waiters:

@@ -8,9 +8,11 @@ Everything goes in through plain calls with `now`; after a call the owner sends 
 serves `next_load`, and comes back at `next_deadline`.
 
 Our own log. A peer that shows more of it than we hold may be right: a store can be lost, or brought back from a
-backup. What it *says* only makes us pull, and holds our appends for a moment, once per start. What it *delivers*, a
-batch that we signed and do not hold, stops our appends until nobody who delivers is ahead of us any more. Whoever
-claims and does not deliver is scored.
+backup. What it *says* only makes us pull, and holds our appends for a moment, once per start. Whoever claims and does
+not deliver is scored. (What it *delivers*, a batch that we signed and do not hold, is another matter: how far such a
+peer shows our log is written down with that batch, and nothing is sealed below.) A node that is to be connected with
+somebody also waits for a first word at its start: what it has ready to append would otherwise be signed before anybody
+could say that there is more.
 
 Source: replication sections 3 and 5.
 """
@@ -39,9 +41,9 @@ NO_LINK: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class HoldAppends:
-    """Local appends wait: so many seconds at the most, or (None) until `ReleaseAppends`."""
+    """Local appends wait until `ReleaseAppends`, and so many seconds at the most."""
 
-    seconds: float | None
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Exchange:
         limits: bounds.
         now: monotonic seconds.
         can_store: whether the store takes writes at the moment; what it did not take is asked for again when it does.
+        awaits_word: appends wait for the first WalHeads of anybody, or for `nobody_answers`; a moment at the most.
 
     Attributes:
         confirmations: counts up whenever `confirmed` changes.
@@ -82,6 +85,7 @@ class Exchange:
         now: float,
         *,
         can_store: Callable[[], bool] = lambda: True,
+        awaits_word: bool = False,
     ) -> None:
         self._own = own
         self._heads = heads
@@ -110,8 +114,9 @@ class Exchange:
         self.confirmations = 0
         self._scored: set[int] = set()
         self._claim_spent = False
-        self._is_holding = False
-        self._is_signed = False
+        self._awaits_word = self._is_holding = awaits_word
+        if awaits_word:
+            self._effects.append(HoldAppends(limits.append_delay_at_start_s_max))
         for origin in heads:
             self._take_head(origin, now)
         self._suppliers.take_changes()
@@ -164,6 +169,7 @@ class Exchange:
             sync.receive_ack(message, now)
         elif isinstance(message, WalHeads):
             sync.receive_heads(message, now)
+            self._awaits_word = False
         elif isinstance(message, OutboxPull):
             sync.receive_pull(message, first, now)
         elif isinstance(message, ForkProof):
@@ -186,10 +192,6 @@ class Exchange:
                     self._suppliers.claim(origin, link, heard[0], now, asks=heard[1])
                 self._links[link].retell(origin, now)
                 self._touched[link] = None
-            if origin == self._own and not self._is_signed and self._suppliers.is_awaited(origin):
-                # Even if a claim holds the appends already: that hold has an end.
-                self._is_holding = self._is_signed = True
-                self._effects.append(HoldAppends(None))
         elif verdict is Verdict.MALFORMED:
             self._effects.append(Penalize(sync.peer, Reason.PROTOCOL))
         self._touched[key] = None
@@ -206,6 +208,11 @@ class Exchange:
         elif verdict is Verdict.NOT_STORED:
             sync.retell(origin, now + self._limits.store_retry_s)
         self._touched[key] = None
+        self._settle(now)
+
+    def nobody_answers(self, now: float) -> None:
+        """Nobody whom this node is to be connected with can be reached: there is no first word to wait for."""
+        self._awaits_word = False
         self._settle(now)
 
     # What we hold.
@@ -301,6 +308,11 @@ class Exchange:
 
     # Our own log at others.
 
+    def own_shown(self, key: int) -> int:
+        """How far this link's peer shows our own log."""
+        heard = self._links[key].heard_seq(self._own)
+        return 0 if heard is None else heard[0]
+
     def confirmed(self) -> Mapping[PeerId, int]:
         """Up to which seq each peer said to hold our own log durably, in this run."""
         return self._confirmed
@@ -391,6 +403,6 @@ class Exchange:
         if awaited and not self._claim_spent:
             self._claim_spent = self._is_holding = True
             self._effects.append(HoldAppends(self._limits.append_delay_on_claim_s_max))
-        elif self._is_holding and not awaited:
-            self._is_holding = self._is_signed = False
+        elif self._is_holding and not (awaited or self._awaits_word):
+            self._is_holding = False
             self._effects.append(ReleaseAppends())

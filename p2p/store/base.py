@@ -56,6 +56,7 @@ class OriginState:
         tail_seq: highest seq ever stored; above `seq` only while something is damaged, or after a fork.
         size: bytes of batches that were stored, damaged ones that were replaced included.
         frozen_from: the proof's lower_seq when the origin is frozen.
+        lost_seq: our own log only: somebody who delivered what this store had lost showed it up to here.
     """
 
     seq: int = 0
@@ -63,6 +64,7 @@ class OriginState:
     tail_seq: int = 0
     size: int = 0
     frozen_from: int | None = None
+    lost_seq: int = 0
 
     @property
     def head(self) -> LogHead:
@@ -73,6 +75,11 @@ class OriginState:
     def is_whole(self) -> bool:
         """Whether nothing between the beginning and the tail is damaged, and no fork is proven."""
         return self.seq == self.tail_seq and self.frozen_from is None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether records of this log, our own, are still to be fetched back before another may be signed."""
+        return self.seq < self.lost_seq and self.frozen_from is None
 
 
 class DamagedRange(NamedTuple):
@@ -266,6 +273,12 @@ class Transaction(ABC):
         if seq_begin <= state.seq:
             seq, batch_hash = self._boundary_below(origin, seq_begin)
             self.changed[origin] = replace(state, seq=seq, hash=batch_hash)
+
+    def note_lost(self, seq: int) -> None:
+        """Our own log was signed up to `seq`, held here or not: that stays known, also over a restart."""
+        state = self.state(self.own)
+        if seq > state.lost_seq:
+            self.changed[self.own] = replace(state, lost_seq=seq)
 
     def forget(self, origin: PeerId) -> None:
         """Drop everything held of the origin: batches, proof and cursors."""

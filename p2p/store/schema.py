@@ -42,6 +42,7 @@ STEPS: Final = (
     ) WITHOUT ROWID;
     CREATE TABLE pins (node_id TEXT PRIMARY KEY, peer_id BLOB NOT NULL, seen_ms INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    "ALTER TABLE origins ADD COLUMN lost_seq INTEGER NOT NULL DEFAULT 0",
 )
 """For each version the statements, ended by semicolons, that lead to it from the one before."""
 

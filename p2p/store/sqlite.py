@@ -21,6 +21,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
@@ -43,7 +44,7 @@ from p2p.store.base import (
     parse_stored,
 )
 from p2p.store.check import check_chain, check_proof_kept
-from p2p.store.schema import CHECKPOINT_PAGES, PAGE_BYTES, check_version, prepare, read_owner
+from p2p.store.schema import CHECKPOINT_PAGES, PAGE_BYTES, STEPS, check_version, prepare, read_owner
 
 _BUSY_MS: Final = 2000
 _PROBE_BYTES: Final = Limits().batch_bytes_max
@@ -54,6 +55,9 @@ _LOAD: Final = (
     " ON b.no = c.batch WHERE c.origin = (SELECT no FROM origins WHERE peer_id = ?)"
     " AND c.seq_end >= ? AND c.seq_end <= ? ORDER BY c.seq_end"
 )
+_STATES: Final = "SELECT peer_id, seq, hash, tail_seq, size, frozen_from, lost_seq FROM origins"
+_STATES_OF_1: Final = "SELECT peer_id, seq, hash, tail_seq, size, frozen_from, 0 FROM origins"
+"""A tool that only reads looks at older files as they are."""
 _NEXT: Final = (
     "SELECT seq_begin, seq_end FROM chain WHERE origin = (SELECT no FROM origins WHERE peer_id = ?)"
     " AND seq_end >= ? AND damaged = 0 ORDER BY seq_end LIMIT 1"
@@ -84,7 +88,8 @@ class SqliteReader:
         with translated(path, "opened"):
             self._connection = _connect(path, "ro")
             try:
-                if not check_version(self._connection, path):
+                self._version = check_version(self._connection, path)
+                if not self._version:
                     raise StoreCorrupt(f"the store {path} is empty")
                 self._own = read_owner(self._connection, path)
             except BaseException:
@@ -99,7 +104,7 @@ class SqliteReader:
     def states(self) -> dict[PeerId, OriginState]:
         """Everything that is held, read anew."""
         with self._in_use, translated(self._path, "read"):
-            return _read_states(self._connection, self._path)
+            return _read_states(self._connection, self._path, self._version)
 
     def load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int) -> Loaded:
         """Read the batch that covers `from_seq`, and those after it, up to `to_seq` and `bytes_max`."""
@@ -361,8 +366,9 @@ class _SqliteTransaction(Transaction):
         for origin, state in self.changed.items():
             if state is not None:
                 self._connection.execute(
-                    "UPDATE origins SET seq = ?, hash = ?, tail_seq = ?, size = ?, frozen_from = ? WHERE no = ?",
-                    (state.seq, state.hash, state.tail_seq, state.size, state.frozen_from, self._number(origin)),
+                    "UPDATE origins SET seq = ?, hash = ?, tail_seq = ?, size = ?, frozen_from = ?, lost_seq = ?"
+                    " WHERE no = ?",
+                    (*astuple(state), self._number(origin)),
                 )
 
     def set_cursor(self, name: str, origin: PeerId, seq: int) -> None:
@@ -497,19 +503,21 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _read_states(connection: sqlite3.Connection, path: Path) -> dict[PeerId, OriginState]:
+def _read_states(
+    connection: sqlite3.Connection, path: Path, version: int = len(STEPS)
+) -> dict[PeerId, OriginState]:
     states: dict[PeerId, OriginState] = {}
-    rows = connection.execute("SELECT peer_id, seq, hash, tail_seq, size, frozen_from FROM origins")
-    for peer_id, seq, batch_hash, tail_seq, size, frozen_from in rows.fetchall():
+    rows = connection.execute(_STATES if version >= 2 else _STATES_OF_1)
+    for peer_id, seq, batch_hash, tail_seq, size, frozen_from, lost_seq in rows.fetchall():
         if not (
             isinstance(peer_id, bytes)
             and isinstance(batch_hash, bytes)
             and len(peer_id) == len(batch_hash) == 32
-            and all(isinstance(number, int) for number in (seq, tail_seq, size))
+            and all(isinstance(number, int) for number in (seq, tail_seq, size, lost_seq))
             and isinstance(frozen_from, int | None)
         ):
             raise StoreCorrupt(f"the store {path} has a damaged list of origins")
-        states[PeerId(peer_id)] = OriginState(seq, batch_hash, tail_seq, size, frozen_from)
+        states[PeerId(peer_id)] = OriginState(seq, batch_hash, tail_seq, size, frozen_from, lost_seq)
     return states
 
 

@@ -92,16 +92,16 @@ class Bench:
     async def append(self, *payloads: bytes) -> list[int]:
         return await self.writer.append_many(app(*payloads))
 
-    async def push(self, *batches: Batch) -> list[PushOutcome]:
+    async def push(self, *batches: Batch, own_shown: int = 0) -> list[PushOutcome]:
         """Push batches and wait for all outcomes."""
         first = len(self.outcomes)
         for batch in batches:
-            self.submit(batch)
+            self.submit(batch, own_shown=own_shown)
         await settle()
         return self.outcomes[first:]
 
-    def submit(self, batch: Batch) -> None:
-        self.writer.submit_push(push_of(batch), PEER, self.outcomes.append)
+    def submit(self, batch: Batch, *, own_shown: int = 0) -> None:
+        self.writer.submit_push(push_of(batch), PEER, self.outcomes.append, own_shown=own_shown)
 
     def seq(self, log: Log) -> int:
         return self.writer.heads[log.origin].seq

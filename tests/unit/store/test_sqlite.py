@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -270,13 +272,52 @@ def test_an_older_schema_is_migrated_in_one_transaction(store: SqliteStore, path
     connection = sqlite3.connect(path, isolation_level=None)
     with pytest.raises(sqlite3.OperationalError):
         schema.prepare(connection, path, OWN, (*schema.STEPS, "CREATE TABLE more (a); CREATE TABLE more (b)"))
-    assert schema.check_version(connection, path) == 1
+    assert schema.check_version(connection, path) == len(schema.STEPS)
     schema.prepare(connection, path, OWN, (*schema.STEPS, "CREATE TABLE more (a); CREATE TABLE and_more (b)"))
     assert connection.execute("SELECT COUNT(*) FROM more, and_more").fetchone() == (0,)
     assert connection.execute("SELECT COUNT(*) FROM batches").fetchone() == (2,)
-    with pytest.raises(StoreError, match="schema version 2"):
+    with pytest.raises(StoreError, match=f"schema version {len(schema.STEPS) + 1}"):
         schema.check_version(connection, path)
     connection.close()
+
+
+def old_file(path: Path, version: int, count: int = 3) -> Log:
+    """Write a store as the software of that schema version left it."""
+    log = Log(1)
+    for number in range(count):
+        log.add(b"record %d" % number)
+    connection = sqlite3.connect(path, isolation_level=None)
+    schema.prepare(connection, path, OWN, schema.STEPS[:version])
+    connection.execute(
+        "INSERT INTO origins (no, peer_id, seq, hash, tail_seq, size) VALUES (1, ?, ?, ?, ?, 1)",
+        (log.origin, log.batches[-1].seq_end, log.batches[-1].hash, log.batches[-1].seq_end),
+    )
+    for number, batch in enumerate(log.batches):
+        connection.execute("INSERT INTO batches (no, wal) VALUES (?, ?)", (number, batch.wal_bytes))
+        connection.execute(
+            "INSERT INTO chain VALUES (1, ?, ?, ?, ?, 0, ?)",
+            (batch.seq_end, batch.seq_begin, batch.hash, zlib.crc32(batch.signature), number),
+        )
+    connection.close()
+    return log
+
+
+@pytest.mark.parametrize("version", range(1, len(schema.STEPS)))
+def test_a_file_of_every_older_version_is_read_as_it_is_and_migrated_when_opened(path: Path, version: int) -> None:
+    log = old_file(path, version)
+    with closing(SqliteReader(path)) as reader:
+        assert reader.states()[log.origin].seq == log.batches[-1].seq_end
+        assert list(reader.verify()) == []
+    with closing(SqliteStore(path, OWN)) as store:
+        assert store.states() == store.current()
+        log.add(b"one more")
+        with store.write() as transaction:
+            transaction.append(log.batches[-1])
+            transaction.note_lost(9)
+        assert list(store.verify()) == []
+    with closing(SqliteStore(path, OWN)) as store:
+        assert store.current()[log.origin].seq == log.batches[-1].seq_end
+        assert store.current()[OWN].lost_seq == 9
 
 
 def test_some_other_file_is_refused(path: Path) -> None:
