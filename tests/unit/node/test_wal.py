@@ -42,7 +42,10 @@ async def open_wal(store: MemoryStore | None = None, **limits: Any) -> AsyncIter
     bench = Bench(store, limits=replace(LIMITS, **limits))
     labels = {OWN: "me"}
     async with running(bench):
-        yield Wal(bench.writer, NoPeers(), label_of=labels.get, limits=replace(LIMITS, **limits)), bench
+        wal = Wal(
+            bench.writer, NoPeers(), label_of=labels.get, left_alone=frozenset, limits=replace(LIMITS, **limits)
+        )
+        yield wal, bench
 
 
 def named(record: Record) -> tuple[PeerId, int, bytes]:
