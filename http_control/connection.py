@@ -1,0 +1,235 @@
+"""One connection of a client, contained: whatever it sends, and whatever goes wrong, ends this connection only.
+
+hypercorn does the HTTP; this module changes what was found wanting in how 0.18 treats a trio stream (its names are used
+that are not public, hence the upper bound on its version):
+
+- an exception of a connection left its task and ended the whole server: it is caught here and counted;
+- a client that stops reading held a shielded send for ever: a send is bounded in time, and can be cancelled;
+- closing, and the return to idle, ran in a scope that was cancelled already, so that `Connection: close` and HTTP/1.0
+  stayed open and an idle connection had no deadline: both are shielded here, and bounded;
+- the upgrades to HTTP/2 (h2c) and WebSocket are not offered: nothing here needs them, and most of the fatal connections
+  came through them.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import h11
+import trio
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Request
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from http_control.limits import HttpLimits
+from http_control.problem import problem_of
+
+if TYPE_CHECKING:
+    from hypercorn.config import Config
+    from hypercorn.trio.worker_context import WorkerContext
+    from hypercorn.typing import AppWrapper, LifespanState
+
+_log = logging.getLogger("p2p.http")
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
+
+
+class PlainH11(H11Protocol):
+    """HTTP/1.0 and 1.1, without upgrades, and with JSON where hypercorn answers with an empty body."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Take no upgrade: the header is ignored, as RFC 9110 (section 7.8) allows."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        size = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
+        refusal = None
+        if request.http_version not in {b"1.0", b"1.1"}:
+            refusal = 505
+        elif size > self.config.h11_max_incomplete_size:
+            # h11 looks at the size of what is incomplete only: a header that comes in one piece gets past it.
+            refusal = 431
+        if refusal is not None:
+            await self._send_error_response(refusal)
+            await self.send(Closed())
+            return
+        self.stream = HTTPStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii").upper(),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+        self.keep_alive_requests += 1
+
+    async def _send_error_response(self, status_code: int) -> None:
+        body = problem_of(status_code).body()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+            *self.config.response_headers("h11"),
+        ]
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+
+class Connection(TCPServer):
+    """One accepted stream and the requests on it.
+
+    Attributes:
+        idle_since: when it began to wait for a request, None while it has one.
+    """
+
+    protocol: PlainH11  # type: ignore[assignment]  # hypercorn's wrapper exists to switch to HTTP/2
+    stream: Stream  # type: ignore[assignment]  # it takes both kinds
+
+    def __init__(
+        self,
+        app: AppWrapper,
+        config: Config,
+        context: WorkerContext,
+        state: LifespanState,
+        stream: Stream,
+        limits: HttpLimits,
+    ) -> None:
+        super().__init__(app, config, context, state, stream)  # type: ignore[arg-type]  # as above
+        self._limits = limits
+        self._scope = trio.CancelScope()
+        self._reading = trio.CancelScope()
+        self._is_closing = False
+        self.idle_since: float | None = trio.current_time()
+
+    def abort(self) -> None:
+        """End it without another word."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Serve the connection to its end. Raises nothing but Cancelled."""
+        try:
+            with self._scope:
+                await self._serve()
+        except* Exception as group:  # noqa: BLE001  # whatever a stranger provoked ends his connection, and no more
+            _log.debug("a connection ended with %r", group.exceptions[0])
+        finally:
+            await self._close()
+
+    async def _serve(self) -> None:
+        is_tls = isinstance(self.stream, trio.SSLStream)
+        if isinstance(self.stream, trio.SSLStream):
+            with trio.move_on_after(self._limits.tls_s_max) as handshake:
+                try:
+                    await self.stream.do_handshake()
+                except _GONE:
+                    return
+            if handshake.cancelled_caught:
+                return
+            socket = self.stream.transport_stream.socket
+        else:
+            socket = self.stream.socket
+        client = parse_socket_addr(socket.family, socket.getpeername())
+        server = parse_socket_addr(socket.family, socket.getsockname())
+        async with TaskGroup() as task_group:
+            self._task_group = task_group
+            self.protocol = PlainH11(
+                self.app,
+                self.config,
+                self.context,
+                task_group,
+                ConnectionState(self.state),
+                is_tls,
+                client,
+                server,
+                self.protocol_send,
+            )
+            await self.idle_task.restart(task_group, self._idle_timeout)
+            await self._read_data()
+
+    async def _read_data(self) -> None:
+        with self._reading:
+            while True:
+                try:
+                    data = bytes(await self.stream.receive_some(self._limits.write_bytes))
+                except _GONE:
+                    break
+                if not self._is_closing:
+                    await self.protocol.handle(RawData(data))
+                if not data:
+                    break
+        await self.idle_task.stop()
+        await self.protocol.handle(Closed())
+
+    async def protocol_send(self, event: Event) -> None:
+        """Do what the protocol asks of the stream. What ends or rests the connection cannot be cancelled half-way."""
+        if isinstance(event, RawData):
+            await self._send(event.data)
+        elif isinstance(event, Closed):
+            with trio.move_on_after(self._limits.close_s_max, shield=True):
+                await self._say_end()
+            await self.protocol.handle(Closed())
+        elif isinstance(event, Updated):
+            with trio.CancelScope(shield=True):
+                self.idle_since = trio.current_time() if event.idle else None
+                if event.idle:
+                    await self.idle_task.restart(self._task_group, self._idle_timeout)
+                else:
+                    await self.idle_task.stop()
+
+    async def _send(self, data: bytes) -> None:
+        async with self.send_lock:
+            for start in range(0, len(data), self._limits.write_bytes):
+                with trio.move_on_after(self._limits.write_stall_s_max) as patience:
+                    try:
+                        await self.stream.send_all(data[start : start + self._limits.write_bytes])
+                    except _GONE:
+                        self.abort()
+                if patience.cancelled_caught:
+                    self.abort()
+
+    async def _say_end(self) -> None:
+        """Close our direction, and let the reading end soon."""
+        self._is_closing = True
+        self._reading.deadline = min(self._reading.deadline, trio.current_time() + self._limits.linger_s_max)
+        try:
+            if isinstance(self.stream, trio.SSLStream):
+                # It has no half-close; what it has to say it says when it is closed.
+                await self.stream.aclose()
+            else:
+                await self.stream.send_eof()
+        except _GONE:
+            self.abort()
+
+    async def _close(self) -> None:
+        with trio.move_on_after(self._limits.close_s_max, shield=True):
+            try:
+                await self.stream.aclose()
+            except _GONE:
+                return
+        await trio.aclose_forcefully(self.stream)
+
+    async def _idle_timeout(self) -> None:
+        with trio.move_on_after(self._limits.header_s_max):
+            await self.context.terminated.wait()
+        self.abort()
+

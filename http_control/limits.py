@@ -1,0 +1,44 @@
+"""Every bound of the HTTP side, in one value; those of the node are `p2p.Limits`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+KIB: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bounds of one HTTP server and of the routes it serves. Times in seconds, sizes in bytes."""
+
+    # One connection (threat T54).
+    connections_max: int = 512
+    """With all of them taken, the one that has been idle longest gives way; if none is idle, the new one does."""
+    header_bytes_max: int = 16 * KIB
+    header_s_max: float = 10.0
+    """From the connection's start, or from the end of the answer before, to the whole header."""
+    tls_s_max: float = 5.0
+    body_bytes_max: int = 64 * KIB
+    body_s_max: float = 10.0
+    """For the whole body and not per read."""
+    requests_per_connection_max: int = 1000
+    write_bytes: int = 64 * KIB
+    write_stall_s_max: float = 10.0
+    """A reader that does not take `write_bytes` within this is cut off."""
+    linger_s_max: float = 1.0
+    """After our end of the connection is closed, what still comes is read and dropped for so long: closing with
+    unread data would reset the connection and could take our answer with it."""
+    close_s_max: float = 0.3
+    backlog: int = 128
+    accept_pause_s: float = 0.1
+    """Out of descriptors or memory: so long until the next accept."""
+
+    # The server.
+    startup_s_max: float = 10.0
+    stop_grace_s: float = 0.5
+    """What requests under way are given when the server stops."""
+    stop_s_max: float = 1.5
+    """The whole of stopping, whatever the clients do."""
+    restart_s: tuple[float, ...] = (0.1, 0.5, 2.0, 5.0)
+    """Pauses before a failed server is started again; the last one repeats."""

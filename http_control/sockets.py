@@ -1,0 +1,119 @@
+"""Where a server listens: TCP addresses or a unix socket, opened once and kept over restarts of what serves them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from p2p import AddressInUse, ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Where to listen.
+
+    Args:
+        host: an IP address or a name; its addresses share the port.
+        port: 0 for any free one.
+        unix: the path of a unix socket to listen on instead.
+        tls_cert, tls_key: PEM files; both or neither.
+
+    Raises:
+        ConfigError: only one of the two files is given, or TLS on a unix socket.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    unix: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("TLS needs both the certificate and the key: one of the two files is missing")
+        if self.unix is not None and self.is_tls:
+            raise ConfigError("TLS on a unix socket protects nothing: leave out the certificate or the socket")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port {self.port} is not within 0-65535")
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.tls_cert is not None
+
+
+async def open_listeners(bind: Bind, backlog: int) -> list[trio.SocketListener]:
+    """Open the sockets of a bind.
+
+    Raises:
+        AddressInUse: something else listens there.
+        ConfigError: the address is not one of this machine, or the path is not usable.
+    """
+    if bind.unix is not None:
+        return [_unix_listener(bind.unix, backlog)]
+    try:
+        return await trio.open_tcp_listeners(bind.port, host=bind.host, backlog=backlog)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(error.errno, f"port {bind.port} of {bind.host} is in use: take another one") from None
+        raise ConfigError(f"cannot listen on {bind.host} port {bind.port}: {error.strerror or error}") from None
+
+
+def _unix_listener(path: Path, backlog: int) -> trio.SocketListener:
+    _clear_stale(path)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(os.fspath(path))
+        # Before anybody can connect: only who may read the token may knock, until the operator says otherwise.
+        path.chmod(0o600)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"cannot listen on the unix socket {path}: {error.strerror or error}") from None
+    sock.setblocking(False)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def _clear_stale(path: Path) -> None:
+    """Remove the socket of a server that was killed; a living one keeps it."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise ConfigError(f"{path} exists and is not a socket: remove it, or listen elsewhere")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(os.fspath(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return
+    raise AddressInUse(errno.EADDRINUSE, f"a server listens on the unix socket {path}")
+
+
+async def close_listeners(listeners: list[trio.SocketListener], bind: Bind) -> None:
+    """Close the sockets, and remove the one in the file system."""
+    for listener in listeners:
+        await trio.aclose_forcefully(listener)
+    if bind.unix is not None:
+        with suppress(OSError):
+            bind.unix.unlink()
+
+
+def urls_of(listeners: list[trio.SocketListener], bind: Bind) -> list[str]:
+    """What a client types: one URL per TCP socket, `unix:PATH` for a unix socket."""
+    if bind.unix is not None:
+        return [f"unix:{bind.unix}"]
+    scheme = "https" if bind.is_tls else "http"
+    urls = []
+    for listener in listeners:
+        host, port = listener.socket.getsockname()[:2]
+        urls.append(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
+    return urls
