@@ -1,0 +1,130 @@
+// The replicated log: heads with their marks, and the form that appends. And the lines of what happens.
+
+import { $, copy, el, keyed, setAttributes, setText } from "./dom.js";
+import { clock, count, nameOf, short, visible } from "./format.js";
+import { tell } from "./peers.js";
+
+const LINES_MAX = 800;
+
+export class Heads {
+  constructor(api) {
+    this.api = api;
+    this.digest = "";
+    this.names = new Map();
+    this.running = false;
+    this.again = false;
+    $("append").onsubmit = (event) => this.append(event);
+    $("wal-digest").onclick = (event) => copy(event.currentTarget, this.digest);
+  }
+
+  know(peers) {
+    for (const peer of peers) this.names.set(peer.id, nameOf(peer, peer.id));
+  }
+
+  // One request at a time; what asks meanwhile is answered by one more.
+  async refresh() {
+    this.again = true;
+    if (this.running) return;
+    this.running = true;
+    try {
+      while (this.again) {
+        this.again = false;
+        this.render(await this.api().get("/wal?limit=200"));
+      }
+    } catch {
+      // The health pill tells that the node does not answer; the next event asks again.
+    } finally {
+      this.running = false;
+    }
+  }
+
+  render({ digest, heads, total }) {
+    this.digest = digest;
+    $("wal-digest").hidden = false;
+    setText($("wal-digest"), `digest ${short(digest)}`);
+    keyed($("wal-table").tBodies[0], heads, (head) => head.origin,
+      () => {
+        const row = el("tr", {}, el("td", { "data-name": "Origin" }), el("td", { "data-name": "Records", class: "num" }), el("td", { "data-name": "Head" }), el("td", { "data-name": "Peers", class: "marks" }, el("div")));
+        row.cells[0].append(el("span", { class: "name" }), el("code"));
+        row.cells[2].append(el("code"));
+        return row;
+      },
+      (row, head) => {
+        setText(row.cells[0].firstChild, nameOf(head, head.origin) + (head.own ? " (this node)" : ""));
+        setText(row.cells[0].lastChild, head.node_id ? short(head.origin) : "");
+        setText(row.cells[1], count(head.seq));
+        setText(row.cells[2].firstChild, head.frozen ? "frozen: forked" : short(head.hash));
+        setAttributes(row, { class: head.frozen ? "frozen" : null });
+        keyed(row.cells[3].firstChild, Object.entries(head.marks ?? {}), ([peer]) => peer,
+          () => el("span"),
+          (mark, [peer, { seq, mark: kind }]) => {
+            setAttributes(mark, { class: `mark ${kind}`, title: `${this.names.get(peer) ?? short(peer)}: ${kind}${seq === null ? "" : `, has ${count(seq)}`}` });
+            setText(mark, this.names.get(peer) ?? short(peer));
+          });
+      });
+    $("wal-empty").hidden = heads.length > 0;
+    setText($("wal-title"), total > heads.length ? `Log: the first ${heads.length} of ${count(total)} origins` : "Log");
+  }
+
+  async append(event) {
+    event.preventDefault();
+    const result = $("append-result");
+    const button = event.target.querySelector("button");
+    button.disabled = true;
+    try {
+      const { seq } = await this.api().post("/wal", { payload: $("append-payload").value, kind: $("append-kind").value || "app" });
+      tell(result, "good", `Durable here as record ${count(seq)}.`);
+      $("append-payload").value = "";
+      $("append-payload").focus();
+    } catch (error) {
+      tell(result, "bad", error.message);
+    } finally {
+      button.disabled = false;
+    }
+  }
+}
+
+export class Lines {
+  constructor() {
+    this.list = $("logs-lines");
+    this.waiting = [];
+    $("logs-filter").oninput = () => this.filter();
+    $("logs-clear").onclick = () => this.list.replaceChildren();
+    $("logs-follow").onchange = () => this.scroll();
+    // Scrolling up to read stops following; scrolling to the end goes on with it.
+    this.list.onscroll = () => {
+      const { scrollTop, scrollHeight, clientHeight } = this.list;
+      $("logs-follow").checked = scrollTop + clientHeight >= scrollHeight - 8;
+    };
+  }
+
+  add(type, { time_ms, line, missed }) {
+    const text = type === "gap" ? `… ${missed === null ? "lines from before the restart" : `${count(missed)} lines`} are not kept any more` : line;
+    this.waiting.push({ time_ms, text: visible(text) });
+    // Many lines at once are one change of the page.
+    if (this.waiting.length === 1) requestAnimationFrame(() => this.flush());
+  }
+
+  flush() {
+    const follow = $("logs-follow").checked;
+    const wanted = $("logs-filter").value.trim().toLowerCase();
+    const items = this.waiting.splice(0).slice(-LINES_MAX).map(({ time_ms, text }) => {
+      const item = el("li", {}, el("time", {}, time_ms ? clock(time_ms) : ""), el("span", {}, text));
+      item.hidden = wanted !== "" && !text.toLowerCase().includes(wanted);
+      return item;
+    });
+    this.list.append(...items);
+    while (this.list.childElementCount > LINES_MAX) this.list.firstElementChild.remove();
+    if (follow) this.scroll();
+  }
+
+  filter() {
+    const wanted = $("logs-filter").value.trim().toLowerCase();
+    for (const item of this.list.children) item.hidden = wanted !== "" && !item.lastChild.textContent.toLowerCase().includes(wanted);
+    this.scroll();
+  }
+
+  scroll() {
+    if ($("logs-follow").checked) this.list.scrollTop = this.list.scrollHeight;
+  }
+}
