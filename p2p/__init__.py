@@ -23,7 +23,7 @@ Floors 0 to 3 are pure: no I/O, no clock, no randomness of their own.
 
 from __future__ import annotations
 
-from p2p import framing, msg, pack
+from p2p import framing, msg, pack, strict_json
 from p2p.crypto.identity import Identity
 from p2p.crypto.null import NullCrypto
 from p2p.crypto.provider import StandardCrypto
@@ -67,6 +67,7 @@ from p2p.policy.routes import MemoryRouter, Route
 from p2p.replication.batch import NewRecord, Record
 from p2p.replication.heads import Head
 from p2p.runtime import P2PRuntime, make_tcp_node
+from p2p.text import one_line
 
 __all__ = [
     "AddressInUse",
@@ -121,6 +122,8 @@ __all__ = [
     "framing",
     "make_tcp_node",
     "msg",
+    "one_line",
     "open_node",
     "pack",
+    "strict_json",
 ]

@@ -7,7 +7,8 @@ the time goes to the loggers of the modules instead, at debug and trace, where i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from p2p.node.status import Counters
 from p2p.text import one_line
@@ -28,6 +29,16 @@ class Lines:
         self._node_id = node_id
         self._on_log = on_log
         self._counters = counters
+        self._sinks: list[Callable[[str], None]] = []
+
+    @contextmanager
+    def told_to(self, sink: Callable[[str], None]) -> Iterator[None]:
+        """Tell a further hook, too, as long as the context lasts."""
+        self._sinks.append(sink)
+        try:
+            yield
+        finally:
+            self._sinks.remove(sink)
 
     def __call__(self, line: str) -> None:
         """Tell what is good to know."""
@@ -40,9 +51,9 @@ class Lines:
     def _tell(self, level: int, line: str) -> None:
         line = one_line(line)
         _log.log(level, "%s: %s", self._node_id, line)
-        if self._on_log is not None:
+        for hook in [*self._sinks] if self._on_log is None else [self._on_log, *self._sinks]:
             try:
-                self._on_log(line)
+                hook(line)
             except Exception:  # noqa: BLE001  # a hook is somebody else's code: it may not end the node
                 self._counters.hook_failures += 1
-                _log.exception("on_log failed")
+                _log.exception("a log hook failed")

@@ -16,8 +16,8 @@ way and closes the store: all of it within `shutdown_s_max`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Final, Unpack
 
 import trio
@@ -245,6 +245,13 @@ class Node:
     def events(self) -> EventStream:
         """What happens from now on: `async with node.events() as events: async for event in events: …`."""
         return self._events.open()
+
+    def log_to(self, sink: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Hand the node's log lines to a sink, beside `NodeConfig.on_log`: `with node.log_to(lines.append): …`.
+
+        The node need not run yet. What the sink raises is counted and otherwise ignored.
+        """
+        return self._log_line.told_to(sink)
 
     # Links.
 

@@ -34,7 +34,7 @@ from p2p.node.writer import PushOutcome, Writer
 from p2p.replication.accept import Verdict
 from p2p.replication.boundaries import SealedBatch, prev_hash_of
 from p2p.replication.exchange import Exchange, HoldAppends, Penalize
-from p2p.replication.heads import EMPTY_LOG
+from p2p.replication.heads import EMPTY_LOG, LogHead
 from p2p.replication.recent import RecentBatches
 from p2p.replication.sync import Load, LoadKind
 from p2p.store.base import StoredBatch
@@ -222,6 +222,10 @@ class Replicator:
     def lag(self) -> dict[PeerId, int]:
         """Per connected peer: how many of our own records it does not hold durably yet, as far as it told."""
         return self._machine.lag() if self._exchange is not None else {}
+
+    def shown(self) -> dict[PeerId, dict[PeerId, LogHead]]:
+        """Per connected peer: how far it said to hold every origin's log."""
+        return self._machine.shown() if self._exchange is not None else {}
 
     def _held_by(self, peers: int) -> float:
         """Up to which seq at least so many peers hold our own log."""

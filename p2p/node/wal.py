@@ -25,6 +25,9 @@ class Replication(Protocol):
     def lag(self) -> dict[PeerId, int]:
         """Per connected peer, how many of our own records it does not hold durably yet."""
 
+    def shown(self) -> Mapping[PeerId, Mapping[PeerId, LogHead]]:
+        """Per connected peer, how far it said to hold every origin's log."""
+
 
 class Wal:
     """The log of a running node, and the copies it keeps of others'.
@@ -143,6 +146,18 @@ class Wal:
     def lag(self) -> dict[PeerId, int]:
         """Per connected peer: how many of this node's own records it does not hold durably yet."""
         return self._replication.lag()
+
+    def shown(self) -> Mapping[PeerId, Mapping[PeerId, LogHead]]:
+        """Per connected peer: the heads that it showed last, by origin.
+
+        It is what the peer said, up to a second ago, and proves nothing; an origin it did not list is missing.
+        """
+        return self._replication.shown()
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether appends are taken; False while the store is read-only (events tell when that changes)."""
+        return not self._writer.read_only
 
     def heads(self) -> Mapping[PeerId, LogHead]:
         """The durable head of every origin held here, at this moment."""

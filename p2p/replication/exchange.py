@@ -322,6 +322,10 @@ class Exchange:
         head = self._heads.get(self._own, EMPTY_LOG)
         return {sync.peer: max(0, head.seq - self._confirmed.get(sync.peer, 0)) for sync in self._links.values()}
 
+    def shown(self) -> dict[PeerId, dict[PeerId, LogHead]]:
+        """Per connected peer what it showed last of every origin; of two links with one peer, the newer one's."""
+        return {sync.peer: sync.shown() for sync in self._links.values()}
+
     # Output and time.
 
     def take_messages(self) -> list[tuple[int, AnyMessage]]:

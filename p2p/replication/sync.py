@@ -258,6 +258,13 @@ class LinkSync:
         heard = self._heard.get(origin)
         return None if heard is None else (heard.seq, heard.want)
 
+    def shown(self) -> dict[PeerId, LogHead]:
+        """What the peer showed last of every origin that it listed. A frozen one has no hash to show."""
+        return {
+            origin: LogHead(entry.seq, entry.hash, frozen=entry.hash == FROZEN_MARK)
+            for origin, entry in self._heard.items()
+        }
+
     def _entry(self, origin: PeerId) -> HeadEntry:
         head = self._shared.heads.get(origin, EMPTY_LOG)
         return HeadEntry(origin, head.seq, head.shown_hash, self._shared.suppliers.wants(origin, self.key))

@@ -48,6 +48,26 @@ async def test_open_node_gives_a_running_node_with_its_real_port() -> None:
         assert len(node.peer_id) == 32
 
 
+async def test_log_to_hands_lines_to_a_further_sink_for_a_while() -> None:
+    first: list[str] = []
+    second: list[str] = []
+
+    def broken(line: str) -> None:
+        raise ValueError(line)
+
+    node = p2p.Node(p2p.NodeConfig(node_id="a", on_log=first.append))
+    with node.log_to(broken), node.log_to(second.append):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            assert first == second != []
+            assert node.counters.hook_failures == len(first)
+            node.stop()
+    count = len(second)
+    node._log_line("later")
+    assert first[-1] == "later"
+    assert len(second) == count
+
+
 async def test_the_primitive_is_nursery_start_of_run() -> None:
     async with trio.open_nursery() as nursery:
         node = await nursery.start(p2p.Node(p2p.NodeConfig(node_id="a")).run)

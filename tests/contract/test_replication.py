@@ -280,3 +280,18 @@ async def test_wait_replicated_counts_distinct_peers() -> None:
         await a.connect(c.endpoints[0])
         with trio.fail_after(10):
             await a.wal.wait_replicated(seq, peers=2)
+
+
+async def test_what_a_peer_showed_of_every_log_is_told() -> None:
+    async with p2p.open_node(node_id="a") as a, p2p.open_node(node_id="b") as b:
+        peer = await a.connect(b.endpoints[0])
+        seq = await a.wal.append(b"one")
+        await b.wal.append(b"two")
+        assert a.wal.is_writable
+        with trio.fail_after(30):
+            while {origin: head.seq for origin, head in a.wal.shown()[peer.peer_id].items()} != {
+                a.peer_id: seq,
+                b.peer_id: 1,
+            }:
+                await trio.sleep(0.01)
+        assert a.wal.shown()[peer.peer_id][a.peer_id] == b.wal.heads()[a.peer_id]

@@ -10,15 +10,17 @@ FRONT_DOOR = """
     Node NodeClosed NodeConfig NodeStats NotConnected NotStarted NullCrypto OwnLogForked P2PError P2PRuntime
     PayloadTooLarge Peer PeerEndpoint PeerId PeerState ProtocolError ProtocolVersion Reason Record RecordTooLarge
     RemoteProtocolError Route StandardCrypto StoreCorrupt StoreError StoreFull StoreLocked StoreReadOnly UnknownPeer
-    events framing make_tcp_node msg open_node pack
+    events framing make_tcp_node msg one_line open_node pack strict_json
 """.split()
 
 NODE = """
-    channel config connect counters disconnect endpoints events get_peer node_id outbox peer_id peers run send stats
-    stop wait wal
+    channel config connect counters disconnect endpoints events get_peer log_to node_id outbox peer_id peers run send
+    stats stop wait wal
 """.split()
 
-WAL = "append append_many check_size digest follow heads lag left_alone records wait_replicated".split()
+WAL = """
+    append append_many check_size digest follow heads is_writable lag left_alone records shown wait_replicated
+""".split()
 
 
 def public(value: object) -> set[str]:

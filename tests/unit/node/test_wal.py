@@ -17,7 +17,7 @@ from p2p.limits import Limits
 from p2p.node.follow import Follower
 from p2p.node.wal import Wal
 from p2p.replication.batch import BODY_BYTES_MAX, NewRecord, Record
-from p2p.replication.heads import digest
+from p2p.replication.heads import LogHead, digest
 from p2p.store.base import DamagedRange
 from p2p.store.memory import MemoryStore
 from tests.logs import Log, identity
@@ -32,6 +32,9 @@ class NoPeers:
 
     async def wait_replicated(self, seq: int, peers: int) -> None:
         raise NodeClosed(f"{seq} at {peers}")
+
+    def shown(self) -> dict[PeerId, dict[PeerId, LogHead]]:
+        return {}
 
     def lag(self) -> dict[PeerId, int]:
         return {PEER: 3}
