@@ -11,7 +11,7 @@ The floor plan, from the ground up; a room imports only lower floors and its own
     1  binary framing envelope       the wire: bytes, frames, envelopes, messages, packing
        msg pack strict_json
     2  crypto policy                 Noise and identities; who may, how often, which way
-    3  session replication           two parties talking safely; logs, batches, who supplies whom
+    3  session replication registry  two parties talking safely; logs, batches, who supplies whom; word in the web
     4  windows store transport       the world: clock, entropy, threads; the disk; the network
     5  peer                          one connection: a stream and a session in a nursery
     6  node                          the nursery of it all
@@ -58,11 +58,13 @@ from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.msg import MessageType
 from p2p.node import events
+from p2p.node.bootstrap import BootstrapConfig, BootstrapMode, HttpBootstrap, make_http_bootstrap
 from p2p.node.config import NodeConfig
 from p2p.node.dispatch import Channel, Message
 from p2p.node.node import Node, open_node
 from p2p.node.status import NodeStats, Peer
 from p2p.peer.connection import PeerState
+from p2p.policy.hints import DiscoveryAnnouncement
 from p2p.policy.routes import MemoryRouter, Route
 from p2p.replication.batch import NewRecord, Record
 from p2p.replication.heads import Head
@@ -71,15 +73,19 @@ from p2p.text import one_line
 
 __all__ = [
     "AddressInUse",
+    "BootstrapConfig",
+    "BootstrapMode",
     "Channel",
     "ChannelBusy",
     "ConfigError",
     "ConnectFailed",
     "CryptoError",
+    "DiscoveryAnnouncement",
     "Envelope",
     "EnvelopeFlag",
     "FrameDecodeResult",
     "Head",
+    "HttpBootstrap",
     "Identity",
     "IdentityMismatch",
     "LengthPrefixVarint",
@@ -120,6 +126,7 @@ __all__ = [
     "UnknownPeer",
     "events",
     "framing",
+    "make_http_bootstrap",
     "make_tcp_node",
     "msg",
     "one_line",

@@ -185,3 +185,14 @@ class Limits:
     # Discovery datagrams (wire: section 8).
     announce_sent_bytes_max: int = 512
     announce_read_bytes_max: int = 1200
+
+    # Registries, as their client (wire: section 9; threats T48, T49).
+    registry_answer_bytes_max: int = 256 * KIB
+    registry_peers_max: int = 100
+    """Peers that one answer may name; a registry of ours lists no more."""
+    registry_s_max: float = 10.0
+    """For one question, from the name look-up to the last byte; and again for the names that the answer holds."""
+    registry_backoff_s_max: float = 300.0
+    """The longest pause before a registry that failed is asked again."""
+    registry_known_max: int = 1024
+    """Peers that `snapshot` remembers."""

@@ -31,6 +31,7 @@ from p2p.node.events import EventFeed, EventStream
 from p2p.node.lines import Lines
 from p2p.node.listener import accept_links
 from p2p.node.rooms import Rooms
+from p2p.node.service import first_cause, run_around
 from p2p.node.status import Counters, NodeStats, OutboxView, Peer, snapshot_of
 from p2p.node.wal import Wal
 from p2p.peer.connection import Connection
@@ -354,23 +355,6 @@ class Node:
 _HOW_TO_START: Final = "{} does not run: use `async with p2p.open_node(...)` or `await nursery.start(node.run)`"
 
 
-def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception that a group is about: never a group, and Cancelled only if there is nothing else."""
-    leaves: list[BaseException] = []
-    queue: list[BaseException] = [group]
-    while queue:
-        error = queue.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            queue.extend(error.exceptions)
-        else:
-            leaves.append(error)
-    causes = [leaf for leaf in leaves if not isinstance(leaf, trio.Cancelled)]
-    chosen = causes[0] if causes else leaves[0]
-    for other in causes[1:]:
-        chosen.add_note(f"and at the same time: {other!r}")
-    return chosen
-
-
 @asynccontextmanager
 async def open_node(config: NodeConfig | None = None, /, **options: Unpack[NodeOptions]) -> AsyncIterator[Node]:
     """Run a node around a body: `async with p2p.open_node(node_id="a", data_dir="a") as node: …`.
@@ -391,26 +375,5 @@ async def open_node(config: NodeConfig | None = None, /, **options: Unpack[NodeO
 @asynccontextmanager
 async def run_node(node: Node) -> AsyncIterator[Node]:
     """Run a node that was made already around a body; otherwise as `open_node`."""
-    body_error: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(node.run)
-            try:
-                yield node
-            except BaseException as error:  # noqa: BLE001  # raised again below, where no nursery wraps it
-                body_error = error
-            node.stop()
-            if body_error is not None and not isinstance(body_error, Exception):
-                # Cancelled from outside, or an interrupt: there is no time for Goodbyes.
-                nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        cause = first_cause(group)
-        if body_error is None or (isinstance(body_error, trio.Cancelled) and not isinstance(cause, trio.Cancelled)):
-            raise cause from None
-        if not isinstance(cause, trio.Cancelled):
-            body_error.add_note(f"and the node failed while it stopped: {cause!r}")
-    except trio.Cancelled:
-        if body_error is None:
-            raise
-    if body_error is not None:
-        raise body_error
+    async with run_around(node):
+        yield node

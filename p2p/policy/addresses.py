@@ -56,6 +56,20 @@ def classify(host: str) -> AddressClass:
     return AddressClass.RESERVED
 
 
+def may_be_dialled(kind: AddressClass, *, private: bool, loopback: bool) -> bool:
+    """Whether an address that somebody else named may be dialled (T49). NAME never: it is resolved first.
+
+    Args:
+        kind: where the address leads.
+        private, loopback: whether such ones may be.
+    """
+    return (
+        kind is AddressClass.PUBLIC
+        or (kind is AddressClass.PRIVATE and private)
+        or (kind is AddressClass.LOOPBACK and loopback)
+    )
+
+
 def prefix_of(host: str) -> str:
     """The neighbour that an address belongs to: itself for IPv4, its /56 for IPv6. A name stands for itself."""
     address = _parse(host)

@@ -11,6 +11,7 @@ FRONT_DOOR = """
     PayloadTooLarge Peer PeerEndpoint PeerId PeerState ProtocolError ProtocolVersion Reason Record RecordTooLarge
     RemoteProtocolError Route StandardCrypto StoreCorrupt StoreError StoreFull StoreLocked StoreReadOnly UnknownPeer
     events framing make_tcp_node msg one_line open_node pack strict_json
+    BootstrapConfig BootstrapMode DiscoveryAnnouncement HttpBootstrap make_http_bootstrap
 """.split()
 
 NODE = """

@@ -1,0 +1,351 @@
+"""Bootstrap: ask a registry in the web who is there, and leave word of oneself (wire section 9).
+
+Responsible for asking at its pace, for never being worth attacking, and for handing out hints that may be dialled. It
+refuses to know what becomes of a hint (`node.leads`) and how HTTP is spoken (`transport.http`).
+
+A registry is a stranger: it may be down, slow, or somebody else's by now. So nothing it does ends this task or a link,
+and what it names is judged before anybody dials it (T49). A name is resolved once and the hint holds the address that
+was judged, so that no second look-up leads elsewhere. Public addresses are let through; private ones if the registry
+is in a private network itself or the configuration says so; loopback only if the registry is on this machine too;
+link-local, multicast, unspecified and reserved ones never.
+
+    asking    every poll_interval, with jitter; after failures twice as long each time, up to registry_backoff_s_max
+    announce  the same, but at least three times within the registry's ttl: one that came back learns of us anew
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import trio
+
+from p2p.crypto.announce import sign_announcement
+from p2p.crypto.identity import Identity
+from p2p.errors import ConfigError, ConnectFailed, RemoteProtocolError
+from p2p.ids import PeerEndpoint, check_node_id, is_loopback
+from p2p.limits import Limits
+from p2p.msg import DiscoveryAnnounce
+from p2p.node.service import run_around
+from p2p.policy.addresses import AddressClass, classify, may_be_dialled
+from p2p.policy.hints import DiscoveryAnnouncement
+from p2p.registry.form import base_of, host_of, read_announced, read_peers, write_announce
+from p2p.transport.base import Network
+from p2p.transport.http import HttpAnswer, HttpClient, HttpxClient
+from p2p.transport.tcp import TcpNetwork
+from p2p.windows import Clock, Entropy, SystemClock, system_entropy, uniform
+
+_log = logging.getLogger("p2p.bootstrap")
+
+JITTER: Final = 0.25
+"""The part of a wait that chance may take away: nodes that started together do not stay together."""
+ANNOUNCES_PER_TTL: Final = 3
+"""So that one that is lost, and one that is late, still leave us listed."""
+POLLS_REMEMBERED: Final = 3
+"""What a registry does not name any more for so many intervals leaves the snapshot."""
+POLL_MS_MIN: Final = 100
+
+Offer = Callable[[DiscoveryAnnouncement, str], None]
+"""Takes a hint and the host of the registry it came from; never waits."""
+
+
+class BootstrapMode(Enum):
+    """What a node does at a registry."""
+
+    PULL_ONLY = "pull_only"
+    PULL_AND_ANNOUNCE = "pull_and_announce"
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapConfig:
+    """How to use a registry.
+
+    Args:
+        self_node_id, self_tcp_port: what to announce, and what in the answers is ourselves. Within a node they are the
+            node's unless given; give the port where another one leads to it from outside.
+        registry_url: `http://HOST:PORT` or `https://HOST`, with or without a trailing `/peers`.
+        mode: pull only, or announce this node too.
+        poll_interval_ms: milliseconds between two questions, 100 or more.
+        max_peers_per_poll: 1-100.
+        token: what the registry asks for, if it does.
+        allow_private: whether addresses of private networks may be dialled; None says yes to a registry that is in
+            one itself.
+        own_ports: ports of this machine that no hint may aim us at, beside the one that is announced.
+        ca_file: PEM of the authorities to trust for https, instead of the system's.
+        http: another HTTP client, for tests.
+
+    Raises:
+        ConfigError: a value is not usable.
+    """
+
+    self_node_id: str | None = None
+    self_tcp_port: int | None = None
+    registry_url: str = ""
+    mode: BootstrapMode = BootstrapMode.PULL_ONLY
+    poll_interval_ms: int = 15_000
+    max_peers_per_poll: int = 100
+    token: str | None = field(default=None, repr=False)
+    allow_private: bool | None = None
+    own_ports: tuple[int, ...] = ()
+    ca_file: Path | None = None
+    http: HttpClient | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.registry_url:
+            raise ConfigError("registry_url is missing: http://HOST:PORT or https://HOST")
+        base_of(self.registry_url)
+        if self.self_node_id is not None:
+            check_node_id(self.self_node_id)
+        if self.self_tcp_port is not None and not 1 <= self.self_tcp_port <= 65_535:
+            raise ConfigError(f"self_tcp_port {self.self_tcp_port} is not within 1-65535")
+        if self.poll_interval_ms < POLL_MS_MIN:
+            raise ConfigError(f"poll_interval_ms must be {POLL_MS_MIN} or more, not {self.poll_interval_ms}")
+        if not 1 <= self.max_peers_per_poll <= Limits().registry_peers_max:
+            raise ConfigError(f"max_peers_per_poll is 1-{Limits().registry_peers_max}, not {self.max_peers_per_poll}")
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
+            raise ConfigError("a token is printable ASCII")
+
+
+@dataclass(slots=True)
+class BootstrapCounters:
+    """What came of it so far."""
+
+    polls: int = 0
+    announces: int = 0
+    failures: int = 0
+    """Polls and announcements that failed."""
+    hints: int = 0
+    """Peers that were handed on."""
+    hints_refused: int = 0
+    """Peers that were listed with something that cannot be, or where nobody may be dialled."""
+    hook_failures: int = 0
+
+
+class HttpBootstrap:
+    """One registry, asked for ever: a task of the node, or of its own `async with`.
+
+    Args:
+        config: how.
+        offer: takes each hint.
+        identity: signs announcements; None leaves them unsigned.
+        scheme: what listens on the announced port: "tcp", "ws" or "wss".
+        limits: the `registry_…` bounds.
+        clock, entropy, network: the windows; of the network only `resolve` is used.
+        say: takes a line for the log.
+
+    Raises:
+        ConfigError: it shall announce and has no node id or port to announce, or httpx is missing.
+    """
+
+    def __init__(
+        self,
+        config: BootstrapConfig,
+        offer: Offer,
+        *,
+        identity: Identity | None = None,
+        scheme: str = "tcp",
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        entropy: Entropy = system_entropy,
+        network: Network | None = None,
+        say: Callable[[str], None] = _log.info,
+    ) -> None:
+        self.config = config
+        self.counters = BootstrapCounters()
+        self._offer = offer
+        self._identity = identity
+        self._scheme = scheme
+        self._limits = limits or Limits()
+        self._clock = clock or SystemClock()
+        self._entropy = entropy
+        self._network = network or TcpNetwork(self._limits)
+        self._say = say
+        self._base = base_of(config.registry_url)
+        self._announces = config.mode is BootstrapMode.PULL_AND_ANNOUNCE
+        if self._announces and (config.self_node_id is None or config.self_tcp_port is None):
+            raise ConfigError("announcing needs self_node_id and self_tcp_port: who listens, and where")
+        self._http = config.http or HttpxClient(token=config.token, ca_file=config.ca_file, limits=self._limits)
+        self._known: dict[tuple[str, str, int], tuple[DiscoveryAnnouncement, float]] = {}
+        self._scope = trio.CancelScope()
+
+    # Running.
+
+    async def run(self, *, task_status: trio.TaskStatus[HttpBootstrap] = trio.TASK_STATUS_IGNORED) -> None:
+        """Ask and announce until `stop` or cancellation. Whatever the registry does, this goes on.
+
+        Raises:
+            ConfigError: `ca_file` cannot be used; before `started()`.
+        """
+        if self.config.token is not None and self._base.startswith("http:") and not is_loopback(host_of(self._base)):
+            self._say(f"the token for {self._base} travels in clear: use https")
+        with self._scope:
+            async with self._http, trio.open_nursery() as nursery:
+                task_status.started(self)
+                nursery.start_soon(self._repeat, "asking", self._pull)
+                if self._announces:
+                    nursery.start_soon(self._repeat, "announcing at", self._announce)
+
+    def stop(self) -> None:
+        """End `run`; returns at once. Idempotent. The registry forgets this node by itself."""
+        self._scope.cancel()
+
+    async def __aenter__(self) -> Self:
+        self._context = run_around(self)
+        await self._context.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._context.__aexit__(kind, value, trace)
+
+    def snapshot(self) -> tuple[DiscoveryAnnouncement, ...]:
+        """The peers that the registry named lately, judged; the oldest first."""
+        self._forget()
+        return tuple(announcement for announcement, _ in self._known.values())
+
+    async def _repeat(self, what: str, once: Callable[[], Awaitable[float]]) -> None:
+        """Do one thing for ever, at the interval that it returns, and less often while it fails."""
+        failures = 0
+        while True:
+            try:
+                wait_s = await once()
+            except (ConnectFailed, RemoteProtocolError) as error:
+                self.counters.failures += 1
+                wait_s = min(self._poll_s * 2.0 ** min(failures, 32), self._backoff_s_max)
+                failures += 1
+                if failures == 1:
+                    self._say(f"{what} the registry {self._base} failed, it is tried again: {error}")
+            else:
+                if failures:
+                    self._say(f"{what} the registry {self._base} works again, after {failures} failures")
+                failures = 0
+            await trio.sleep(wait_s * (1 - JITTER * uniform(self._entropy)))
+
+    @property
+    def _poll_s(self) -> float:
+        return self.config.poll_interval_ms / 1000
+
+    @property
+    def _backoff_s_max(self) -> float:
+        return max(self._poll_s, self._limits.registry_backoff_s_max)
+
+    # One round.
+
+    async def _announce(self) -> float:
+        node_id, port = self.config.self_node_id, self.config.self_tcp_port
+        assert node_id is not None
+        assert port is not None
+        announce = DiscoveryAnnounce(
+            node_id,
+            port,
+            self._clock.wall_ms(),
+            int.from_bytes(self._entropy(8), "little"),
+            (("proto", "1.0"), ("transport", self._scheme)),
+        )
+        if self._identity is not None:
+            announce = sign_announcement(announce, self._identity)
+        ttl_s = read_announced((await self._request("POST", "/announce", write_announce(announce))).body)
+        self.counters.announces += 1
+        return min(self._poll_s, ttl_s / ANNOUNCES_PER_TTL)
+
+    async def _pull(self) -> float:
+        answer = await self._request("GET", f"/peers?limit={self.config.max_peers_per_poll}")
+        listed = read_peers(answer.body, self.config.max_peers_per_poll)
+        self.counters.polls += 1
+        with trio.move_on_after(self._limits.registry_s_max):
+            for peer in listed:
+                hint = peer.as_hint()
+                if hint is None:
+                    self.counters.hints_refused += 1
+                elif not self._is_ourselves(hint):
+                    for pinned in await self._judged(hint, answer):
+                        self._hand_on(pinned)
+        return self._poll_s
+
+    async def _request(self, method: Literal["GET", "POST"], path: str, body: bytes | None = None) -> HttpAnswer:
+        answer = await self._http.request(method, self._base + path, body)
+        if answer.status in (401, 403):
+            raise RemoteProtocolError(f"it answers {answer.status}: it wants a token, or another one")
+        if not 200 <= answer.status < 300:
+            raise RemoteProtocolError(f"it answers {answer.status}")
+        return answer
+
+    def _is_ourselves(self, hint: DiscoveryAnnouncement) -> bool:
+        if hint.peer_id is None or self._identity is None:
+            return hint.node_id == self.config.self_node_id
+        return hint.peer_id == self._identity.peer_id
+
+    async def _judged(self, hint: DiscoveryAnnouncement, answer: HttpAnswer) -> list[DiscoveryAnnouncement]:
+        """The hint with the addresses that may be dialled in place of its host: at most one of each family."""
+        if classify(hint.host) is AddressClass.NAME:
+            try:
+                found = await self._network.resolve(PeerEndpoint(hint.host, hint.port))
+            except ConnectFailed:
+                found = ()
+            hosts = [endpoint.host for endpoint in found]
+        else:
+            hosts = [hint.host]
+        fit: dict[bool, DiscoveryAnnouncement] = {}
+        for host in hosts:
+            if self._may_be_dialled(host, hint.port, answer):
+                fit.setdefault(
+                    ":" in host, DiscoveryAnnouncement(hint.node_id, host, hint.port, hint.peer_id, hint.scheme)
+                )
+        if not fit:
+            self.counters.hints_refused += 1
+        return [*fit.values()]
+
+    def _may_be_dialled(self, host: str, port: int, answer: HttpAnswer) -> bool:
+        kind, registry = classify(host), classify(answer.server)
+        private = self.config.allow_private
+        if private is None:
+            private = registry in (AddressClass.PRIVATE, AddressClass.LOOPBACK)
+        if not may_be_dialled(kind, private=private, loopback=registry is AddressClass.LOOPBACK):
+            return False
+        is_here = kind is AddressClass.LOOPBACK or host == answer.client
+        return not (is_here and port in (self.config.self_tcp_port, *self.config.own_ports))
+
+    def _hand_on(self, hint: DiscoveryAnnouncement) -> None:
+        place = (hint.scheme, hint.host, hint.port)
+        self._known.pop(place, None)
+        self._known[place] = (hint, self._clock.monotonic())
+        if len(self._known) > self._limits.registry_known_max:
+            del self._known[next(iter(self._known))]
+        self.counters.hints += 1
+        try:
+            self._offer(hint, host_of(self._base))
+        except Exception:  # noqa: BLE001  # a hook is somebody else's code: it may not end the task
+            self.counters.hook_failures += 1
+            _log.exception("on_peer failed")
+
+    def _forget(self) -> None:
+        heard_after = self._clock.monotonic() - POLLS_REMEMBERED * self._poll_s
+        for place, (_, heard) in [*self._known.items()]:
+            if heard < heard_after:
+                del self._known[place]
+
+
+def make_http_bootstrap(
+    config: BootstrapConfig,
+    on_peer: Callable[[DiscoveryAnnouncement], None],
+    *,
+    identity: Identity | None = None,
+) -> HttpBootstrap:
+    """Make a bootstrap for use without a node: `async with p2p.make_http_bootstrap(config, on_peer) as bootstrap: …`.
+
+    Args:
+        config: which registry, and how.
+        on_peer: called with each peer of each answer that may be dialled, this node itself left out; what it raises is
+            logged and counted.
+        identity: signs the announcements.
+
+    Raises:
+        ConfigError: it shall announce and does not know whom, or httpx is missing.
+    """
+    return HttpBootstrap(config, lambda announcement, _came_from: on_peer(announcement), identity=identity)

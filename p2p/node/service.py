@@ -1,0 +1,69 @@
+"""A task that runs around a body: what `async with` means for everything here that has `run` and `stop`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
+
+import trio
+
+
+class Service(Protocol):
+    """Something that is started in a nursery, says when it is up, and ends when it is told to stop."""
+
+    async def run(self, *, task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+ServiceT = TypeVar("ServiceT", bound=Service)
+
+
+@asynccontextmanager
+async def run_around(service: ServiceT) -> AsyncIterator[ServiceT]:
+    """Run a service in a nursery of its own while the body runs, and stop it in order at the body's end.
+
+    Raises:
+        Exception: what the body raised, as itself; else what the service raised; never a group.
+    """
+    body_error: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(service.run)
+            try:
+                yield service
+            except BaseException as error:  # noqa: BLE001  # raised again below, where no nursery wraps it
+                body_error = error
+            service.stop()
+            if body_error is not None and not isinstance(body_error, Exception):
+                # Cancelled from outside, or an interrupt: there is no time for Goodbyes.
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        cause = first_cause(group)
+        if body_error is None or (isinstance(body_error, trio.Cancelled) and not isinstance(cause, trio.Cancelled)):
+            raise cause from None
+        if not isinstance(cause, trio.Cancelled):
+            body_error.add_note(f"and at its end: {cause!r}")
+    except trio.Cancelled:
+        if body_error is None:
+            raise
+    if body_error is not None:
+        raise body_error
+
+
+def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception that a group is about: never a group, and Cancelled only if there is nothing else."""
+    leaves: list[BaseException] = []
+    queue: list[BaseException] = [group]
+    while queue:
+        error = queue.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            queue.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    causes = [leaf for leaf in leaves if not isinstance(leaf, trio.Cancelled)]
+    chosen = causes[0] if causes else leaves[0]
+    for other in causes[1:]:
+        chosen.add_note(f"and at the same time: {other!r}")
+    return chosen
