@@ -22,7 +22,7 @@ test: check tests
 check: lint types docs
 
 lint: .venv/.installed
-	.venv/bin/ruff check p2p http_control benchmarks tests docs
+	.venv/bin/ruff check p2p p2p_command.py http_control benchmarks tests docs
 
 types: .venv/.installed
 	.venv/bin/mypy

@@ -17,6 +17,7 @@ from p2p.errors import P2PError
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
 
 ON_OFF: Final = click.Choice(["on", "off"])
 
@@ -34,14 +35,9 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except UsageError as error:
         complain(str(error))
         return EXIT_USAGE
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        return EXIT_OK
-    except ReaderGone:
-        return EXIT_OK
-    except BrokenPipeError:
-        discard_output()
-        return EXIT_OK
-    except Exception as error:  # noqa: BLE001  # the boundary: no traceback reaches a user
+    except click.exceptions.Abort:
+        return EXIT_INTERRUPTED
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001  # no traceback reaches a user
         return _failed(error)
     return code if isinstance(code, int) else EXIT_OK
 
@@ -49,8 +45,18 @@ def run_command_line(arguments: Sequence[str]) -> int:
 def _failed(error: BaseException) -> int:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, (P2PError, OSError)):
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    if isinstance(error, ReaderGone):
+        return EXIT_OK
+    if isinstance(error, BrokenPipeError):
+        discard_output()
+        return EXIT_OK
+    if isinstance(error, P2PError) or (isinstance(error, OSError) and error.strerror is None):
         complain(str(error))
+        return EXIT_FAILURE
+    if isinstance(error, OSError):
+        complain(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror))
         return EXIT_FAILURE
     complain(f"this is a bug, please report it: {type(error).__name__}: {error}")
     if os.environ.get("P2P_LOG_LEVEL", "").lower() in {"debug", "trace"}:

@@ -8,9 +8,8 @@ store is checked from the first hash to the last signature.
 
 from __future__ import annotations
 
-import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ import trio
 from p2p.cli.demo_nodes import DemoFailed, DemoNode, Holdings, Link
 from p2p.cli.demo_view import View, choose_view, rows_of
 from p2p.cli.output import complain
+from p2p.cli.signals import on_signal, stop_signals
 from p2p.store.keys import new_network_key, open_reader
 from p2p.windows import system_entropy
 
@@ -40,19 +40,21 @@ def run_demo(*, as_json: bool, records: int, keep: Path | None) -> int:
 
 
 async def _run(as_json: bool, records: int, keep: Path | None) -> int:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        codes = []
+    code = 1
+    with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_obey, signals, nursery.cancel_scope)
-            codes.append(await _play(as_json, records, keep))
+
+            def obey(number: int) -> None:
+                nonlocal code
+                if not nursery.cancel_scope.cancel_called:
+                    code = 128 + number
+                    complain("interrupted: the nodes are ended")
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(on_signal, signals, obey)
+            code = await _play(as_json, records, keep)
             nursery.cancel_scope.cancel()
-    return codes[0] if codes else 1
-
-
-async def _obey(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        complain("interrupted: the nodes are ended")
-        scope.cancel()
+    return code
 
 
 async def _play(as_json: bool, records: int, keep: Path | None) -> int:

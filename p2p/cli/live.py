@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from contextlib import closing, nullcontext
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
 import trio
 
+from p2p.cli.output import Pictures
 from p2p.errors import NodeClosed
 from p2p.text import one_line
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     import p2p
     from p2p.ids import PeerId
+
+LAST_PICTURE_MS: Final = 300
+"""What a stalled terminal may delay the end of a node that shows a table."""
 
 
 class Rates:
@@ -81,21 +85,32 @@ def size(count: float) -> str:
 
 
 async def live_table(node: p2p.Node, interval_s: float) -> None:
-    """Redraw until cancelled or the node stops. Away from a terminal each picture is printed below the last."""
+    """Redraw until cancelled or the node stops. Away from a terminal each picture is printed below the last.
+
+    A terminal that has stalled loses pictures and holds nobody up.
+
+    Raises:
+        ReaderGone: nobody looks any more.
+    """
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(file=sys.stdout)
+    pictures = Pictures(sys.stdout)
+    console = Console(file=cast("TextIO", pictures))
     rates = Rates()
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-    with live or nullcontext():
-        while True:
-            try:
-                picture = peers_table(node, rates, trio.current_time())
-            except NodeClosed:
-                return
-            if live is not None:
-                live.update(picture, refresh=True)
-            else:
-                console.print(picture)
-            await trio.sleep(interval_s)
+    with closing(pictures), live or nullcontext():
+        try:
+            while True:
+                try:
+                    picture = peers_table(node, rates, trio.current_time())
+                except NodeClosed:
+                    return
+                if live is not None:
+                    live.update(picture, refresh=True)
+                else:
+                    console.print(picture)
+                await trio.sleep(interval_s)
+        finally:
+            # What comes now makes the cursor visible again.
+            pictures.patience_ms = LAST_PICTURE_MS

@@ -1,22 +1,32 @@
-"""Lines to standard output and standard error, made safe and never waited for.
+"""Lines and pictures to standard output and standard error, made safe and never waited for.
 
-A running node's output is notices: where the reader of a pipe has stalled, a line is dropped and counted instead of
-stopping the event loop; where the reader has gone, `ReaderGone` says so once. What a tool prints as its result
-(`p2p wal tail`) waits for its reader like any other program.
+A running node's output is notices: where the reader of a pipe or a terminal has stalled, what is new is dropped and
+counted instead of stopping the event loop; where the reader has gone, `ReaderGone` says so. What a tool prints as its
+result (`p2p wal tail`) waits for its reader like any other program.
+
+Everything is written to the descriptor, without a buffer between: what could not be written is not tried again later.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
 import os
 import select
 import sys
 from collections.abc import Mapping
-from typing import TextIO
+from typing import Final, TextIO
 
 from p2p.peer.connection import TRACE
 from p2p.text import one_line
+
+_GONE: Final = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO})
+"""A pipe nobody reads, a terminal that was closed, a descriptor that is none."""
+
+CHUNK_BYTES: Final = select.PIPE_BUF
+"""What a pipe takes at once where it takes anything at all."""
 
 
 class ReaderGone(Exception):
@@ -32,7 +42,7 @@ class Output:
     """Standard output of one command.
 
     Attributes:
-        dropped: lines that a stalled reader lost.
+        dropped: lines that a stalled reader, or a full disk, lost.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -44,37 +54,154 @@ class Output:
 
         Raises:
             ReaderGone: nobody reads any more.
+            OSError: it cannot be written.
         """
         self._write(line)
 
     def notice(self, line: str) -> None:
-        """Print a line now, or drop it if that would wait.
+        """Print a line now, or drop it if that would wait or fail.
 
         Raises:
             ReaderGone: nobody reads any more.
         """
-        if self._would_wait():
+        if would_wait(self._stream):
             self.dropped += 1
             return
-        self._write(line)
+        try:
+            self._write(line)
+        except OSError:
+            self.dropped += 1
+
+    def check_reader(self) -> None:
+        """See whether somebody still reads, without writing.
+
+        Raises:
+            ReaderGone: nobody does.
+        """
+        poll = select.poll()
+        try:
+            poll.register(self._stream.fileno(), 0)
+        except (OSError, ValueError):
+            return
+        if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+            raise ReaderGone
 
     def _write(self, line: str) -> None:
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except BrokenPipeError:
-            discard_output()
-            raise ReaderGone from None
-
-    def _would_wait(self) -> bool:
+        data = encoded(line + "\n", self._stream)
         try:
             descriptor = self._stream.fileno()
         except (OSError, ValueError):
-            return False
-        # A pipe counts as writable while a line of ours (below PIPE_BUF, 4,096 bytes) fits as a whole.
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
-        return not poll.poll(0)
+            # Not a real descriptor (a test's buffer).
+            self._stream.write(line + "\n")
+            return
+        while data:
+            try:
+                data = data[os.write(descriptor, data) :]
+            except BlockingIOError:
+                # Whoever shares the descriptor with us made it so; a result waits all the same.
+                select.select([], [descriptor], [])
+            except OSError as error:
+                if error.errno in _GONE:
+                    raise ReaderGone from None
+                raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+class Pictures(io.TextIOBase):
+    """Where rich draws to: as standard output, but what would wait is left out, a whole picture at a time.
+
+    Attributes:
+        patience_ms: how long a picture may wait for a stalled terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._drawn: list[str] = []
+        self._rest = b""
+        self._is_gone = False
+        self._terminal = own_terminal(stream)
+        self.patience_ms = 0
+
+    def close(self) -> None:
+        """Give the terminal back; what is written from now on is lost."""
+        self._is_gone = True
+        if self._terminal is not None:
+            os.close(self._terminal)
+            self._terminal = None
+        super().close()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # typeshed: a plain attribute
+        """How text becomes bytes."""
+        return self._stream.encoding
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """The descriptor, which rich asks for the terminal's size."""
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Add to the picture that the next flush shows."""
+        self._drawn.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Show what was drawn, or leave it out while an earlier picture is not all taken.
+
+        Raises:
+            ReaderGone: nobody looks any more; told once.
+        """
+        picture = encoded("".join(self._drawn), self._stream)
+        self._drawn.clear()
+        if self._is_gone:
+            return
+        try:
+            self._push()
+            if not self._rest:
+                self._rest = picture
+                self._push()
+        except OSError:
+            self._is_gone = True
+            raise ReaderGone from None
+
+    def _push(self) -> None:
+        descriptor = self._terminal if self._terminal is not None else self.fileno()
+        while self._rest and not would_wait(self._stream, self.patience_ms):
+            try:
+                self._rest = self._rest[os.write(descriptor, self._rest[:CHUNK_BYTES]) :]
+            except BlockingIOError:
+                return
+
+
+def own_terminal(stream: TextIO) -> int | None:
+    """Open the stream's terminal once more, for writes that never wait; None if it is no terminal.
+
+    A terminal says that it takes something and then waits in the middle. To be told instead is a property of the open
+    file, which we share with the shell that started us: so it must be a file of our own.
+    """
+    try:
+        return os.open(os.ttyname(stream.fileno()), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return None
+
+
+def encoded(text: str, stream: TextIO) -> bytes:
+    """Text as the stream's encoding has it; what that lacks is escaped."""
+    return text.encode(stream.encoding or "ascii", "backslashreplace")
+
+
+def would_wait(stream: TextIO, patience_ms: int = 0) -> bool:
+    """Whether a line written now would have to wait for its reader, longer than our patience lasts."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return False
+    # A pipe counts as writable while a line of ours (below PIPE_BUF, 4,096 bytes) fits as a whole.
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return not poll.poll(patience_ms)
 
 
 def discard_output() -> None:
@@ -89,12 +216,14 @@ def discard_output() -> None:
 
 
 def complain(text: str) -> None:
-    """One line on standard error."""
+    """One line on standard error, or none if its reader has stalled or gone: there is nobody left to tell."""
+    _to_stderr(f"p2p: {one_line(text)}")
+
+
+def _to_stderr(line: str) -> None:
     try:
-        sys.stderr.write(f"p2p: {one_line(text)}\n")
-        sys.stderr.flush()
-    except OSError:
-        # Standard error is closed, too: there is nobody left to tell.
+        Output(sys.stderr).notice(line)
+    except ReaderGone:
         return
 
 
@@ -118,11 +247,19 @@ class LineFormatter(logging.Formatter):
         return line
 
 
+class StderrHandler(logging.Handler):
+    """Writes log lines to standard error. A reader that has stalled loses lines and stops nobody."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        _to_stderr(self.format(record))
+
+
 def log_to_stderr(level: int) -> None:
     """Send the package's log lines of this level and above to standard error."""
     logging.addLevelName(TRACE, "TRACE")
     logging.addLevelName(logging.WARNING, "WARN")
-    handler = logging.StreamHandler()
+    handler = StderrHandler()
     handler.setFormatter(LineFormatter(tracebacks=level <= logging.DEBUG))
     log = logging.getLogger("p2p")
     for old in log.handlers[:]:

@@ -1,9 +1,9 @@
 """`p2p --id A --listen 9001`: one node until somebody stops it.
 
 Responsible for what a process adds to a node: signals, stats lines, records from standard input, a delayed dial. How it
-ends: the first SIGINT or SIGTERM, `--run`, or a reader of our output that has gone leave the `async with` in order, so
-that the node says Goodbye and finishes its commit; a second signal ends the process where it stands, which the log is
-made to survive.
+ends: the first SIGINT, SIGTERM or SIGHUP, `--run`, or a reader of our output that has gone leave the `async with` in
+order, so that the node says Goodbye and finishes its commit; a second signal ends the process where it stands, which
+the log is made to survive.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import signal
-from collections.abc import AsyncIterator
 from typing import Final
 
 import trio
@@ -21,6 +19,7 @@ import p2p
 from p2p.cli.output import Output, ReaderGone, complain, json_line, log_to_stderr, table_of
 from p2p.cli.records import fitting, line_splitter, portions
 from p2p.cli.settings import Settings, UsageError
+from p2p.cli.signals import on_signal, stop_signals
 from p2p.cli.stdin import stdin_lines
 from p2p.errors import ConfigError, ConnectFailed, NodeClosed, OwnLogForked, StoreError
 from p2p.ids import PeerEndpoint
@@ -68,9 +67,9 @@ def run_node(settings: Settings) -> int:
 
 async def _run(settings: Settings, config: p2p.NodeConfig) -> int:
     run = _Run(settings, config)
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run.obey, signals)
+            nursery.start_soon(on_signal, signals, run.obey)
             with run.starting:
                 await run.until_stopped()
             nursery.cancel_scope.cancel()
@@ -89,14 +88,13 @@ class _Run:
         self.exit_code = 0
         self._is_up = False
 
-    async def obey(self, signals: AsyncIterator[int]) -> None:
+    def obey(self, number: int) -> None:
         """The first signal stops in order, the second at once."""
-        async for number in signals:
-            if self.stop.is_set():
-                os._exit(128 + number)
-            self.stop.set()
-            if not self._is_up:
-                self.starting.cancel()
+        if self.stop.is_set():
+            os._exit(128 + number)
+        self.stop.set()
+        if not self._is_up:
+            self.starting.cancel()
 
     async def until_stopped(self) -> None:
         """Hold the node open, with everything beside it, until something says stop."""
@@ -154,14 +152,14 @@ class _Run:
     async def _show(self, node: p2p.Node) -> None:
         settings = self.settings
         interval = settings.stats_every / 1000
-        if settings.tui:
-            from p2p.cli.live import live_table
-
-            await live_table(node, interval or 1.0)
-            return
-        if not interval or settings.quiet:
+        if not settings.tui and (not interval or settings.quiet):
             return
         try:
+            if settings.tui:
+                from p2p.cli.live import live_table
+
+                await live_table(node, interval or 1.0)
+                return
             while True:
                 self._stats_line(node)
                 await trio.sleep(interval)

@@ -8,8 +8,7 @@ group commit as any other.
 from __future__ import annotations
 
 import heapq
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ import p2p
 from p2p.cli.output import Output, complain, json_line
 from p2p.cli.records import fitting, line_splitter, portions
 from p2p.cli.settings import UsageError
+from p2p.cli.signals import on_signal, stop_signals
 from p2p.cli.stdin import stdin_lines
 from p2p.errors import ConfigError, StoreCorrupt
 from p2p.ids import PeerId
@@ -47,9 +47,9 @@ async def _append_lines(data_dir: Path, as_json: bool, kind: str) -> int:
     came = 0
     seqs: list[int] = []
     config = p2p.NodeConfig(node_id="wal-append", listen_port=None, data_dir=data_dir, on_log=complain)
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with stop_signals() as signals:
         async with p2p.open_node(config) as node, trio.open_nursery() as tasks:
-            tasks.start_soon(_cancel_on, signals, tasks.cancel_scope)
+            tasks.start_soon(on_signal, signals, lambda _: tasks.cancel_scope.cancel())
             async for lines in stdin_lines(splitter):
                 came += len(lines)
                 for portion in portions(fitting(node, lines, kind=kind)):
@@ -68,11 +68,6 @@ async def _append_lines(data_dir: Path, as_json: bool, kind: str) -> int:
     else:
         output.result(f"appended {appended} records, seq {seqs[0]}-{seqs[-1]}" if seqs else "appended nothing")
     return 1 if came > appended else 0
-
-
-async def _cancel_on(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()
 
 
 def print_records(data_dir: Path, *, as_json: bool, follow: bool) -> int:
@@ -99,7 +94,7 @@ def print_records(data_dir: Path, *, as_json: bool, follow: bool) -> int:
                 output.result(show(record))
                 done[record.origin] = record.seq
 
-    _watch(look, follow=follow)
+    _watch(look, output, follow=follow)
     return 1 if damaged else 0
 
 
@@ -164,7 +159,7 @@ def print_digest(data_dir: Path, *, as_json: bool, follow: bool) -> int:
             output.result(line)
         shown = line
 
-    _watch(look, follow=follow)
+    _watch(look, output, follow=follow)
     return 0
 
 
@@ -184,7 +179,7 @@ def print_heads(data_dir: Path, *, as_json: bool, follow: bool) -> int:
             else:
                 output.result(f"{origin} {head.seq} {head.hash.hex()}{' frozen' if head.frozen else ''}")
 
-    _watch(look, follow=follow)
+    _watch(look, output, follow=follow)
     return 0
 
 
@@ -241,18 +236,19 @@ def forget_origin(data_dir: Path, origin_text: str, *, as_json: bool) -> int:
     return 0
 
 
-def _watch(look: Callable[[], None], *, follow: bool) -> None:
-    """Look once; with follow, again and again until SIGINT or SIGTERM."""
+def _watch(look: Callable[[], None], output: Output, *, follow: bool) -> None:
+    """Look once; with follow, again and again until a signal says stop, or nobody reads any more."""
     if not follow:
         look()
         return
-    trio.run(_watch_forever, look)
+    trio.run(_watch_forever, look, output)
 
 
-async def _watch_forever(look: Callable[[], None]) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+async def _watch_forever(look: Callable[[], None], output: Output) -> None:
+    with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on, signals, nursery.cancel_scope)
+            nursery.start_soon(on_signal, signals, lambda _: nursery.cancel_scope.cancel())
             while True:
+                output.check_reader()
                 look()
                 await trio.sleep(FOLLOW_S)

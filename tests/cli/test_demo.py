@@ -65,7 +65,7 @@ async def test_interrupted_it_leaves_nothing_behind(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             while await process.stdout.receive_some():
                 pass
-            assert await process.wait() == 1
+            assert await process.wait() == 130
         assert b"Traceback" not in await process.stderr.receive_some()
     assert processes_naming(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
@@ -94,6 +94,6 @@ async def test_on_a_terminal_it_draws_a_table(tmp_path: Path) -> None:
                     os.read(master, 65536)
                 except OSError:
                     break
-        assert await process.wait() == 1
+        assert await process.wait() == 143
     os.close(master)
     assert processes_naming(tmp_path) == []

@@ -8,13 +8,15 @@ import io
 import json
 import logging
 import os
+import re
+import threading
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.cli.output import LineFormatter, Output, ReaderGone, json_line
+from p2p.cli.output import LineFormatter, Output, Pictures, ReaderGone, json_line
 
 
 @pytest.fixture
@@ -95,3 +97,73 @@ def test_an_error_is_named_and_its_traceback_shown_only_for_details() -> None:
     details = LineFormatter(tracebacks=True).format(record)
     assert "Traceback" in details
     assert all(line.isprintable() for line in details.splitlines())
+
+
+def test_a_disk_that_is_full_costs_notices_and_fails_results() -> None:
+    with open("/dev/full", "w") as full:
+        output = Output(full)
+        output.notice("hello")
+        assert output.dropped == 1
+        with pytest.raises(OSError, match="standard output"):
+            output.result("hello")
+
+
+def test_a_result_waits_though_the_descriptor_does_not() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    lines = 200
+    with os.fdopen(writer, "w") as stream, os.fdopen(reader, "rb") as other:
+        thread = threading.Thread(target=lambda: [Output(stream).result("x" * 1023) for _ in range(lines)])
+        thread.start()
+        assert len(other.read(lines * 1024)) == lines * 1024
+        thread.join()
+
+
+def test_whether_somebody_reads_is_seen_without_writing(pipe: tuple[int, io.TextIOWrapper]) -> None:
+    reader, stream = pipe
+    Output(stream).check_reader()
+    Output(io.StringIO()).check_reader()
+    with os.fdopen(os.dup(reader)):
+        pass
+    Output(stream).check_reader()
+    alone, writer = os.pipe()
+    os.close(alone)
+    with os.fdopen(writer, "w") as nobody, pytest.raises(ReaderGone):
+        Output(nobody).check_reader()
+
+
+def test_pictures_are_shown_whole_or_left_out(pipe: tuple[int, io.TextIOWrapper]) -> None:
+    reader, stream = pipe
+    room = fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)
+    pictures = Pictures(stream)
+    for number in range(200):
+        pictures.write(f"<{number}")
+        pictures.write("x" * 1000 + ">")
+        pictures.flush()
+    shown = b""
+    os.set_blocking(reader, False)
+    while True:
+        # The rest of a picture that was begun comes before any other.
+        try:
+            shown += os.read(reader, room)
+        except BlockingIOError:
+            break
+        pictures.flush()
+    pictures.write("<last>")
+    pictures.flush()
+    shown += os.read(reader, room)
+    whole = re.fullmatch(rb"((<\d+x{1000}>)+)<last>", shown)
+    assert whole is not None
+    assert 10 < whole[1].count(b"<") < 200
+
+
+def test_pictures_tell_once_that_nobody_looks() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        pictures = Pictures(stream)
+        pictures.write("hello")
+        with pytest.raises(ReaderGone):
+            pictures.flush()
+        pictures.write("again")
+        pictures.flush()

@@ -1,0 +1,167 @@
+"""How commands end when what surrounds them goes away: readers, terminals, standard streams, patience."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.cli.processes import COMMAND, environment, p2p, p2p_ok, running
+
+MEMORY = ["--id", "A", "--memory"]
+
+
+async def start(*arguments: str | Path, **options: object) -> trio.Process:
+    """A command whose end the test waits for itself."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment(), **options}
+    command = [*COMMAND, *map(str, arguments)]
+    return await trio.lowlevel.open_process(command, **options)  # type: ignore[call-overload]  # passed on
+
+
+async def end_of(process: trio.Process) -> tuple[int, str]:
+    """Its exit code, and what it left on standard error."""
+    said = b""
+    with trio.fail_after(30):
+        if process.stderr is not None:
+            async for chunk in process.stderr:
+                said += chunk
+        return await process.wait(), said.decode()
+
+
+async def shell(line: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+    """Run the command as a shell does whose line holds "$@" for it."""
+    command = ["sh", "-c", line, "sh", *COMMAND, *map(str, arguments)]
+    with trio.fail_after(60):
+        return await trio.run_process(
+            command, capture_stdout=True, capture_stderr=True, check=False, env=environment()
+        )
+
+
+@pytest.mark.parametrize("follow", ["tail", "digest", "heads"])
+async def test_following_ends_when_nobody_reads_any_more_though_nothing_new_comes(follow: str, tmp_path: Path) -> None:
+    await p2p_ok("wal", "append", "--data-dir", tmp_path, stdin=b"one\n")
+    process = await start("wal", follow, "--data-dir", tmp_path, "--follow")
+    assert process.stdout is not None
+    assert await process.stdout.receive_some()
+    await process.stdout.aclose()
+    assert await end_of(process) == (0, "")
+
+
+async def test_a_table_whose_reader_goes_away_ends_in_order() -> None:
+    process = await start(*MEMORY, "--tui", "on", "--stats-every", "20")
+    assert process.stdout is not None
+    assert await process.stdout.receive_some()
+    await process.stdout.aclose()
+    assert await end_of(process) == (0, "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_a_node_lives_without_standard_streams(closed: str, tmp_path: Path) -> None:
+    options = ["--id", "A", "--data-dir", tmp_path, "--run", "0.3", "--append-stdin", "--log-level", "warn"]
+    done = await shell(f'"$@" {closed}', *options)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "ok: 0 records" in await p2p_ok("wal", "verify", "--data-dir", tmp_path)
+
+
+async def test_closed_streams_leave_their_numbers_to_nobody_else(tmp_path: Path) -> None:
+    """A store that is opened as descriptor 1 would get whatever is printed into it."""
+    await p2p_ok("wal", "append", "--data-dir", tmp_path, stdin=b"one\n")
+    assert (await shell('"$@" >&-', "wal", "tail", "--data-dir", tmp_path)).stderr == b""
+    assert "ok: 1 records" in await p2p_ok("wal", "verify", "--data-dir", tmp_path)
+
+
+async def test_a_full_disk_behind_standard_output_costs_a_node_its_lines_and_a_tool_its_success(tmp_path: Path) -> None:
+    await p2p_ok("wal", "append", "--data-dir", tmp_path, stdin=b"one\n")
+    assert (await shell('"$@" >/dev/full', *MEMORY, "--run", "0.2", "--log-level", "warn")).returncode == 0
+    done = await shell('"$@" >/dev/full', "wal", "tail", "--data-dir", tmp_path)
+    assert (done.returncode, done.stderr) == (1, b"p2p: standard output: No space left on device\n")
+
+
+async def test_a_closed_terminal_ends_a_node_in_order() -> None:
+    async with running(*MEMORY) as node:
+        await node.started()
+        assert await node.end(signal.SIGHUP) == 0
+        await node.until(lambda event: event["event"] == "stopped")
+
+
+async def test_under_nohup_a_closed_terminal_means_nothing() -> None:
+    process = await start(
+        *MEMORY, "--run", "1.5", "--json", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    )
+    assert process.stdout is not None
+    assert await process.stdout.receive_some()
+    process.send_signal(signal.SIGHUP)
+    with trio.fail_after(30):
+        said = b"".join([chunk async for chunk in process.stdout])
+    assert b"stopped" in said
+    assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("imported", ["trio", "click", "rich"])
+async def test_an_interrupt_among_the_imports_shows_no_traceback(imported: str, tmp_path: Path) -> None:
+    (tmp_path / f"{imported}.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    path = f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "p2p_command", "--version"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(PYTHONPATH=path),
+    )
+    assert process.stdout is not None
+    said = b""
+    with trio.fail_after(30):
+        while b"importing\n" not in said:
+            said += await process.stdout.receive_some()
+    process.send_signal(signal.SIGINT)
+    assert await end_of(process) == (-signal.SIGINT, "")
+
+
+async def test_a_stalled_reader_of_standard_error_does_not_stop_a_node() -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writer, False)
+    while True:
+        try:
+            os.write(writer, b"x")
+        except BlockingIOError:
+            break
+    os.set_blocking(writer, True)
+    options = ["--run", "0.5", "--log-level", "trace", "--connect", "127.0.0.1:1"]
+    process = await start(*MEMORY, *options, stderr=writer, stdout=subprocess.DEVNULL)
+    os.close(writer)
+    with trio.fail_after(30):
+        assert await process.wait() == 0
+    os.close(reader)
+
+
+async def test_a_stalled_terminal_does_not_stop_a_node() -> None:
+    master, slave = pty.openpty()
+    process = await start(
+        *MEMORY, "--run", "1.5", "--tui", "on", "--stats-every", "5", stdout=slave, stderr=subprocess.PIPE
+    )
+    os.close(slave)
+    assert await end_of(process) == (0, "")
+    os.close(master)
+
+
+async def test_a_plain_locale_breaks_nothing() -> None:
+    plain = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = await p2p(*MEMORY, "--run", "0.3", "--tui", "on", **plain)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii()
+    assert b"0 records of 0" in done.stdout
+
+
+async def test_lines_that_are_no_utf8_are_records_as_they_are(tmp_path: Path) -> None:
+    plain = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    await p2p_ok("wal", "append", "--data-dir", tmp_path, stdin=b"h\xe9\xff\n\xc3\xa9\n", **plain)
+    told = await p2p_ok("wal", "tail", "--data-dir", tmp_path, **plain)
+    assert [line.rsplit(" ", 1)[1] for line in told.splitlines()] == ["h\\xe9\\xff", "\\xe9"]
+    assert '"payload_base64":"aOn/"' in await p2p_ok("wal", "tail", "--data-dir", tmp_path, "--json", **plain)
