@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -78,12 +80,12 @@ async def accept_only() -> None:
         nursery.start_soon(trio.serve_listeners, hold, listeners)
 
 
-async def follower(port: int, records: int, go: trio.Event) -> None:
+async def follower(port: int, records: int, inbox: Inbox) -> None:
     """Catch up with a node from an empty store, and tell when everything is durable here."""
     with tempfile.TemporaryDirectory() as folder:
         async with p2p.open_node(node_id="follower", data_dir=folder, network_key=bytes(32)) as node:
             say(ready=True)
-            await go.wait()
+            await inbox.line()
             started = trio.current_time()
             async with node.events() as events:
                 await node.connect(f"127.0.0.1:{port}")
@@ -92,30 +94,78 @@ async def follower(port: int, records: int, go: trio.Event) -> None:
             say(seconds=trio.current_time() - started)
 
 
-Role = Callable[[list[str], trio.Event], Awaitable[None]]
+class Inbox:
+    """What the parent sends: a line that says "go", or JSON objects, one a line."""
+
+    def __init__(self) -> None:
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+        self._wake = trio.lowlevel.ParkingLot()
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._lines.extend(lines)
+        self._wake.unpark_all()
+
+    async def line(self) -> bytes:
+        """Wait for the next line."""
+        while not self._lines:
+            await self._wake.park()
+        return self._lines.popleft()
+
+
+async def crowd(size: int, inbox: Inbox) -> None:
+    """Many nodes that only dial: handshakes at a time, or links that stay and say nothing."""
+
+    async def handshakes(node: p2p.Node, port: int, count: int) -> None:
+        for _ in range(count):
+            await node.disconnect(await node.connect(f"127.0.0.1:{port}"))
+
+    async with trio.open_nursery() as nursery:
+        nodes = [p2p.Node(p2p.NodeConfig(node_id=f"c{number}", listen_port=None)) for number in range(size)]
+        for node in nodes:
+            await nursery.start(node.run)
+        say(ready=True)
+        connected = 0
+        while True:
+            task = json.loads(await inbox.line())
+            started = time.perf_counter()
+            if task["task"] == "handshakes":
+                async with trio.open_nursery() as dialling:
+                    for node in nodes:
+                        dialling.start_soon(handshakes, node, task["port"], task["count"] // size)
+            else:
+                while connected < task["count"]:
+                    await nodes[connected].connect(f"127.0.0.1:{task['port']}")
+                    connected += 1
+            say(seconds=time.perf_counter() - started)
+
+
+Role = Callable[[list[str], Inbox], Awaitable[None]]
 
 ROLES: dict[str, Role] = {
-    "raw_sink": lambda args, go: raw_sink(),
-    "node_sink": lambda args, go: node_sink(),
-    "accept_only": lambda args, go: accept_only(),
-    "follower": lambda args, go: follower(int(args[0]), int(args[1]), go),
+    "raw_sink": lambda args, inbox: raw_sink(),
+    "node_sink": lambda args, inbox: node_sink(),
+    "accept_only": lambda args, inbox: accept_only(),
+    "follower": lambda args, inbox: follower(int(args[0]), int(args[1]), inbox),
+    "crowd": lambda args, inbox: crowd(int(args[0]), inbox),
 }
 
 
 async def main(*arguments: str) -> None:
-    """Play a role until standard input ends or the role is over; the first byte of input says "go"."""
+    """Play a role until standard input ends or the role is over."""
     role, *args = arguments
-    go = trio.Event()
+    inbox = Inbox()
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
         async def watch_input() -> None:
             async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as source:
-                while await source.receive_some():
-                    go.set()
+                while data := await source.receive_some():
+                    inbox.feed(bytes(data))
             nursery.cancel_scope.cancel()
 
-        await ROLES[role](args, go)
+        await ROLES[role](args, inbox)
         nursery.cancel_scope.cancel()
 
 
@@ -143,6 +193,12 @@ class Worker:
         """Let a waiting worker begin."""
         assert self._process.stdin is not None
         await self._process.stdin.send_all(b"\n")
+
+    async def ask(self, **values: object) -> dict[str, Any]:
+        """Send an object and wait for the answer."""
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(json.dumps(values).encode() + b"\n")
+        return await self.result()
 
 
 @asynccontextmanager
