@@ -43,7 +43,7 @@ def _floor_seconds(times: int) -> float:
 
 async def _handshakes(quick: bool) -> Row:
     rounds, per_round = (3, 320) if quick else (7, 1280)
-    ratios, rates = [], []
+    ratios, rates, floors = [], [], []
     async with p2p.open_node(node_id="crowded", max_peers=4096) as node, worker.start("crowd", AT_ONCE) as crowd:
         await crowd.result()
         for number in range(rounds + 1):
@@ -51,6 +51,7 @@ async def _handshakes(quick: bool) -> Row:
             seconds = (await crowd.ask(task="handshakes", port=node.endpoints[0].port, count=per_round))["seconds"]
             if number:
                 # The first round warms up.
+                floors.append(floor)
                 ratios.append(floor / seconds)
                 rates.append(per_round / seconds)
     ratio = statistics.median(ratios)
@@ -58,7 +59,7 @@ async def _handshakes(quick: bool) -> Row:
         "question": f"handshakes per second, {AT_ONCE} at once ÷ one side's cryptography alone",
         "value": statistics.median(rates),
         "unit": "handshakes/s",
-        "baseline": f"1 keygen, 3 exchanges, 1 sign, 1 verify: {floor / per_round * 1e6:.0f} µs",
+        "baseline": f"1 keygen, 3 exchanges, 1 sign, 1 verify: {statistics.median(floors) / per_round * 1e6:.0f} µs",
         "ratio": ratio,
         "goal": ">= 0.3",
         "met": ratio >= 0.3,
