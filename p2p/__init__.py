@@ -62,10 +62,11 @@ from p2p.node.bootstrap import BootstrapConfig, BootstrapMode, HttpBootstrap, ma
 from p2p.node.config import NodeConfig
 from p2p.node.dispatch import Channel, Message
 from p2p.node.node import Node, open_node
-from p2p.node.status import NodeStats, Peer
+from p2p.node.status import NodeStats, Peer, PingReply
 from p2p.peer.connection import PeerState
 from p2p.policy.hints import DiscoveryAnnouncement
-from p2p.policy.routes import MemoryRouter, Route
+from p2p.policy.routes import KnownRoute, MemoryRouter, Route
+from p2p.relay.switch import CircuitStats
 from p2p.replication.batch import NewRecord, Record
 from p2p.replication.heads import Head
 from p2p.runtime import P2PRuntime, make_tcp_node
@@ -77,6 +78,7 @@ __all__ = [
     "BootstrapMode",
     "Channel",
     "ChannelBusy",
+    "CircuitStats",
     "ConfigError",
     "ConnectFailed",
     "CryptoError",
@@ -88,6 +90,7 @@ __all__ = [
     "HttpBootstrap",
     "Identity",
     "IdentityMismatch",
+    "KnownRoute",
     "LengthPrefixVarint",
     "Limits",
     "LocalProtocolError",
@@ -110,6 +113,7 @@ __all__ = [
     "PeerEndpoint",
     "PeerId",
     "PeerState",
+    "PingReply",
     "ProtocolError",
     "ProtocolVersion",
     "Reason",

@@ -61,6 +61,7 @@ class MessageType(IntEnum):
     DATA = 259, "Data"
     FORK_PROOF = 260, "ForkProof"
     BUNDLE = 262, "Bundle"
+    ATTACHED = 0x8001, "Attached"
 
     def __new__(cls, number: int, label: str) -> Self:
         member = int.__new__(cls, number)

@@ -59,7 +59,9 @@ class Reason(IntEnum):
     INTERNAL = 21
     """Our own fault: a bug met while serving this link. The node lives on."""
     UNSUPPORTED = 22
-    """No transport for the endpoint's scheme."""
+    """No transport for the endpoint's scheme, or the other side does not know circuits."""
+    NO_ROUTE = 23
+    """The relay is not connected, or knows no way to the target, or the hops ran out."""
 
     @property
     def label(self) -> str:

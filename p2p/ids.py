@@ -18,7 +18,10 @@ _LABEL: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST_LABEL: Final = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
 _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_HOST_LABEL}(\.{_HOST_LABEL})*\.?")
 _IPV4: Final = re.compile(r"(\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])(\.(\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}", re.ASCII)
-_SCHEMES: Final = ("tcp", "ws", "wss", "mem")
+_SCHEMES: Final = ("tcp", "ws", "wss", "mem", "relay")
+
+RELAY: Final = "relay"
+"""The scheme of a peer that is reached through another one: `relay://RELAY/TARGET`."""
 
 
 class PeerId(bytes):
@@ -86,10 +89,11 @@ class PeerEndpoint:
     """Where a node listens, and optionally who is expected there.
 
     Args:
-        host: an IP address or a host name; IPv6 without brackets.
-        port: 1-65535 (0 only for "any free port" when listening).
-        scheme: "tcp", "ws", "wss", or "mem" for the in-memory network of tests.
-        expect: a peer id (64 hex digits) or a node id that the other side must prove or show; None takes any.
+        host: an IP address or a host name; IPv6 without brackets. With "relay": the relay's peer id or node id.
+        port: 1-65535 (0 only for "any free port" when listening). With "relay": 0, there is none.
+        scheme: "tcp", "ws", "wss", "relay", or "mem" for the in-memory network of tests.
+        expect: a peer id (64 hex digits) or a node id that the other side must prove or show; None takes any. With
+            "relay" it is the target, and cannot be left out.
 
     Raises:
         ConfigError: a part is not usable.
@@ -102,19 +106,23 @@ class PeerEndpoint:
 
     def __post_init__(self) -> None:
         if self.scheme not in _SCHEMES:
-            raise ConfigError(f"unknown scheme {self.scheme!r}: use one of {', '.join(_SCHEMES[:3])}")
+            raise ConfigError(f"unknown scheme {self.scheme!r}: use one of tcp, ws, wss, relay")
+        if self.scheme == RELAY:
+            _check_relayed(self)
+            return
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port {self.port} is not within 0-65535")
         if not _is_host(self.host):
             raise ConfigError(f"{self.host[:80]!r} is neither an IP address nor a host name")
-        if self.expect is not None and not (is_peer_id_text(self.expect) or is_node_id(self.expect)):
+        if self.expect is not None and not is_who(self.expect):
             raise ConfigError(f"{self.expect[:80]!r} is neither a peer id nor a node id")
 
     @classmethod
     def parse(cls, text: str) -> PeerEndpoint:
         """Read `HOST:PORT`, `tcp://HOST:PORT`, `tcp://[::1]:PORT` or `tcp://WHO@HOST:PORT`.
 
-        WHO is the peer id or node id expected there. `ws://` and `wss://` are read alike.
+        WHO is the peer id or node id expected there. `ws://` and `wss://` are read alike. `relay://RELAY/TARGET` names
+        a peer behind another one, both by peer id or node id.
 
         Raises:
             ConfigError: the text has another form; the message quotes it.
@@ -122,6 +130,11 @@ class PeerEndpoint:
         scheme, mark, rest = text.strip().partition("://")
         if not mark:
             scheme, rest = "tcp", text.strip()
+        if scheme == RELAY:
+            relay, slash, target = rest.partition("/")
+            if not slash:
+                raise ConfigError(f"{text[:200]!r} is not an endpoint: write relay://RELAY/TARGET")
+            return cls(relay, 0, RELAY, target)
         who, at, address = rest.rpartition("@")
         if address.startswith("["):
             host, bracket, port_text = address[1:].partition("]")
@@ -135,14 +148,38 @@ class PeerEndpoint:
         return cls(host, int(port_text), scheme, who if at else None)
 
     def __str__(self) -> str:
+        if self.scheme == RELAY:
+            return f"{RELAY}://{self.host}/{self.expect}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         who = f"{self.expect}@" if self.expect is not None else ""
         return f"{self.scheme}://{who}{host}:{self.port}"
 
     @property
+    def is_dialable(self) -> bool:
+        """Whether it says where to go: a port, or a relay."""
+        return self.port != 0 or self.scheme == RELAY
+
+    @property
     def address(self) -> tuple[str, str, int]:
-        """What identifies the place (scheme, host, port), whoever is expected there."""
+        """What identifies the place (scheme, host, port), whoever is expected there; behind a relay it is the peer."""
+        if self.scheme == RELAY:
+            return (self.scheme, f"{self.host}/{self.expect}", 0)
         return (self.scheme, self.host, self.port)
+
+
+def is_who(text: str) -> bool:
+    """Whether the text may name a peer: by its peer id or by a node id."""
+    return is_peer_id_text(text) or is_node_id(text)
+
+
+def _check_relayed(endpoint: PeerEndpoint) -> None:
+    if endpoint.port != 0:
+        raise ConfigError(f"relay:// has no port, not {endpoint.port}: write relay://RELAY/TARGET")
+    for role, who in (("relay", endpoint.host), ("target", endpoint.expect or "")):
+        if not is_who(who):
+            raise ConfigError(f"{who[:80]!r} is neither a peer id nor a node id: write relay://RELAY/TARGET ({role})")
+    if endpoint.host == endpoint.expect:
+        raise ConfigError(f"{endpoint.host} cannot be reached through itself: write relay://RELAY/TARGET")
 
 
 def is_ipv4(host: str) -> bool:

@@ -78,7 +78,8 @@ class Limits:
     # How often a link may make us work for nothing (threat T24).
     control_per_s: int = 200
     control_burst: int = 400
-    """Ping, WalHeads, OutboxPull, ForkProof and Relay together (wire). An honest link has a few dozen a second."""
+    """Ping, WalHeads, OutboxPull, ForkProof, Attached and the opening of circuits together (wire). An honest link has a
+    few dozen a second."""
     control_rest_s: float = 1.0
     """A link that sends more is not read for so long; from the second time on it costs points."""
 
@@ -116,7 +117,6 @@ class Limits:
     """The same for dials that the node makes by itself."""
     backoff_s_max: float = 300.0
     backoff_table_max: int = 4096
-    routes_max: int = 4096
     events_queue_max: int = 1024
     channel_wait_s_max: float = 10.0
     """A full channel with when_full="wait" pauses the link for no longer."""
@@ -175,6 +175,40 @@ class Limits:
     """A ForkProof: two batches."""
     refetch_per_minute_max: int = 60
     """Times per minute that one link may have the same origin's log sent again from a lower head."""
+
+    # Circuits through relays, and the routes to them. Wire: section 7; threat T72.
+    relay_window_bytes: int = 256 * KIB
+    """Per circuit and direction: sent and not yet taken by the far end (wire). A relay never keeps more of one."""
+    relay_slice_bytes_max: int = 32 * KIB
+    """One Relay message's share of the stream (wire)."""
+    relay_circuits_max: int = 256
+    """Circuits that a relay carries in all."""
+    relay_circuits_per_peer_max: int = 64
+    """Circuits on one link, whoever opened them: one neighbour cannot use up the relay, or an end."""
+    relay_circuits_per_pair_max: int = 4
+    """Circuits between the same two neighbours of a relay. They need one, and two while one takes over from another: so
+    nobody can use up what his target is allowed."""
+    relay_bytes_per_s: float = 128 * MIB
+    """What a relay lets through per circuit and direction in the long run."""
+    relay_circuit_bytes_max: int = 64 * 1024 * MIB
+    """What a relay lets through one circuit in all; the two may open another."""
+    relay_idle_s_max: float = 120.0
+    """A relay closes a circuit on which nothing moved: a session inside pings every `ping_after_s`."""
+    relay_incoming_per_s: float = 10.0
+    relay_incoming_burst: int = 64
+    """Circuits that one relay may bring to this node: each costs a handshake, whoever is said to ask for it."""
+    relay_wait_s_max: float = 3.0
+    """A dial waits so long for its relay to be connected: at a start both are dialled at once."""
+    relay_open_s_max: float = 10.0
+    """The target must have taken a circuit by then."""
+    routes_max: int = 4096
+    routes_told_max: int = 1024
+    """Peers that one relay may tell of (wire)."""
+    routes_told_every_s: float = 30.0
+    routes_told_debounce_s: float = 1.0
+    """What a relay tells is told again this often, and when it changed not before so long after the last time."""
+    routes_expire_s: float = 90.0
+    """A route that was not told again for so long is forgotten: three times of telling."""
 
     # Stopping.
     shutdown_s_max: float = 5.0

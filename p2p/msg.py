@@ -42,6 +42,8 @@ from p2p.strict_json import parse_json
 
 __all__ = [
     "AnyMessage",
+    "Attached",
+    "AttachedEntry",
     "Bundle",
     "Capabilities",
     "Data",
@@ -371,6 +373,7 @@ class HeadEntry(msgspec.Struct, frozen=True):
 
 
 _HEAD_ENTRY_BYTES_MIN: Final = 32 + 1 + 32 + 1
+_ATTACHED_ENTRY_BYTES: Final = 32 + 1
 
 
 class WalHeads(msgspec.Struct, frozen=True):
@@ -551,6 +554,53 @@ def decode_data(payload: Buffer) -> Data:
     return Data(channel, reply_to, status, data[pos:])
 
 
+class AttachedEntry(msgspec.Struct, frozen=True):
+    """A peer that can be reached over the relay that says so.
+
+    Attributes:
+        peer: who.
+        hops: links from the relay to it, 1 to 8.
+    """
+
+    peer: PeerId
+    hops: int
+
+
+class Attached(msgspec.Struct, frozen=True):
+    """Whom a relay leads to, none twice: all of them, in place of what it told before."""
+
+    TYPE: ClassVar[MessageType] = MessageType.ATTACHED
+    HOPS_MAX: ClassVar[int] = 8
+
+    entries: tuple[AttachedEntry, ...] = ()
+
+    def encode(self) -> bytes:
+        """Return the payload. Raises LocalProtocolError when a field does not fit."""
+        if len({entry.peer for entry in self.entries}) < len(self.entries):
+            raise LocalProtocolError("a peer stands twice among the attached")
+        parts = [encode_varint(len(self.entries))]
+        for entry in self.entries:
+            if len(entry.peer) != 32 or not 1 <= entry.hops <= Attached.HOPS_MAX:
+                raise LocalProtocolError(f"a peer has 32 bytes and is 1 to {Attached.HOPS_MAX} hops away")
+            parts += (entry.peer, encode_u8(entry.hops))
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, payload: Buffer) -> Attached:
+        """Read a payload. Raises RemoteProtocolError when it is none."""
+        reader = Reader(payload)
+        count = reader.varint()
+        if count > reader.remaining // _ATTACHED_ENTRY_BYTES:
+            raise RemoteProtocolError(f"{count} attached peers are announced, {reader.remaining} bytes are there")
+        entries = tuple(AttachedEntry(PeerId(reader.raw(32)), reader.u8()) for _ in range(count))
+        reader.end()
+        if any(not 1 <= entry.hops <= Attached.HOPS_MAX for entry in entries):
+            raise RemoteProtocolError(f"an attached peer is 1 to {Attached.HOPS_MAX} hops away")
+        if len({entry.peer for entry in entries}) < count:
+            raise RemoteProtocolError("a peer stands twice among the attached")
+        return cls(entries)
+
+
 class ForkProof(msgspec.Struct, frozen=True):
     """Two sealed batches of one origin that contradict each other."""
 
@@ -622,6 +672,7 @@ AnyMessage: TypeAlias = (
     | Relay
     | Data
     | ForkProof
+    | Attached
     | Bundle
 )
 
@@ -642,6 +693,7 @@ MESSAGES: Final[Mapping[int, type[AnyMessage]]] = MappingProxyType(
             Relay,
             Data,
             ForkProof,
+            Attached,
             Bundle,
         )
     }

@@ -43,6 +43,10 @@ class NodeConfig:
         network_name: keeps networks apart that share neither key nor purpose.
         trust: the identities that may connect: a mapping of node id to peer id, or the path of a trust file.
         open: accept anybody on all interfaces, knowingly.
+        relay: pass circuits on between peers that cannot reach each other, within the `relay_…` of `Limits`. What runs
+            inside is sealed from end to end.
+        attach: let the relays that this node is connected to tell their other clients of it, and be told of them. A
+            relay takes part in any case.
         max_peers: live peers at the most.
         handshake_timeout_ms, ping_after_s, dead_after_s: see `Limits`; given here they win.
         limits: all other bounds.
@@ -64,6 +68,8 @@ class NodeConfig:
     network_name: str = ""
     trust: Mapping[str, PeerId] | Path | None = None
     open: bool = False
+    relay: bool = False
+    attach: bool = False
     max_peers: int | None = None
     handshake_timeout_ms: int | None = None
     ping_after_s: float | None = None
@@ -182,7 +188,7 @@ def _trusted(trust: Mapping[str, PeerId | str | bytes]) -> dict[str, PeerId]:
 def _endpoints(peers: Iterable[PeerEndpoint | str]) -> Iterable[PeerEndpoint]:
     for peer in (peers,) if isinstance(peers, str) else peers:
         endpoint = PeerEndpoint.parse(peer) if isinstance(peer, str) else peer
-        if endpoint.port == 0:
+        if not endpoint.is_dialable:
             raise ConfigError(f"peer {endpoint}: port 0 cannot be dialled")
         yield endpoint
 
@@ -199,6 +205,8 @@ class NodeOptions(TypedDict, total=False):
     network_name: str
     trust: Mapping[str, PeerId] | Path | str | None
     open: bool
+    relay: bool
+    attach: bool
     max_peers: int | None
     handshake_timeout_ms: int | None
     ping_after_s: float | None

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import trio
 
 from p2p.errors import ConnectFailed, NodeClosed, Reason
-from p2p.ids import PeerEndpoint, PeerId
+from p2p.ids import RELAY, PeerEndpoint, PeerId
 from p2p.node.lines import Lines
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
@@ -36,11 +36,12 @@ class StartLink(Protocol):
 class _Attempt:
     """One dial under way, and everybody who waits for it: first for a link to begin, then for the link to settle."""
 
-    __slots__ = ("begun", "failure", "link", "scope", "waiting")
+    __slots__ = ("begun", "failure", "link", "over", "scope", "waiting")
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.begun = trio.Event()
+        self.over = trio.Event()
         self.waiting = 0
         self.link: Connection | None = None
         self.failure: ConnectFailed | None = None
@@ -96,8 +97,10 @@ class Dialer:
             ConnectFailed: no authenticated session came of it.
             NodeClosed: the node stopped meanwhile.
         """
+        if endpoint.scheme == RELAY:
+            await self._let_others_finish(endpoint)
         for link in self._roster.links.values():
-            if link.is_live and link.dialed_by_us and link.endpoint == endpoint:
+            if link.is_live and ((link.dialed_by_us and link.endpoint == endpoint) or _is_behind(link, endpoint)):
                 self._counters.connect_deduped += 1
                 await trio.lowlevel.checkpoint()
                 return link
@@ -124,6 +127,19 @@ class Dialer:
             raise NodeClosed(f"the node stopped while it dialled {endpoint}")
         return self._roster.links.get(attempt.link.peer_id, attempt.link)
 
+    async def _let_others_finish(self, endpoint: PeerEndpoint) -> None:
+        """Wait for dials to the same peer over other relays: of two links that begin at once, the two sides could each
+        take another one for the newer, and be left with none."""
+        while True:
+            others = [
+                attempt
+                for other, attempt in self._attempts.items()
+                if other.scheme == RELAY and other.expect == endpoint.expect and other != endpoint
+            ]
+            if not others:
+                return
+            await others[0].over.wait()
+
     async def _run_attempt(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         self._counters.connect_attempts += 1
         _log.debug("dialling %s", endpoint)
@@ -144,6 +160,7 @@ class Dialer:
         if self._attempts.get(endpoint) is not attempt:
             return
         del self._attempts[endpoint]
+        attempt.over.set()
         link = attempt.link
         if link is not None and link.reason is not None and not self._is_kept_elsewhere(link):
             detail = f"{endpoint}: {link.detail}" if link.detail else str(endpoint)
@@ -162,6 +179,7 @@ class Dialer:
         if self._attempts.get(endpoint) is not attempt:
             return
         del self._attempts[endpoint]
+        attempt.over.set()
         attempt.scope.cancel()
         if attempt.link is not None and not attempt.link.settled.is_set():
             attempt.link.abort(Reason.DISCONNECTED, "the dial was cancelled")
@@ -176,6 +194,9 @@ class Dialer:
         told = _Told()
         while True:
             while peer_id is not None and (link := self._roster.links.get(peer_id)) is not None:
+                if not link.direct and endpoint.scheme != RELAY:
+                    # A direct link would be better: it is tried at the pace of the redials.
+                    break
                 # Whoever dialled it: one link to that peer is enough.
                 await link.over.wait()
             now = self._clock.monotonic()
@@ -211,6 +232,12 @@ class Dialer:
 
 TELL_AGAIN_S: Final = 600.0
 """How often one says again that an endpoint cannot be reached for the same reason as before."""
+
+
+def _is_behind(link: Connection, endpoint: PeerEndpoint) -> bool:
+    """Whether a link, of whatever kind, leads to the target of a relayed endpoint."""
+    return endpoint.scheme == RELAY and endpoint.expect in (str(link.peer_id), link.label)
+
 
 FLAPPING_S: Final = 5.0
 """A link that lasted less is treated as a failed attempt by the redial schedule."""

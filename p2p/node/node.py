@@ -24,17 +24,19 @@ import trio
 
 from p2p import msg
 from p2p.errors import ConfigError, ConnectFailed, NodeClosed, NotConnected, NotStarted, Reason
-from p2p.ids import PeerEndpoint, PeerId
+from p2p.ids import PeerEndpoint, PeerId, is_who
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
 from p2p.node.dispatch import MESSAGES_PER_CHECKPOINT, Channel, Dispatch, WhenFull
 from p2p.node.events import EventFeed, EventStream
 from p2p.node.lines import Lines
 from p2p.node.listener import accept_links
+from p2p.node.paths import Routes
 from p2p.node.rooms import Rooms
 from p2p.node.service import first_cause, run_around
-from p2p.node.status import Counters, NodeStats, OutboxView, Peer, snapshot_of
+from p2p.node.status import Counters, NodeStats, OutboxView, Peer, PingReply, snapshot_of
 from p2p.node.wal import Wal
 from p2p.peer.connection import Connection
+from p2p.relay.switch import CircuitStats
 from p2p.transport.base import Listener, Network
 
 GOODBYE_S_MAX: Final = 1.0
@@ -145,6 +147,8 @@ class Node:
                 async with trio.open_nursery() as links:
                     rooms.enter(links, network)
                     await links.start(rooms.replicator.run)
+                    links.start_soon(rooms.circuits.run)
+                    links.start_soon(rooms.paths.run)
                     self._rooms = rooms
                     if listener is not None:
                         links.start_soon(
@@ -256,21 +260,25 @@ class Node:
 
     # Links.
 
-    async def connect(self, endpoint: PeerEndpoint | str) -> Peer:
+    async def connect(self, endpoint: PeerEndpoint | PeerId | str) -> Peer:
         """Make one attempt to connect and authenticate, and return the peer that is there.
 
         Args:
             endpoint: `"tcp://HOST:PORT"`, `"HOST:PORT"`, `"tcp://WHO@HOST:PORT"` or a `PeerEndpoint`; WHO is the peer
-                id or node id that must be there. Use `NodeConfig.peers` for links to keep for ever.
+                id or node id that must be there. `"relay://RELAY/TARGET"` goes through a connected relay. A peer id or
+                node id alone is reached by route. Use `NodeConfig.peers` for links to keep for ever.
 
         Raises:
             ConnectFailed: its `reason` says why.
+            UnknownPeer, NotConnected: a peer was named, and no way leads there.
             ConfigError: the endpoint is malformed.
             NodeClosed: the node stopped meanwhile.
         """
         rooms = self._running()
+        if isinstance(endpoint, PeerId) or (isinstance(endpoint, str) and is_who(endpoint)):
+            return snapshot_of(await rooms.paths.link_to(endpoint))
         place = PeerEndpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
-        if place.port == 0:
+        if not place.is_dialable:
             raise ConfigError(f"{place}: port 0 cannot be dialled")
         try:
             return snapshot_of(await rooms.dialer.dial(place))
@@ -294,10 +302,44 @@ class Node:
     def _link_to(self, who: Peer | PeerId | str) -> Connection:
         return self._running().roster.find(who.peer_id if isinstance(who, Peer) else who)
 
+    async def _link_by_route(self, who: Peer | PeerId | str) -> Connection:
+        """The live link to a peer, made by route if there is none; no checkpoint where there is one."""
+        rooms = self._running()
+        try:
+            return await rooms.paths.link_to(who.peer_id if isinstance(who, Peer) else who)
+        except NotConnected:
+            if self._stop.is_set():
+                raise NodeClosed(f"{self.config.node_id} stopped while it looked for a way") from None
+            raise
+
+    @property
+    def routes(self) -> Routes:
+        """The ways to peers that are no neighbours: set them, see them, remove them."""
+        return Routes(self._running().paths, self.config.clock)
+
+    @property
+    def circuits(self) -> CircuitStats:
+        """Counters of circuits: those that end here, and those that this node passes on as a relay."""
+        return self._running().circuits.stats
+
+    async def ping(self, who: Peer | PeerId | str) -> PingReply:
+        """Measure the round trip to a peer now, over whatever way leads there; a way is made by route if need be.
+
+        Raises:
+            UnknownPeer, NotConnected: there is no way, or the link ended before the answer.
+            NodeClosed: the node stopped meanwhile.
+        """
+        link = await self._link_by_route(who)
+        rtt_s = await link.measure_rtt()
+        return PingReply(snapshot_of(link), rtt_s)
+
     # Application messages.
 
     async def send(self, peer: Peer | PeerId | str, channel: str, body: bytes) -> None:
         """Queue a message for a peer's channel; waits while that peer's outbox is full.
+
+        A peer that is no neighbour is reached by route: a circuit is opened over the relay that leads there, and the
+        message is queued once the session inside it is live. The link stays and serves what is sent later.
 
         Delivered at most once, in order per peer: use the log for what must arrive. While there is room it is a
         checkpoint only once in `MESSAGES_PER_CHECKPOINT` calls: that costs more than all the rest.
@@ -308,7 +350,7 @@ class Node:
             body: up to about 1 MiB.
 
         Raises:
-            UnknownPeer, NotConnected: there is no live link to that peer (any more).
+            UnknownPeer, NotConnected: there is no live link to that peer (any more), and no way there.
             PayloadTooLarge: the message does not fit a frame.
         """
         self._since_checkpoint += 1
@@ -318,7 +360,7 @@ class Node:
         rooms = self._rooms
         link = rooms.roster.links.get(peer) if rooms is not None and type(peer) is PeerId else None
         if link is None:
-            link = self._link_to(peer)
+            link = await self._link_by_route(peer)
         payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
         if not link.send_data_nowait(payload):
             try:

@@ -10,11 +10,14 @@ from p2p.crypto.identity import Identity
 from p2p.crypto.noise import NoiseStatic
 from p2p.errors import Reason
 from p2p.ids import PeerId
+from p2p.node import circuits, paths
+from p2p.node.circuits import CircuitNetwork, Circuits
 from p2p.node.config import NodeConfig
 from p2p.node.dialer import Dialer
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import EventFeed
 from p2p.node.lines import Lines
+from p2p.node.paths import Paths
 from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
@@ -92,6 +95,20 @@ class Rooms:
             penalize=self._penalize,
             expected=() if config.is_ephemeral else config.peers,
         )
+        self.paths = Paths(
+            self.own, limits, config.clock, self.roster, listens=config.relay or config.attach, tells=config.relay
+        )
+        self.circuits = Circuits(
+            self.own,
+            limits,
+            config.clock,
+            self.roster,
+            self.pins,
+            relays=config.relay,
+            takes=not config.is_closed,
+            next_hop=self.paths.next_hop,
+            ttl_to=self.paths.ttl_to,
+        )
         self.wal = Wal(
             self.writer,
             self.replicator,
@@ -125,7 +142,7 @@ class Rooms:
             static=NoiseStatic.generate(config.entropy),
             network_key=config.network_key,
             network_name=config.network_name,
-            capabilities=_capabilities(ephemeral=config.is_ephemeral),
+            capabilities=_capabilities(config),
             limits=config.limits,
         )
         self.supervisor = Supervisor(
@@ -140,6 +157,8 @@ class Rooms:
             origins=self.origins,
             dispatch=self._dispatch,
             replicator=self.replicator,
+            circuits=self.circuits,
+            paths=self.paths,
             counters=self._counters,
             events=self._events,
             log_line=self._log_line,
@@ -148,8 +167,9 @@ class Rooms:
             entropy=config.entropy,
             nursery=nursery,
         )
+        self.circuits.serve_with(self.supervisor.serve_circuit)
         self.dialer = Dialer(
-            network,
+            CircuitNetwork(network, self.circuits),
             self.roster,
             self.backoff,
             self._counters,
@@ -159,10 +179,14 @@ class Rooms:
             clock=config.clock,
             entropy=config.entropy,
         )
+        self.paths.enter(self.circuits, self.dialer)
 
 
-def _capabilities(*, ephemeral: bool) -> tuple[tuple[str, str], ...]:
+def _capabilities(config: NodeConfig) -> tuple[tuple[str, str], ...]:
     offered = [("bundle", "1"), ("cipher", "aes256gcm,chacha20poly1305")]
-    if ephemeral:
+    offered.append((circuits.CAPABILITY, circuits.HOP if config.relay else circuits.END))
+    if config.relay or config.attach:
+        offered.append((paths.CAPABILITY, "1"))
+    if config.is_ephemeral:
         offered.append(("ephemeral", "1"))
     return tuple(offered)

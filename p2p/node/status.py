@@ -42,6 +42,19 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class PingReply:
+    """What `node.ping` found.
+
+    Attributes:
+        peer: who answered; `peer.endpoint` tells the way, `relay://RELAY/PEER` where it leads through a relay.
+        rtt_s: seconds from the question to the answer.
+    """
+
+    peer: Peer
+    rtt_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStats:
     """Counters since the node started, with Vix's names."""
 

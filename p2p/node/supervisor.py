@@ -21,12 +21,14 @@ from p2p import msg
 from p2p.errors import Reason, RemoteProtocolError
 from p2p.ids import PeerEndpoint, PeerId, is_node_id
 from p2p.limits import Limits
+from p2p.node.circuits import Circuits
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import CloneSuspected, EventFeed, LabelConflict, PeerConnected, PeerLeft
+from p2p.node.paths import Paths
 from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
 from p2p.node.status import Counters, snapshot_of
-from p2p.peer.connection import Connection
+from p2p.peer.connection import Connection, Routing
 from p2p.policy.admission import ConnectionSlots, Scores
 from p2p.policy.buckets import TokenBucket
 from p2p.policy.origins import OriginAdmission
@@ -37,6 +39,7 @@ from p2p.session.session import Session
 from p2p.session.states import Role
 from p2p.text import one_line
 from p2p.transport.base import LinkStream
+from p2p.transport.circuit import CircuitStream
 from p2p.windows import Clock, Entropy
 
 _log = logging.getLogger("p2p.link")
@@ -59,6 +62,8 @@ class Supervisor:
         origins: OriginAdmission,
         dispatch: Dispatch,
         replicator: Replicator,
+        circuits: Circuits,
+        paths: Paths,
         counters: Counters,
         events: EventFeed,
         log_line: Callable[[str], None],
@@ -79,6 +84,8 @@ class Supervisor:
         self._origins = origins
         self._dispatch = dispatch
         self._replicator = replicator
+        self._circuits = circuits
+        self._paths = paths
         self._counters = counters
         self._events = events
         self._log_line = log_line
@@ -115,11 +122,14 @@ class Supervisor:
     async def close_all(self, within_s: float) -> None:
         """Say Goodbye on every link and wait for their ends, at most so long."""
         self._stopping = True
-        for link in tuple(self.links):
-            link.close(Reason.CLOSED)
         with trio.move_on_after(within_s):
-            for link in tuple(self.links):
-                await link.over.wait()
+            # The Goodbyes inside circuits travel over the direct links, which have to be there still.
+            for is_direct in (False, True):
+                ending = [link for link in self.links if link.direct is is_direct]
+                for link in ending:
+                    link.close(Reason.CLOSED)
+                for link in ending:
+                    await link.over.wait()
 
     # Owner
 
@@ -131,7 +141,9 @@ class Supervisor:
             return Reason.CLOSED, "stopping"
         if peer_id == self._own:
             return Reason.SELF, "the other side has this node's own identity"
-        expected = link.endpoint.expect if link.dialed_by_us and link.endpoint is not None else None
+        # Who opened a circuit is said by the relay, and has to be proven like a peer that was dialled.
+        is_named = link.dialed_by_us or not link.direct
+        expected = link.endpoint.expect if is_named and link.endpoint is not None else None
         if expected is not None and expected not in (str(peer_id), proven.node_id):
             return Reason.WRONG_PEER, f"{proven.node_id} ({peer_id.short}) answered where {expected} was expected"
         if self._scores.is_banned(peer_id, now):
@@ -147,7 +159,8 @@ class Supervisor:
         if not is_node_id(node_id):
             # The session refused all but a real label or the peer's own id; the latter adds nothing.
             return None
-        ephemeral = "ephemeral" in proven.capabilities
+        # Nobody is pinned on first sight through a relay, as an identity of one run is not.
+        ephemeral = "ephemeral" in proven.capabilities or not link.direct
         pinned_to = self._pins.holder(node_id)
         verdict = self._pins.check(node_id, peer_id, strong=is_configured, ephemeral=ephemeral)
         if verdict.is_conflict:
@@ -175,24 +188,35 @@ class Supervisor:
         self._slots.leave(link, authenticated=True)
         self._origins.prove(peer_id)
         old = self._roster.links.get(peer_id)
-        if old is not None and not old.dialed_by_us and not link.dialed_by_us:
+        if old is not None and not old.dialed_by_us and not link.dialed_by_us and old.direct == link.direct:
             self._note_change(link)
         _log.debug("live: %s", link)
         loser = self._roster.place(link)
         if loser is not link:
             link.replicating = True
         if loser is not None:
-            if loser.replicating:
-                loser.replicating = False
-                self._replicator.link_down(loser)
+            self._let_go(loser)
             loser.retire()
+        if loser is link and old is not None and old.direct and not link.direct:
+            # The peer would hardly take the longer way if it still had the direct one.
+            old.probe()
         if link.replicating:
             self._replicator.link_up(link)
+            self._circuits.link_up(link)
+            self._paths.link_up(link)
             # The other side waits for these heads to know that it is live; what follows here it need not wait for.
             link.flush()
             if old is None:
                 self._events.emit(PeerConnected(snapshot_of(link)))
                 self._log_line(f"connected to {_name(link)} at {link.endpoint}")
+
+    def _let_go(self, link: Connection) -> None:
+        """A link is over, or gives way to another: nothing runs over it any more."""
+        if link.replicating:
+            link.replicating = False
+            self._replicator.link_down(link)
+            self._circuits.link_down(link)
+            self._paths.link_down(link)
 
     def _note_change(self, link: Connection) -> None:
         if self._roster.note_change(link.peer_id, self._clock.monotonic()):
@@ -213,6 +237,25 @@ class Supervisor:
         """Hand a replication message on; a link that gave way no longer replicates."""
         if link.replicating:
             self._replicator.receive(link, message)
+
+    def on_routing(self, link: Connection, message: Routing) -> None:
+        """Hand on a step of a circuit, or what a relay tells."""
+        if isinstance(message, msg.Relay):
+            self._circuits.receive(link, message)
+        else:
+            self._paths.receive(link, message)
+
+    def serve_circuit(self, stream: CircuitStream, source: PeerId) -> None:
+        """Serve a circuit that came in, as the acceptor serves a connection: within the bounds of unproven ones."""
+        host = str(source)
+        if not self._slots.admits(host, self._clock.monotonic()):
+            stream.refuse(Reason.OVERLOADED)
+            return
+        stream.end.take()
+        link = self.start(stream, dialed=None)
+        evicted = self._slots.enter(link, host)
+        if evicted is not None:
+            evicted.abort(Reason.FULL, "too many connections that prove nothing")
 
     def on_ignored(self, link: Connection) -> None:
         """Count a message of a type that a later version may know."""
@@ -236,9 +279,7 @@ class Supervisor:
         if link.connected_at is None:
             self._counters.handshakes_failed += 1
             self._slots.leave(link, authenticated=False)
-        if link.replicating:
-            link.replicating = False
-            self._replicator.link_down(link)
+        self._let_go(link)
         peer_id = link.session.peer_id
         if reason.penalty and peer_id is not None and not link.clean:
             self.penalize(peer_id, reason)

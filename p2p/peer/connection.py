@@ -23,17 +23,17 @@ import logging
 import math
 from collections.abc import Awaitable, Coroutine
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import trio
 
 from p2p import msg
 from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
-from p2p.ids import PeerEndpoint, PeerId
+from p2p.ids import RELAY, PeerEndpoint, PeerId
 from p2p.limits import Limits
-from p2p.peer.outbox import ENVELOPE_BYTES_MAX, Outbox
+from p2p.peer.outbox import ENVELOPE_BYTES_MAX, Outbox, RelayLane
 from p2p.policy.buckets import TokenBucket
-from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Received
+from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
 from p2p.session.session import Session
 from p2p.session.states import State
 from p2p.transport.base import LinkStream
@@ -45,9 +45,15 @@ TRACE: Final = 5
 """A level below `logging.DEBUG`: every message that comes and every write, by kind and size, never by content."""
 
 _NEVER: Final = float("inf")
+_TICK_S: Final = 1e-6
+"""Two readings of the clock that differ by less are the same moment, computed in two ways."""
 
-_RATED: Final = frozenset({msg.WalHeads, msg.OutboxPull, msg.ForkProof, msg.Relay})
-"""Messages that no window counts, as a Ping is; acks, batches and data are bounded by windows and backpressure."""
+_RATED: Final = frozenset({msg.WalHeads, msg.OutboxPull, msg.ForkProof, msg.Attached})
+"""Messages that no window counts, as a Ping is; acks, batches and data are bounded by windows and backpressure. So is
+the opening of a circuit, but nothing else of a circuit."""
+
+Routing: TypeAlias = msg.Relay | msg.Attached
+"""Messages about other peers than the two of the link."""
 
 _DATA: Final = int(msg.MessageType.DATA)
 
@@ -78,6 +84,9 @@ class Owner(Protocol):
     def on_wal(self, link: Connection, message: msg.AnyMessage) -> None:
         """A replication message. May raise RemoteProtocolError, which ends the link."""
 
+    def on_routing(self, link: Connection, message: Routing) -> None:
+        """A step of a circuit, or news of who is attached to a relay. May raise RemoteProtocolError."""
+
     def on_ignored(self, link: Connection) -> None:
         """A message of a type that a later version may know."""
 
@@ -95,6 +104,7 @@ class Connection:
         reason: why it ended, None while it lasts.
         dialed_by_us: whether this node is the initiator.
         endpoint: what was dialled, or the remote address of an accepted stream.
+        direct: False if the stream is a circuit through a relay.
         label: the peer's node id where the node accepted it as a label, else None.
     """
 
@@ -112,7 +122,7 @@ class Connection:
         self.session = session
         self.dialed_by_us = dialed_by_us
         self.endpoint = endpoint
-        self.direct = True
+        self.direct = endpoint is None or endpoint.scheme != RELAY
         self.label: str | None = None
         self.connected_at: float | None = None
         self.reason: Reason | None = None
@@ -138,6 +148,8 @@ class Connection:
         self._flush_follows = False
         self._rest: memoryview | None = None
         self._room = trio.lowlevel.ParkingLot()
+        self._pongs = trio.lowlevel.ParkingLot()
+        self._ponged_at = 0.0
         self._end_by = _NEVER
         self._probed_at = _NEVER
         self._closing: tuple[Reason, str] | None = None
@@ -218,6 +230,36 @@ class Connection:
             if not self._writing:
                 self._start_writer()
 
+    async def measure_rtt(self) -> float:
+        """Ping now and wait for the answer; seconds.
+
+        Raises:
+            NotConnected: the link is not live, or ended before.
+        """
+        await trio.lowlevel.checkpoint()
+        if self.is_live:
+            asked_at = self._clock.monotonic()
+            self.session.ping(asked_at)
+            if not self._writing:
+                self._start_writer()
+            while self.is_live:
+                await self._pongs.park()
+                rtt_s = self.session.rtt_s
+                # Pongs come in the order of the Pings: this one may answer an earlier one, of a keepalive.
+                if rtt_s is not None and self._ponged_at - rtt_s >= asked_at - _TICK_S:
+                    return rtt_s
+        raise NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
+
+    def carry(self, circuits: RelayLane | None) -> None:
+        """Write what these circuits have to say, in turn with everything else; None takes them off."""
+        if self.reason is None:
+            self._outbox.relay = circuits
+
+    def wake_writer(self) -> None:
+        """The circuits that it carries have something to say. Never waits."""
+        if self._live and not self._writing:
+            self._start_writer()
+
     def close(self, reason: Reason, detail: str = "") -> None:
         """Say Goodbye, flush what waits, read until the other's Goodbye; bounded by `drain_s_max`. Idempotent."""
         if self.reason is not None or self._closing is not None:
@@ -243,6 +285,16 @@ class Connection:
         self._probed_at = now
         self.close(Reason.MOVED)
         self._set_end_by(now + self._limits.probe_s_max)
+
+    def probe(self) -> None:
+        """Ask for a sign of life; a link that gives none within `probe_s_max` is dead."""
+        if self.is_live and self._end_by == _NEVER:
+            now = self._clock.monotonic()
+            self.session.ping(now)
+            self._probed_at = now
+            self._set_end_by(now + self._limits.probe_s_max)
+            if not self._writing:
+                self._start_writer()
 
     def abort(self, reason: Reason, detail: str = "") -> None:
         """End at once: nothing is flushed, no Goodbye is sent. Never waits."""
@@ -368,12 +420,15 @@ class Connection:
                     if pause is not None:
                         return pause
                 else:
-                    owner.on_wal(self, message)
-                    if type(message) in _RATED and not self._control.take(now):
+                    self._hand_on(message)
+                    if _is_rated(message) and not self._control.take(now):
                         return self._rest_from_flood()
             elif isinstance(event, Pinged):
                 if not self._control.take(now):
                     return self._rest_from_flood()
+            elif isinstance(event, Ponged):
+                self._ponged_at = now
+                self._pongs.unpark_all()
             elif isinstance(event, Ended):
                 self._end(event.reason, event.detail, clean=event.clean)
                 return None
@@ -392,6 +447,12 @@ class Connection:
                 owner.on_ignored(self)
         return None
 
+    def _hand_on(self, message: msg.AnyMessage) -> None:
+        if isinstance(message, (msg.Relay, msg.Attached)):
+            self._owner.on_routing(self, message)
+        else:
+            self._owner.on_wal(self, message)
+
     def _rest_from_flood(self) -> Awaitable[None]:
         self._owner.on_flood(self)
         return _rest(self._limits.control_rest_s)
@@ -400,12 +461,12 @@ class Connection:
         if now < self._end_by:
             return
         if self.session.last_seen > self._probed_at:
-            # The link that gives way does live: let it finish in order.
+            # It does live: let it finish in order, if it is to give way.
             self._probed_at = _NEVER
-            self._end_by = now + self._limits.drain_s_max
+            self._end_by = now + self._limits.drain_s_max if self._closing is not None else _NEVER
             return
-        assert self._closing is not None, "only a link that is being closed has a time to end by"
-        self._end(*self._closing, clean=False)
+        reason, detail = self._closing or (Reason.DEAD, "it did not answer when it was asked")
+        self._end(reason, detail, clean=False)
 
     def _set_end_by(self, when: float) -> None:
         self._end_by = when
@@ -426,6 +487,7 @@ class Connection:
         self.unsent = self._outbox.clear()
         self.settled.set()
         self._room.unpark_all()
+        self._pongs.unpark_all()
 
     # Writing.
 
@@ -508,6 +570,12 @@ class Connection:
 def _kind(event: Event) -> str:
     """What came, without a word of what is in it."""
     return f"{type(event.message).__name__} comes" if isinstance(event, Received) else type(event).__name__
+
+
+def _is_rated(message: msg.AnyMessage) -> bool:
+    if isinstance(message, msg.Relay):
+        return message.kind == msg.Relay.OPEN
+    return type(message) in _RATED
 
 
 async def _rest(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What waits to be sent to one peer, in three lanes, all bounded.
+"""What waits to be sent to one peer, in four lanes, all bounded.
 
 Responsible for order, fairness between the lanes and the bounds; knows nothing of streams, tasks or time.
 
@@ -8,8 +8,10 @@ Responsible for order, fairness between the lanes and the bounds; knows nothing 
   (wire section 6).
 - **data**: application messages. Bounded in messages and bytes; whoever sends waits from the high-water mark.
 - **wal**: batches for the peer. Bounded by the replication window (`unacked_bytes_max`), not here.
+- **relay**: circuits that run over this link. They wait elsewhere, bounded by the windows of the circuits, and are
+  taken from there one message at a time (`RelayLane`).
 
-Data and WAL take turns by bytes, so neither a bulk catch-up nor a chatty application starves the other.
+Data, WAL and circuits take turns by bytes, so neither a bulk catch-up nor a chatty application starves the others.
 """
 
 from __future__ import annotations
@@ -18,9 +20,14 @@ from collections import deque
 from typing import Final, Protocol
 
 from p2p.limits import Limits
+from p2p.msg import MessageType
 
 ENVELOPE_BYTES_MAX: Final = 128
 """Room in a frame for a sealed envelope's header beside the payload (wire sections 2 and 3), rounded up."""
+
+_RELAY: Final = int(MessageType.RELAY)
+_DATA_TURN: Final = 0
+_WAL_TURN: Final = 1
 
 
 class Sealer(Protocol):
@@ -28,6 +35,16 @@ class Sealer(Protocol):
 
     def send(self, type: int, payload: bytes, flags: int = 0) -> int:
         """Take one message for sealing and return its message id."""
+        ...
+
+
+class RelayLane(Protocol):
+    """Where the circuits of this link wait."""
+
+    def __bool__(self) -> bool: ...
+
+    def take(self) -> bytes:
+        """The next encoded Relay message; b"" if there is none after all."""
         ...
 
 
@@ -43,9 +60,10 @@ class Outbox:
         "_limits",
         "_messages_max",
         "_payload_max",
+        "_turn",
         "_wal",
-        "_wal_turn",
         "data_bytes",
+        "relay",
         "wal_bytes",
     )
 
@@ -55,7 +73,8 @@ class Outbox:
         self._control_bytes = 0
         self._data: deque[tuple[int, bytes, int]] = deque()
         self._wal: deque[tuple[int, bytes]] = deque()
-        self._wal_turn = False
+        self._turn = 0
+        self.relay: RelayLane | None = None
         # Read per message: four look-ups through two objects would cost more than the rest of `put_data`.
         self._high_water = limits.outbox_high_water_bytes
         self._bytes_max = limits.outbox_bytes_max
@@ -65,7 +84,7 @@ class Outbox:
         self.wal_bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._control or self._data or self._wal)
+        return bool(self._control or self._data or self._wal or self.relay)
 
     @property
     def data_messages(self) -> int:
@@ -123,24 +142,44 @@ class Outbox:
             taken += len(payload)
             send(type, payload)
         self._control_bytes -= taken
-        data, wal = self._data, self._wal
-        while taken < bytes_max and (data or wal):
-            if wal and (self._wal_turn or not data):
-                type, payload = wal.popleft()
-                self.wal_bytes -= len(payload)
+        while taken < bytes_max and (self._data or self._wal or self.relay):
+            turn = self._turn = (self._turn + 1) % 3
+            if turn == _DATA_TURN:
+                taken += self._drain_data(session, min(bytes_max - taken, bytes_max // 2))
+            elif turn == _WAL_TURN:
+                taken += self._drain_wal(session)
+            else:
+                taken += self._drain_relay(session, min(bytes_max - taken, bytes_max // 2))
+
+    def _drain_data(self, session: Sealer, turn_bytes: int) -> int:
+        """One turn of the data lane: as much as one large batch would take, or all there is."""
+        data, send = self._data, session.send
+        taken = 0
+        while data and taken < turn_bytes:
+            type, payload, flags = data.popleft()
+            taken += len(payload)
+            send(type, payload, flags)
+        self.data_bytes -= taken
+        return taken
+
+    def _drain_wal(self, session: Sealer) -> int:
+        """One turn of the WAL: one batch."""
+        if not self._wal:
+            return 0
+        type, payload = self._wal.popleft()
+        self.wal_bytes -= len(payload)
+        session.send(type, payload)
+        return len(payload)
+
+    def _drain_relay(self, session: Sealer, turn_bytes: int) -> int:
+        """One turn of the circuits."""
+        relay, taken = self.relay, 0
+        while relay and taken < turn_bytes:
+            payload = relay.take()
+            if payload:
                 taken += len(payload)
-                send(type, payload)
-                self._wal_turn = False
-                continue
-            # One turn of the data lane: as much as one large batch would take, or all there is.
-            turn_end = min(taken + bytes_max // 2, bytes_max)
-            before = taken
-            while data and taken < turn_end:
-                type, payload, flags = data.popleft()
-                taken += len(payload)
-                send(type, payload, flags)
-            self.data_bytes -= taken - before
-            self._wal_turn = True
+                session.send(_RELAY, payload)
+        return taken
 
     def clear(self) -> int:
         """Drop everything and return how many application messages were lost with it."""
@@ -148,5 +187,6 @@ class Outbox:
         self._control.clear()
         self._data.clear()
         self._wal.clear()
+        self.relay = None
         self.data_bytes = self.wal_bytes = self._control_bytes = 0
         return lost

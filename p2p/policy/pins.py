@@ -104,6 +104,10 @@ class Pins:
         """Whose label it is."""
         return self._strong.get(node_id) or self._weak.get(node_id)
 
+    def strong_holder(self, node_id: str) -> PeerId | None:
+        """Whose label it is beyond doubt: by the trust list, or learned on a dial that named it."""
+        return self._strong.get(node_id)
+
     def label_of(self, peer_id: PeerId) -> str | None:
         """The label of an identity: the strong one if it has both."""
         return self._strong_labels.get(peer_id) or self._labels.get(peer_id)

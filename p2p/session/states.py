@@ -92,6 +92,7 @@ FOR_OWNER: Final = frozenset(
         MessageType.RELAY,
         MessageType.DATA,
         MessageType.FORK_PROOF,
+        MessageType.ATTACHED,
     }
 )
 """Messages that a session carries for its owner, either way. All others are its own or nobody's."""

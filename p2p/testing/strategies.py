@@ -159,6 +159,13 @@ def datas(size_max: int = BODY_BYTES_MAX) -> st.SearchStrategy[msg.Data]:
     return st.builds(msg.Data, channel=texts(), reply_to=integers(64), status=integers(8), body=bodies(size_max))
 
 
+def attached(size_max: int = 5) -> st.SearchStrategy[msg.Attached]:
+    """Any Attached of up to `size_max` peers."""
+    entry = st.builds(msg.AttachedEntry, peer=peer_ids(), hops=st.integers(1, msg.Attached.HOPS_MAX))
+    entries = st.lists(entry, max_size=size_max, unique_by=lambda entry: entry.peer)
+    return st.builds(msg.Attached, entries=entries.map(tuple))
+
+
 def fork_proofs(size_max: int = BODY_BYTES_MAX) -> st.SearchStrategy[msg.ForkProof]:
     """Any ForkProof in form; it proves nothing."""
     return st.builds(msg.ForkProof, first=bodies(size_max), second=bodies(size_max))
@@ -168,7 +175,7 @@ def inner_envelopes() -> st.SearchStrategy[bytes]:
     """Bytes of a plain envelope as it may stand in a Bundle; now and then of a type that nobody knows."""
     known = st.one_of(datas(), pings(), pongs(), wal_acks(), wal_heads(2), goodbyes(), outbox_pulls())
     of_message = known.map(lambda message: (int(message.TYPE), message.encode()))
-    of_stranger = st.tuples(st.integers(0x8000, 0xFFFF), bodies())
+    of_stranger = st.tuples(st.integers(0x9000, 0xFFFF), bodies())
     return st.builds(
         lambda typed, msg_id, flags: encode_envelope(typed[0], msg_id, flags, typed[1]),
         of_message | of_stranger,
@@ -198,6 +205,7 @@ BY_TYPE: Final[Mapping[MessageType, Callable[[], st.SearchStrategy[msg.AnyMessag
         MessageType.DATA: datas,
         MessageType.FORK_PROOF: fork_proofs,
         MessageType.BUNDLE: bundles,
+        MessageType.ATTACHED: attached,
     }
 )
 """Message type to the strategy of its messages."""

@@ -30,6 +30,7 @@ FLOORS = {
     "p2p.session": 3,
     "p2p.replication": 3,
     "p2p.registry": 3,
+    "p2p.relay": 3,
     "p2p.windows": 3.5,
     "p2p.store": 4,
     "p2p.transport": 4,

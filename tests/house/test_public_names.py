@@ -12,11 +12,12 @@ FRONT_DOOR = """
     RemoteProtocolError Route StandardCrypto StoreCorrupt StoreError StoreFull StoreLocked StoreReadOnly UnknownPeer
     events framing make_tcp_node msg one_line open_node pack strict_json
     BootstrapConfig BootstrapMode DiscoveryAnnouncement HttpBootstrap make_http_bootstrap
+    CircuitStats KnownRoute PingReply
 """.split()
 
 NODE = """
-    channel config connect counters disconnect endpoints events get_peer log_to node_id outbox peer_id peers run send
-    stats stop wait wal
+    channel circuits config connect counters disconnect endpoints events get_peer log_to node_id outbox peer_id peers
+    ping routes run send stats stop wait wal
 """.split()
 
 WAL = """

@@ -17,7 +17,7 @@ from p2p.crypto.noise import NoiseStatic
 from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.ids import PeerEndpoint
 from p2p.limits import KIB, Limits
-from p2p.peer.connection import Connection, PeerState
+from p2p.peer.connection import Connection, PeerState, Routing
 from p2p.session.events import PeerProven
 from p2p.session.handshake import SessionConfig
 from p2p.session.session import Session
@@ -34,6 +34,7 @@ class Owner:
     def __init__(self) -> None:
         self.data: list[bytes] = []
         self.wal: list[msg.AnyMessage] = []
+        self.routing: list[Routing] = []
         self.refusal: tuple[Reason, str] | None = None
         self.gate: trio.Event | None = None
         self.broken: Exception | None = None
@@ -62,6 +63,9 @@ class Owner:
         if self.broken is not None and not isinstance(message, msg.WalHeads):
             raise self.broken
         self.wal.append(message)
+
+    def on_routing(self, link: Connection, message: Routing) -> None:
+        self.routing.append(message)
 
     def on_ignored(self, link: Connection) -> None:
         raise AssertionError("nobody sends unknown types here")

@@ -52,3 +52,63 @@ def test_the_table_is_bounded_and_keeps_the_latest(steps: list[tuple[int, int, b
         assert {t: router.resolve(peer(t)) for t in range(10)} == {
             t: Route(peer(expected[t])) if t in expected else None for t in range(10)
         }
+
+
+# Learnt routes, and time.
+
+
+def test_what_a_relay_tells_replaces_what_it_told_and_is_forgotten_with_it() -> None:
+    router = MemoryRouter()
+    assert router.learn(peer(9), [(peer(1), 1), (peer(2), 2)], 0.0)
+    assert not router.learn(peer(9), [(peer(1), 1), (peer(2), 2)], 30.0)
+    assert router.resolve(peer(2), 100.0) == Route(peer(9), via_relay=True)
+    assert router.learn(peer(9), [(peer(1), 1)], 31.0)
+    assert router.resolve(peer(2)) is None
+    assert router.resolve(peer(1), 31.0 + 89.9) is not None
+    assert router.resolve(peer(1), 31.0 + 90.0) is None
+    assert router.expire(31.0 + 90.0)
+    assert len(router) == 0
+    router.learn(peer(9), [(peer(1), 1)], 200.0)
+    assert router.forget_relay(peer(9))
+    assert not router.forget_relay(peer(9))
+    assert router.resolve(peer(1)) is None
+
+
+def test_the_set_one_comes_first_then_fewer_hops_then_the_one_that_stood_longest() -> None:
+    router = MemoryRouter()
+    router.learn(peer(7), [(peer(1), 2)], 0.0)
+    router.learn(peer(8), [(peer(1), 1)], 2.0)
+    router.learn(peer(9), [(peer(1), 1)], 1.0)
+    # Told again, it does not become younger.
+    router.learn(peer(9), [(peer(1), 1)], 3.0)
+    router.upsert_route(peer(1), Route(peer(6), via_relay=True), until=50.0)
+    found = router.routes_to(peer(1), 4.0)
+    assert [(known.route.next_hop, known.hops, known.is_learnt) for known in found] == [
+        (peer(6), None, False),
+        (peer(9), 2, True),
+        (peer(8), 2, True),
+        (peer(7), 3, True),
+    ]
+    assert router.routes(4.0) == found
+    assert [known.route.next_hop for known in router.routes_to(peer(1), 50.0)] == [peer(9), peer(8), peer(7)]
+
+
+def test_a_learnt_route_that_was_tried_in_vain_is_forgotten_until_it_is_told_again() -> None:
+    router = MemoryRouter()
+    router.learn(peer(9), [(peer(1), 1)], 0.0)
+    router.failed(peer(1), peer(9))
+    router.failed(peer(1), peer(8))
+    assert router.resolve(peer(1)) is None
+    router.learn(peer(9), [(peer(1), 1)], 30.0)
+    assert router.resolve(peer(1)) is not None
+
+
+def test_t72_what_relays_tell_is_bounded_and_never_too_far() -> None:
+    router = MemoryRouter(replace(Limits(), routes_told_max=3, routes_max=5))
+    router.learn(peer(100), [(peer(n), 1) for n in range(50)], 0.0)
+    router.learn(peer(101), [(peer(n), 1) for n in range(50)], 0.0)
+    router.learn(peer(102), [(peer(n), 1) for n in range(50)], 0.0)
+    assert len(router) == 5
+    router = MemoryRouter()
+    router.learn(peer(100), [(peer(1), 7), (peer(2), 8), (peer(100), 1)], 0.0)
+    assert [(known.target, known.hops) for known in router.routes()] == [(peer(1), 8)]

@@ -1,0 +1,206 @@
+"""Ways to peers that are no neighbours: the routing table, what relays tell each other and their clients, and links
+made by route.
+
+Responsible for `MemoryRouter` and for the messages that fill it (`Attached`). It refuses to know how a circuit is made
+(`circuits`) and how a dial is judged (`dialer`).
+
+Who takes part says so under the seal (capability `attach`): only such a peer is told of others, and only of such a peer
+others are told. A relay tells every one of them whom it leads to: the others that are attached to it, and, one hop
+further, whom other relays lead to. It never tells a neighbour what it has from that neighbour.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from p2p.errors import ConfigError, ConnectFailed, NotConnected, UnknownPeer
+from p2p.ids import RELAY, PeerEndpoint, PeerId
+from p2p.limits import Limits
+from p2p.msg import Attached, AttachedEntry
+from p2p.policy.routes import KnownRoute, MemoryRouter, Route
+from p2p.windows import Clock
+
+if TYPE_CHECKING:
+    from p2p.node.circuits import Circuits
+    from p2p.node.dialer import Dialer
+    from p2p.node.roster import Roster
+    from p2p.node.status import Peer
+    from p2p.peer.connection import Connection
+
+CAPABILITY: Final = "attach"
+"""Offered under the seal by whoever wants to be told of, and told."""
+
+
+class Paths:
+    """Routes of one node, and what is made of them.
+
+    Args:
+        own: this node's identity.
+        limits: the `routes_…` are used.
+        clock: the time.
+        roster: the neighbours.
+        listens: whether this node takes part, and so is told.
+        tells: whether it relays, and so tells whom it leads to.
+    """
+
+    _circuits: Circuits
+    _dialer: Dialer
+
+    def __init__(
+        self, own: PeerId, limits: Limits, clock: Clock, roster: Roster, *, listens: bool, tells: bool
+    ) -> None:
+        self.router = MemoryRouter(limits)
+        self._own = own
+        self._limits = limits
+        self._clock = clock
+        self._roster = roster
+        self._listens = listens
+        self._tells = tells
+        self._attached: dict[Connection, None] = {}
+        self._changed = trio.Event()
+
+    def enter(self, circuits: Circuits, dialer: Dialer) -> None:
+        """What ways are made with; both need this table themselves."""
+        self._circuits = circuits
+        self._dialer = dialer
+
+    # Links by route.
+
+    async def link_to(self, who: PeerId | str) -> Connection:
+        """The live link to a peer; one made by route where there is none.
+
+        Raises:
+            UnknownPeer, NotConnected: nobody of that name is connected, and no way there is known, or none works.
+        """
+        try:
+            return self._roster.find(who)
+        except (UnknownPeer, NotConnected) as error:
+            missing = error
+        target = self._circuits.identity_of(who) if isinstance(who, str) else who
+        if target is None or not (ways := self._usable(target)):
+            raise missing
+        failures: list[str] = []
+        for known in ways:
+            relay = known.route.next_hop
+            try:
+                return await self._dialer.dial(PeerEndpoint(str(relay), 0, RELAY, str(target)))
+            except ConnectFailed as failure:
+                self.router.failed(target, relay)
+                failures.append(f"{relay.short} ({failure.reason.label})")
+        raise NotConnected(f"{target.short} cannot be reached over {', '.join(failures)}")
+
+    def identity(self, who: Peer | PeerId | str) -> PeerId:
+        """Whom a name means, connected or not.
+
+        Raises:
+            UnknownPeer: a node id that nobody connected has and no identity is pinned to.
+        """
+        if isinstance(who, str):
+            found = self._circuits.identity_of(who) or self._roster.holder_of(who)
+            if found is None:
+                raise UnknownPeer(f"no identity is known for the node id {who[:80]!r}: name the peer by its peer id")
+            return found
+        return who if isinstance(who, PeerId) else who.peer_id
+
+    def next_hop(self, target: PeerId, asking: PeerId) -> PeerId | None:
+        """Which relay leads to a target, other than the one who asks."""
+        return next((way.route.next_hop for way in self._usable(target) if way.route.next_hop != asking), None)
+
+    def ttl_to(self, target: PeerId, relay: PeerId) -> int | None:
+        """How many hops the route over a relay allows, None if there is no such route."""
+        routes = self.router.routes_to(target, self._clock.monotonic())
+        return next((known.route.ttl for known in routes if known.route.next_hop == relay), None)
+
+    def _usable(self, target: PeerId) -> list[KnownRoute]:
+        routes = self.router.routes_to(target, self._clock.monotonic())
+        return [
+            known for known in routes if known.route.via_relay and self._circuits.is_neighbour(known.route.next_hop)
+        ]
+
+    # What relays tell.
+
+    def link_up(self, link: Connection) -> None:
+        """A link is live and kept."""
+        if link.direct and CAPABILITY in link.session.peer_capabilities:
+            self._attached[link] = None
+            self._changed.set()
+
+    def link_down(self, link: Connection) -> None:
+        """A link is over or gave way; unknown ones are ignored."""
+        if link in self._attached:
+            del self._attached[link]
+            self.router.forget_relay(link.peer_id)
+            self._changed.set()
+
+    def receive(self, link: Connection, message: Attached) -> None:
+        """A neighbour tells whom it leads to. Nobody is listened to unless both take part."""
+        if self._listens and link in self._attached:
+            told = [(entry.peer, entry.hops) for entry in message.entries if entry.peer != self._own]
+            if self.router.learn(link.peer_id, told, self._clock.monotonic()):
+                self._changed.set()
+
+    async def run(self) -> None:
+        """Tell the attached ones, again and again and when something changed; until cancelled."""
+        limits = self._limits
+        while True:
+            self._changed = trio.Event()
+            self.router.expire(self._clock.monotonic())
+            for link in self._attached if self._tells else ():
+                link.send_control(self._news_for(link))
+            await trio.sleep(limits.routes_told_debounce_s)
+            with trio.move_on_after(limits.routes_told_every_s):
+                await self._changed.wait()
+
+    def _news_for(self, link: Connection) -> Attached:
+        hops = {other.peer_id: 1 for other in self._attached if other.peer_id != link.peer_id}
+        for known in self.router.routes(self._clock.monotonic()):
+            is_told = known.is_learnt and known.hops is not None and known.hops <= Attached.HOPS_MAX
+            if is_told and link.peer_id not in (known.target, known.route.next_hop):
+                hops.setdefault(known.target, known.hops or 0)
+        nearest = sorted(hops.items(), key=lambda each: each[1])[: self._limits.routes_told_max]
+        return Attached(tuple(AttachedEntry(peer, distance) for peer, distance in nearest))
+
+
+class Routes:
+    """The routing table as an application sees it: `node.routes`. A peer is named by Peer, peer id or node id.
+
+    Routes that are set come before those that relays tell; see `MemoryRouter`.
+    """
+
+    __slots__ = ("_clock", "_paths")
+
+    def __init__(self, paths: Paths, clock: Clock) -> None:
+        self._paths = paths
+        self._clock = clock
+
+    def list(self) -> list[KnownRoute]:
+        """All routes: per target the best first."""
+        return self._paths.router.routes(self._clock.monotonic())
+
+    def resolve(self, target: Peer | PeerId | str) -> Route | None:
+        """The best route to a peer, None if there is none."""
+        return self._paths.router.resolve(self._paths.identity(target), self._clock.monotonic())
+
+    def upsert_route(self, target: Peer | PeerId | str, route: Route, *, expires_s: float = math.inf) -> None:
+        """Set the route to a peer, in place of the one that was set before.
+
+        Args:
+            expires_s: forget it after so many seconds.
+
+        Raises:
+            ConfigError: it leads from the peer to itself through a relay, or its time is over.
+            UnknownPeer: no identity is known for the node id.
+        """
+        peer_id = self._paths.identity(target)
+        if route.via_relay and route.next_hop == peer_id:
+            raise ConfigError(f"{peer_id.short} cannot be reached over itself")
+        if not expires_s > 0:
+            raise ConfigError(f"expires_s must be above 0, not {expires_s}")
+        self._paths.router.upsert_route(peer_id, route, until=self._clock.monotonic() + expires_s)
+
+    def remove_route(self, target: Peer | PeerId | str) -> bool:
+        """Forget the routes to a peer, set and learnt; True if there were any. A relay may tell of it again."""
+        return self._paths.router.remove_route(self._paths.identity(target))

@@ -1,0 +1,158 @@
+"""This node's own end of a circuit: bytes in order, both ways, with credit.
+
+Responsible for the buffer of what came in, for giving credit back as it is read, and for what both directions may
+still do. It refuses to know tasks (`p2p.transport.circuit` waits) and how messages are passed on.
+
+The opener may send once the other end took the circuit, which its first credit says. CLOSE ends both directions in
+order: what was sent before it is still read. REFUSED, at any time, ends both at once. A link that ends, at either side
+of any relay on the way, is a REFUSED.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from p2p.errors import Reason
+from p2p.ids import PeerId
+from p2p.limits import Limits
+from p2p.relay.leg import Leg
+
+
+class CircuitEnd:
+    """One end of a circuit; made by `Switch`.
+
+    Attributes:
+        far: who is said to be at the other end: named by us when we opened it, else a claim that the handshake
+            inside has to prove.
+        relay: the neighbour that it runs through.
+        is_open: the other end took the circuit.
+        is_finished: the other end closed it: what came before can still be read.
+        reason: why it broke, None while it did not.
+        on_change: called when reading, sending or the state may have changed.
+    """
+
+    __slots__ = (
+        "_inbox",
+        "_is_closed",
+        "_leg",
+        "_slice_max",
+        "_unreturned",
+        "_window",
+        "far",
+        "inbox_bytes",
+        "is_finished",
+        "is_open",
+        "on_change",
+        "reason",
+        "relay",
+    )
+
+    def __init__(self, leg: Leg, limits: Limits, *, relay: PeerId, far: PeerId) -> None:
+        self.far = far
+        self.relay = relay
+        self.is_open = False
+        self.is_finished = False
+        self.reason: Reason | None = None
+        self.on_change: Callable[[], object] = _nothing
+        self.inbox_bytes = 0
+        self._leg = leg
+        self._window = limits.relay_window_bytes
+        self._slice_max = limits.relay_slice_bytes_max
+        self._inbox: deque[bytes] = deque()
+        self._unreturned = 0
+        self._is_closed = False
+
+    # For the stream.
+
+    @property
+    def room(self) -> int:
+        """Bytes that `send` takes now."""
+        return 0 if self._is_over else self._leg.credit
+
+    def take(self) -> None:
+        """Let the other end send: on the side that was called this is the answer to the opening."""
+        self._leg.grant(self._window)
+
+    def send(self, data: memoryview) -> int:
+        """Queue as many of the first bytes as there is credit for, and return how many."""
+        taken = min(len(data), self.room)
+        for start in range(0, taken, self._slice_max):
+            self._leg.put(bytes(data[start : min(start + self._slice_max, taken)]))
+        return taken
+
+    def read(self, bytes_max: int) -> bytes | None:
+        """Take up to so many bytes; None if there are none yet, b"" if there will be no more."""
+        inbox = self._inbox
+        if not inbox:
+            return b"" if self.is_finished else None
+        pieces: list[bytes] = []
+        wanted = bytes_max
+        while inbox and wanted:
+            piece = inbox.popleft()
+            if len(piece) > wanted:
+                inbox.appendleft(piece[wanted:])
+                piece = piece[:wanted]
+            pieces.append(piece)
+            wanted -= len(piece)
+        read = bytes_max - wanted
+        self.inbox_bytes -= read
+        self._unreturned += read
+        # Not for every read: credit costs a message on each link of the way.
+        if self._unreturned >= self._window // 2 and not self._is_over:
+            returned, self._unreturned = self._unreturned, 0
+            self._leg.grant(returned)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def close(self) -> None:
+        """End in order: what was sent is still delivered, what comes is passed over. Idempotent."""
+        if not self._is_over:
+            self._leg.close()
+        self._shut()
+
+    def abort(self, reason: Reason) -> None:
+        """End at once and tell the other end why, even after `close`. Idempotent."""
+        if self.reason is None and not self.is_finished:
+            self._leg.refuse(reason)
+        self._shut()
+
+    # For the switch.
+
+    def data_came(self, data: bytes) -> None:
+        """A slice, within the allowance."""
+        if not self._is_over:
+            self._inbox.append(data)
+            self.inbox_bytes += len(data)
+            self.on_change()
+
+    def credit_came(self) -> None:
+        """The leg has more credit."""
+        self.is_open = True
+        self.on_change()
+
+    def close_came(self) -> None:
+        """The other end closed: nothing more comes or goes."""
+        self.is_finished = True
+        self.on_change()
+
+    def broke(self, reason: Reason) -> None:
+        """The circuit is over; what was not read is lost, as with a reset."""
+        if self.reason is None and not self.is_finished:
+            self.reason = reason
+            self._inbox.clear()
+            self.inbox_bytes = 0
+            self.on_change()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_closed or self.is_finished or self.reason is not None
+
+    def _shut(self) -> None:
+        self._is_closed = True
+        self._inbox.clear()
+        self.inbox_bytes = 0
+        self.on_change()
+
+
+def _nothing() -> None:
+    """Nobody waits yet."""

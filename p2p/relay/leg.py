@@ -1,0 +1,226 @@
+"""One circuit on one link, and the lane in which a link's circuits take turns to be written.
+
+Responsible for what waits to be sent of a circuit, for the credit of both directions, and for a fair order among
+circuits. It refuses to know who is at the ends and whether this node is one of them or passes on.
+
+Every leg's backlog is bounded by construction: bytes wait only against credit, so there are never more than one window
+of them; credit to tell is one number however often it grew; there is one opening and one ending.
+
+    credit      bytes that the other side of this link still lets us send
+    allowance   bytes that we still let it send
+
+Source: wire section 7.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from p2p.binary import encode_u16, encode_u32
+from p2p.errors import Reason
+from p2p.limits import Limits
+from p2p.msg import Relay
+
+
+class Leg:
+    """One circuit on one link.
+
+    Args:
+        lane: of the link.
+        circuit: its number on this link.
+        limits: `relay_window_bytes` and `relay_slice_bytes_max` are used.
+
+    Attributes:
+        allowance: see above.
+        credit: see above.
+        is_ending: CLOSE or REFUSED is said or waits: what still comes in is passed over, nothing more goes out.
+        is_over: nothing will ever be said of it again.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_grant",
+        "_is_listed",
+        "_opening",
+        "_queue",
+        "_refused",
+        "_slice_max",
+        "_window",
+        "allowance",
+        "circuit",
+        "credit",
+        "is_ending",
+        "is_over",
+        "lane",
+        "queued_bytes",
+    )
+
+    def __init__(self, lane: Lane, circuit: int, limits: Limits) -> None:
+        self.lane = lane
+        self.circuit = circuit
+        self.allowance = 0
+        self.credit = 0
+        self.queued_bytes = 0
+        self.is_ending = False
+        self.is_over = False
+        self._window = limits.relay_window_bytes
+        self._slice_max = limits.relay_slice_bytes_max
+        self._queue: deque[bytes] = deque()
+        self._grant = 0
+        self._opening: Relay | None = None
+        self._refused: Reason | None = None
+        self._closing = False
+        self._is_listed = False
+
+    # What the other side did.
+
+    def took_data(self, size: int) -> bool:
+        """Note a slice that came in; False if it is not one that may come."""
+        if not 0 < size <= min(self._slice_max, self.allowance):
+            return False
+        self.allowance -= size
+        return True
+
+    def took_window(self, credit: int) -> bool:
+        """Note credit that came in; False if there would be more than a window under way."""
+        if credit < 1 or self.credit + self.queued_bytes + credit > self._window:
+            return False
+        self.credit += credit
+        return True
+
+    # What is to be said to it.
+
+    def open(self, source: str, target: str, ttl: int) -> None:
+        """Say first that this circuit is."""
+        self._opening = Relay(self.circuit, Relay.OPEN, source, target, ttl)
+        self._enlist()
+
+    def put(self, data: bytes) -> None:
+        """Queue one slice, against credit."""
+        assert len(data) <= self.credit, "bytes wait only against credit"
+        self.credit -= len(data)
+        self.queued_bytes += len(data)
+        self._queue.append(data)
+        self._enlist()
+
+    def grant(self, credit: int) -> None:
+        """Let the other side send so much more."""
+        if not self.is_ending:
+            self.allowance += credit
+            self._grant += credit
+            self._enlist()
+
+    def close(self) -> None:
+        """End in order: CLOSE follows what waits."""
+        if not self.is_ending:
+            self.is_ending = self._closing = True
+            self._grant = 0
+            self._enlist()
+
+    def refuse(self, reason: Reason) -> None:
+        """End at once: what waits is dropped. An opening that nobody heard of yet is not even refused."""
+        if self._refused is not None or self.is_over:
+            return
+        self.is_ending = True
+        self._closing = False
+        self._refused = reason
+        self._grant = self.queued_bytes = 0
+        self._queue.clear()
+        self._enlist()
+
+    def discard(self) -> None:
+        """The other side ended it, or the link did: say nothing more."""
+        self.is_ending = self.is_over = True
+        self._closing = False
+        self._opening = self._refused = None
+        self._grant = self.queued_bytes = 0
+        self._queue.clear()
+
+    @property
+    def has_message(self) -> bool:
+        """Whether something waits to be written."""
+        return bool(
+            self._queue or self._grant or self._closing or self._opening is not None or self._refused is not None
+        )
+
+    def next_message(self) -> bytes:
+        """Take the next encoded Relay; b"" if all that waited cancelled itself out."""
+        circuit = self.circuit
+        if self._refused is not None:
+            unheard, reason = self._opening is not None, self._refused
+            self.discard()
+            self.lane.left(self)
+            return b"" if unheard else refused(circuit, reason)
+        if self._opening is not None:
+            opening, self._opening = self._opening, None
+            return opening.encode()
+        if self._grant:
+            grant, self._grant = self._grant, 0
+            return Relay(circuit, Relay.WINDOW, payload=encode_u32(grant)).encode()
+        if self._queue:
+            data = self._queue.popleft()
+            self.queued_bytes -= len(data)
+            return Relay(circuit, Relay.DATA, payload=data).encode()
+        assert self._closing, "asked for a message without one"
+        self.discard()
+        self.lane.left(self)
+        return Relay(circuit, Relay.CLOSE).encode()
+
+    def _enlist(self) -> None:
+        if not self._is_listed:
+            self._is_listed = True
+            self.lane.enlist(self)
+
+    def unlist(self) -> None:
+        """The lane has taken it off its list."""
+        self._is_listed = False
+
+
+class Lane:
+    """What a link's circuits have to say, one message of each in turn.
+
+    Args:
+        wake: called when there is something to take where there was nothing.
+        left: called with a leg whose last message was taken.
+    """
+
+    __slots__ = ("_turns", "_wake", "left")
+
+    def __init__(self, wake: Callable[[], None], left: Callable[[Leg], None]) -> None:
+        self._turns: deque[Leg] = deque()
+        self._wake: Final = wake
+        self.left: Final = left
+
+    def __bool__(self) -> bool:
+        return bool(self._turns)
+
+    def take(self) -> bytes:
+        """The next encoded Relay message; b"" if there is none."""
+        turns = self._turns
+        while turns:
+            leg = turns.popleft()
+            message = leg.next_message() if leg.has_message else b""
+            if leg.has_message:
+                turns.append(leg)
+            else:
+                leg.unlist()
+            if message:
+                return message
+        return b""
+
+    def enlist(self, leg: Leg) -> None:
+        """Give a leg its turn."""
+        self._turns.append(leg)
+        if len(self._turns) == 1:
+            self._wake()
+
+    def clear(self) -> None:
+        """The link is over."""
+        self._turns.clear()
+
+
+def refused(circuit: int, reason: Reason) -> bytes:
+    """An encoded REFUSED."""
+    return Relay(circuit, Relay.REFUSED, payload=encode_u16(reason)).encode()

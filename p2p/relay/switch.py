@@ -1,0 +1,471 @@
+"""All circuits of one node: those that end here, and those that it passes on as a relay.
+
+Responsible for numbers of circuits, for who may open how many, for joining two legs, for the limits of a relay and for
+a clean end of a circuit whichever of the three disappears. It refuses to know connections (it is given keys), streams,
+and how a way to a target is found (it asks, once per opening).
+
+How it moves: `receive` runs to its end at once. A slice of a joined circuit is checked against the allowance of the leg
+it came on, and waits on the other leg for its turn there. Credit goes the other way, as fast as `relay_bytes_per_s`
+lets it: so a relay slows a circuit down by giving less credit, and never by keeping bytes. What an honest neighbour
+does not do on purpose ends its link (RemoteProtocolError); what one end of a circuit can make another node pass on
+(overrun, too much credit, a slice too long) ends that circuit only.
+
+A message for a circuit that is over may have crossed its end on the way: it is passed over and counted. One for a
+circuit that never was is a fault.
+
+Source: wire section 7; threat T72.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from p2p.errors import ConnectFailed, Reason, RemoteProtocolError
+from p2p.ids import PeerId, is_peer_id_text
+from p2p.limits import Limits
+from p2p.msg import Relay
+from p2p.policy.buckets import TokenBucket
+from p2p.policy.routes import TTL_MAX
+from p2p.relay.end import CircuitEnd
+from p2p.relay.leg import Lane, Leg
+
+_PAUSE_S_MIN: Final = 0.001
+"""Between two looks at credit that is held back."""
+
+NextHop = Callable[[PeerId, PeerId], PeerId | None]
+"""Given a target and the neighbour who asks: the relay to ask next, None if no way is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """Somebody opened a circuit to this node. Not taken yet: `end.take()` does, `end.abort(reason)` refuses."""
+
+    end: CircuitEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A refusal to be sent on a link at once: no circuit came of what it answers."""
+
+    key: int
+    message: Relay
+
+
+@dataclass(slots=True)
+class CircuitStats:
+    """What a switch counted since its start, and how many circuits there are."""
+
+    ends: int = 0
+    """Circuits that end here, now."""
+    relayed: int = 0
+    """Circuits that this node passes on, now."""
+    relayed_total: int = 0
+    relayed_bytes: int = 0
+    refused_total: int = 0
+    """Openings that this node refused."""
+    broken_total: int = 0
+    """Circuits that this node ended as a relay: overrun, idleness, a limit."""
+    strays: int = 0
+    """Messages for circuits that were over."""
+
+
+class _Side:
+    """A leg, and what it belongs to: an end of ours, or a passage."""
+
+    __slots__ = ("bucket", "end", "held", "leg", "link", "other", "passage")
+
+    def __init__(self, link: _Link, leg: Leg) -> None:
+        self.link = link
+        self.leg = leg
+        self.end: CircuitEnd | None = None
+        self.passage: _Passage | None = None
+        self.other: _Side | None = None
+        self.bucket: TokenBucket | None = None
+        self.held = 0
+
+    def joined(self) -> tuple[_Passage, _Side]:
+        """What it belongs to where it is no end of ours, and the side it is joined to."""
+        assert self.passage is not None, "a side is an end's or a passage's"
+        assert self.other is not None, "a passage has two sides"
+        return self.passage, self.other
+
+
+class _Passage:
+    """Two sides that this node joins."""
+
+    __slots__ = ("bytes_passed", "is_open", "opened_at", "sides", "touched_at")
+
+    def __init__(self, inlet: _Side, outlet: _Side, now: float) -> None:
+        self.sides = (inlet, outlet)
+        self.opened_at = self.touched_at = now
+        self.is_open = False
+        self.bytes_passed = 0
+
+
+class _Link:
+    """A neighbour, and its circuits by number."""
+
+    __slots__ = ("_next", "is_relay", "key", "lane", "peer_id", "seen_max", "sides", "theirs_parity")
+
+    def __init__(self, key: int, peer_id: PeerId, lane: Lane, *, dialed_by_us: bool, is_relay: bool) -> None:
+        self.key = key
+        self.peer_id = peer_id
+        self.is_relay = is_relay
+        self.sides: dict[int, _Side] = {}
+        self.lane = lane
+        self.theirs_parity = 1 if dialed_by_us else 0
+        self.seen_max = 0
+        self._next = 2 if dialed_by_us else 1
+
+    def take_number(self) -> int:
+        """A fresh number: even from the link's dialer, odd from its acceptor."""
+        number = self._next
+        self._next += 2
+        return number
+
+    def was_ever(self, circuit: int) -> bool:
+        """Whether a circuit of this number was opened on this link, by either side."""
+        if circuit % 2 == self.theirs_parity:
+            return 0 < circuit <= self.seen_max
+        return 0 < circuit < self._next
+
+
+class Switch:
+    """The circuits of one node.
+
+    Args:
+        own: this node's identity.
+        limits: the `relay_…` are used.
+        relays: whether it passes circuits on for others.
+        next_hop: asked for a way to a target that is no neighbour.
+
+    Attributes:
+        stats: counters; `snapshot` completes them.
+    """
+
+    def __init__(self, own: PeerId, limits: Limits, *, relays: bool, next_hop: NextHop) -> None:
+        self._own = own
+        self._limits = limits
+        self._relays = relays
+        self._next_hop = next_hop
+        self._links: dict[int, _Link] = {}
+        self._by_peer: dict[PeerId, _Link] = {}
+        self._passages: dict[_Passage, None] = {}
+        self._events: deque[Incoming | Answer] = deque()
+        self._due = math.inf
+        self.stats = CircuitStats()
+
+    # Links.
+
+    def link_up(
+        self, key: int, peer_id: PeerId, *, dialed_by_us: bool, is_relay: bool, wake: Callable[[], None]
+    ) -> Lane:
+        """A direct link to a neighbour that knows circuits is live.
+
+        Args:
+            key: names the link from here on.
+            peer_id: the neighbour.
+            dialed_by_us: decides whose circuits have even numbers.
+            is_relay: the neighbour passes circuits on.
+            wake: called when there is something to take from the lane.
+
+        Returns:
+            Where the link takes from what it has to write.
+        """
+        lane = Lane(wake, partial(self._leg_left, key))
+        link = _Link(key, peer_id, lane, dialed_by_us=dialed_by_us, is_relay=is_relay)
+        self._links[key] = self._by_peer[peer_id] = link
+        return link.lane
+
+    def link_down(self, key: int) -> None:
+        """A link is over, and with it every circuit on it. Unknown keys are ignored."""
+        link = self._links.get(key)
+        if link is None:
+            return
+        if self._by_peer.get(link.peer_id) is link:
+            del self._by_peer[link.peer_id]
+        for side in tuple(link.sides.values()):
+            self._end_side(side, Reason.ABNORMAL)
+        del self._links[key]
+        link.lane.clear()
+
+    def is_neighbour(self, peer_id: PeerId) -> bool:
+        """Whether there is a link to that peer over which circuits can be opened."""
+        return peer_id in self._by_peer
+
+    # Circuits of our own.
+
+    def open(self, via: PeerId, target: PeerId, ttl: int = TTL_MAX) -> CircuitEnd:
+        """Open a circuit. It may be used once its `is_open`.
+
+        Raises:
+            ConnectFailed: NO_ROUTE (the relay is no neighbour that relays), FULL.
+        """
+        link = self._by_peer.get(via)
+        if link is None:
+            raise ConnectFailed(Reason.NO_ROUTE, f"the relay {via.short} is not connected, or knows no circuits")
+        if not link.is_relay or via == target:
+            raise ConnectFailed(Reason.NO_ROUTE, f"{via.short} does not relay")
+        if len(link.sides) >= self._limits.relay_circuits_per_peer_max:
+            raise ConnectFailed(Reason.FULL, f"{len(link.sides)} circuits run over {via.short} already")
+        side = self._new_side(link, link.take_number())
+        side.end = CircuitEnd(side.leg, self._limits, relay=via, far=target)
+        side.leg.open(str(self._own), str(target), ttl)
+        side.end.take()
+        return side.end
+
+    # What comes in.
+
+    def receive(self, key: int, message: Relay, now: float) -> None:
+        """Take a Relay message of a link.
+
+        Raises:
+            RemoteProtocolError: no honest neighbour sends it.
+        """
+        link = self._links.get(key)
+        if link is None:
+            return
+        if message.kind == Relay.OPEN:
+            self._receive_open(link, message, now)
+            return
+        side = link.sides.get(message.circuit)
+        if side is None:
+            if not link.was_ever(message.circuit):
+                raise RemoteProtocolError(f"circuit {message.circuit} was never opened")
+            self.stats.strays += 1
+        elif message.kind == Relay.DATA:
+            self._receive_data(side, message.payload, now)
+        elif message.kind == Relay.WINDOW:
+            self._receive_window(side, message.payload, now)
+        elif message.kind == Relay.CLOSE:
+            self._receive_close(side)
+        else:
+            self._end_side(side, _reason_of(message.payload))
+
+    def next_event(self) -> Incoming | Answer | None:
+        """What happened that the owner has to act on."""
+        return self._events.popleft() if self._events else None
+
+    # Time.
+
+    def next_deadline(self) -> float:
+        """Not later than `handle_deadline` has something to do; infinity without circuits to pass on."""
+        return self._due
+
+    def handle_deadline(self, now: float) -> None:
+        """End what is idle or was not taken in time, and give credit that was held back."""
+        self._due = math.inf
+        limits = self._limits
+        for passage in tuple(self._passages):
+            if not passage.is_open:
+                end_at = passage.opened_at + limits.relay_open_s_max
+            else:
+                end_at = passage.touched_at + limits.relay_idle_s_max
+            if now >= end_at:
+                self._break(passage, Reason.TIMEOUT)
+                continue
+            self._due = min(self._due, end_at)
+            for side in passage.sides:
+                if side.held:
+                    self._release(side, now)
+
+    def snapshot(self) -> CircuitStats:
+        """The counters, with the circuits there are now."""
+        sides = (side for link in self._links.values() for side in link.sides.values())
+        return replace(
+            self.stats, relayed=len(self._passages), ends=sum(1 for side in sides if side.end is not None)
+        )
+
+    # Inside.
+
+    def _receive_open(self, link: _Link, message: Relay, now: float) -> None:
+        circuit = message.circuit
+        if circuit % 2 != link.theirs_parity or circuit <= link.seen_max:
+            raise RemoteProtocolError(f"circuit {circuit} cannot be opened: numbers of one side only grow")
+        link.seen_max = circuit
+        if not (is_peer_id_text(message.source) and is_peer_id_text(message.target)) or message.payload:
+            raise RemoteProtocolError("a circuit is opened from a peer id to a peer id, with nothing else")
+        source, target = PeerId.parse(message.source), PeerId.parse(message.target)
+        if message.ttl > TTL_MAX:
+            raise RemoteProtocolError(f"a ttl of {message.ttl}: {TTL_MAX} is the most")
+        if source != link.peer_id and not (link.is_relay and message.ttl < TTL_MAX):
+            raise RemoteProtocolError(f"a circuit from {source.short}, asked for by {link.peer_id.short}")
+        if message.ttl == 0:
+            refusal: Reason | None = Reason.NO_ROUTE
+        elif target == self._own:
+            refusal = self._take_incoming(link, circuit, source)
+        else:
+            refusal = self._pass_on(link, circuit, source, target, message.ttl, now)
+        if refusal is not None:
+            self.stats.refused_total += 1
+            self._events.append(
+                Answer(link.key, Relay(circuit, Relay.REFUSED, payload=int(refusal).to_bytes(2, "little")))
+            )
+
+    def _take_incoming(self, link: _Link, circuit: int, source: PeerId) -> Reason | None:
+        if source == self._own:
+            return Reason.SELF
+        if source == link.peer_id:
+            # The link that it came over is there, and direct.
+            return Reason.MOVED
+        if len(link.sides) >= self._limits.relay_circuits_per_peer_max:
+            return Reason.FULL
+        side = self._new_side(link, circuit)
+        side.end = CircuitEnd(side.leg, self._limits, relay=link.peer_id, far=source)
+        self._events.append(Incoming(side.end))
+        return None
+
+    def _pass_on(
+        self, link: _Link, circuit: int, source: PeerId, target: PeerId, ttl: int, now: float
+    ) -> Reason | None:
+        if not self._relays:
+            return Reason.NOT_ADMITTED
+        out = self._way_to(target, link)
+        if out is None or ttl <= 1:
+            return Reason.NO_ROUTE
+        limits = self._limits
+        # Between two relays runs what many nodes have to say to each other: no pair of nodes is to blame there.
+        is_pair = source == link.peer_id and target == out.peer_id
+        pair = sum(1 for side in link.sides.values() if side.other is not None and side.other.link is out)
+        if (
+            len(self._passages) >= limits.relay_circuits_max
+            or len(link.sides) >= limits.relay_circuits_per_peer_max
+            or len(out.sides) >= limits.relay_circuits_per_peer_max
+            or (is_pair and pair >= limits.relay_circuits_per_pair_max)
+        ):
+            return Reason.FULL
+        inlet, outlet = self._new_side(link, circuit), self._new_side(out, out.take_number())
+        inlet.other, outlet.other = outlet, inlet
+        passage = inlet.passage = outlet.passage = _Passage(inlet, outlet, now)
+        for side in passage.sides:
+            side.bucket = TokenBucket(limits.relay_bytes_per_s, limits.relay_window_bytes)
+        self._passages[passage] = None
+        self.stats.relayed_total += 1
+        self._due = min(self._due, now + limits.relay_open_s_max)
+        outlet.leg.open(str(source), str(target), ttl - 1)
+        return None
+
+    def _way_to(self, target: PeerId, asking: _Link) -> _Link | None:
+        out = self._by_peer.get(target)
+        if out is None:
+            hop = self._next_hop(target, asking.peer_id)
+            out = self._by_peer.get(hop) if hop is not None else None
+            if out is not None and not out.is_relay:
+                return None
+        return None if out is asking else out
+
+    def _receive_data(self, side: _Side, data: bytes, now: float) -> None:
+        leg = side.leg
+        if leg.is_ending:
+            self.stats.strays += 1
+            return
+        if not leg.took_data(len(data)):
+            self._violated(side)
+            return
+        if side.end is not None:
+            side.end.data_came(data)
+            return
+        passage, other = side.joined()
+        passage.touched_at = now
+        passage.bytes_passed += len(data)
+        self.stats.relayed_bytes += len(data)
+        if passage.bytes_passed > self._limits.relay_circuit_bytes_max:
+            self._break(passage, Reason.OVERLOADED)
+        else:
+            other.leg.put(data)
+
+    def _receive_window(self, side: _Side, payload: bytes, now: float) -> None:
+        leg = side.leg
+        if leg.is_ending:
+            self.stats.strays += 1
+            return
+        credit = int.from_bytes(payload, "little") if len(payload) == 4 else 0
+        if not leg.took_window(credit):
+            self._violated(side)
+            return
+        if side.end is not None:
+            side.end.credit_came()
+            return
+        passage, other = side.joined()
+        passage.touched_at = now
+        # The first credit of the called end is its answer.
+        passage.is_open = passage.is_open or side is passage.sides[1]
+        other.held += credit
+        self._release(other, now)
+
+    def _release(self, side: _Side, now: float) -> None:
+        """Pass on credit that waits, as much as the rate allows."""
+        assert side.bucket is not None, "only a passage holds credit back"
+        share = min(side.held, self._limits.relay_window_bytes // 8)
+        if side.bucket.available(now) >= share:
+            given = min(side.held, int(side.bucket.available(now)))
+            side.bucket.take(now, given)
+            side.held -= given
+            side.leg.grant(given)
+        if side.held:
+            share = min(side.held, self._limits.relay_window_bytes // 8)
+            self._due = min(self._due, max(side.bucket.ready_at(now, share), now + _PAUSE_S_MIN))
+
+    def _receive_close(self, side: _Side) -> None:
+        self._drop(side)
+        if side.end is not None:
+            side.end.close_came()
+        else:
+            _, other = side.joined()
+            other.held = 0
+            other.leg.close()
+
+    def _end_side(self, side: _Side, reason: Reason) -> None:
+        """One side is over and cannot be told anything any more; the other one is told."""
+        self._drop(side)
+        if side.end is not None:
+            side.end.broke(reason)
+        else:
+            _, other = side.joined()
+            other.held = 0
+            other.leg.refuse(reason)
+
+    def _violated(self, side: _Side) -> None:
+        """What came on this side breaks the rules of a circuit: it is over, and nothing else is."""
+        if side.end is not None:
+            side.leg.refuse(Reason.PROTOCOL)
+            side.end.broke(Reason.PROTOCOL)
+        else:
+            self._break(side.joined()[0], Reason.PROTOCOL)
+
+    def _break(self, passage: _Passage, reason: Reason) -> None:
+        self.stats.broken_total += 1
+        for side in passage.sides:
+            side.held = 0
+            side.leg.refuse(reason)
+
+    def _new_side(self, link: _Link, circuit: int) -> _Side:
+        side = link.sides[circuit] = _Side(link, Leg(link.lane, circuit, self._limits))
+        return side
+
+    def _leg_left(self, key: int, leg: Leg) -> None:
+        link = self._links.get(key)
+        side = link.sides.get(leg.circuit) if link is not None else None
+        if side is not None:
+            self._drop(side)
+
+    def _drop(self, side: _Side) -> None:
+        """Take a side off its link; its number is free to be passed over."""
+        side.link.sides.pop(side.leg.circuit, None)
+        side.leg.discard()
+        passage = side.passage
+        if passage is not None and all(each.leg.is_over for each in passage.sides):
+            self._passages.pop(passage, None)
+
+
+def _reason_of(payload: bytes) -> Reason:
+    """What a REFUSED says; a reason that this version does not know is an abnormal end."""
+    try:
+        return Reason(int.from_bytes(payload, "little")) if len(payload) == 2 else Reason.PROTOCOL
+    except ValueError:
+        return Reason.ABNORMAL

@@ -1,0 +1,447 @@
+"""Circuits and routes between real nodes over TCP on loopback: what docs/paths.md promises."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import trio
+
+import p2p
+from p2p.errors import Reason
+from p2p.limits import Limits
+from p2p.msg import Relay
+from p2p.relay.switch import Switch
+from tests.contract.relays import at, client_of, relay_node, until, until_linked
+
+
+@asynccontextmanager
+async def a_r_b(**options: object) -> AsyncIterator[tuple[p2p.Node, p2p.Node, p2p.Node]]:
+    """A and B, each connected to the relay R only."""
+    with trio.fail_after(60):
+        async with (
+            relay_node() as r,
+            client_of(r, node_id="a", **options) as a,
+            client_of(r, node_id="b", **options) as b,
+        ):
+            yield a, r, b
+
+
+async def until_route(node: p2p.Node, target: p2p.Node) -> None:
+    while node.routes.resolve(target.peer_id) is None:
+        await trio.sleep(0.01)
+
+
+async def test_a_peer_behind_a_relay_is_reached_and_answers() -> None:
+    async with a_r_b() as (a, r, b), b.channel("chat") as at_b, a.channel("chat") as at_a:
+        peer = await a.connect(f"relay://r/{b.peer_id}")
+        assert (peer.peer_id, peer.node_id, peer.direct) == (b.peer_id, "b", False)
+        assert str(peer.endpoint) == f"relay://r/{b.peer_id}"
+        await a.send(peer, "chat", b"hi")
+        message = await at_b.receive()
+        assert (message.body, message.peer_id, message.peer.direct) == (b"hi", a.peer_id, False)
+        await b.send(message.peer_id, "chat", b"there")
+        assert (await at_a.receive()).body == b"there"
+        assert (r.circuits.relayed, a.circuits.ends, b.circuits.ends) == (1, 1, 1)
+        reply = await a.ping(b.peer_id)
+        assert reply.peer.peer_id == b.peer_id
+        assert 0 < reply.rtt_s < 60
+        again = await a.connect(f"relay://r/{b.peer_id}")
+        assert again.connected_at == peer.connected_at
+        await a.disconnect(b.peer_id)
+        assert a.circuits.ends == 0
+        while r.circuits.relayed:
+            await trio.sleep(0.01)
+
+
+async def test_what_a_peer_behind_a_relay_appends_is_confirmed_by_the_peer_itself() -> None:
+    async with a_r_b() as (a, _, b):
+        await a.connect(f"relay://r/{b.peer_id}")
+        seq = (await a.wal.append_many([b"%d" % n for n in range(1000)]))[-1]
+        await b.wal.append(b"from b")
+        # R is one of the two peers. The other one can only be B, over the circuit.
+        await a.wal.wait_replicated(seq, peers=2)
+        assert b.wal.heads()[a.peer_id] == a.wal.heads()[a.peer_id]
+
+
+async def test_a_route_that_is_set_leads_there_until_it_is_removed() -> None:
+    async with a_r_b() as (a, r, b), b.channel("chat") as chat:
+        with pytest.raises(p2p.NotConnected):
+            await a.send(b.peer_id, "chat", b"no way yet")
+        a.routes.upsert_route(b.peer_id, p2p.Route(r.peer_id, via_relay=True))
+        await a.send(b.peer_id, "chat", b"by route")
+        assert (await chat.receive()).body == b"by route"
+        assert (await a.connect(str(b.peer_id))).direct is False
+        assert [known.route for known in a.routes.list()] == [p2p.Route(r.peer_id, via_relay=True)]
+        await a.disconnect(b.peer_id)
+        assert a.routes.remove_route(b.peer_id)
+        assert not a.routes.remove_route(b.peer_id)
+        with pytest.raises(p2p.NotConnected):
+            await a.send(b.peer_id, "chat", b"gone")
+        with pytest.raises(p2p.ConfigError, match="over itself"):
+            a.routes.upsert_route(b.peer_id, p2p.Route(b.peer_id, via_relay=True))
+        with pytest.raises(p2p.UnknownPeer):
+            a.routes.resolve("nobody")
+
+
+async def test_a_wrong_route_is_told_and_leaves_nothing() -> None:
+    async with a_r_b() as (a, r, b):
+        nobody = p2p.PeerId(bytes(32))
+        a.routes.upsert_route(nobody, p2p.Route(r.peer_id, via_relay=True))
+        with pytest.raises(p2p.NotConnected, match="no_route"):
+            await a.send(nobody, "chat", b"hello?")
+        a.routes.upsert_route(b.peer_id, p2p.Route(nobody, via_relay=True))
+        with pytest.raises(p2p.NotConnected):
+            await a.send(b.peer_id, "chat", b"hello?")
+        assert (a.circuits.ends, r.circuits.relayed) == (0, 0)
+
+
+async def test_clients_that_attach_are_told_of_each_other_and_others_are_not() -> None:
+    async with a_r_b(attach=True) as (a, r, b), client_of(r, node_id="c") as c:
+        await until_route(a, b)
+        await until_route(b, a)
+        (known,) = a.routes.list()
+        assert (known.target, known.route.next_hop, known.hops, known.is_learnt) == (b.peer_id, r.peer_id, 2, True)
+        assert c.routes.list() == []
+        async with b.channel("chat") as chat:
+            await a.send(b.peer_id, "chat", b"by what R told")
+            assert (await chat.receive()).body == b"by what R told"
+
+
+async def test_two_relays_between_two_nodes() -> None:
+    with trio.fail_after(60):
+        async with (
+            relay_node("r1") as r1,
+            relay_node("r2", peers=[at(r1)]) as r2,
+            client_of(r1, node_id="a", attach=True) as a,
+            client_of(r2, node_id="b", attach=True) as b,
+            b.channel("chat") as chat,
+        ):
+            await until_route(a, b)
+            assert a.routes.list()[-1].hops in (2, 3)
+            await a.send(b.peer_id, "chat", b"through two")
+            message = await chat.receive()
+            assert (message.body, message.peer_id) == (b"through two", a.peer_id)
+            assert (r1.circuits.relayed, r2.circuits.relayed) == (1, 1)
+
+
+# Trust.
+
+
+async def test_nobody_is_trusted_on_first_use_through_a_relay() -> None:
+    async with a_r_b() as (a, _, b):
+        with pytest.raises(p2p.ConnectFailed) as caught:
+            await a.connect("relay://r/b")
+        assert caught.value.reason is Reason.UNRESOLVED
+        assert "peer id" in caught.value.detail
+        await a.connect(f"relay://r/{b.peer_id}")
+        await a.disconnect(b.peer_id)
+        # Having met it does not make its label a strong one.
+        with pytest.raises(p2p.ConnectFailed):
+            await a.connect("relay://r/b")
+
+
+async def test_a_trust_list_names_who_is_behind_a_relay() -> None:
+    with trio.fail_after(60):
+        async with relay_node() as r, client_of(r, node_id="b") as b:
+            trust = {"b": b.peer_id, "r": r.peer_id}
+            async with client_of(r, node_id="a", trust=trust) as a:
+                peer = await a.connect("relay://r/b")
+                assert peer.peer_id == b.peer_id
+
+
+async def test_a_node_that_nobody_may_dial_takes_no_circuits() -> None:
+    with trio.fail_after(60):
+        async with (
+            p2p.open_node(node_id="r", listen_host="127.0.0.1", open=True, relay=True) as r,
+            p2p.open_node(node_id="closed", peers=[at(r)]) as closed,
+            p2p.open_node(node_id="a", peers=[at(r)]) as a,
+        ):
+            await until_linked(r, a, closed)
+            await until_linked(a, r)
+            with pytest.raises(p2p.ConnectFailed) as caught:
+                await a.connect(f"relay://r/{closed.peer_id}")
+            assert caught.value.reason is Reason.NOT_ADMITTED
+
+
+async def test_a_node_relays_only_when_it_is_told_to() -> None:
+    with trio.fail_after(60):
+        async with (
+            relay_node(relay=False) as r,
+            client_of(r, node_id="a", limits=replace(Limits(), relay_wait_s_max=0.05)) as a,
+            client_of(r, node_id="b") as b,
+        ):
+            for relay in ("r", "elsewhere"):
+                with pytest.raises(p2p.ConnectFailed) as caught:
+                    await a.connect(f"relay://{relay}/{b.peer_id}")
+                assert caught.value.reason is Reason.NO_ROUTE
+
+
+# The graph changes.
+
+
+async def test_when_the_relay_stops_both_ends_hear_of_it_and_live_on() -> None:
+    with trio.fail_after(60):
+        async with relay_node() as r:
+            async with client_of(r, node_id="a") as a, client_of(r, node_id="b") as b:
+                await a.connect(f"relay://r/{b.peer_id}")
+                await until_linked(b, a)
+                r.stop()
+                await r.wait()
+                await until(lambda: not a.peers() and not b.peers(), a, b)
+                assert (a.circuits.ends, b.circuits.ends) == (0, 0)
+
+
+async def test_a_second_relay_takes_over() -> None:
+    with trio.fail_after(60):
+        async with relay_node("r1") as r1, relay_node("r2") as r2, client_of(r1, r2, node_id="b") as b:
+            over = [f"relay://r1/{b.peer_id}", f"relay://r2/{b.peer_id}"]
+            async with client_of(r1, r2, node_id="a", peers=[at(r1), at(r2), *over]) as a, b.channel("chat") as chat:
+                await until_linked(a, b)
+                first = r1 if "r1" in str(a.get_peer(b.peer_id).endpoint) else r2
+                first.stop()
+                await first.wait()
+                other = "r2" if first is r1 else "r1"
+                await until(lambda: any(other in str(it.endpoint) and not it.direct for it in a.peers()), a)
+                await a.send(b.peer_id, "chat", b"still here")
+                while (await chat.receive()).body != b"still here":
+                    pass
+                seq = await a.wal.append(b"x")
+                await a.wal.wait_replicated(seq, peers=2)
+
+
+async def test_learnt_routes_follow_the_relays_that_are_there() -> None:
+    with trio.fail_after(60):
+        async with (
+            relay_node("r1") as r1,
+            relay_node("r2") as r2,
+            client_of(r1, r2, node_id="a", attach=True) as a,
+            client_of(r1, r2, node_id="b", attach=True) as b,
+            b.channel("chat") as chat,
+        ):
+            while len(a.routes.list()) < 2:
+                await trio.sleep(0.01)
+            await a.send(b.peer_id, "chat", b"one")
+            await chat.receive()
+            first = r1 if r1.circuits.relayed else r2
+            first.stop()
+            await first.wait()
+            await until(lambda: b.peer_id not in {it.peer_id for it in a.peers()}, a)
+            await a.send(b.peer_id, "chat", b"two")
+            assert (await chat.receive()).body == b"two"
+            assert (r2 if first is r1 else r1).circuits.relayed_total >= 1
+
+
+async def test_a_direct_link_takes_over_and_no_message_is_lost() -> None:
+    with trio.fail_after(60):
+        async with (
+            relay_node() as r,
+            client_of(r, node_id="b", listen_port=0, listen_host="127.0.0.1") as b,
+            client_of(r, node_id="a") as a,
+            b.channel("count", capacity=100_000) as count,
+        ):
+            await a.connect(f"relay://r/{b.peer_id}")
+            total = 3000
+
+            async def send_all() -> None:
+                for number in range(total):
+                    await a.send(b.peer_id, "count", b"%d" % number)
+                    if number % 10 == 0:
+                        await trio.sleep(0)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_all)
+                for _ in range(500):
+                    await count.receive()
+                peer = await a.connect(at(b))
+                assert peer.direct
+                got = [500 + n for n in range(total - 500)]
+                received = [int((await count.receive()).body) for _ in got]
+                assert sorted(received) == got
+            await until(lambda: a.get_peer(b.peer_id).direct and b.get_peer(a.peer_id).direct, a, b)
+            while r.circuits.relayed:
+                await trio.sleep(0.01)
+
+
+async def test_a_configured_direct_peer_is_still_dialled_while_a_relay_serves() -> None:
+    with trio.fail_after(60):
+        async with relay_node() as r, client_of(r, node_id="b", listen_port=0, listen_host="127.0.0.1") as b:
+            limits = replace(Limits(), backoff_automatic_s=(0.05,), backoff_manual_s=(0.05,), backoff_s_max=0.1)
+            place = b.endpoints[0]
+            async with client_of(
+                r, node_id="a", limits=limits, peers=[at(r), f"{b.peer_id}@127.0.0.1:{place.port}"]
+            ) as a:
+                await until_linked(a, b, direct=True)
+
+
+async def test_a_stopping_node_says_goodbye_through_the_relay() -> None:
+    with trio.fail_after(60):
+        async with relay_node() as r, client_of(r, node_id="b") as b:
+            async with b.events() as events:
+                async with client_of(r, node_id="a") as a:
+                    await a.connect(f"relay://r/{b.peer_id}")
+                    await until_linked(b, a)
+                async for event in events:
+                    if isinstance(event, p2p.events.PeerLeft):
+                        assert (event.reason, event.clean) == (Reason.CLOSED, True)
+                        break
+
+
+# What a relay can and cannot do. The relay is ours, with a switch that is not honest.
+
+
+Meddle = Callable[[Relay], list[Relay]]
+
+
+def corrupt(relay: p2p.Node, meddle: Meddle, monkeypatch: pytest.MonkeyPatch) -> list[Relay]:
+    """Let a relay change the slices that pass through it; returns what it saw."""
+    honest, seen = Switch.receive, list[Relay]()
+
+    def receive(switch: Switch, key: int, message: Relay, now: float) -> None:
+        if switch is not switch_of(relay):
+            honest(switch, key, message, now)
+            return
+        seen.append(message)
+        for each in meddle(message) if message.kind == Relay.DATA else [message]:
+            honest(switch, key, each, now)
+
+    monkeypatch.setattr(Switch, "receive", receive)
+    return seen
+
+
+def switch_of(node: p2p.Node) -> Switch:
+    rooms = node._rooms
+    assert rooms is not None
+    return rooms.circuits._switch
+
+
+def flips(message: Relay) -> list[Relay]:
+    changed = bytearray(message.payload)
+    changed[-1] ^= 1
+    return [Relay(message.circuit, Relay.DATA, payload=bytes(changed))]
+
+
+def doubles(message: Relay) -> list[Relay]:
+    return [message, message]
+
+
+def drops(message: Relay) -> list[Relay]:
+    return []
+
+
+def forges(message: Relay) -> list[Relay]:
+    return [message, Relay(message.circuit, Relay.DATA, payload=message.payload[::-1])]
+
+
+def cuts(message: Relay) -> list[Relay]:
+    return [Relay(message.circuit, Relay.DATA, payload=message.payload[:-1])]
+
+
+def reorders() -> Meddle:
+    kept: list[Relay] = []
+
+    def meddle(message: Relay) -> list[Relay]:
+        kept.append(message)
+        if len(kept) % 2:
+            return []
+        return [message, kept[-2]]
+
+    return meddle
+
+
+@pytest.mark.parametrize("meddle", [flips, doubles, drops, forges, cuts, reorders()], ids=lambda it: it.__name__)
+async def test_t72_a_relay_that_changes_what_passes_loses_the_session_and_changes_nothing(
+    meddle: Meddle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = replace(Limits(), ping_after_s=0.2, dead_after_s=0.6)
+    async with a_r_b(limits=limits) as (a, r, b), b.channel("chat", capacity=10_000) as chat:
+        await a.connect(f"relay://r/{b.peer_id}")
+        await until_linked(b, a)
+        await a.send(b.peer_id, "chat", b"before")
+        assert (await chat.receive()).body == b"before"
+        corrupt(r, meddle, monkeypatch)
+        for number in range(10):
+            try:
+                await a.send(b.peer_id, "chat", b"honest %d" % number)
+            except p2p.NotConnected:
+                break
+            await trio.sleep(0)
+        await until(lambda: b.peer_id not in {it.peer_id for it in a.peers()}, a)
+        await until(lambda: a.peer_id not in {it.peer_id for it in b.peers()}, b)
+        bodies = [(await chat.receive()).body for _ in range(len(chat))]
+        assert bodies == [b"honest %d" % number for number in range(len(bodies))]
+        assert [it.node_id for it in a.peers()] == [it.node_id for it in b.peers()] == ["r"]
+
+
+async def test_t72_a_relay_sees_ciphertext_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_r_b() as (a, r, b), b.channel("secret-channel") as chat:
+        seen = corrupt(r, lambda message: [message], monkeypatch)
+        await a.connect(f"relay://r/{b.peer_id}")
+        await a.send(b.peer_id, "secret-channel", b"attack at dawn" * 100)
+        assert (await chat.receive()).body == b"attack at dawn" * 100
+        passed = b"".join(message.payload for message in seen)
+        assert len(passed) > 1400
+        assert b"attack at dawn" not in passed
+        assert b"secret-channel" not in passed
+        assert bytes(b.peer_id) not in passed
+
+
+async def test_t72_a_relay_cannot_let_another_one_pose_as_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_r_b() as (a, r, b), client_of(r, node_id="c") as c:
+        real = Switch.receive
+
+        def receive(self: Switch, key: int, message: Relay, now: float) -> None:
+            if message.kind == Relay.OPEN and self is switch_of(r):
+                message = Relay(message.circuit, Relay.OPEN, message.source, str(c.peer_id), message.ttl)
+            real(self, key, message, now)
+
+        monkeypatch.setattr(Switch, "receive", receive)
+        with pytest.raises(p2p.ConnectFailed) as caught:
+            await a.connect(f"relay://r/{b.peer_id}")
+        assert caught.value.reason is Reason.WRONG_PEER
+        assert [it.node_id for it in a.peers()] == [it.node_id for it in c.peers()] == ["r"]
+
+
+async def test_t72_a_relay_cannot_pass_one_client_off_as_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_r_b() as (a, r, b), client_of(r, node_id="c") as c:
+        real = Switch.receive
+
+        def receive(self: Switch, key: int, message: Relay, now: float) -> None:
+            if message.kind == Relay.OPEN and self is switch_of(b):
+                message = Relay(message.circuit, Relay.OPEN, str(c.peer_id), message.target, message.ttl - 1)
+            real(self, key, message, now)
+
+        monkeypatch.setattr(Switch, "receive", receive)
+        with pytest.raises(p2p.ConnectFailed) as caught:
+            await a.connect(f"relay://r/{b.peer_id}")
+        assert caught.value.reason is Reason.WRONG_PEER
+        assert [it.node_id for it in b.peers()] == ["r"]
+
+
+async def test_t72_a_relay_that_lies_about_routes_costs_an_attempt() -> None:
+    with trio.fail_after(60):
+        async with (
+            relay_node("liar") as liar,
+            relay_node("honest") as honest,
+            client_of(honest, node_id="b", attach=True) as b,
+            client_of(liar, honest, node_id="a", attach=True) as a,
+            b.channel("chat") as chat,
+        ):
+            await until_route(a, b)
+            entry = p2p.msg.Attached((p2p.msg.AttachedEntry(b.peer_id, 1),))
+            liar._rooms.roster.links[a.peer_id].send_control(entry)  # type: ignore[union-attr]
+            while len(a.routes.list()) < 2:
+                await trio.sleep(0.01)
+            await a.send(b.peer_id, "chat", b"all the same")
+            assert (await chat.receive()).body == b"all the same"
+
+
+async def test_t72_relay_messages_inside_a_circuit_end_it() -> None:
+    async with a_r_b() as (a, _, b):
+        await a.connect(f"relay://r/{b.peer_id}")
+        link = a._rooms.roster.links[b.peer_id]  # type: ignore[union-attr]
+        link.send_control(Relay(2, Relay.OPEN, str(a.peer_id), str(b.peer_id), 8))
+        await until(lambda: b.peer_id not in {it.peer_id for it in a.peers()}, a)
+        assert link.reason is Reason.PROTOCOL or not link.is_live

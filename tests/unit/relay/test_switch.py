@@ -1,0 +1,476 @@
+"""Circuits by the rules of wire section 7, without streams or time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p.errors import ConnectFailed, Reason, RemoteProtocolError
+from p2p.limits import KIB, Limits
+from p2p.msg import Relay
+from p2p.relay.end import CircuitEnd
+from tests.unit.relay.chain import Network, peer, read_all, triangle
+
+WINDOW = 256 * KIB
+
+
+def send(end: CircuitEnd, data: bytes) -> int:
+    return end.send(memoryview(data))
+
+
+# What it is for.
+
+
+def test_bytes_travel_both_ways_and_a_close_ends_both_in_order() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    assert (a.far, a.relay, b.far, b.relay) == (peer("B"), peer("R"), peer("A"), peer("R"))
+    assert send(a, b"question") == 8
+    assert send(b, b"answer") == 6
+    net.settle()
+    assert (read_all(b), read_all(a)) == (b"question", b"answer")
+    send(a, b"last words")
+    a.close()
+    net.settle()
+    assert not b.is_finished or b.read(100) == b"last words"
+    assert b.read(100) == b""
+    assert send(b, b"too late") == 0
+    assert net.is_empty()
+
+
+def test_nothing_can_be_sent_before_the_other_end_took_the_circuit() -> None:
+    net = triangle()
+    net.takes = False
+    a = net.open("A", "R", "B")
+    net.settle()
+    assert not a.is_open
+    assert send(a, b"x") == 0
+    net.incoming["B"][0].take()
+    net.settle()
+    assert a.is_open
+    assert a.room == WINDOW
+
+
+def test_a_refusal_tells_its_reason() -> None:
+    net = triangle()
+    net.takes = False
+    a = net.open("A", "R", "B")
+    net.settle()
+    net.incoming["B"][0].abort(Reason.FULL)
+    net.settle()
+    assert a.reason is Reason.FULL
+    assert net.is_empty()
+
+
+def test_a_chain_of_relays_up_to_the_ttl() -> None:
+    names = "A" + "123456789" + "B"
+    net = Network(names, relays="123456789")
+    for left, right in pairwise(names):
+        net.join(left, right)
+    for at, hop in zip("1234567", "2345678", strict=False):
+        net.routes[at, "B"] = hop
+    # Eight links lead from A to the relay 8, nine to 9, ten to B.
+    for at, hop in zip("12345678", "23456789", strict=False):
+        net.routes[at, "9"] = hop
+    a = net.open("A", "1", "8")
+    net.routes |= {(at, "8"): hop for at, hop in zip("1234567", "2345678", strict=False)}
+    net.settle()
+    assert a.is_open
+    beyond = net.open("A", "1", "9")
+    net.settle()
+    assert beyond.reason is Reason.NO_ROUTE
+    send(a, b"far")
+    net.settle()
+    assert net.incoming["8"][0].read(10) == b"far"
+
+
+def test_t72_wrong_routes_in_a_ring_end_by_the_ttl_and_leave_nothing() -> None:
+    net = Network("A123", relays="123")
+    for pair in ("A1", "12", "23", "31"):
+        net.join(*pair)
+    net.routes = {("1", "B"): "2", ("2", "B"): "3", ("3", "B"): "1"}
+    seen: list[int] = []
+    net.meddle = lambda _here, _there, message: seen.append(message.ttl) or [message]  # type: ignore[func-returns-value]
+    a = net.open("A", "1", "B")
+    net.settle()
+    assert a.reason is Reason.NO_ROUTE
+    assert [ttl for ttl in seen if ttl] == [8, 7, 6, 5, 4, 3, 2, 1]
+    assert net.is_empty()
+
+
+def test_a_route_that_leads_back_is_none() -> None:
+    net = Network("A12", relays="12")
+    net.join("A", "1")
+    net.join("1", "2")
+    net.routes = {("1", "B"): "2", ("2", "B"): "1"}
+    a = net.open("A", "1", "B")
+    net.settle()
+    assert a.reason is Reason.NO_ROUTE
+    assert net.is_empty()
+
+
+# Windows.
+
+
+def test_a_sender_stops_at_the_window_and_goes_on_as_it_is_read() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    assert send(a, bytes(2 * WINDOW)) == WINDOW
+    net.settle()
+    assert (a.room, b.inbox_bytes) == (0, WINDOW)
+    assert len(b.read(WINDOW // 2) or b"") == WINDOW // 2
+    net.wait(1)
+    net.settle()
+    assert a.room == WINDOW // 2
+    assert net.switches["R"].snapshot().relayed_bytes == WINDOW
+
+
+def test_a_relay_never_keeps_more_than_a_window_of_a_direction() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    sent = send(a, bytes(WINDOW))
+    while net.step("A", "R"):
+        pass
+    assert sent == WINDOW
+    # B takes nothing from its link, and so gives no credit: A has none, whatever R would take.
+    assert send(a, b"x") == 0
+    net.settle()
+    assert b.inbox_bytes == WINDOW
+
+
+@pytest.mark.parametrize("size", [0, 32 * KIB + 1])
+def test_t72_a_slice_of_no_size_ends_the_circuit_only(size: int) -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    other, _ = net.pair("A", "R", "B")
+    net.say("A", "R", Relay(2, Relay.DATA, payload=bytes(size)))
+    net.settle()
+    assert (a.reason, b.reason) == (Reason.PROTOCOL, Reason.PROTOCOL)
+    assert other.reason is None
+    assert net.switches["R"].snapshot().relayed == 1
+
+
+def test_t72_overrun_ends_the_circuit_only() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    other, far = net.pair("A", "R", "B")
+    send(a, bytes(WINDOW))
+    net.settle()
+    net.say("A", "R", Relay(2, Relay.DATA, payload=b"one more"))
+    net.settle()
+    assert (a.reason, b.reason) == (Reason.PROTOCOL, Reason.PROTOCOL)
+    send(other, b"alive")
+    net.settle()
+    assert read_all(far) == b"alive"
+
+
+def test_t72_a_relay_that_overruns_ends_the_circuit_at_the_end() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    for _ in range(8):
+        net.say("R", "B", Relay(1, Relay.DATA, payload=bytes(32 * KIB)))
+    assert b.inbox_bytes == WINDOW
+    net.say("R", "B", Relay(1, Relay.DATA, payload=b"x"))
+    assert b.reason is Reason.PROTOCOL
+    net.settle()
+    assert a.reason is Reason.PROTOCOL
+
+
+@pytest.mark.parametrize("payload", [b"", b"\1\0\0", b"\0\0\0\0", b"\1\0\0\0", b"\xff\xff\xff\xff"])
+def test_t72_too_much_credit_or_none_ends_the_circuit(payload: bytes) -> None:
+    """Else two ends could make a relay keep whatever they like: the one that never reads and gives credit all the same,
+    and the one that sends."""
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    net.say("B", "R", Relay(1, Relay.WINDOW, payload=payload))
+    net.settle()
+    assert (a.reason, b.reason) == (Reason.PROTOCOL, Reason.PROTOCOL)
+    assert net.is_empty()
+
+
+def test_t72_two_ends_in_league_cannot_fill_a_relay() -> None:
+    net = triangle()
+    a, _ = net.pair("A", "R", "B")
+    for _ in range(100):
+        send(a, bytes(WINDOW))
+        while net.step("A", "R"):
+            pass
+        net.say("B", "R", Relay(1, Relay.WINDOW, payload=(WINDOW // 2).to_bytes(4, "little")))
+        if a.reason is not None:
+            break
+        while net.step("R", "A"):
+            pass
+    assert a.reason is Reason.PROTOCOL
+    assert net.switches["R"].snapshot().relayed_bytes == WINDOW
+
+
+# Who may open what.
+
+
+def test_t72_a_forged_source_ends_the_link() -> None:
+    net = triangle()
+    with pytest.raises(RemoteProtocolError, match="asked for by"):
+        net.say("A", "R", Relay(2, Relay.OPEN, str(peer("Z")), str(peer("B")), 8))
+
+
+def test_a_relay_may_pass_on_what_others_asked_for_but_not_as_the_first() -> None:
+    net = Network("R2B", relays="R2")
+    net.join("R", "2")
+    net.join("2", "B")
+    net.meddle = lambda _here, there, message: [message] if there != "R" else []  # R did not really ask
+    net.say("R", "2", Relay(2, Relay.OPEN, str(peer("A")), str(peer("B")), 7))
+    net.settle()
+    assert net.incoming["B"][0].far == peer("A")
+    with pytest.raises(RemoteProtocolError, match="asked for by"):
+        net.say("R", "2", Relay(4, Relay.OPEN, str(peer("A")), str(peer("B")), 8))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Relay(1, Relay.OPEN, str(peer("A")), str(peer("B")), 8),
+        Relay(0, Relay.OPEN, str(peer("A")), str(peer("B")), 8),
+        Relay(2, Relay.OPEN, "A", str(peer("B")), 8),
+        Relay(2, Relay.OPEN, str(peer("A")), "B", 8),
+        Relay(2, Relay.OPEN, str(peer("A")), str(peer("B")), 9),
+        Relay(2, Relay.OPEN, str(peer("A")), str(peer("B")), 8, b"more"),
+        Relay(2, Relay.DATA, payload=b"x"),
+        Relay(1, Relay.DATA, payload=b"x"),
+        Relay(2, Relay.CLOSE),
+        Relay(2**64 - 2, Relay.WINDOW, payload=b"\1\0\0\0"),
+    ],
+)
+def test_t72_what_no_honest_neighbour_says_ends_the_link(message: Relay) -> None:
+    net = triangle()
+    with pytest.raises(RemoteProtocolError):
+        net.say("A", "R", message)
+    assert net.is_empty()
+
+
+def test_t72_a_number_is_used_once() -> None:
+    net = triangle()
+    a, _ = net.pair("A", "R", "B")
+    a.close()
+    net.settle()
+    with pytest.raises(RemoteProtocolError, match="only grow"):
+        net.say("A", "R", Relay(2, Relay.OPEN, str(peer("A")), str(peer("B")), 8))
+
+
+def test_what_crosses_the_end_of_a_circuit_is_passed_over_and_counted() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    send(b, b"on its way")
+    a.abort(Reason.DISCONNECTED)
+    net.settle()
+    assert b.reason is Reason.DISCONNECTED
+    assert net.switches["R"].snapshot().strays + net.switches["A"].snapshot().strays == 1
+    assert net.is_empty()
+
+
+@pytest.mark.parametrize(("target", "reason"), [("Z", Reason.NO_ROUTE), ("A", Reason.NO_ROUTE), ("R", Reason.MOVED)])
+def test_no_way_and_a_circuit_to_a_neighbour_are_refused(target: str, reason: Reason) -> None:
+    net = triangle()
+    answers: list[Relay] = []
+    net.meddle = lambda _here, _there, message: answers.append(message) or []  # type: ignore[func-returns-value]
+    net.say("A", "R", Relay(2, Relay.OPEN, str(peer("A")), str(peer(target)), 8))
+    net.settle()
+    assert answers == [Relay(2, Relay.REFUSED, payload=int(reason).to_bytes(2, "little"))]
+    assert net.switches["R"].snapshot().refused_total == 1
+
+
+def test_a_node_that_does_not_relay_refuses_and_is_not_asked() -> None:
+    net = Network("ANB")
+    net.join("A", "N")
+    net.join("B", "N")
+    with pytest.raises(ConnectFailed) as caught:
+        net.open("A", "N", "B")
+    assert caught.value.reason is Reason.NO_ROUTE
+    with pytest.raises(ConnectFailed):
+        net.open("A", "X", "B")
+    answers: list[Relay] = []
+    net.meddle = lambda _here, _there, message: answers.append(message) or []  # type: ignore[func-returns-value]
+    net.say("A", "N", Relay(2, Relay.OPEN, str(peer("A")), str(peer("B")), 8))
+    net.settle()
+    assert answers == [Relay(2, Relay.REFUSED, payload=int(Reason.NOT_ADMITTED).to_bytes(2, "little"))]
+
+
+def test_t72_circuits_are_counted_per_pair_per_peer_and_in_all() -> None:
+    limits = replace(Limits(), relay_circuits_per_pair_max=2, relay_circuits_per_peer_max=3, relay_circuits_max=4)
+    net = Network("ARBCDE", relays="R", limits=limits)
+    for name in "ABCDE":
+        net.join(name, "R")
+
+    def opened(source: str, target: str) -> Reason | None:
+        end = net.open(source, "R", target)
+        net.settle()
+        return end.reason
+
+    assert [opened("A", "B") for _ in range(3)] == [None, None, Reason.FULL]
+    assert opened("A", "C") is None
+    with pytest.raises(ConnectFailed, match="3 circuits"):
+        net.open("A", "R", "D")
+    assert opened("C", "B") is None
+    assert opened("D", "E") is Reason.FULL
+    net.part("A", "R")
+    net.settle()
+    assert opened("D", "E") is None
+
+
+def test_t72_a_flood_of_openings_leaves_nothing_behind() -> None:
+    net = triangle()
+    net.meddle = lambda here, _there, message: [message] if here != "R" else []  # A forgot what it asked for
+    for number in range(2, 4000, 2):
+        net.say("A", "R", Relay(number, Relay.OPEN, str(peer("A")), str(peer("Z")), 8))
+    net.settle()
+    assert net.is_empty()
+    assert net.switches["R"].snapshot().refused_total == 1999
+
+
+# Ends.
+
+
+@pytest.mark.parametrize("link", ["AR", "BR"])
+def test_when_a_link_ends_so_do_its_circuits_and_the_others_are_told(link: str) -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    send(a, b"unread")
+    net.settle()
+    net.part(*link)
+    net.settle()
+    assert (a.reason, b.reason) == (Reason.ABNORMAL, Reason.ABNORMAL)
+    assert net.is_empty()
+
+
+def test_an_opening_that_nobody_heard_of_is_not_even_refused() -> None:
+    net = triangle()
+    end = net.open("A", "R", "B")
+    end.abort(Reason.DISCONNECTED)
+    assert not net.step("A", "R")
+    assert net.is_empty()
+
+
+def test_a_circuit_that_is_not_taken_in_time_ends() -> None:
+    net = triangle()
+    net.takes = False
+    a = net.open("A", "R", "B")
+    net.settle()
+    net.wait(9.9)
+    net.settle()
+    assert a.reason is None
+    assert net.switches["R"].next_deadline() == pytest.approx(10)
+    net.wait(0.2)
+    net.settle()
+    assert a.reason is Reason.TIMEOUT
+    assert net.incoming["B"][0].reason is Reason.TIMEOUT
+    assert net.is_empty()
+    assert net.switches["R"].next_deadline() == float("inf")
+
+
+def test_t72_an_idle_circuit_ends_and_one_that_moves_does_not() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    for _ in range(5):
+        net.wait(100)
+        send(a, b"ping")
+        net.settle()
+    assert a.reason is None
+    net.wait(121)
+    net.settle()
+    assert (a.reason, b.reason) == (Reason.TIMEOUT, Reason.TIMEOUT)
+
+
+def test_t72_a_circuit_carries_no_more_than_it_may() -> None:
+    net = triangle(replace(Limits(), relay_circuit_bytes_max=100_000))
+    a, b = net.pair("A", "R", "B")
+    send(a, bytes(100_000))
+    net.settle()
+    assert len(read_all(b)) == 100_000
+    send(a, b"x")
+    net.settle()
+    assert (a.reason, b.reason) == (Reason.OVERLOADED, Reason.OVERLOADED)
+
+
+def test_t72_a_relay_slows_a_circuit_down_by_its_credit() -> None:
+    rate = 64 * KIB
+    net = triangle(replace(Limits(), relay_bytes_per_s=rate))
+    a, b = net.pair("A", "R", "B")
+    passed = 0
+    for _ in range(400):
+        passed += send(a, bytes(WINDOW))
+        net.settle()
+        read_all(b)
+        net.settle()
+        net.wait(0.1)
+        net.settle()
+    assert 40 * rate * 0.9 <= passed <= 40 * rate + 2 * WINDOW
+    assert a.reason is None
+
+
+# Everything at once.
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["send", "read", "step", "step", "step", "close", "abort", "open", "part"]),
+        st.integers(0, 7),
+        st.integers(1, 200_000),
+    ),
+    max_size=120,
+)
+
+
+@given(STEPS, st.booleans())
+def test_whatever_happens_bytes_keep_their_order_and_nothing_is_left(
+    steps: list[tuple[str, int, int]], parts: bool
+) -> None:
+    net = Network("A12B", relays="12")
+    for pair in ("A1", "12", "B2"):
+        net.join(*pair)
+    net.routes = {("1", "B"): "2", ("2", "A"): "1"}
+    links = list(net.lanes)
+    opened: list[CircuitEnd] = []
+    sent: dict[int, bytearray] = {}
+    got: dict[int, bytearray] = {}
+
+    def ends() -> list[CircuitEnd]:
+        return [*opened, *net.incoming["B"]]
+
+    for action, which, size in steps:
+        everyone = ends()
+        end = everyone[which % len(everyone)] if everyone else None
+        if action == "open" and len(opened) < 3:
+            opened.append(net.open("A", "1", "B"))
+        elif action == "step":
+            net.step(*links[which % len(links)])
+        elif action == "part" and parts and which == 0:
+            if ("1", "2") in net.lanes:
+                net.part("1", "2")
+        elif end is None:
+            continue
+        elif action == "send":
+            data = bytes([which]) * size
+            sent.setdefault(id(end), bytearray()).extend(data[: send(end, data)])
+        elif action == "read":
+            got.setdefault(id(end), bytearray()).extend(end.read(size) or b"")
+        elif action == "close" and which == 1:
+            end.close()
+        elif action == "abort" and which == 2:
+            end.abort(Reason.DISCONNECTED)
+        assert all(end.inbox_bytes <= WINDOW for end in ends())
+    net.settle()
+    for a, b in zip(opened, net.incoming["B"], strict=False):
+        for sender, reader in ((a, b), (b, a)):
+            while (data := reader.read(50_000)) and reader.reason is None:
+                got.setdefault(id(reader), bytearray()).extend(data)
+                net.settle()
+            read = got.get(id(reader), bytearray())
+            assert bytes(sent.get(id(sender), b""))[: len(read)] == read
+    for end in ends():
+        assert end.reason is not Reason.PROTOCOL
+        end.close()
+    net.settle()
+    assert net.is_empty()
