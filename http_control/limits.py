@@ -42,3 +42,34 @@ class HttpLimits:
     """The whole of stopping, whatever the clients do."""
     restart_s: tuple[float, ...] = (0.1, 0.5, 2.0, 5.0)
     """Pauses before a failed server is started again; the last one repeats."""
+
+    # Routes.
+    connect_ms: int = 5_000
+    connect_ms_max: int = 30_000
+    """How long POST connect waits for what comes of a dial, unless it says so, and at the most."""
+    page_max: int = 1_000
+    """Peers, origins or records on one page."""
+    append_max: int = 1_024
+    """Records in one POST wal."""
+    hook_s_max: float = 10.0
+    """The application's admin hook."""
+    samples_max: int = 600
+    log_lines_max: int = 800
+    """Lines that are kept, each of 2 KiB at the most (threat T58)."""
+    events_max: int = 512
+    """Events that are kept for readers that come back."""
+    heads_every_s: float = 0.25
+    """Between two `heads_moved` events: a busy log commits hundreds of times a second."""
+    metrics_peers_max: int = 32
+    """Peers that get a series of their own in /metrics: those furthest behind."""
+
+    # Streams.
+    readers_max: int = 256
+    reader_bytes_max: int = 1024 * KIB
+    """Queued for a reader that does not keep up; beyond it the reader is dropped."""
+    heartbeat_s: float = 15.0
+
+    # Who may (threat T53).
+    failures_per_s: int = 5
+    """Wrong tokens from one source; with more, that source is not listened to until the second is over."""
+    failure_sources_max: int = 4_096

@@ -1,0 +1,264 @@
+"""Routes on a Quart application, and the application that `serve` makes.
+
+A request passes the same way everywhere: its envelope is checked, its caller let in, its parameters and its body read
+into types, and only then a handler sees it. Whatever happens on the way becomes one JSON answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+import trio
+from quart import Request, Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from http_control.auth import Refused
+from http_control.control import Control
+from http_control.files import CONTROL_FILE, ControlFile, remove_control, write_control
+from http_control.operation import EVENTS, JSON, Call, Operation, decode_body, decode_query, json_response
+from http_control.options import LogSink, P2PHttpOptions
+from http_control.problem import Problem, problem_of
+from http_control.request_checks import check_form, check_site
+from http_control.routes import operations
+from http_control.server import ServerOptions, serve_app
+from http_control.site import Site
+from p2p import NodeClosed, NotStarted, P2PRuntime, one_line
+
+_log = logging.getLogger("p2p.http")
+
+EXTENSION: Final = "p2p_http"
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")
+
+
+def register_routes(app: QuartTrio, runtime: P2PRuntime, options: P2PHttpOptions | None = None) -> None:
+    """Put a node's routes on an application of yours, under the options' prefix.
+
+    Several runtimes, or several prefixes, may be on one application. The node may run already or start later; it
+    belongs to your nursery and not to the application's.
+
+    Raises:
+        ValueError: the prefix is taken.
+    """
+    options = options if options is not None else P2PHttpOptions()
+    controls = controls_of(app)
+    if any(control.options.prefix == options.prefix for control in controls):
+        raise ValueError(f"the prefix {options.prefix} is taken on this application")
+    control = Control(runtime, options)
+    controls.append(control)
+    _mount(app, options.prefix, operations(options), control)
+
+    @app.before_serving
+    async def follow() -> None:
+        app.nursery.start_soon(control.run)
+
+
+def register_site(app: QuartTrio) -> None:
+    """Put health, metrics, the description and the dashboard on an application that has a node's routes.
+
+    They ask for the token of the node that was registered first.
+
+    Raises:
+        ValueError: no routes are registered yet.
+    """
+    controls = controls_of(app)
+    if not controls:
+        raise ValueError("register_routes first: the site asks for the token of the first node")
+    _mount(app, "", Site(controls).operations(), controls[0])
+
+
+def set_live_log_sink(app: QuartTrio, sink: LogSink | None) -> None:
+    """Hand every log line of the nodes on this application to a sink, too (Vix's name); None takes it away."""
+    for control in controls_of(app):
+        control.sink = sink
+
+
+def shutdown_live_logs(app: QuartTrio | None = None) -> None:
+    """Take the sinks away (Vix's name). There is nothing else to shut down, and forgetting this does no harm."""
+    if app is not None:
+        set_live_log_sink(app, None)
+
+
+def controls_of(app: QuartTrio) -> list[Control]:
+    """The nodes that are registered on an application."""
+    found: list[Control] = app.extensions.setdefault(EXTENSION, [])
+    return found
+
+
+def make_app(runtime: P2PRuntime, options: P2PHttpOptions) -> QuartTrio:
+    """An application of its own for one node: its routes, the site, and JSON for every error."""
+    app = QuartTrio("http_control", static_folder=None)
+    # A slash more is another path, and no redirect that takes its target from the request.
+    app.url_map.merge_slashes = False
+    register_routes(app, runtime, options)
+    register_site(app)
+    control = controls_of(app)[0]
+
+    @app.errorhandler(HTTPException)
+    async def other(error: HTTPException) -> Response:
+        try:
+            check_site(request, options)
+        except Problem as problem:
+            return _finished(control, _problem_response(problem))
+        status = error.code if error.code is not None and error.code >= 400 else 404
+        return _finished(control, _problem_response(problem_of(status)))
+
+    return app
+
+
+async def serve(
+    runtime: P2PRuntime,
+    options: P2PHttpOptions | None = None,
+    *,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve a node over HTTP until cancelled: `urls = await nursery.start(http_control.serve, runtime, options)`.
+
+    The node may run already or start later; with a data dir, that must be there.
+
+    Raises:
+        ConfigError: the options are not safe or not usable; the token cannot be read or made.
+        AddressInUse: something else listens there.
+    """
+    options = options if options is not None else P2PHttpOptions()
+    options.check_exposure()
+    app = make_app(runtime, options)
+    # Now and not at the first request: whoever starts it is told what is wrong with the token.
+    await controls_of(app)[0].door()
+    data_dir = runtime.node.config.data_dir
+    try:
+        server = ServerOptions(options.bind, options.limits)
+        await serve_app(app, server, task_status=_Announced(options, data_dir, task_status))
+    finally:
+        if data_dir is not None:
+            remove_control(data_dir, os.getpid())
+
+
+class _Announced(trio.TaskStatus[list[str]]):
+    """Tells the thin clients where the server listens before it tells the caller."""
+
+    def __init__(self, options: P2PHttpOptions, data_dir: Path | None, status: trio.TaskStatus[list[str]]) -> None:
+        self._options = options
+        self._data_dir = data_dir
+        self._status = status
+
+    def started(self, value: list[str] | None = None) -> None:
+        """The server listens."""
+        urls = value or []
+        if self._data_dir is not None:
+            unix = self._options.bind.unix
+            file = ControlFile(
+                urls=[] if unix is not None else urls,
+                unix=None if unix is None else os.path.abspath(unix),
+                prefix=self._options.prefix,
+                pid=os.getpid(),
+            )
+            write_control(self._data_dir, file)
+            _log.debug("%s written", CONTROL_FILE)
+        self._status.started(urls)
+
+
+# The way of a request.
+
+
+def _mount(app: QuartTrio, prefix: str, found: tuple[Operation, ...], control: Control) -> None:
+    by_path: dict[str, dict[str, Operation]] = {}
+    for operation in found:
+        by_path.setdefault(operation.path, {})[operation.method] = operation
+    for path, methods in by_path.items():
+        _add(app, prefix + path.replace("{", "<").replace("}", ">"), control, methods)
+    if prefix:
+        _add(app, f"{prefix}/<path:rest>", control, {})
+        _add(app, prefix, control, {})
+
+
+def _add(app: QuartTrio, rule: str, control: Control, methods: dict[str, Operation]) -> None:
+    async def view(**path: str) -> Response:
+        return await _dispatch(control, methods, request, path)
+
+    app.add_url_rule(
+        rule,
+        endpoint=f"{EXTENSION} {rule}",
+        view_func=view,
+        methods=METHODS,
+        provide_automatic_options=False,
+        strict_slashes=True,
+    )
+
+
+async def _dispatch(control: Control, methods: dict[str, Operation], asked: Request, path: dict[str, str]) -> Response:
+    try:
+        response = await _answer(control, methods, asked, path)
+    except Problem as problem:
+        response = _problem_response(problem)
+    except Refused as refusal:
+        reply = refusal.reply
+        response = Response(reply.body, status=reply.status_code)
+        for name, value in reply.headers:
+            response.headers[name] = value
+    except (NotStarted, NodeClosed) as error:
+        response = _problem_response(Problem(503, "node_not_running", str(error)))
+    except Exception:  # noqa: BLE001  # the boundary: a bug of ours is an answer and a line in the log
+        _log.exception("a bug, please report it: %s %s", asked.method, one_line(asked.path, 200))
+        response = _problem_response(problem_of(500))
+    return _finished(control, response)
+
+
+async def _answer(control: Control, methods: dict[str, Operation], asked: Request, path: dict[str, str]) -> Response:
+    check_site(asked, control.options)
+    if not methods:
+        raise problem_of(404)
+    operation = methods.get("GET" if asked.method == "HEAD" else asked.method)
+    if operation is None:
+        allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
+        problem = problem_of(405)
+        raise Problem(405, problem.error, str(problem), headers=(("allow", allowed),))
+    check_form(asked)
+    if not operation.is_open:
+        await (await control.door()).check(asked, trio.current_time())
+    query = decode_query(list(asked.args.items(multi=True)), operation.query)
+    body = None
+    if operation.body is not None:
+        body = decode_body(await _read(asked, control), operation.body)
+    if asked.method == "HEAD" and operation.answer == EVENTS:
+        return Response(b"", content_type=EVENTS)
+    result = await operation.handler(Call(control, asked, query, body, path))
+    return result if isinstance(result, Response) else json_response(result, operation.status)
+
+
+async def _read(asked: Request, control: Control) -> bytes:
+    """The body, bounded also where another server than ours runs the application."""
+    limits = control.options.limits
+    if asked.content_length is not None and asked.content_length > limits.body_bytes_max:
+        raise problem_of(413)
+    parts = bytearray()
+    try:
+        with trio.fail_after(limits.body_s_max):
+            async for part in asked.body:
+                parts += part
+                if len(parts) > limits.body_bytes_max:
+                    raise problem_of(413)
+    except trio.TooSlowError:
+        raise problem_of(408) from None
+    return bytes(parts)
+
+
+def _problem_response(problem: Problem) -> Response:
+    response = Response(problem.body(), status=problem.status, content_type=JSON)
+    if problem.status == 401:
+        response.headers["www-authenticate"] = "Bearer"
+    for name, value in problem.headers:
+        response.headers[name] = value
+    return response
+
+
+def _finished(control: Control, response: Response) -> Response:
+    """What every answer has, and its place in the statistics."""
+    control.requests[response.status_code] = control.requests.get(response.status_code, 0) + 1
+    response.headers.setdefault("cache-control", "no-store")
+    response.headers["x-content-type-options"] = "nosniff"
+    response.headers["referrer-policy"] = "no-referrer"
+    return response

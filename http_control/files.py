@@ -1,0 +1,131 @@
+"""Two files in the data dir: the token, and where the server listens.
+
+`control.token` is a secret like the key beside it: made once, readable for its owner alone. `control.json` stands there
+while a server runs; a killed one leaves it behind, which the next start overwrites and a client finds out by asking.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from p2p import ConfigError, one_line
+
+TOKEN_FILE: Final = "control.token"  # noqa: S105  # a file's name
+CONTROL_FILE: Final = "control.json"
+TOKEN_CHARS_MAX: Final = 256
+
+
+class ControlFile(msgspec.Struct, frozen=True):
+    """Where a server listens.
+
+    Attributes:
+        urls: of its TCP sockets.
+        unix: the path of its unix socket.
+        prefix: where its routes begin.
+        pid: its process.
+    """
+
+    urls: list[str]
+    unix: str | None
+    prefix: str
+    pid: int
+
+
+def new_token(entropy: Callable[[int], bytes]) -> str:
+    """43 characters from 32 random bytes."""
+    return base64.urlsafe_b64encode(entropy(32)).decode().rstrip("=")
+
+
+def read_token(data_dir: Path) -> str:
+    """The token of a data dir.
+
+    Raises:
+        ConfigError: there is none, it cannot be read, or others can read it.
+    """
+    path = data_dir / TOKEN_FILE
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+            token = file.read(TOKEN_CHARS_MAX + 2).decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        raise ConfigError(f"no {TOKEN_FILE} in {data_dir}: no node has served HTTP from there") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    if mode & 0o077:
+        raise ConfigError(f"{path} can be read by others (mode {mode:04o}): make it `chmod 600`, or remove it")
+    if not 16 <= len(token) <= TOKEN_CHARS_MAX or not token.isprintable():
+        raise ConfigError(f"{path} holds no token: remove it, and the next start makes a new one")
+    return token
+
+
+def load_or_make_token(data_dir: Path, entropy: Callable[[int], bytes]) -> str:
+    """The token of a data dir, made if there is none.
+
+    Raises:
+        ConfigError: it cannot be read or written, or others can read it.
+    """
+    path = data_dir / TOKEN_FILE
+    if not path.exists():
+        _write_private(path, (new_token(entropy) + "\n").encode(), replace=False)
+    return read_token(data_dir)
+
+
+def write_control(data_dir: Path, control: ControlFile) -> None:
+    """Say where the server listens."""
+    _write_private(data_dir / CONTROL_FILE, msgspec.json.encode(control) + b"\n", replace=True)
+
+
+def remove_control(data_dir: Path, pid: int) -> None:
+    """Take it back, unless another server wrote it since."""
+    path = data_dir / CONTROL_FILE
+    try:
+        if msgspec.json.decode(path.read_bytes(), type=ControlFile).pid == pid:
+            path.unlink()
+    except (OSError, msgspec.MsgspecError):
+        # Gone, or not ours any more: nothing to take back.
+        return
+
+
+def read_control(data_dir: Path) -> ControlFile:
+    """Where the server of a data dir listens.
+
+    Raises:
+        ConfigError: it does not run, or the file cannot be read.
+    """
+    path = data_dir / CONTROL_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ControlFile)
+    except FileNotFoundError:
+        raise ConfigError(f"no node serves HTTP from {data_dir}: start it with --http 127.0.0.1:0") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(one_line(f"{path}: {error}")) from None
+
+
+def _write_private(path: Path, data: bytes, *, replace: bool) -> None:
+    """Write a file of mode 0600 whole or not at all; without `replace` one that is there stays."""
+    made = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        made.unlink(missing_ok=True)
+        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            made.replace(path)
+        else:
+            try:
+                os.link(made, path)
+            except FileExistsError:
+                # Another one was quicker; its token counts.
+                return
+            finally:
+                made.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None

@@ -1,0 +1,78 @@
+"""What is looked at before a request is let near anything: the name it calls us by, the page it comes from, its form.
+
+A browser can be made to send us requests by any page that its user opens. Three things in them cannot be forged there:
+the name that was asked for (T52, rebinding), the origin of the page (T51), and that a body which is not JSON-typed
+needs no permission while a JSON one does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Final
+
+from http_control.options import P2PHttpOptions
+from http_control.problem import Problem, problem_of
+
+if TYPE_CHECKING:
+    from quart import Request
+
+LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
+
+def check_site(request: Request, options: P2PHttpOptions) -> None:
+    """Return if the request calls us by one of our names, and comes from no page of another site.
+
+    Raises:
+        Problem: it does not.
+    """
+    host = request.headers.get("host", "")
+    if not _is_ours(_name_of(host), request, options):
+        raise Problem(
+            421, "unknown_host", "this server is not known by that name", hint="is it yours? add it to allowed_hosts"
+        )
+    origin = request.headers.get("origin")
+    if origin is not None and not _is_same_site(origin, host) and origin not in options.allowed_origins:
+        raise Problem(403, "forbidden_origin", "a page of another site may not call this")
+    if origin is None and request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+        raise Problem(403, "forbidden_origin", "a page of another site may not call this")
+
+
+
+def check_form(request: Request) -> None:
+    """Return if the request says that its body is JSON, or is of a kind that has none.
+
+    Raises:
+        Problem: it says something else, or nothing.
+    """
+    if request.method in WITH_BODY:
+        kind, _, parameters = request.headers.get("content-type", "").partition(";")
+        charset = parameters.strip().lower()
+        if kind.strip().lower() != "application/json" or charset not in {"", "charset=utf-8", 'charset="utf-8"'}:
+            raise problem_of(415)
+
+
+def _name_of(host: str) -> str:
+    """The host of a Host header without its port, in lower case."""
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdigit() and not (name.count(":") and not name.endswith("]")):
+        host = name
+    return host.lower()
+
+
+def _is_ours(name: str, request: Request, options: P2PHttpOptions) -> bool:
+    if name in LOOPBACK_NAMES or name in options.allowed_hosts:
+        return True
+    # Asked for by the very address that the connection reached: nothing was resolved, so nothing was rebound.
+    server = request.scope.get("server")
+    if not server:
+        return False
+    try:
+        return ipaddress.ip_address(name.strip("[]")) == ipaddress.ip_address(server[0].partition("%")[0])
+    except ValueError:
+        return False
+
+
+def _is_same_site(origin: str, host: str) -> bool:
+    scheme, separator, rest = origin.partition("://")
+    return bool(separator) and scheme in {"http", "https"} and rest.lower() == host.lower()

@@ -1,0 +1,90 @@
+"""What only an operator does: the application's hook, the log level, the end."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+import trio
+from quart import Response
+
+from http_control import shapes
+from http_control.operation import Call, Operation, json_response
+from http_control.problem import Problem, problem_of
+
+_log = logging.getLogger("p2p.http")
+
+
+async def hook(call: Call) -> Response | shapes.HookResult:
+    """Run the application's hook."""
+    admin_hook = call.control.options.admin_hook
+    if admin_hook is None:
+        raise Problem(501, "not_implemented", "this application has no admin hook", hint="give one as admin_hook")
+    value: object = None
+    with trio.move_on_after(call.control.options.limits.hook_s_max) as patience:
+        try:
+            value = await admin_hook(call.body)
+        except Exception as error:  # noqa: BLE001  # a hook is somebody else's code
+            _log.exception("the admin hook failed")
+            raise Problem(502, "hook_failed", f"the hook raised {type(error).__name__}; the log has it") from None
+    if patience.cancelled_caught:
+        raise Problem(504, "timeout", f"the hook took longer than {call.control.options.limits.hook_s_max:g} s")
+    try:
+        response = json_response(value if isinstance(value, dict) else shapes.HookResult(result=value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Problem(502, "hook_failed", f"what the hook returned is not JSON: {error}") from None
+    response.headers["x-vix-route-heavy"] = "1"
+    return response
+
+
+async def log_level(call: Call) -> shapes.LevelSet:
+    """Set the log level."""
+    set_level = call.control.options.on_log_level
+    if set_level is None:
+        raise Problem(501, "not_implemented", "the log level belongs to the application that runs this node")
+    set_level(call.body.level)
+    return shapes.LevelSet(level=call.body.level)
+
+
+async def shutdown(call: Call) -> shapes.Stopping:
+    """Stop the process."""
+    stop = call.control.options.on_shutdown
+    if stop is None:
+        raise problem_of(501)
+    stop()
+    return shapes.Stopping()
+
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    Operation(
+        "POST",
+        "/admin/hook",
+        "Run the application's hook",
+        hook,
+        shapes.HookResult,
+        errors=(501, 502, 504),
+        body=dict[str, Any],
+        needs_node=False,
+    ),
+    Operation(
+        "PUT",
+        "/log-level",
+        "Set the log level of the process",
+        log_level,
+        shapes.LevelSet,
+        errors=(501,),
+        body=shapes.LogLevel,
+        needs_node=False,
+    ),
+    Operation(
+        "POST",
+        "/shutdown",
+        "Stop the process in order",
+        shutdown,
+        shapes.Stopping,
+        status=202,
+        errors=(501,),
+        body=shapes.Body,
+        needs_node=False,
+    ),
+)

@@ -1,0 +1,150 @@
+"""Peers: who is there, and asking for a link or ending one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from http_control import shapes
+from http_control.operation import Call, Operation
+from http_control.problem import Problem
+from http_control.views import View
+from p2p import ConfigError, ConnectFailed, NotConnected, Peer, PeerEndpoint, UnknownPeer
+
+ENDPOINT_HINT: Final = 'write {"host": "127.0.0.1", "port": 9002} or {"endpoint": "tcp://127.0.0.1:9002"}'
+
+
+async def peers(call: Call) -> shapes.Peers:
+    """List peers."""
+    query: shapes.PeersQuery = call.query
+    wanted = query.q.lower()
+    found = [
+        peer
+        for peer in call.control.view().peers()
+        if (not query.state or peer.state in query.state)
+        and (not wanted or any(wanted in (text or "").lower() for text in (peer.id, peer.node_id, peer.endpoint)))
+    ]
+    page = found[query.offset : query.offset + query.limit]
+    return shapes.Peers(total=len(found), offset=query.offset, limit=query.limit, peers=page)
+
+
+async def one_peer(call: Call) -> shapes.OnePeer:
+    """Show one peer."""
+    view = call.control.view()
+    peer = _find(call, call.path["who"])
+    return shapes.OnePeer(peer=view.peer(peer), heads=view.heads_at(peer.peer_id))
+
+
+async def links(call: Call) -> shapes.Links:
+    """Show the neighbourhood."""
+    nodes, edges = call.control.view().links()
+    return shapes.Links(nodes=nodes, links=edges)
+
+
+async def connect(call: Call) -> shapes.Connected:
+    """Dial once, and say what came of it."""
+    body: shapes.Connect = call.body
+    endpoint = _endpoint(body)
+    before = {known.peer_id: known for known in call.node.peers()}
+    for known in before.values():
+        if endpoint.expect in {str(known.peer_id), known.node_id or ""} or (
+            known.endpoint is not None and known.endpoint.address == endpoint.address
+        ):
+            raise _already(call.control.view(), known)
+    peer: Peer | None = None
+    with trio.move_on_after(body.wait_ms / 1000):
+        try:
+            peer = await call.node.connect(endpoint)
+        except ConnectFailed as failure:
+            raise Problem(
+                502,
+                "connect_failed",
+                f"no session with {endpoint}: {failure.reason.label}",
+                reason=failure.reason.label,
+                endpoint=str(endpoint),
+            ) from None
+        except ConfigError as error:
+            raise Problem(400, "invalid_endpoint", str(error), hint=ENDPOINT_HINT) from None
+    if peer is None:
+        raise Problem(
+            504,
+            "timeout",
+            f"nothing was decided about {endpoint} within {body.wait_ms} ms; the attempt was given up",
+            endpoint=str(endpoint),
+        )
+    view = call.control.view()
+    if peer.peer_id in before:
+        raise _already(view, peer)
+    return shapes.Connected(endpoint=str(endpoint), peer=view.peer(peer))
+
+
+def _already(view: View, peer: Peer) -> Problem:
+    return Problem(409, "already_connected", f"{peer.node_id or peer.peer_id} is connected", peer=view.peer(peer))
+
+
+def _endpoint(body: shapes.Connect) -> PeerEndpoint:
+    try:
+        if body.endpoint is not None:
+            if body.host is not None or body.port is not None or body.scheme is not None:
+                raise ConfigError("an endpoint says host, port and scheme itself")
+            endpoint = PeerEndpoint.parse(body.endpoint)
+            if body.expect is not None:
+                endpoint = PeerEndpoint(endpoint.host, endpoint.port, endpoint.scheme, body.expect)
+        else:
+            if not body.host:
+                raise ConfigError("host is missing")
+            if body.port is None:
+                raise ConfigError("port is missing")
+            endpoint = PeerEndpoint(body.host, body.port, body.scheme or "tcp", body.expect)
+        if endpoint.port == 0:
+            raise ConfigError("port 0 cannot be dialled")
+    except ConfigError as error:
+        raise Problem(400, "invalid_endpoint", str(error), hint=ENDPOINT_HINT) from None
+    return endpoint
+
+
+async def disconnect(call: Call) -> shapes.Disconnected:
+    """Say Goodbye to a peer."""
+    peer = _find(call, call.body.peer)
+    try:
+        await call.node.disconnect(peer)
+    except (UnknownPeer, NotConnected):
+        raise _unknown(call.body.peer) from None
+    return shapes.Disconnected(peer=str(peer.peer_id))
+
+
+def _find(call: Call, who: str) -> Peer:
+    try:
+        return call.node.get_peer(who)
+    except (UnknownPeer, NotConnected):
+        raise _unknown(who) from None
+
+
+def _unknown(who: str) -> Problem:
+    return Problem(404, "unknown_peer", f"no connected peer is called {who[:80]!r}", hint="see GET peers")
+
+
+OPERATIONS: Final = (
+    Operation("GET", "/peers", "Connected peers", peers, shapes.Peers, query=shapes.PeersQuery),
+    Operation("GET", "/peers/{who}", "One peer, with heads", one_peer, shapes.OnePeer, errors=(404,)),
+    Operation("GET", "/links", "The neighbourhood", links, shapes.Links),
+    Operation(
+        "POST",
+        "/connect",
+        "Dial once and say what came of it",
+        connect,
+        shapes.Connected,
+        errors=(409, 502, 504),
+        body=shapes.Connect,
+    ),
+    Operation(
+        "POST",
+        "/disconnect",
+        "End the link to a peer",
+        disconnect,
+        shapes.Disconnected,
+        errors=(404,),
+        body=shapes.Disconnect,
+    ),
+)

@@ -1,0 +1,375 @@
+"""Every JSON value that goes in or out, as types: what is decoded, what is encoded, and what /openapi.json describes.
+
+The names are docs/http.md's. Requests refuse unknown fields, so that a misspelled one is told and not ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from http_control.limits import HttpLimits
+
+_LIMITS = HttpLimits()
+
+Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+State = Literal["disconnected", "connecting", "handshaking", "connected", "stale", "closed"]
+Mark = Literal["equal", "behind", "ahead", "frozen", "unknown"]
+LEVELS = Literal["trace", "debug", "info", "warning", "error", "critical", "off"]
+INT64 = 2**63 - 1
+Offset = Annotated[int, Meta(ge=0, le=INT64)]
+Limit = Annotated[int, Meta(ge=1, le=_LIMITS.page_max)]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What every answer has."""
+
+    ok: bool = True
+    module: str = "p2p_http"
+
+
+class Error(msgspec.Struct, frozen=True, kw_only=True):
+    """What every error has; some have more."""
+
+    ok: Literal[False]
+    module: str
+    status: int
+    error: str
+    message: str
+    hint: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Ping(Answer, frozen=True, kw_only=True):
+    """The routes are there."""
+
+    pong: bool = True
+
+
+class Status(Answer, frozen=True, kw_only=True):
+    """A node at a glance."""
+
+    status: Literal["ok", "read_only"]
+    running: bool
+    node_id: str
+    peer_id: Hex
+    endpoints: list[str]
+    version: str
+    now_ms: int
+    uptime_ms: int
+    peers_total: int
+    peers_connected: int
+    handshakes_started: int
+    handshakes_completed: int
+    handshakes_failed: int
+    connect_attempts: int
+    connect_deduped: int
+    connect_failures: int
+    backoff_skips: int
+    tracked_endpoints: int
+    records: int
+    own_records: int
+    digest: Hex
+    writable: bool
+    lag_records: int
+    bytes_in: int
+    bytes_out: int
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """A connected peer."""
+
+    id: Hex
+    node_id: str | None
+    state: State
+    endpoint: str | None
+    secure: bool = True
+    direct: bool
+    connected_ms: int
+    last_seen_ms: int
+    rtt_ms: float | None
+    bytes_in: int
+    bytes_out: int
+    outbox_bytes: int
+    lag_records: int
+    behind_records: int
+    ahead_records: int
+
+
+class Peers(Answer, frozen=True, kw_only=True):
+    """A page of peers."""
+
+    total: int
+    offset: int
+    limit: int
+    peers: list[Peer]
+
+
+class PeerHead(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one origin's log is held here and there."""
+
+    origin: Hex
+    node_id: str | None
+    seq: int
+    shown_seq: int | None
+    mark: Mark
+
+
+class OnePeer(Answer, frozen=True, kw_only=True):
+    """One peer in detail."""
+
+    peer: Peer
+    heads: list[PeerHead]
+
+
+class LinkNode(msgspec.Struct, frozen=True, kw_only=True, rename={"is_self": "self"}):
+    """Somebody in the neighbourhood."""
+
+    id: Hex
+    node_id: str | None
+    is_self: bool
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """Two of them, linked."""
+
+    from_: Hex
+    to: Hex
+    state: State
+    direct: bool
+    via: Hex | None
+    rtt_ms: float | None
+    lag_records: int
+    behind_records: int
+    ahead_records: int
+    bytes_in: int
+    bytes_out: int
+
+
+class Links(Answer, frozen=True, kw_only=True):
+    """The neighbourhood."""
+
+    nodes: list[LinkNode]
+    links: list[Link]
+
+
+class Connected(Answer, frozen=True, kw_only=True):
+    """A dial that succeeded."""
+
+    connected: bool = True
+    endpoint: str
+    peer: Peer
+
+
+class Disconnected(Answer, frozen=True, kw_only=True):
+    """A link that was ended."""
+
+    disconnected: bool = True
+    peer: Hex
+
+
+class HeadMark(msgspec.Struct, frozen=True, kw_only=True):
+    """What one peer showed of one origin, compared with ours."""
+
+    seq: int | None
+    mark: Mark
+
+
+class LogHead(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one origin's log is held, here and at the peers."""
+
+    origin: Hex
+    node_id: str | None
+    own: bool
+    seq: int
+    hash: Hex
+    frozen: bool
+    marks: dict[str, HeadMark]
+
+
+class PeerLag(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of our own records a peer does not hold yet."""
+
+    peer: Hex
+    node_id: str | None
+    records: int
+
+
+class Wal(Answer, frozen=True, kw_only=True):
+    """The logs held here."""
+
+    digest: Hex
+    records: int
+    writable: bool
+    total: int
+    offset: int
+    limit: int
+    heads: list[LogHead]
+    lag: list[PeerLag]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One record; the payload as text where it is UTF-8, else in base64."""
+
+    origin: Hex
+    node_id: str | None
+    seq: int
+    kind: str
+    target: Hex | None
+    hlc: int
+    time: str
+    payload: str | msgspec.UnsetType = msgspec.UNSET
+    payload_b64: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Records(Answer, frozen=True, kw_only=True):
+    """A page of one origin's log."""
+
+    origin: Hex
+    head_seq: int
+    from_seq: int
+    next_seq: int | None
+    records: list[Record]
+
+
+class Appended(Answer, frozen=True, kw_only=True):
+    """Records that are durable here."""
+
+    origin: Hex
+    first_seq: int
+    seq: int
+    count: int
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """The node at one moment, for charts."""
+
+    time_ms: int
+    peers_connected: int
+    records: int
+    records_per_s: float
+    bytes_in_per_s: float
+    bytes_out_per_s: float
+    lag_records: int
+
+
+class History(Answer, frozen=True, kw_only=True):
+    """The last moments."""
+
+    every_ms: int
+    samples: list[Sample]
+
+
+class LevelSet(Answer, frozen=True, kw_only=True):
+    """The log level that holds now."""
+
+    level: LEVELS
+
+
+class Stopping(Answer, frozen=True, kw_only=True):
+    """The process is going to end."""
+
+    stopping: bool = True
+
+
+class HookResult(Answer, frozen=True, kw_only=True):
+    """What the application's hook returned, if that was no object."""
+
+    result: Any
+
+
+class Checks(msgspec.Struct, frozen=True, kw_only=True):
+    """What readiness consists of; null where there is no such thing."""
+
+    listener: bool
+    store: bool
+    discovery: bool | None
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether all nodes here can do their work, by prefix."""
+
+    ok: bool
+    module: str = "p2p_http"
+    checks: dict[str, Checks]
+
+
+class Site(Answer, frozen=True, kw_only=True):
+    """Where the nodes of this server are."""
+
+    prefixes: list[str]
+
+
+# Requests.
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """No parameters."""
+
+
+class PeersQuery(Query, frozen=True, kw_only=True):
+    """Which peers."""
+
+    state: list[State] = []
+    q: Annotated[str, Meta(max_length=256)] = ""
+    offset: Offset = 0
+    limit: Limit = 100
+
+
+class WalQuery(Query, frozen=True, kw_only=True):
+    """Which origins."""
+
+    offset: Offset = 0
+    limit: Limit = 100
+
+
+class RecordsQuery(Query, frozen=True, kw_only=True):
+    """Which records."""
+
+    origin: Hex | None = None
+    from_seq: Annotated[int, Meta(ge=1, le=INT64)] = 1
+    limit: Limit = 100
+
+
+class TailQuery(Query, frozen=True, kw_only=True):
+    """How many of the lines that are kept."""
+
+    tail: Annotated[int, Meta(ge=0, le=_LIMITS.log_lines_max)] = _LIMITS.log_lines_max
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Nothing: `{}`, or no body at all."""
+
+
+class Connect(Body, frozen=True, kw_only=True):
+    """Where to connect: an endpoint, or a host and a port."""
+
+    host: str | None = None
+    port: int | None = None
+    scheme: str | None = None
+    endpoint: str | None = None
+    expect: str | None = None
+    wait_ms: Annotated[int, Meta(ge=1, le=_LIMITS.connect_ms_max)] = _LIMITS.connect_ms
+
+
+class Disconnect(Body, frozen=True, kw_only=True):
+    """Whom to part from: a peer id or a node id."""
+
+    peer: Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Append(Body, frozen=True, kw_only=True):
+    """What to append: exactly one of the three."""
+
+    payload: str | None = None
+    payload_b64: str | None = None
+    payloads: Annotated[list[str], Meta(min_length=1, max_length=_LIMITS.append_max)] | None = None
+    kind: Annotated[str, Meta(min_length=1, max_length=64)] = "app"
+    target: Hex | None = None
+
+
+class LogLevel(Body, frozen=True, kw_only=True):
+    """Which level."""
+
+    level: LEVELS
