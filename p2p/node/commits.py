@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from p2p.crypto.identity import Identity
 from p2p.errors import Reason, RemoteProtocolError
@@ -140,6 +140,13 @@ class Committed:
     over_quota: list[PeerId] = field(default_factory=list)
 
 
+class Taken(NamedTuple):
+    """What a store holds when it is taken up, and our own last batch if that is not what was stored."""
+
+    states: dict[PeerId, OriginState]
+    damaged: DamagedRange | None
+
+
 class Committer:
     """Carries out groups on a store. Lane "write" only.
 
@@ -157,7 +164,7 @@ class Committer:
         self._limits = limits
         self._clock = HybridClock(0, limits.hlc_future_s_max)
 
-    def start(self) -> dict[PeerId, OriginState]:
+    def start(self) -> Taken:
         """Take up the log where it ends: our timestamps go on above those already given out.
 
         Raises:
@@ -166,23 +173,27 @@ class Committer:
         # glibc gives big blocks back to the system at once, and every new one is paid for page by page: half a
         # millisecond per full batch. Once a larger block was freed, it keeps those of a batch's size for reuse.
         bytes(_WARM_BYTES)
-        states = self._store.states()
-        own = states.get(self._own)
-        if own is not None and own.seq:
-            batches = self._store.load(self._own, own.seq, own.seq, 0).batches
-            if batches:
-                last = parse_batch(batches[0].wal_bytes)
-                self._clock = HybridClock(last.last_hlc, self._limits.hlc_future_s_max)
-        return states
+        return self._take_up()
 
-    def recover(self) -> dict[PeerId, OriginState]:
+    def recover(self) -> Taken:
         """Make the store fit for writing again and read what it holds.
 
         Raises:
             StoreError: it is not fit yet.
         """
         self._store.recover()
-        return dict(self._store.current())
+        return self._take_up()
+
+    def _take_up(self) -> Taken:
+        states = dict(self._store.current())
+        own = states.get(self._own)
+        if own is None or not own.seq:
+            return Taken(states, None)
+        loaded = self._store.load(self._own, own.seq, own.seq, 0)
+        if loaded.batches:
+            last = parse_batch(loaded.batches[0].wal_bytes)
+            self._clock = HybridClock(max(self._clock.last, last.last_hlc), self._limits.hlc_future_s_max)
+        return Taken(states, loaded.damaged)
 
     def commit(self, group: Group, wall_ms: int) -> Committed:
         """Judge, seal and write a group. When this returns, all of it is durable.

@@ -39,7 +39,18 @@ from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.msg import ForkProof, WalPush
 from p2p.node import events
-from p2p.node.commits import Committed, Committer, ForgetJob, Group, Job, ProofJob, PushJob, PushOutcome, Unsealed
+from p2p.node.commits import (
+    Committed,
+    Committer,
+    ForgetJob,
+    Group,
+    Job,
+    ProofJob,
+    PushJob,
+    PushOutcome,
+    Taken,
+    Unsealed,
+)
 from p2p.replication.accept import Verdict, ack_value
 from p2p.replication.batch import Batch, NewRecord, encode_bodies, origin_of
 from p2p.replication.heads import EMPTY_LOG, LogHead
@@ -592,10 +603,13 @@ class Writer:
             for subscriber in tuple(self._subscribers.values()):
                 subscriber.on_moved(moved)
 
-    def _take_over(self, states: Mapping[PeerId, OriginState]) -> frozenset[PeerId]:
+    def _take_over(self, taken: Taken) -> frozenset[PeerId]:
         """Put what the store says in the place of what we had."""
-        gone = dict.fromkeys(self._states.keys() - states.keys())
-        return self._move({**gone, **states})
+        if taken.damaged is not None:
+            # The next commit begins with it, and so seals nothing.
+            self._damaged[taken.damaged] = None
+        gone = dict.fromkeys(self._states.keys() - taken.states.keys())
+        return self._move({**gone, **taken.states})
 
     # Failing, and getting well.
 
@@ -631,13 +645,13 @@ class Writer:
             return
         self._retry_at = math.inf
         try:
-            states = await self._blocking.run("write", self._committer.recover)
+            taken = await self._blocking.run("write", self._committer.recover)
         except StoreError as failure:
             self._failure = failure
             self._retry_at = self._clock.monotonic() + self._limits.store_retry_s
         else:
             self._failure = None
-            moved = self._take_over(states) | self._refused
+            moved = self._take_over(taken) | self._refused
             self._refused = set()
             self._emit(events.StoreWritable())
             # Origins whose pushes were refused are announced as well, so that their carriers begin again.

@@ -37,6 +37,12 @@ from p2p.replication.heads import ZERO_HASH, LogHead
 
 _START: Final = struct.Struct("<B32sQ")
 
+WHOLE_FILE: Final = (
+    "If `p2p wal verify` finds the file damaged, move log.sqlite* out of the data dir, leave identity.pem there, "
+    "and start the node with a peer that holds the logs: they are fetched again"
+)
+"""What to do when the store cannot be used as a whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredBatch:

@@ -102,6 +102,8 @@ def open_store(
     if fresh:
         sync_dir(data_dir)
         say(f"initialised the data dir {data_dir} for peer id {identity.peer_id}")
+    for line in store.mended:
+        say(line)
     return store, identity
 
 

@@ -34,6 +34,7 @@ from p2p.replication.batch import Batch
 from p2p.replication.fork import Proof
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import (
+    WHOLE_FILE,
     Damage,
     DamagedRange,
     Loaded,
@@ -44,6 +45,7 @@ from p2p.store.base import (
     parse_stored,
 )
 from p2p.store.check import check_chain, check_proof_kept
+from p2p.store.mend import mend_origins
 from p2p.store.schema import CHECKPOINT_PAGES, PAGE_BYTES, STEPS, check_version, prepare, read_owner
 
 _BUSY_MS: Final = 2000
@@ -150,13 +152,13 @@ class SqliteReader:
         """How far the follower has committed, per origin."""
         with self._in_use, translated(self._path, "read"):
             rows = self._connection.execute("SELECT origin, seq FROM cursors WHERE name = ?", (name,)).fetchall()
-        return {PeerId(origin): seq for origin, seq in rows}
+        return {_peer_id(origin, self._path): seq for origin, seq in rows}
 
     def pins(self) -> dict[str, PeerId]:
         """Weak pins of labels, the one seen longest ago first."""
         with self._in_use, translated(self._path, "read"):
             rows = self._connection.execute("SELECT node_id, peer_id FROM pins ORDER BY seen_ms, node_id").fetchall()
-        return {node_id: PeerId(peer_id) for node_id, peer_id in rows}
+        return {node_id: _peer_id(peer_id, self._path) for node_id, peer_id in rows}
 
     def verify(self) -> Iterator[Damage]:
         """Check the file, and every hash, chain, signature, head and proof; yields what is wrong."""
@@ -215,6 +217,9 @@ class SqliteStore:
         own: whose log the node writes.
         lock: given back when the store is closed.
 
+    Attributes:
+        mended: one line for each note of a log's end that was damaged when the store was opened, and put right.
+
     Raises:
         IdentityMismatch: the file belongs to another identity.
         StoreError: it cannot be opened, is damaged, or was made by a newer version.
@@ -230,6 +235,7 @@ class SqliteStore:
             with translated(path, "opened"):
                 self._writer = _connect_writer(path)
                 prepare(self._writer, path, own)
+                self.mended = _mend(self._writer)
                 self._states = _read_states(self._writer, path)
                 self._numbers = _read_numbers(self._writer)
             self._reader = SqliteReader(path)
@@ -283,6 +289,7 @@ class SqliteStore:
             try:
                 if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                     raise StoreError(f"the store {self._path} is being read by somebody and cannot be checkpointed")
+                _mend(connection)
                 states = _read_states(connection, self._path)
                 numbers = _read_numbers(connection)
                 # A full disk often has room for a page. One batch must fit, or the next append would fail again. An
@@ -359,6 +366,7 @@ class _SqliteTransaction(Transaction):
         super().__init__(own, base)
         self.new_numbers: dict[PeerId, int] = {}
         self._numbers = numbers
+        self._erased: set[PeerId] = set()
         self._connection = connection
 
     def save(self) -> None:
@@ -393,7 +401,9 @@ class _SqliteTransaction(Transaction):
             )
 
     def _number(self, origin: PeerId) -> int:
-        number = self._numbers.get(origin) or self.new_numbers.get(origin)
+        number = self.new_numbers.get(origin)
+        if number is None and origin not in self._erased:
+            number = self._numbers.get(origin)
         if number is None:
             cursor = self._connection.execute(
                 "INSERT INTO origins (peer_id, seq, hash, tail_seq, size) VALUES (?, 0, ?, 0, 0)", (origin, ZERO_HASH)
@@ -477,6 +487,8 @@ class _SqliteTransaction(Transaction):
         execute("DELETE FROM proofs WHERE origin = ?", (number,))
         execute("DELETE FROM cursors WHERE origin = ?", (origin,))
         execute("DELETE FROM origins WHERE no = ?", (number,))
+        self._erased.add(origin)
+        self.new_numbers.pop(origin, None)
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -503,6 +515,18 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _mend(connection: sqlite3.Connection) -> list[str]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        said = mend_origins(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+    return said
+
+
 def _read_states(
     connection: sqlite3.Connection, path: Path, version: int = len(STEPS)
 ) -> dict[PeerId, OriginState]:
@@ -510,15 +534,20 @@ def _read_states(
     rows = connection.execute(_STATES if version >= 2 else _STATES_OF_1)
     for peer_id, seq, batch_hash, tail_seq, size, frozen_from, lost_seq in rows.fetchall():
         if not (
-            isinstance(peer_id, bytes)
-            and isinstance(batch_hash, bytes)
-            and len(peer_id) == len(batch_hash) == 32
+            isinstance(batch_hash, bytes)
+            and len(batch_hash) == 32
             and all(isinstance(number, int) for number in (seq, tail_seq, size, lost_seq))
             and isinstance(frozen_from, int | None)
         ):
-            raise StoreCorrupt(f"the store {path} has a damaged list of origins")
-        states[PeerId(peer_id)] = OriginState(seq, batch_hash, tail_seq, size, frozen_from, lost_seq)
+            raise StoreCorrupt(f"the store {path} has a damaged list of origins. {WHOLE_FILE}")
+        states[_peer_id(peer_id, path)] = OriginState(seq, batch_hash, tail_seq, size, frozen_from, lost_seq)
     return states
+
+
+def _peer_id(value: object, path: Path) -> PeerId:
+    if not isinstance(value, bytes) or len(value) != 32:
+        raise StoreCorrupt(f"the store {path} names somebody by what is no peer id. {WHOLE_FILE}")
+    return PeerId(value)
 
 
 def _read_numbers(connection: sqlite3.Connection) -> dict[PeerId, int]:
@@ -545,11 +574,15 @@ def translated(path: Path, done: str) -> Iterator[None]:
     """
     try:
         yield
+    except UnicodeDecodeError as error:
+        # A name in the schema, or SQLite's message about it, that is no text any more.
+        raise StoreCorrupt(f"the store {path} cannot be {done}: it holds text that is none. {WHOLE_FILE}") from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         text = f"the store {path} cannot be {done}: {error}"
         if code == sqlite3.SQLITE_FULL:
             raise StoreFull(text) from error
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise StoreCorrupt(f"{text} (see `p2p wal verify`)") from error
+        # Our statements are right, and the schema's version is ours: what SQLite cannot make sense of is damage.
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH):
+            raise StoreCorrupt(f"{text}. {WHOLE_FILE}") from error
         raise StoreError(text) from error

@@ -258,6 +258,30 @@ def test_forgetting_leaves_nothing(store: Store) -> None:
     assert list(store.verify()) == []
 
 
+def test_an_origin_that_is_forgotten_and_comes_back_in_one_transaction_is_there(
+    kind: Kind, store: Store, tmp_path: Path
+) -> None:
+    other, third = Log(2), Log(3)
+    for log in (other, third):
+        log.add(b"one")
+        log.add(b"two")
+    put(store, *other.batches)
+    with store.write() as transaction:
+        transaction.forget(other.origin)
+        transaction.append(third.batches[0])
+        transaction.append(other.batches[0])
+    for origin in (other.origin, third.origin):
+        assert store.current()[origin].seq == 1
+    assert store.load(other.origin, 1, EVERYTHING, EVERYTHING).batches == [stored(other.batches[0])]
+    put(store, other.batches[1], third.batches[1])
+    assert list(store.verify()) == []
+    if kind.is_durable:
+        store.close()
+        store = kind.open(tmp_path)
+        assert store.load(other.origin, 1, EVERYTHING, EVERYTHING).batches == list(map(stored, other.batches))
+        store.close()
+
+
 def test_cursors_never_go_back(store: Store) -> None:
     for seq in (0, 5, 3, 7, 6):
         with store.write() as transaction:

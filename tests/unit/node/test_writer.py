@@ -28,7 +28,7 @@ from p2p.msg import ForkProof, WalPush
 from p2p.node import events
 from p2p.node.commits import PushOutcome
 from p2p.replication.accept import Verdict
-from p2p.replication.batch import NewRecord
+from p2p.replication.batch import Batch, NewRecord
 from p2p.replication.heads import LogHead
 from p2p.store.base import Transaction
 from p2p.store.memory import MemoryStore
@@ -578,6 +578,31 @@ async def test_t62_a_damaged_batch_is_quarantined_told_and_taken_again(sqlite_st
         assert bench.writer.heads[log.origin] == LogHead(8, log.batches[3].hash)
         assert list(sqlite_store.verify()) == []
         assert bench.moves[-2:] == [frozenset({log.origin})] * 2
+
+
+async def test_t62_our_own_last_batch_is_looked_at_before_anything_follows_it(sqlite_store: SqliteStore) -> None:
+    log = Log(1)
+    for number in range(3):
+        log.add(b"%d" % number)
+    with sqlite_store.write() as transaction:
+        for batch in log.batches:
+            transaction.append(batch)
+    damage_blob(sqlite_store, log.batches[2])
+    async with running(Bench(sqlite_store)) as bench:
+        with pytest.raises(StoreCorrupt, match="fetched back"):
+            await bench.append(b"would stand on what is damaged")
+        assert bench.events_of(events.BatchDamaged) == [events.BatchDamaged(OWN, 3)]
+        await bench.push(log.batches[2])
+        bench.writer.release_appends()
+        assert bench.writer.heads[OWN].seq == 3
+        assert list(sqlite_store.verify()) == []
+
+
+def damage_blob(store: SqliteStore, batch: Batch) -> None:
+    rotten = bytearray(batch.wal_bytes)
+    rotten[-70] ^= 1
+    assert store._writer is not None
+    store._writer.execute("UPDATE batches SET wal = ? WHERE wal = ?", (bytes(rotten), batch.wal_bytes))
 
 
 async def test_t62_nothing_is_signed_before_our_own_damaged_log_is_whole(sqlite_store: SqliteStore) -> None:

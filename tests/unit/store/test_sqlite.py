@@ -116,6 +116,122 @@ def test_t62_verify_names_what_is_wrong(store: SqliteStore, sql: str, what: str)
     assert what in [found.what for found in store.verify()]
 
 
+NOTES = {
+    "the head's seq": "seq = seq + 64",
+    "the head's seq, towards an earlier batch": "seq = seq - 2",
+    "the head's hash": "hash = randomblob(32)",
+    "the tail": "tail_seq = tail_seq + 64",
+    "the tail, towards less": "tail_seq = tail_seq - 2",
+    "whose log it is": "peer_id = randomblob(32)",
+    "that nothing is held": "seq = 0",
+}
+
+
+@pytest.mark.parametrize("change", NOTES.values(), ids=NOTES)
+def test_t62_a_damaged_note_of_a_head_is_put_right_from_the_log_itself(path: Path, change: str) -> None:
+    own, other = Log(1), Log(2)
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, own, 5)
+        fill(store, other, 5)
+        right = dict(store.current())
+    for no in (1, 2):
+        rewrite(path, f"UPDATE origins SET {change} WHERE no = {no}")
+    with closing(SqliteStore(path, OWN)) as store:
+        assert store.current() == store.states() == right
+        assert len(store.mended) == 2
+        assert list(store.verify()) == []
+        own.add(b"goes on")
+        with store.write() as transaction:
+            transaction.append(own.batches[-1])
+    with closing(SqliteStore(path, OWN)) as store:
+        assert store.mended == []
+        assert list(store.verify()) == []
+
+
+@pytest.mark.parametrize(
+    "column", ["hash = randomblob(32)", "signature_crc = 7", "batch = 99", "seq_begin = seq_begin - 1"]
+)
+def test_t62_a_damaged_chain_row_at_the_head_never_moves_the_head_to_what_it_says(path: Path, column: str) -> None:
+    own = Log(1)
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, own, 5)
+    rewrite(path, f"UPDATE chain SET {column} WHERE seq_end = {own.batches[-1].seq_end}")
+    with closing(SqliteStore(path, OWN)) as store:
+        state = store.current()[OWN]
+        loaded = store.load(OWN, state.seq, state.seq, 0)
+        assert state.hash == own.batches[-2].hash or loaded.damaged is not None
+        assert state.tail_seq == own.batches[-1].seq_end
+
+
+def test_t62_a_chain_that_lost_its_end_keeps_its_owner_from_signing(path: Path) -> None:
+    own = Log(1)
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, own, 5)
+    rewrite(path, f"DELETE FROM chain WHERE seq_end > {own.batches[2].seq_end}")
+    with closing(SqliteStore(path, OWN)) as store:
+        state = store.current()[OWN]
+        assert (state.seq, state.hash) == (own.batches[2].seq_end, own.batches[2].hash)
+        assert not state.is_whole
+        with store.write() as transaction:
+            for batch in own.batches[3:]:
+                transaction.append(batch)
+        assert store.current()[OWN].is_whole
+
+
+def test_t62_notes_are_put_right_when_the_store_recovers(store: SqliteStore, path: Path) -> None:
+    fill(store, Log(1), 3)
+    right = dict(store.current())
+    rewrite(path, "UPDATE origins SET seq = 7")
+    store.recover()
+    assert store.current() == right
+
+
+def rewrite(path: Path, sql: str) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(sql)
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A closed store with one batch."""
+    path = tmp_path_factory.mktemp("small") / "log.sqlite"
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, Log(1), 1)
+    return path.read_bytes()
+
+
+@given(st.integers(0, 100) | st.integers(0, schema.PAGE_BYTES - 1), st.integers(0, 255))
+@settings(max_examples=300)
+def test_t62_a_damaged_first_page_is_refused_in_clear_words_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, small_file: bytes, at: int, value: int
+) -> None:
+    content = bytearray(small_file)
+    content[at] = value
+    here = tmp_path_factory.mktemp("damaged") / "log.sqlite"
+    here.write_bytes(content)
+    for open_it in (lambda: SqliteReader(here), lambda: SqliteStore(here, OWN)):
+        try:
+            opened = open_it()
+        except StoreError as error:
+            assert str(here) in str(error)
+        else:
+            opened.pins()
+            opened.close()
+
+
+def test_t62_a_name_in_the_schema_that_is_no_text_is_damage(path: Path) -> None:
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, Log(1), 2)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"sqlite_autoindex_origins") + 7] = 0xFF
+    path.write_bytes(content)
+    for open_it in (lambda: SqliteReader(path), lambda: SqliteStore(path, OWN)):
+        with pytest.raises(StoreCorrupt, match="fetched again"):
+            open_it()
+
+
 def test_t62_a_batch_that_nobody_signed_is_found(store: SqliteStore) -> None:
     import hashlib
     import zlib

@@ -1,0 +1,133 @@
+"""Rows that say where logs end, compared with the logs themselves: what is done once whenever a store is opened.
+
+A row of `origins` is a summary of its chain, and everything hangs on it: what is signed next, what is served, whose log
+it is. A batch carries its own hash; such a row carries none, so a flipped bit in one would pass for the truth, and the
+next own record would fork the log. But all of it can be told from what the row sums up:
+
+    whose log          from the header of the batch at the head, when its hash is good
+    head               the end of the batches that follow each other from seq 1, undamaged and below a proven fork
+    tail               the end of the last batch that is filed
+    frozen from        from the proof
+
+The comparison costs a few small reads per origin. Only a row that disagrees has its chain walked; the batch that
+becomes its head has its hash checked, and is marked as damaged, like any other, if it is not what was stored.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final, NamedTuple
+
+from p2p.errors import RemoteProtocolError
+from p2p.ids import PeerId
+from p2p.replication.accept import Held
+from p2p.replication.fork import check_proof
+from p2p.replication.heads import ZERO_HASH
+from p2p.store.base import is_what_was_stored
+
+_ORIGIN_BYTES: Final = 1 + 32
+
+_ROWS: Final = (
+    "SELECT o.no, o.peer_id, o.seq, o.hash, o.tail_seq, o.frozen_from, c.hash, c.batch,"
+    " (SELECT MAX(seq_end) FROM chain WHERE origin = o.no)"
+    " FROM origins AS o LEFT JOIN chain AS c ON c.origin = o.no AND c.seq_end = o.seq AND c.damaged = 0"
+)
+
+
+class _Head(NamedTuple):
+    """Where a log ends, and the row of `batches` with its last batch (None for an empty log)."""
+
+    seq: int
+    hash: bytes
+    batch: int | None
+
+
+def mend_origins(connection: sqlite3.Connection) -> list[str]:
+    """Put right every row of `origins` that is not what its chain says; in the transaction of the caller.
+
+    Returns:
+        One line for each row that was put right.
+
+    Raises:
+        sqlite3.Error: the store cannot be read or written.
+    """
+    said: list[str] = []
+    for no, peer_id, seq, batch_hash, tail_seq, frozen_from, filed, batch, end in connection.execute(_ROWS).fetchall():
+        right_frozen = _frozen_from(connection, no) or frozen_from
+        head = _Head(seq, batch_hash, batch)
+        is_right = batch_hash == (ZERO_HASH if seq == 0 else filed) and (right_frozen is None or seq < right_frozen)
+        if not is_right:
+            head = _walk(connection, no, right_frozen)
+        right_id = _owner(connection, no, head, peer_id)
+        if not is_right or right_id != peer_id:
+            head = _checked(connection, no, right_id, right_frozen)
+        # Two numbers that agree against the chain are no flipped bit: the chain has lost its end.
+        right_tail = tail_seq if tail_seq == seq and not is_right else end or 0
+        right = (right_id, head.seq, head.hash, right_tail, right_frozen)
+        if right != (peer_id, seq, batch_hash, tail_seq, frozen_from):
+            connection.execute(
+                "UPDATE OR IGNORE origins SET peer_id = ?, seq = ?, hash = ?, tail_seq = ?, frozen_from = ?"
+                " WHERE no = ?",
+                (*right, no),
+            )
+            said.append(f"the store's note of the log of {right_id.hex()} was damaged: it ends at seq {head.seq}")
+    return said
+
+
+def _walk(connection: sqlite3.Connection, no: int, frozen_from: int | None) -> _Head:
+    """Follow the chain from its beginning, without reading batches."""
+    head = _Head(0, ZERO_HASH, None)
+    rows = connection.execute(
+        "SELECT seq_begin, seq_end, hash, batch, damaged FROM chain WHERE origin = ? ORDER BY seq_end", (no,)
+    )
+    for seq_begin, seq_end, batch_hash, batch, damaged in rows:
+        if damaged or seq_begin != head.seq + 1 or (frozen_from is not None and seq_end >= frozen_from):
+            break
+        head = _Head(seq_end, batch_hash, batch)
+    rows.close()
+    return head
+
+
+def _checked(connection: sqlite3.Connection, no: int, peer_id: bytes, frozen_from: int | None) -> _Head:
+    """The end of the chain whose batch is what was stored; those above it that are not are marked."""
+    while True:
+        head = _walk(connection, no, frozen_from)
+        if head.batch is None or _is_good(connection, no, peer_id, head.seq):
+            return head
+        connection.execute("UPDATE chain SET damaged = 1 WHERE origin = ? AND seq_end = ?", (no, head.seq))
+
+
+def _is_good(connection: sqlite3.Connection, no: int, peer_id: bytes, seq_end: int) -> bool:
+    try:
+        row = connection.execute(
+            "SELECT c.seq_begin, c.seq_end, c.hash, c.signature_crc, b.wal FROM chain AS c JOIN batches AS b"
+            " ON b.no = c.batch WHERE c.origin = ? AND c.seq_end = ?",
+            (no, seq_end),
+        ).fetchone()
+    except sqlite3.DatabaseError:
+        # Its pages cannot be read: as good as gone.
+        return False
+    if row is None or len(peer_id) != 32:
+        return False
+    return is_what_was_stored(row[4], PeerId(peer_id), Held(*row[:3]), row[3])
+
+
+def _owner(connection: sqlite3.Connection, no: int, head: _Head, peer_id: bytes) -> bytes:
+    """Whose log this is: `peer_id`, unless the batch at the head names another and its hash is good."""
+    if head.batch is None:
+        return peer_id
+    try:
+        with connection.blobopen("batches", "wal", head.batch, readonly=True) as blob:
+            named = blob.read(_ORIGIN_BYTES)[1:]
+    except sqlite3.Error:
+        return peer_id
+    return named if named != peer_id and _is_good(connection, no, named, head.seq) else peer_id
+
+
+def _frozen_from(connection: sqlite3.Connection, no: int) -> int | None:
+    """Where a good proof freezes it. (One that is damaged unfreezes nobody: then the row is believed.)"""
+    row = connection.execute("SELECT first, second FROM proofs WHERE origin = ?", (no,)).fetchone()
+    try:
+        return None if row is None else check_proof(*row).lower_seq
+    except RemoteProtocolError:
+        return None
