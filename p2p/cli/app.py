@@ -32,9 +32,6 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         complain(error.format_message())
         return EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILURE
-    except UsageError as error:
-        complain(str(error))
-        return EXIT_USAGE
     except click.exceptions.Abort:
         return EXIT_INTERRUPTED
     except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001  # no traceback reaches a user
@@ -47,6 +44,9 @@ def _failed(error: BaseException) -> int:
         error = error.exceptions[0]
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED
+    if isinstance(error, UsageError):
+        complain(str(error))
+        return EXIT_USAGE
     if isinstance(error, ReaderGone):
         return EXIT_OK
     if isinstance(error, BrokenPipeError):
@@ -58,7 +58,7 @@ def _failed(error: BaseException) -> int:
     if isinstance(error, OSError):
         complain(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror))
         return EXIT_FAILURE
-    complain(f"this is a bug, please report it: {type(error).__name__}: {error}")
+    complain(f"this is a bug, please report it: {type(error).__name__}: {error} (P2P_LOG_LEVEL=debug shows where)")
     if os.environ.get("P2P_LOG_LEVEL", "").lower() in {"debug", "trace"}:
         sys.excepthook(type(error), error, error.__traceback__)
     return EXIT_FAILURE
@@ -126,6 +126,12 @@ def cli(context: click.Context, /, config: str | None, **flags: Any) -> int:
 
 def _lower_level(flags: dict[str, Any]) -> dict[str, Any]:
     return {key: value.lower() if key == "log_level" and value else value for key, value in flags.items()}
+
+
+class Count(click.IntRange):
+    """A range of whole numbers that calls itself one."""
+
+    name = "whole number"
 
 
 A_PATH: Final = click.Path(path_type=Path)
@@ -227,7 +233,7 @@ def identity(data_dir: Path | None, new: bool, new_network_key: Path | None, as_
 
 @cli.command()
 @AS_JSON
-@click.option("--records", default=200, type=click.IntRange(1, 20_000), metavar="N", help="Per node and round; 200.")
+@click.option("--records", default=200, type=Count(1, 20_000), metavar="N", help="Per node and round; 200.")
 @click.option("--keep", metavar="DIR", type=A_PATH, help="Keep the data dirs there.")
 def demo(as_json: bool, records: int, keep: Path | None) -> int:
     """Five nodes on this machine write, part, meet again and agree; one is killed on the way."""

@@ -19,6 +19,7 @@ import trio
 from p2p.cli.demo_nodes import DemoFailed, DemoNode, Holdings, Link
 from p2p.cli.demo_view import View, choose_view, rows_of
 from p2p.cli.output import complain
+from p2p.cli.settings import UsageError
 from p2p.cli.signals import on_signal, stop_signals
 from p2p.store.keys import new_network_key, open_reader
 from p2p.windows import system_entropy
@@ -86,7 +87,10 @@ async def _play(as_json: bool, records: int, keep: Path | None) -> int:
 @contextmanager
 def _place(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
+        try:
+            keep.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--keep {keep}: no directory can be made there: {error.strerror}") from None
         yield keep
         return
     with tempfile.TemporaryDirectory(prefix="p2p-demo-") as folder:

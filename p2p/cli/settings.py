@@ -19,6 +19,7 @@ from msgspec import UNSET, UnsetType
 
 from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint, is_node_id
+from p2p.limits import Limits
 from p2p.peer.connection import TRACE
 
 OnOff = Literal["on", "off"]
@@ -39,6 +40,9 @@ LEVELS: Final[Mapping[str, int]] = {
     "off": 100,
     "none": 100,
 }
+
+DIALLED: Final = ("tcp",)
+NETWORK_BYTES_MAX: Final = Limits().label_bytes_max
 
 PREFIX: Final = "P2P_"
 FOREIGN_VARIABLES: Final = frozenset({"P2P_CONFIG", "P2P_NOISE_VECTORS"})
@@ -153,21 +157,55 @@ def from_flags(values: Mapping[str, Any]) -> Layer:
 
 _SWITCH: Final[Mapping[str, bool]] = {"1": True, "on": True, "yes": True, "true": True, "0": False, "off": False,
                                       "no": False, "false": False}  # fmt: skip
-_SWITCHED_TEXT: Final = frozenset(KEYS) - {"memory", "no_connect", "quiet", "json", "open", "append_stdin", "connect"}
+SWITCHES: Final = frozenset({"memory", "no_connect", "quiet", "json", "open", "append_stdin"})
+ON_OFF: Final = frozenset({"tui", "discovery", "bootstrap"})
+_SWITCHED_TEXT: Final = frozenset(KEYS) - SWITCHES - {"connect"}
 
 
 def _convert(values: dict[str, Any], source: str, *, strict: bool) -> Layer:
-    for key in values:
+    for key, value in values.items():
         if key not in KEYS:
             close = difflib.get_close_matches(key, KEYS, 1)
             hint = f": did you mean {_spelled(close[0], source)}?" if close else ""
-            raise UsageError(f"{source}: unknown key {_spelled(key, source)}{hint}")
+            raise UsageError(f"{source}: unknown key {_spelled(key, source)}{hint or _KEYS_ARE}")
+        if value == "":
+            raise UsageError(f"{_assigned(key, value, source)}: it is empty; leave it out, or give it a value")
     try:
         return msgspec.convert(values, Layer, strict=strict)
     except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$.")
-        key, bracket, rest = path.rstrip("`").partition("[")
-        raise UsageError(f"{source or 'flag'}: {_spelled(key, source)}{bracket}{rest}: {text}") from None
+        _, _, path = str(error).partition(" - at `$.")
+        key, bracket, index = path.rstrip("`]").partition("[")
+        value = values[key][int(index)] if bracket else values[key]
+        raise UsageError(f"{_assigned(key, value, source, at=f'[{index}]' * bool(bracket))}: {_takes(key)}") from None
+
+
+_KEYS_ARE: Final = f"; there are {', '.join(KEYS)}"
+_MILLISECONDS: Final = "it takes milliseconds, a whole number from 0 to 86400000"
+_NUMBERS: Final[Mapping[str, str]] = {
+    "listen": "it takes a port, a whole number from 0 to 65535",
+    "connect_delay": _MILLISECONDS,
+    "stats_every": _MILLISECONDS,
+    "run": "it takes seconds, a number above 0",
+    "connect": 'it takes a list of endpoints, such as ["10.0.0.2:9001"]',
+}
+
+
+def _takes(key: str) -> str:
+    """What a key takes, for somebody who gave it something else."""
+    if key == "log_level":
+        return f"it takes one of {', '.join(LEVELS)}"
+    if key in SWITCHES:
+        return "it takes true or false (in the environment also 1 or 0, on or off, yes or no)"
+    return _NUMBERS.get(key) or ("it takes on or off" if key in ON_OFF else "it takes text")
+
+
+def _assigned(key: str, value: object, source: str, at: str = "") -> str:
+    """A key (and where in its list) and its value as they are written in that place."""
+    shown = f"{value}" if isinstance(value, str) and value else repr(value)
+    if not source:
+        return f"{_spelled(key, source)} {shown}"
+    joint = "=" if source == "environment" else " = "
+    return f"{source}: {_spelled(key, source)}{at}{joint}{value!r}"
 
 
 def _spelled(key: str, source: str) -> str:
@@ -205,13 +243,9 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
             raise UsageError(f"--{later} on: this version has no {later} yet; name the peers with --connect HOST:PORT")
     if merged.get("json") and merged.get("tui") == "on":
         raise UsageError("--json and --tui on exclude each other")
-    try:
-        endpoints = tuple(PeerEndpoint.parse(text) for text in merged.get("connect", ()))
-    except ConfigError as error:
-        raise UsageError(f"--connect {error}") from None
-    for endpoint in endpoints:
-        if endpoint.port == 0:
-            raise UsageError(f"--connect {endpoint}: port 0 cannot be dialled")
+    network: str = merged.get("network", "")
+    if len(network.encode()) > NETWORK_BYTES_MAX:
+        raise UsageError(f"--network {network[:20]}…: {len(network.encode())} bytes are more than {NETWORK_BYTES_MAX}")
     # Lines between the pictures of a table would tear it apart.
     calm = merged.get("quiet") or merged.get("tui") == "on"
     return Settings(
@@ -219,7 +253,7 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
         listen=merged.get("listen", 0),
         host=merged.get("host"),
         data_dir=None if merged.get("memory") else _data_dir(node_id, merged.get("data_dir"), home),
-        connect=endpoints,
+        connect=tuple(map(_endpoint, merged.get("connect", ()))),
         connect_delay=merged.get("connect_delay", 0),
         no_connect=merged.get("no_connect", False),
         run=merged.get("run"),
@@ -229,11 +263,24 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
         json=merged.get("json", False),
         log_level=LEVELS[merged.get("log_level", "warn" if calm else "info")],
         network_key_file=_path(merged.get("network_key_file")),
-        network=merged.get("network", ""),
+        network=network,
         trust=_path(merged.get("trust")),
         open=merged.get("open", False),
         append_stdin=merged.get("append_stdin", False),
     )
+
+
+def _endpoint(text: str) -> PeerEndpoint:
+    try:
+        endpoint = PeerEndpoint.parse(text)
+    except ConfigError as error:
+        said = str(error)
+        raise UsageError(f"--connect {said}" if repr(text) in said else f"--connect {text!r}: {said}") from None
+    if endpoint.port == 0:
+        raise UsageError(f"--connect {endpoint}: port 0 cannot be dialled")
+    if endpoint.scheme not in DIALLED:
+        raise UsageError(f"--connect {endpoint}: this version dials {', '.join(DIALLED)} and not {endpoint.scheme}")
+    return endpoint
 
 
 def _path(text: str | None) -> Path | None:

@@ -25,7 +25,7 @@ LogHook = Callable[[str], None]
 OpenStore = Callable[[LogHook], "tuple[Store, Identity]"]
 """Opens a node's store and says whose it is; the hook takes a line for the log. Blocking."""
 
-WAYS_OUT = "give it a network key, a trust list, or open=True"
+WAYS_OUT = "give it a network key, a trust list, or open=True (--network-key-file, --trust, --open)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,9 @@ def open_reader(data_dir: Path) -> SqliteReader:
     """
     path = data_dir / STORE_FILE
     if not path.is_file():
-        raise ConfigError(f"{data_dir} holds no store")
+        if not data_dir.exists():
+            raise ConfigError(f"there is no {data_dir}: give the data dir of a node")
+        raise ConfigError(f"{data_dir} holds no store ({STORE_FILE}): give the data dir of a node")
     return SqliteReader(path)
 
 
@@ -165,6 +167,8 @@ def _make_dir(data_dir: Path) -> bool:
             sync_dir(data_dir.parent)
             return True
         names = {path.name for path in data_dir.iterdir()}
+    except FileExistsError as error:
+        raise StoreError(f"the data dir {data_dir} cannot be used: it is a file; give a directory") from error
     except OSError as error:
         raise StoreError(f"the data dir {data_dir} cannot be used: {error.strerror}") from error
     if STORE_FILE in names:
@@ -275,7 +279,7 @@ def write_private(path: Path, data: bytes) -> None:
         sync_dir(path.parent)
     except FileExistsError:
         part.unlink(missing_ok=True)
-        raise ConfigError(f"{path} exists already") from None
+        raise ConfigError(f"{path} exists already, and a key is never overwritten: give another name") from None
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -302,6 +306,8 @@ def load_network_key(path: Path) -> bytes:
     Raises:
         ConfigError: it is anything else. A password is refused: it would fall to an offline dictionary.
     """
+    if not path.exists():
+        raise ConfigError(f"there is no network key file {path}: make one with `p2p id --new-network-key FILE`")
     text = read_private(path, "network key file").strip()
     try:
         key = bytes.fromhex(text.decode("ascii")) if len(text) == 64 else b""

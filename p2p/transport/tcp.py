@@ -201,7 +201,7 @@ async def _addresses_to_listen_on(host: str, port: int) -> list[_Address]:
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"cannot listen on {host!r}: {_text(error)}") from None
+        raise ConfigError(f"cannot listen on {host!r}: {_text(error)}; {_OWN_ADDRESS}") from None
     return _alternating(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
@@ -266,7 +266,11 @@ def _not_listening(error: OSError, host: str, port: int) -> Exception:
         return ConfigError(
             f"no right to listen on port {port} of {host}: ports below 1024 usually need it; choose another"
         )
-    return ConfigError(f"cannot listen on port {port} of {host}: {_text(error)}")
+    mend = f"; {_OWN_ADDRESS}" if error.errno == errno.EADDRNOTAVAIL else ""
+    return ConfigError(f"cannot listen on port {port} of {host}: {_text(error)}{mend}")
+
+
+_OWN_ADDRESS: Final = "give an address of this machine"
 
 
 def _text(error: OSError | UnicodeError) -> str:

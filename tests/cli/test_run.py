@@ -174,10 +174,37 @@ async def test_a_data_dir_in_use_is_one_line_and_exit_1(tmp_path: Path) -> None:
         (["--id", "A", "wal", "digest", "--data-dir", "x"], "--id"),
         (["wal", "digest"], "--data-dir"),
         (["id"], "--data-dir"),
+        (["--id", "A", "--listen", "70000"], "--listen 70000: it takes a port"),
+        (["--id", "A", "--run", "0"], "--run 0.0: it takes seconds, a number above 0"),
+        (["--id", "A", "--stats-every", "-1"], "--stats-every -1: it takes milliseconds"),
+        (["--id", "A", "--data-dir", ""], "--data-dir '': it is empty"),
+        (["--id", "A", "--connect", ":9001"], "':9001'"),
+        (["--id", "A", "--connect", "foo"], "'foo' is not an endpoint: write HOST:PORT"),
+        (["--id", "A", "--connect", "h:99999"], "'h:99999': port 99999"),
+        (["--id", "A", "--connect", "mem://h:1"], "mem://h:1: this version dials tcp"),
+        (["--id", "A", "--network", "x" * 65], "--network xxx"),
+        (["--id", "A", "--memory", "--host", "0.0.0.0"], "--network-key-file, --trust, --open"),
+        (["demo", "--records", "x"], "'x' is not a valid whole number"),
+        (["demo", "--keep", "/dev/null"], "--keep /dev/null: no directory"),
     ],
 )
 async def test_wrong_usage_is_one_line_and_exit_2(arguments: list[str], part: str) -> None:
     assert part in await p2p_fails(2, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--id", "A", "--memory", "--host", "192.0.2.1", "--open"], "give an address of this machine"),
+        (["--id", "A", "--data-dir", "/dev/null"], "it is a file; give a directory"),
+        (["--id", "A", "--memory", "--network-key-file", "/no/key"], "p2p id --new-network-key FILE"),
+        (["wal", "tail", "--data-dir", "/no/dir"], "there is no /no/dir: give the data dir of a node"),
+        (["wal", "tail", "--data-dir", "/dev"], "holds no store (log.sqlite): give the data dir of a node"),
+        (["id", "--new-network-key", "/dev/null"], "give another name"),
+    ],
+)
+async def test_what_fails_says_how_it_is_mended(arguments: list[str], part: str) -> None:
+    assert part in await p2p_fails(1, *arguments)
 
 
 async def test_nothing_at_all_shows_the_help_and_exits_2() -> None:

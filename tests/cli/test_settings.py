@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.cli.settings import (
+    _NUMBERS,
     KEYS,
     LEVELS,
+    ON_OFF,
+    SWITCHES,
     Layer,
     Settings,
     UsageError,
@@ -211,3 +214,25 @@ def test_any_environment_gives_settings_or_one_usage_error(values: dict[str, str
         assert str(error)
     else:
         assert settings.id == "A"
+
+
+def test_every_key_says_what_it_takes() -> None:
+    known = SWITCHES | ON_OFF | set(_NUMBERS) | {"log_level"}
+    texts = {"id", "host", "data_dir", "network_key_file", "network", "trust"}
+    assert known | texts == set(KEYS)
+    assert not known & texts
+
+
+def test_a_wrong_value_is_shown_as_it_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('id = "A"\nlisten = "x"\n')
+    with pytest.raises(UsageError, match=r"node.toml: listen = 'x': it takes a port"):
+        from_file(file)
+    file.write_text('connect = "10.0.0.2:9001"\n')
+    with pytest.raises(UsageError, match="it takes a list of endpoints"):
+        from_file(file)
+    with pytest.raises(UsageError, match="environment: P2P_OPEN='maybe': it takes true or false"):
+        from_environment({"P2P_OPEN": "maybe"})
+    file.write_text("frobnication = 1\n")
+    with pytest.raises(UsageError, match="unknown key frobnication; there are id, listen, "):
+        from_file(file)

@@ -328,7 +328,7 @@ def test_a_network_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         load_network_key(path)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="there is no network key file"):
         load_network_key(tmp_path / "none")
 
 
