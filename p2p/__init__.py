@@ -60,6 +60,7 @@ from p2p.msg import MessageType
 from p2p.node import events
 from p2p.node.bootstrap import BootstrapConfig, BootstrapMode, HttpBootstrap, make_http_bootstrap
 from p2p.node.config import NodeConfig
+from p2p.node.discovery import DiscoveryConfig, DiscoveryMode, UdpDiscovery, make_udp_discovery
 from p2p.node.dispatch import Channel, Message
 from p2p.node.node import Node, open_node
 from p2p.node.status import NodeStats, Peer, PingReply
@@ -83,6 +84,8 @@ __all__ = [
     "ConnectFailed",
     "CryptoError",
     "DiscoveryAnnouncement",
+    "DiscoveryConfig",
+    "DiscoveryMode",
     "Envelope",
     "EnvelopeFlag",
     "FrameDecodeResult",
@@ -127,11 +130,13 @@ __all__ = [
     "StoreFull",
     "StoreLocked",
     "StoreReadOnly",
+    "UdpDiscovery",
     "UnknownPeer",
     "events",
     "framing",
     "make_http_bootstrap",
     "make_tcp_node",
+    "make_udp_discovery",
     "msg",
     "one_line",
     "open_node",

@@ -216,9 +216,25 @@ class Limits:
     """Work on the disk that has begun is waited for so long while a node stops: half of its time, as it may come on top
     of the Goodbyes."""
 
-    # Discovery datagrams (wire: section 8).
+    # Discovery datagrams (wire: section 8; threats T44 to T47).
     announce_sent_bytes_max: int = 512
     announce_read_bytes_max: int = 1200
+    announce_reads_per_s: int = 1000
+    """Datagrams taken off the socket, whatever they are: about 2 % of a processor. The kernel drops what is more."""
+    announce_reads_burst: int = 250
+    announce_checks_per_s: int = 200
+    """Announcements parsed and verified, from all sources: a signature costs about 0.2 ms."""
+    announce_checks_burst: int = 400
+    announce_source_per_s: int = 20
+    """From one source: a host of forty nodes, at one in two seconds each."""
+    announce_source_burst: int = 40
+    announce_sources_max: int = 1024
+    """Sources whose pace is remembered."""
+    discovered_max: int = 1024
+    """Announced places, of all sources together."""
+    discovered_per_source_max: int = 8
+    discovered_per_peer_max: int = 8
+    """Places that one identity is announced at: a host has a few interfaces, a replay any number."""
 
     # Registries, as their client (wire: section 9; threats T48, T49).
     registry_answer_bytes_max: int = 256 * KIB

@@ -9,7 +9,8 @@ import trio
 
 from p2p.ids import PeerEndpoint
 from p2p.node.config import NodeConfig
-from p2p.node.node import Node, run_node
+from p2p.node.node import Node
+from p2p.node.service import run_around
 from p2p.node.status import NodeStats, Peer
 
 
@@ -24,7 +25,7 @@ class P2PRuntime:
         self.node = node
 
     async def __aenter__(self) -> Self:
-        self._context = run_node(self.node)
+        self._context = run_around(self.node)
         await self._context.__aenter__()
         return self
 

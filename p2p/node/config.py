@@ -14,7 +14,7 @@ from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback
 from p2p.limits import Limits
 from p2p.store.keys import load_trust, open_store
 from p2p.store.memory import open_memory_store
-from p2p.transport.tcp import TcpNetwork
+from p2p.transport.system import SystemNetwork
 from p2p.windows import Blocking, Clock, Entropy, SystemBlocking, SystemClock, system_entropy
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class NodeConfig:
 
     def windows(self) -> tuple[Network, Blocking]:
         """The network and the worker lanes to use, real ones unless others were handed in."""
-        return self.network or TcpNetwork(self.limits), self.blocking or SystemBlocking(self.limits.hung_disk_s_max)
+        return self.network or SystemNetwork(self.limits), self.blocking or SystemBlocking(self.limits.hung_disk_s_max)
 
 
 def _trusted(trust: Mapping[str, PeerId | str | bytes]) -> dict[str, PeerId]:

@@ -410,12 +410,5 @@ async def open_node(config: NodeConfig | None = None, /, **options: Unpack[NodeO
     """
     if config is not None and options:
         raise ConfigError(f"give a NodeConfig or its fields, not both (got also {', '.join(sorted(options))})")
-    async with run_node(Node(config if config is not None else config_of(options))) as node:
-        yield node
-
-
-@asynccontextmanager
-async def run_node(node: Node) -> AsyncIterator[Node]:
-    """Run a node that was made already around a body; otherwise as `open_node`."""
-    async with run_around(node):
+    async with run_around(Node(config if config is not None else config_of(options))) as node:
         yield node

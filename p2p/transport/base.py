@@ -1,4 +1,4 @@
-"""What every transport is to the floors above: `LinkStream`, `Listener`, `Network`.
+"""What every transport is to the floors above: `LinkStream`, `Listener`, `Datagrams`, and `Network` of them all.
 
 Closed, Broken and Busy mean what they mean in trio: `trio.ClosedResourceError` when this side closed,
 `trio.BrokenResourceError` when the other side or the way to it is gone, `trio.BusyResourceError` when two tasks use
@@ -8,6 +8,7 @@ one direction at once (a bug of the caller).
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from operator import index
 from typing import Final, Protocol
 
@@ -93,8 +94,9 @@ class Listener(Protocol):
         """Close the door. Streams that were accepted are not touched. Idempotent."""
 
 
-class Network(Protocol):
-    """The window to other machines."""
+class Transport(Protocol):
+    """One way of carrying streams."""
+
 
     async def listen(self, host: str | None, port: int) -> Listener:
         """Listen on a host's addresses, all on one port; None means every interface, IPv4 and IPv6.
@@ -121,4 +123,75 @@ class Network(Protocol):
         Raises:
             ConnectFailed: UNRESOLVED (the name has no address), REFUSED (nothing listens, or no way there) or
                 TIMEOUT (`dial_s_max` for all of it).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """Everybody within reach of a datagram: who shares a link with this machine and listens on the port.
+
+    Args:
+        port: UDP port, 1-65535; programs on one machine share it.
+        group: an IPv4 multicast group; None for broadcast.
+        group6: the IPv6 group, which stands for broadcast, too: IPv6 has none.
+        loopback_only: this machine alone, and IPv4 alone.
+        interfaces: names, or IPv4 addresses, of the interfaces to use; empty for all that are up.
+    """
+
+    port: int
+    group: str | None = None
+    group6: str = "ff02::1:9025"
+    loopback_only: bool = False
+    interfaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What became of one datagram to everybody.
+
+    Attributes:
+        sent: over how many interfaces it went, IPv4 and IPv6 counted apart.
+        failures: where it did not, and why; one line each.
+    """
+
+    sent: int
+    failures: tuple[str, ...] = ()
+
+
+class Datagrams(Protocol):
+    """An ear and a voice in a neighbourhood. One task may call `receive` at a time."""
+
+    def spread(self, data: bytes) -> Spread:
+        """Send a datagram to everybody, over all interfaces that are there now; it never waits.
+
+        An interface that has come, gone or failed is no error of the whole: it is tried again with the next one.
+
+        Raises:
+            trio.ClosedResourceError: this was closed.
+        """
+
+    async def receive(self) -> tuple[bytes, PeerEndpoint]:
+        """Wait for the next datagram, one's own among them.
+
+        Returns:
+            The first `announce_read_bytes_max` + 1 bytes of it, and where it came from, in the scheme to dial there.
+            A source address is easily forged.
+
+        Raises:
+            trio.ClosedResourceError: this was closed.
+        """
+
+    async def aclose(self) -> None:
+        """Let the port go. Idempotent."""
+
+
+class Network(Transport, Protocol):
+    """The window to other machines."""
+
+    async def datagrams(self, near: Neighbourhood) -> Datagrams:
+        """Open an ear and a voice for datagrams to everybody near.
+
+        Raises:
+            AddressInUse: a program that does not share the port has it; the text names the port.
+            ConfigError: this machine has no such group or interface, or the port needs rights that we lack.
         """

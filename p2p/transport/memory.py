@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 import trio
@@ -27,6 +28,8 @@ import trio
 from p2p.errors import AddressInUse, ConfigError, ConnectFailed, Reason
 from p2p.ids import PeerEndpoint, is_loopback
 from p2p.limits import KIB, Limits
+from p2p.transport.base import Neighbourhood
+from p2p.transport.memory_datagrams import MemoryDatagrams
 from p2p.transport.memory_stream import Joint, MemoryStream, Way, Wire
 
 _FIRST_FREE_PORT: Final = 49152
@@ -138,6 +141,11 @@ class MemoryNetwork:
 
     # For the hosts.
 
+    @property
+    def hosts(self) -> tuple[MemoryHost, ...]:
+        """All hosts, in the order in which they came."""
+        return tuple(self._hosts.values())
+
     def way(self, a: str, b: str) -> Way:
         """The direction from a to b.
 
@@ -176,13 +184,14 @@ class MemoryNetwork:
 class MemoryHost:
     """The `Network` of one host. Made by `MemoryNetwork.network_for`."""
 
-    __slots__ = ("_listeners", "_name", "_net", "_next_port", "streams")
+    __slots__ = ("_ears", "_listeners", "_name", "_net", "_next_port", "streams")
 
     def __init__(self, net: MemoryNetwork, name: str) -> None:
         self._net = net
         self._name = name
         self._listeners: dict[int, MemoryListener] = {}
         self._next_port = _FIRST_FREE_PORT
+        self._ears: dict[MemoryDatagrams, None] = {}
         self.streams: dict[_HostStream, None] = {}
 
     @property
@@ -254,8 +263,34 @@ class MemoryHost:
         listener.offer(_HostStream(target, self._name, joint, outward, inward, caller, net.segment_bytes))
         return _HostStream(self, target.name, joint, inward, outward, called, net.segment_bytes)
 
+    async def datagrams(self, near: Neighbourhood) -> MemoryDatagrams:
+        await trio.lowlevel.checkpoint()
+        ear = MemoryDatagrams(self, near)
+        self._ears[ear] = None
+        return ear
+
+    def ears_in_reach(self, near: Neighbourhood) -> Iterator[tuple[MemoryDatagrams, float]]:
+        """Who hears what this host says, and how long it takes to get there."""
+        for host in (self,) if near.loopback_only else self._net.hosts:
+            way = self._net.way(self._name, host.name)
+            for ear in () if way.cut else host.ears:
+                from_outside = host is not self and ear.near.loopback_only
+                if (ear.near.port, ear.near.group) == (near.port, near.group) and not from_outside:
+                    yield ear, way.latency_s
+
+    @property
+    def ears(self) -> tuple[MemoryDatagrams, ...]:
+        """The datagram ports that are open here."""
+        return tuple(self._ears)
+
+    def forget_ear(self, ear: MemoryDatagrams) -> None:
+        """The ear closed."""
+        self._ears.pop(ear, None)
+
     def kill(self) -> None:
         """See `MemoryNetwork.kill`."""
+        for ear in self.ears:
+            ear.close()
         for listener in list(self._listeners.values()):
             listener.close()
         for stream in list(self.streams):

@@ -21,7 +21,7 @@ from trio.testing import assert_checkpoints, check_half_closeable_stream, check_
 from p2p.errors import AddressInUse, ConfigError, ConnectFailed, Reason
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
-from p2p.transport.base import LinkStream, Listener, Network
+from p2p.transport.base import LinkStream, Listener, Transport
 from p2p.transport.memory import MemoryNetwork
 from p2p.transport.tcp import TcpNetwork
 
@@ -40,8 +40,8 @@ class World:
     """
 
     name: str
-    server: Network
-    client: Network
+    server: Transport
+    client: Transport
     host: str
     scheme: str
 

@@ -17,7 +17,6 @@ from p2p import envelope, framing, msg, pack
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "vix.md").read_text(encoding="utf-8")
 NOT_YET = {
-    "DiscoveryConfig", "make_udp_discovery",
     "P2PHttpOptions", "registerRoutes", "set_live_log_sink", "shutdown_live_logs",
 }  # fmt: skip
 NAMES = {
@@ -29,6 +28,7 @@ NAMES = {
     "LengthPrefixVarint::encode", "LengthPrefixVarint::decode", "Frame", "FrameDecodeResult",
     "decode_payload_or_throw", "AnyMessage", "Hello", "HelloAck", "HelloFinish", "Ping", "Pong", "WalPush", "WalAck",
     "OutboxPull", "make_envelope", "make_envelope_secure", "make_aad", "NullCrypto", "aead_decrypt",
+    "DiscoveryConfig", "make_udp_discovery", "UdpDiscovery::start", "UdpDiscovery::snapshot", "UdpDiscovery::stop",
     "DiscoveryAnnouncement", "BootstrapConfig", "make_http_bootstrap",
 }  # fmt: skip
 

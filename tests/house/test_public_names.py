@@ -13,6 +13,7 @@ FRONT_DOOR = """
     events framing make_tcp_node msg one_line open_node pack strict_json
     BootstrapConfig BootstrapMode DiscoveryAnnouncement HttpBootstrap make_http_bootstrap
     CircuitStats KnownRoute PingReply
+    DiscoveryConfig DiscoveryMode UdpDiscovery make_udp_discovery
 """.split()
 
 NODE = """

@@ -1,0 +1,283 @@
+"""Datagrams to everybody near, over the machine's UDP: broadcast or multicast on IPv4, multicast on IPv6.
+
+One socket per family serves all interfaces: the control message IP_PKTINFO says which one a datagram leaves by, and
+with which address, so that interfaces may come and go without a socket of their own. Programs on one machine share the
+port (SO_REUSEADDR, SO_REUSEPORT): each of them gets every broadcast and multicast, and the sender hears itself. Where
+loopback alone is wanted, the sockets are bound to the very address that such datagrams go to, and nothing from outside
+reaches them.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import Any, Final
+
+import trio
+
+from p2p.errors import AddressInUse, ConfigError
+from p2p.ids import PeerEndpoint
+from p2p.limits import Limits
+from p2p.transport.base import Neighbourhood, Spread
+from p2p.transport.interfaces import LOOPBACK_BROADCAST, Interface, interfaces
+from p2p.windows import Entropy, system_entropy, uniform
+
+_EVERYBODY: Final = "255.255.255.255"
+_EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104 - whether others may hear and be heard is the caller's decision
+_IP_PKTINFO: Final = 8
+"""Linux; the socket module of Python 3.11 does not name it."""
+
+
+class UdpDatagrams:
+    """`Datagrams` over UDP. Made by `open_datagrams`.
+
+    Attributes:
+        failures: reads that failed; each is followed by a rest, and never ends the ear.
+    """
+
+    def __init__(
+        self, near: Neighbourhood, ipv4: socket.socket, ipv6: socket.socket | None, *, limits: Limits, entropy: Entropy
+    ) -> None:
+        self._near = near
+        self._ipv4 = ipv4
+        self._ipv6 = ipv6
+        self._socks = [sock for sock in (ipv4, ipv6) if sock is not None]
+        self._limits = limits
+        self._entropy = entropy
+        self._joined: set[tuple[int, int]] = set()
+        self._closed = trio.Event()
+        self.failures = 0
+
+    # Speaking.
+
+    def spread(self, data: bytes) -> Spread:
+        self._check_open()
+        sent = 0
+        failures = []
+        for interface in self.join():
+            for name, attempt in self._ways(data, interface):
+                try:
+                    attempt()
+                except OSError as error:
+                    failures.append(f"{name}: {error.strerror or error}")
+                else:
+                    sent += 1
+        return Spread(sent, tuple(failures))
+
+    def _ways(self, data: bytes, interface: Interface) -> Iterator[tuple[str, Any]]:
+        if interface.address is not None:
+            yield f"{interface.name} IPv4", lambda: self._send_ipv4(data, interface)
+        if self._ipv6 is not None and interface.has_multicast and not interface.is_loopback:
+            yield f"{interface.name} IPv6", lambda: self._send_ipv6(data, interface)
+
+    def _send_ipv4(self, data: bytes, interface: Interface) -> None:
+        near, control = self._near, []
+        if interface.index and interface.address is not None:
+            info = struct.pack("=i4s4x", interface.index, socket.inet_aton(interface.address))
+            control.append((socket.IPPROTO_IP, _IP_PKTINFO, info))
+        if near.group is not None:
+            targets = [near.group]
+        elif interface.is_loopback:
+            targets = [LOOPBACK_BROADCAST]
+        else:
+            targets = [_EVERYBODY, *([interface.broadcast] if interface.broadcast else [])]
+        while True:
+            try:
+                self._ipv4.sendmsg([data], control, 0, (targets.pop(0), near.port))
+            except OSError:  # a firewall may let one form of broadcast through and not the other
+                if not targets:
+                    raise
+            else:
+                return
+
+    def _send_ipv6(self, data: bytes, interface: Interface) -> None:
+        assert self._ipv6 is not None
+        self._ipv6.sendto(data, 0, (self._near.group6, self._near.port, 0, interface.index))
+
+    def join(self) -> list[Interface]:
+        """Join the groups on interfaces that are new, and return all that are used now."""
+        try:
+            used = [interface for interface in interfaces() if self._is_used(interface)]
+        except OSError:  # out of descriptors: the next interval looks again
+            self.failures += 1
+            return []
+        wanted = set()
+        for interface in used:
+            if self._near.group is not None:
+                wanted.add((socket.AF_INET, interface.index))
+            if self._ipv6 is not None and interface.has_multicast and not interface.is_loopback:
+                wanted.add((socket.AF_INET6, interface.index))
+        # The kernel drops the membership of an interface that goes, and numbers never come back.
+        self._joined &= wanted
+        for family, index in wanted - self._joined:
+            # Not to be had now: sending over it will say why, and joining is tried again with the next datagram.
+            with suppress(OSError):
+                self._join(family, index)
+                self._joined.add((family, index))
+        return used
+
+    def _is_used(self, interface: Interface) -> bool:
+        near = self._near
+        if near.loopback_only:
+            return interface.is_loopback or interface.index == 0
+        return not near.interfaces or interface.name in near.interfaces or interface.address in near.interfaces
+
+    def _join(self, family: int, index: int) -> None:
+        try:
+            if family == socket.AF_INET:
+                assert self._near.group is not None
+                request = struct.pack("=4s4xi", socket.inet_aton(self._near.group), index)
+                self._ipv4.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+            elif self._ipv6 is not None:
+                group = socket.inet_pton(socket.AF_INET6, self._near.group6)
+                self._ipv6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + struct.pack("=i", index))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:  # a member already
+                raise
+
+    # Hearing.
+
+    async def receive(self) -> tuple[bytes, PeerEndpoint]:
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._check_open()
+            try:
+                heard = self._receive_now()
+            except OSError:
+                # Not of one datagram, for those come whole or not at all: the machine is short of something.
+                self.failures += 1
+                with trio.move_on_after(self._limits.accept_pause_s_max * (0.5 + uniform(self._entropy) / 2)):
+                    await self._closed.wait()
+                continue
+            if heard is not None:
+                return heard
+            await self._wait_for_any()
+
+    def _receive_now(self) -> tuple[bytes, PeerEndpoint] | None:
+        self._socks.append(self._socks.pop(0))
+        for sock in self._socks:
+            try:
+                data, address = sock.recvfrom(self._limits.announce_read_bytes_max + 1)
+            except (BlockingIOError, InterruptedError):
+                continue
+            return data, _source(address)
+        return None
+
+    async def _wait_for_any(self) -> None:
+        if len(self._socks) == 1:
+            await trio.lowlevel.wait_readable(self._socks[0])
+            return
+
+        async def wait(sock: socket.socket) -> None:
+            with suppress(trio.ClosedResourceError):  # receive() sees it too; out of a child it would come in a group
+                await trio.lowlevel.wait_readable(sock)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for sock in self._socks:
+                nursery.start_soon(wait, sock)
+
+    # Ending.
+
+    async def aclose(self) -> None:
+        if not self._closed.is_set():
+            self._closed.set()
+            for sock in self._socks:
+                trio.lowlevel.notify_closing(sock)
+                sock.close()
+        await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise trio.ClosedResourceError("these datagrams were closed")
+
+
+async def open_datagrams(
+    near: Neighbourhood, *, limits: Limits, entropy: Entropy = system_entropy
+) -> UdpDatagrams:
+    """Bind the sockets of a neighbourhood and join its groups.
+
+    Raises:
+        AddressInUse, ConfigError: see `Network.datagrams`.
+    """
+    await trio.lowlevel.checkpoint()
+    _check(near)
+    with ExitStack() as closing:
+        ipv4 = _bind(socket.AF_INET, _address_to_hear(near), near.port)
+        closing.callback(ipv4.close)
+        ipv4.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        ipv6 = None
+        if not near.loopback_only and socket.has_ipv6 and sys.platform == "linux":
+            try:
+                ipv6 = _bind(socket.AF_INET6, "::", near.port)
+            except ConfigError:  # compiled in and switched off: IPv4 alone then
+                ipv6 = None
+            else:
+                closing.callback(ipv6.close)
+        closing.pop_all()
+    opened = UdpDatagrams(near, ipv4, ipv6, limits=limits, entropy=entropy)
+    opened.join()
+    return opened
+
+
+def _check(near: Neighbourhood) -> None:
+    if not 1 <= near.port <= 65535:
+        raise ConfigError(f"discovery port {near.port} is not within 1-65535")
+    if near.group is not None:
+        try:
+            is_group = ipaddress.IPv4Address(near.group).is_multicast
+        except ValueError:
+            is_group = False
+        if not is_group:
+            raise ConfigError(f"{near.group!r} is no IPv4 multicast group: those are 224.0.0.0 to 239.255.255.255")
+
+
+def _address_to_hear(near: Neighbourhood) -> str:
+    if near.group is not None:
+        return near.group
+    return LOOPBACK_BROADCAST if near.loopback_only else _EVERY_IPV4
+
+
+def _bind(family: int, host: str, port: int) -> socket.socket:
+    try:
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise ConfigError(f"no datagrams of this family: {error.strerror or error}") from None
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_REUSEPORT"):
+            with suppress(OSError):  # named, and not known to this kernel
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(
+                errno.EADDRINUSE,
+                f"discovery port {port} (UDP) is held by a program that does not share it: stop that, or choose "
+                "another port in every node",
+            ) from None
+        if error.errno == errno.EACCES:
+            raise ConfigError(f"no right to use discovery port {port}: choose one from 1024 on") from None
+        raise ConfigError(f"cannot use discovery port {port} of {host}: {error.strerror or error}") from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _source(address: Any) -> PeerEndpoint:
+    host, port = address[0], address[1]
+    if len(address) == 4 and address[3] and "%" not in host:
+        # A link-local address says nothing without its interface.
+        with suppress(OSError):
+            host = f"{host}%{socket.if_indextoname(address[3])}"
+    return PeerEndpoint(host, port)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p.ids import PeerId
+from p2p.limits import Limits
+from p2p.policy.hints import DiscoveryAnnouncement
+from p2p.policy.sightings import Sightings
+
+LIMITS = Limits()
+
+
+def sightings(limits: Limits = LIMITS) -> Sightings:
+    return Sightings(limits, ttl_s=15.0, cooldown_s=8.0)
+
+
+def hint(number: int = 1, host: str = "192.0.2.1", *, signed: bool = True) -> DiscoveryAnnouncement:
+    peer_id = PeerId(number.to_bytes(32, "big")) if signed else None
+    return DiscoveryAnnouncement(f"node-{number}", host, 9000 + number % 1000, peer_id)
+
+
+def test_who_is_new_is_told_of_at_once_and_again_after_the_cooldown() -> None:
+    book = sightings()
+    told = [now for now in range(20) if book.note(hint(), float(now))]
+    assert told == [0, 8, 16]
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_t47_an_announcement_expires_15_seconds_after_it_was_heard(signed: bool) -> None:
+    book = sightings()
+    book.note(hint(signed=signed), 0.0)
+    assert book.snapshot(14.9) == (hint(signed=signed),)
+    assert book.snapshot(15.0) == ()
+    assert len(book) == 0
+
+
+def test_t47_who_is_heard_again_stays_and_who_came_later_does_not_keep_him() -> None:
+    book = sightings()
+    book.note(hint(1), 0.0)
+    book.note(hint(2), 1.0)
+    book.note(hint(1), 10.0)
+    assert book.snapshot(16.0) == (hint(1),)
+
+
+def test_t46_one_source_names_eight_places_at_most() -> None:
+    book = sightings()
+    results = [book.note(hint(number), 0.0) for number in range(20)]
+    assert results == [True] * 8 + [None] * 12
+    assert book.note(hint(99, "192.0.2.2"), 0.0) is True
+    assert book.note(hint(20), 15.0) is True, "there is room again when the first have expired"
+
+
+def test_this_machine_may_have_any_number_of_nodes() -> None:
+    book = sightings()
+    assert all(book.note(hint(number, "127.0.0.1"), 0.0) for number in range(100))
+
+
+def test_t46_the_book_is_bounded_and_who_speaks_stays_in_it() -> None:
+    book = sightings()
+    honest = hint(7_000_000, "192.0.2.200")
+    book.note(honest, 0.0)
+    for number in range(5000):
+        now = number / 200
+        if number % 400 == 0:
+            book.note(honest, now)
+        book.note(hint(number, f"198.51.{number // 250 % 250}.{number % 250}"), now)
+        assert len(book) <= LIMITS.discovered_max
+        assert honest in book.snapshot(now)
+
+
+def test_t46_twenty_a_second_from_one_source() -> None:
+    book = sightings()
+    admitted = sum(book.admits("192.0.2.1", now / 1000) for now in range(10_000))
+    assert admitted <= LIMITS.announce_source_burst + 10 * LIMITS.announce_source_per_s
+    assert book.admits("192.0.2.2", 10.0)
+
+
+def test_t46_a_flood_from_ever_new_sources_is_bounded_too() -> None:
+    book = sightings()
+    admitted = sum(book.admits(f"198.{n // 62500 % 250}.{n // 250 % 250}.{n % 250}", n / 5000) for n in range(50_000))
+    assert admitted <= LIMITS.announce_checks_burst + 10 * LIMITS.announce_checks_per_s
+
+
+def test_a_true_name_at_a_false_place_does_not_hide_the_true_place() -> None:
+    book = sightings()
+    true, false = hint(1, "192.0.2.1"), hint(1, "192.0.2.66")
+    told = []
+    for tenth in range(400):
+        for one in (false, true):
+            if book.note(one, tenth / 10):
+                told.append(one.host)
+    assert told == ["192.0.2.66", "192.0.2.1"] * 2 + ["192.0.2.66"]
+
+
+def test_an_identity_has_a_few_places_at_most() -> None:
+    book = sightings()
+    for number in range(100):
+        book.note(hint(1, f"192.0.2.{number}"), float(number) / 100)
+    assert len(book) == LIMITS.discovered_per_peer_max
+    assert book.snapshot(1.0)[-1].host == "192.0.2.99"
+
+
+def test_the_same_label_at_two_places_is_two_nodes_where_nobody_signs() -> None:
+    book = sightings()
+    assert book.note(hint(1, "192.0.2.1", signed=False), 0.0)
+    assert book.note(hint(1, "192.0.2.2", signed=False), 0.0)
+
+
+def test_a_new_label_takes_the_place_of_the_old_one() -> None:
+    book = sightings()
+    book.note(hint(), 0.0)
+    book.note(replace(hint(), node_id="renamed"), 1.0)
+    assert [one.node_id for one in book.snapshot(1.0)] == ["renamed"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.booleans(), st.floats(0, 9)), max_size=80))
+def test_the_bounds_hold_whatever_comes(steps: list[tuple[int, int, bool, float]]) -> None:
+    limits = replace(LIMITS, discovered_max=6, discovered_per_source_max=3, discovered_per_peer_max=2)
+    book, now = sightings(limits), 0.0
+    heard: dict[DiscoveryAnnouncement, float] = {}
+    for number, host, signed, wait in steps:
+        now += wait
+        one = hint(number, f"192.0.2.{host}", signed=signed)
+        if book.note(one, now) is not None:
+            heard[one] = now
+        seen = book.snapshot(now)
+        assert len(seen) <= 6
+        assert all(now - heard[other] < 15 for other in seen)
+        for name in {other.host for other in seen}:
+            assert sum(other.host == name for other in seen) <= 3
+        for peer_id in {other.peer_id for other in seen if other.peer_id}:
+            assert sum(other.peer_id == peer_id for other in seen) <= 2

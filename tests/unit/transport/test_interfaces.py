@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import ipaddress
+import socket
+import sys
+
+import pytest
+
+from p2p.transport import interfaces as room
+from p2p.transport.interfaces import interfaces
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the requests to the kernel are Linux's")
+def test_loopback_is_there_with_its_broadcast() -> None:
+    [loopback] = [one for one in interfaces() if one.is_loopback]
+    assert loopback.address == "127.0.0.1"
+    assert loopback.broadcast == "127.255.255.255"
+    assert loopback.index == socket.if_nametoindex(loopback.name)
+
+
+def test_every_address_is_one() -> None:
+    for one in interfaces():
+        for text in (one.address, one.broadcast):
+            assert text is None or ipaddress.IPv4Address(text)
+
+
+def test_an_interface_that_goes_while_it_is_looked_at_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room.socket, "if_nameindex", lambda: [(1, "lo"), (99, "gone0")])
+    assert [one.name for one in interfaces()] == ["lo"]
