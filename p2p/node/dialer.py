@@ -21,7 +21,7 @@ from p2p.node.status import Counters
 from p2p.peer.connection import Connection
 from p2p.policy.backoff import Backoff
 from p2p.text import one_line
-from p2p.transport.base import LinkStream, Network
+from p2p.transport.base import LinkStream, Transport
 from p2p.windows import Clock, Entropy, uniform
 
 _log = logging.getLogger("p2p.dial")
@@ -68,7 +68,7 @@ class Dialer:
 
     def __init__(
         self,
-        network: Network,
+        network: Transport,
         roster: Roster,
         backoff: Backoff,
         counters: Counters,
