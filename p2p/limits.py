@@ -216,6 +216,24 @@ class Limits:
     """Work on the disk that has begun is waited for so long while a node stops: half of its time, as it may come on top
     of the Goodbyes."""
 
+    # Places that hints name: discovery, registries, the book (threats T44, T46, T47).
+    leads_max: int = 1024
+    leads_per_source_max: int = 8
+    """Of one address on the network, not counting places where somebody proved himself."""
+    leads_per_registry_max: int = 128
+    lead_interval_s: float = 30.0
+    """Between two dials to one place, whoever names it."""
+    lead_ttl_s: float = 15.0
+    """What was not named again for so long is not dialled any more."""
+    lead_dials_per_s: float = 8.0
+    lead_dials_burst: int = 64
+    """A node that starts among as many others meets all of them at once."""
+    lead_dials_max: int = 8
+    """Dials of leads under way at a time."""
+    lead_yield_s: float = 2.0
+    """Of two nodes that hear of each other the one with the larger peer id lets the other dial: an announcement
+    interval long, and up to half as long again."""
+
     # Discovery datagrams (wire: section 8; threats T44 to T47).
     announce_sent_bytes_max: int = 512
     announce_read_bytes_max: int = 1200

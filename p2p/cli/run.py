@@ -39,14 +39,14 @@ def node_config(settings: Settings) -> p2p.NodeConfig:
         ConfigError: the network key file is not usable.
     """
     network_key = load_network_key(settings.network_key_file) if settings.network_key_file else None
-    dials = not settings.no_connect and not settings.connect_delay
     try:
         config = p2p.NodeConfig(
             node_id=settings.id,
             listen_port=settings.listen,
             listen_host=settings.host,
             data_dir=settings.data_dir,
-            peers=settings.connect if dials else (),
+            peers=() if settings.connect_delay else settings.connect,
+            dial=not settings.no_connect,
             network_key=network_key,
             network_name=settings.network,
             trust=settings.trust,
@@ -238,4 +238,3 @@ async def _until_left(node: p2p.Node, peer: p2p.Peer) -> None:
         async for event in events:
             if isinstance(event, p2p.events.PeerLeft) and event.peer_id == peer.peer_id:
                 return
-

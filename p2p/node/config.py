@@ -39,6 +39,7 @@ class NodeConfig:
             `open` says who may come in.
         data_dir: where identity and log live; None keeps both in memory for this run.
         peers: endpoints (or their text) to keep connected for ever, whether or not they are up yet.
+        dial: False makes no dial but those of `connect`: no configured peer, nobody that a hint names.
         network_key: exactly 32 random bytes that every member has; strangers fail before they are answered.
         network_name: keeps networks apart that share neither key nor purpose.
         trust: the identities that may connect: a mapping of node id to peer id, or the path of a trust file.
@@ -64,6 +65,7 @@ class NodeConfig:
     listen_host: str | None = None
     data_dir: Path | None = None
     peers: tuple[PeerEndpoint, ...] = ()
+    dial: bool = True
     network_key: bytes | None = field(default=None, repr=False)
     network_name: str = ""
     trust: Mapping[str, PeerId] | Path | None = None
@@ -201,6 +203,7 @@ class NodeOptions(TypedDict, total=False):
     listen_host: str | None
     data_dir: Path | str | None
     peers: Iterable[PeerEndpoint | str]
+    dial: bool
     network_key: bytes | None
     network_name: str
     trust: Mapping[str, PeerId] | Path | str | None

@@ -145,7 +145,7 @@ class Node:
             rooms.origins.seed(rooms.writer.heads)
             try:
                 async with trio.open_nursery() as links:
-                    rooms.enter(links, network)
+                    rooms.enter(links, network, self._endpoints)
                     await links.start(rooms.replicator.run)
                     links.start_soon(rooms.circuits.run)
                     links.start_soon(rooms.paths.run)
@@ -154,7 +154,8 @@ class Node:
                         links.start_soon(
                             accept_links, listener, rooms.supervisor, rooms.slots, config.clock, self._log_line
                         )
-                    for endpoint in config.peers:
+                    links.start_soon(rooms.leads.run)
+                    for endpoint in config.peers if config.dial else ():
                         links.start_soon(rooms.dialer.keep_connected, endpoint, rooms.replicator.unreachable)
                     task_status.started(self)
                     await self._stop.wait()

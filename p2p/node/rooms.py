@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import trio
 
 from p2p.crypto.identity import Identity
 from p2p.crypto.noise import NoiseStatic
 from p2p.errors import Reason
-from p2p.ids import PeerId
+from p2p.ids import PeerEndpoint, PeerId
 from p2p.node import circuits, paths
 from p2p.node.circuits import CircuitNetwork, Circuits
 from p2p.node.config import NodeConfig
 from p2p.node.dialer import Dialer
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import EventFeed
+from p2p.node.leads import Leads
 from p2p.node.lines import Lines
 from p2p.node.paths import Paths
 from p2p.node.replicator import Replicator
@@ -41,6 +42,7 @@ class Rooms:
 
     supervisor: Supervisor
     dialer: Dialer
+    leads: Leads
 
     def __init__(
         self,
@@ -133,8 +135,8 @@ class Rooms:
         # The replicator is made before there is a supervisor to ask, and asks only once links are up.
         self.supervisor.penalize(peer_id, reason)
 
-    def enter(self, nursery: trio.Nursery, network: Network) -> None:
-        """Make the parts that start tasks in the nursery of the links."""
+    def enter(self, nursery: trio.Nursery, network: Network, endpoints: Iterable[PeerEndpoint]) -> None:
+        """Make the parts that start tasks in the nursery of the links; `endpoints` is where the node listens."""
         config = self._config
         session_config = SessionConfig(
             node_id=config.node_id,
@@ -180,6 +182,31 @@ class Rooms:
             entropy=config.entropy,
         )
         self.paths.enter(self.circuits, self.dialer)
+        self.leads = Leads(
+            own=self.own,
+            node_id=config.node_id,
+            endpoints=endpoints,
+            dials=config.dial,
+            limits=config.limits,
+            roster=self.roster,
+            scores=self.scores,
+            is_known=self._is_known,
+            is_welcome=self._is_welcome,
+            has_room=self._has_room,
+            dialer=self.dialer,
+            counters=self._counters,
+            clock=config.clock,
+            entropy=config.entropy,
+        )
+
+    def _is_known(self, peer_id: PeerId) -> bool:
+        return peer_id in self.roster.met or self.pins.label_of(peer_id) is not None
+
+    def _is_welcome(self, peer_id: PeerId) -> bool:
+        return self._trusted is None or peer_id in self._trusted.values()
+
+    def _has_room(self, under_way: int) -> bool:
+        return len(self.roster) + under_way < self._config.limits.max_peers
 
 
 def _capabilities(config: NodeConfig) -> tuple[tuple[str, str], ...]:

@@ -85,6 +85,9 @@ class Counters:
     connect_deduped: int = 0
     connect_failures: int = 0
     backoff_skips: int = 0
+    hints: int = 0
+    """What was said about where a peer may be, whoever said it."""
+    hints_unusable: int = 0
     messages_dropped: int = 0
     """Application messages that found no reader, or waited too long for one."""
     messages_unsent: int = 0

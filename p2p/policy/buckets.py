@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+_ROUNDING: Final = 1e-6
+"""A token is whole when so little is missing: else who waits until `ready_at` may find that nothing is ready yet."""
+
 
 class TokenBucket:
     """Holds up to `burst` tokens and gains `rate` of them per second; starts full.
@@ -26,9 +31,9 @@ class TokenBucket:
     def take(self, now: float, count: float = 1.0) -> bool:
         """Take `count` tokens if there are as many; else take none and return False."""
         self._fill(now)
-        if self._tokens < count:
+        if self._tokens < count - _ROUNDING:
             return False
-        self._tokens -= count
+        self._tokens = max(0.0, self._tokens - count)
         return True
 
     def give_back(self, count: float = 1.0) -> None:
@@ -44,7 +49,7 @@ class TokenBucket:
         """The first moment, not before `now`, when `take(…, count)` may succeed; infinity if never."""
         self._fill(now)
         missing = count - self._tokens
-        if missing <= 0:
+        if missing <= _ROUNDING:
             return now
         if count > self._burst or self._rate == 0:
             return float("inf")

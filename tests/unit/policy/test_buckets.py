@@ -82,3 +82,12 @@ def test_a_bucket_without_room_is_a_bug() -> None:
         TokenBucket(rate=1, burst=0)
     with pytest.raises(AssertionError):
         TokenBucket(rate=-1, burst=1)
+
+
+@given(st.floats(0.01, 1000), st.lists(st.floats(0, 10), max_size=30), st.floats(0, 1e6))
+def test_who_waits_until_it_is_ready_is_served(rate: float, pauses: list[float], start: float) -> None:
+    bucket, now = TokenBucket(rate, 3), start
+    for pause in pauses:
+        now = bucket.ready_at(now)
+        assert bucket.take(now)
+        now += pause

@@ -1,0 +1,199 @@
+"""Leads: from what is said about where a peer may be, to a dial.
+
+Responsible for which hints are worth a dial (not ourselves, not who is connected, not who is banned, not more than
+there are slots), for letting one of two nodes that hear of each other dial, and for the dials of it, a few at a time.
+How many places are kept, and how often one is dialled, is `policy.targets`. It refuses to know datagrams and HTTP.
+
+A hint proves nothing. Whoever answers at the place proves who he is, and is admitted or refused like anybody else; the
+identity that the hint names only tells whether the dial can be left out. So a forged hint costs a dial, and a wrong
+name in it keeps nobody away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+from p2p.errors import ConfigError, ConnectFailed, NodeClosed, Reason
+from p2p.ids import PeerEndpoint, PeerId
+from p2p.limits import Limits
+from p2p.node.dialer import Dialer
+from p2p.node.roster import Roster
+from p2p.node.status import Counters
+from p2p.policy.addresses import AddressClass, classify, prefix_of
+from p2p.policy.admission import Scores
+from p2p.policy.hints import DiscoveryAnnouncement, HintSource
+from p2p.policy.targets import Target, Targets
+from p2p.windows import Clock, Entropy, uniform
+
+OWN_PLACES_MAX: Final = 64
+"""Places where this node met itself: its addresses times its names for them."""
+
+
+class Leads:
+    """Takes hints, and dials what is worth it.
+
+    Args:
+        own: this node's identity.
+        node_id: its label.
+        endpoints: where it listens.
+        dials: False takes every hint and dials none.
+        roster, scores: who is connected, who is banned.
+        is_known: whether this node knows an identity; of such the dials come first.
+        is_welcome: whether an identity would be admitted.
+        has_room: whether there is a slot for so many dials under way.
+        dialer: makes the dials.
+    """
+
+    def __init__(
+        self,
+        *,
+        own: PeerId,
+        node_id: str,
+        endpoints: Iterable[PeerEndpoint],
+        dials: bool,
+        limits: Limits,
+        roster: Roster,
+        scores: Scores,
+        is_known: Callable[[PeerId], bool],
+        is_welcome: Callable[[PeerId], bool],
+        has_room: Callable[[int], bool],
+        dialer: Dialer,
+        counters: Counters,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
+        self.targets = Targets(limits)
+        self._own = own
+        self._node_id = node_id
+        self._own_places = dict.fromkeys(endpoint.address for endpoint in endpoints)
+        self._dials = dials
+        self._limits = limits
+        self._roster = roster
+        self._scores = scores
+        self._is_known = is_known
+        self._is_welcome = is_welcome
+        self._has_room = has_room
+        self._dialer = dialer
+        self._counters = counters
+        self._clock = clock
+        self._entropy = entropy
+        self._wake = trio.Event()
+        self._wakes_at = float("inf")
+        self._under_way = 0
+
+    def offer(self, announcement: DiscoveryAnnouncement, source: HintSource, came_from: str) -> None:
+        """Take a hint. Never waits, never raises; mostly nothing comes of it.
+
+        Args:
+            announcement: who is said to be where.
+            source: by what it came.
+            came_from: the address of who says so, or the registry's; for the bounds per source.
+        """
+        self._counters.hints += 1
+        if not self._dials:
+            return
+        try:
+            named = announcement.endpoint
+        except ConfigError:
+            named = None
+        if named is None or named.port == 0:
+            self._counters.hints_unusable += 1
+            return
+        endpoint = PeerEndpoint(named.host, named.port, named.scheme)
+        peer_id = announcement.peer_id
+        now = self._clock.monotonic()
+        target = Target(
+            endpoint,
+            (source, _neighbour(came_from)),
+            announcement.node_id,
+            peer_id,
+            known=peer_id is not None and self._is_known(peer_id),
+            due=now + self._yield_s(peer_id),
+            forgotten_at=now + self._limits.lead_ttl_s,
+        )
+        if not self._is_wanted(target, now) or not self.targets.note(target, now, uniform(self._entropy)):
+            return
+        if self.targets.due_of(target, now) < self._wakes_at:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Dial what is due, for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._wake = trio.Event()
+                now = self._clock.monotonic()
+                if self._under_way < self._limits.lead_dials_max and self._has_room(self._under_way):
+                    target = self.targets.take(now)
+                    if target is not None:
+                        if self._is_wanted(target, now):
+                            self._under_way += 1
+                            nursery.start_soon(self._dial, target)
+                        else:
+                            self.targets.spare(target)
+                        await trio.lowlevel.checkpoint()
+                        continue
+                    self._wakes_at = self.targets.due(now)
+                else:
+                    # The end of a dial wakes; and without a slot, the next hint looks again.
+                    self._wakes_at = now + self._limits.lead_ttl_s
+                with trio.move_on_at(self._wakes_at):
+                    await self._wake.wait()
+
+    async def _dial(self, target: Target) -> None:
+        try:
+            await self._dialer.dial(target.endpoint)
+        except ConnectFailed as failure:
+            if failure.reason is Reason.SELF and len(self._own_places) < OWN_PLACES_MAX:
+                self._own_places[target.endpoint.address] = None
+        except NodeClosed:
+            pass  # the nursery that this runs in is about to be cancelled
+        else:
+            self.targets.proved(target)
+        finally:
+            self._under_way -= 1
+            self._wake.set()
+
+    def _is_wanted(self, target: Target, now: float) -> bool:
+        """Whether a dial to it could bring what is not there yet."""
+        address = target.endpoint.address
+        peer_id = target.peer_id
+        if address in self._own_places or peer_id == self._own:
+            return False
+        if peer_id is None:
+            return not self._seems_connected(target)
+        return (
+            peer_id not in self._roster.links
+            and not self._scores.is_banned(peer_id, now)
+            and self._is_welcome(peer_id)
+            and not self._is_connected_to(address)
+        )
+
+    def _is_connected_to(self, address: tuple[str, str, int]) -> bool:
+        return any(
+            link.dialed_by_us and link.endpoint is not None and link.endpoint.address == address
+            for link in self._roster.links.values()
+        )
+
+    def _seems_connected(self, target: Target) -> bool:
+        """A hint without an identity: somebody of that label is connected, from that very host."""
+        if self._is_connected_to(target.endpoint.address):
+            return True
+        holder = self._roster.holder_of(target.node_id)
+        if holder is None:
+            return False
+        there = self._roster.links[holder].endpoint
+        return there is not None and there.host == target.endpoint.host
+
+    def _yield_s(self, peer_id: PeerId | None) -> float:
+        """How long to wait for the other's dial. It heard of us about when we heard of it, and either link will do."""
+        if peer_id is not None and self._own < peer_id:
+            return 0.0
+        return self._limits.lead_yield_s * (1 + uniform(self._entropy) / 2)
+
+
+def _neighbour(came_from: str) -> str:
+    # All of a local network shares one link-local prefix: there every address is a neighbour of its own.
+    return came_from if classify(came_from) is AddressClass.LINK_LOCAL else prefix_of(came_from)
