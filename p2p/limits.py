@@ -171,6 +171,14 @@ class Limits:
     follow_read_bytes: int = 1 * MIB
     store_retry_s: float = 1.0
     """A store that failed to write is tried again this often."""
+    scrub_after_s: float = 300.0
+    """The first check of all that is stored begins so long after the start: a start has better things to read."""
+    scrub_every_s: float = 7 * 86_400.0
+    """From the end of one check to the next."""
+    scrub_bytes: int = 256 * KIB
+    """What it reads at once."""
+    scrub_rest_s: float = 0.25
+    """How long it then rests: 1 MiB a second at the most, 4 GiB in 70 minutes."""
     proof_bytes_max: int = 512 * KIB
     """A ForkProof: two batches."""
     refetch_per_minute_max: int = 60

@@ -25,7 +25,7 @@ from p2p.errors import ConfigError, StoreCorrupt
 from p2p.ids import PeerId
 from p2p.replication.batch import Record, parse_batch
 from p2p.replication.heads import LogHead, digest
-from p2p.store.base import LogReader
+from p2p.store.base import WHOLE_FILE, LogReader
 from p2p.store.keys import open_reader, open_store
 from p2p.text import one_line
 from p2p.windows import system_entropy
@@ -192,21 +192,31 @@ def verify_store(data_dir: Path, *, as_json: bool) -> int:
     """Check everything; 1 and one line per damage if something is wrong."""
     output = Output()
     found = 0
+    remedies: dict[str, None] = {}
     records = origins = 0
     try:
         with closing(open_reader(data_dir)) as reader:
             for damage in reader.verify():
                 found += 1
                 where = None if damage.origin is None else str(damage.origin)
-                fields = {"damage": damage.what, "origin": where, "seq": damage.seq_begin, "detail": damage.detail}
+                remedies[damage.remedy] = None
+                fields = {
+                    "damage": damage.what,
+                    "origin": where,
+                    "seq": damage.seq_begin,
+                    "detail": damage.detail,
+                    "remedy": damage.remedy,
+                }
                 output.result(json_line(fields) if as_json else one_line(f"damaged: {damage}"))
             if not found:
                 states = reader.states().values()
                 origins, records = len(states), sum(state.seq for state in states)
     except StoreCorrupt as error:
         found += 1
-        fields = {"damage": "file", "origin": None, "seq": None, "detail": str(error)}
+        fields = {"damage": "file", "origin": None, "seq": None, "detail": str(error), "remedy": WHOLE_FILE}
         output.result(json_line(fields) if as_json else one_line(f"damaged: {error}"))
+    for remedy in remedies:
+        complain(f"what to do: {remedy}")
     if as_json:
         output.result(json_line({"ok": not found, "records": records, "origins": origins, "damaged": found}))
     elif not found:

@@ -96,8 +96,19 @@ class BatchDamaged(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class LogRepaired(NodeEvent):
+    """What was damaged or lost of this origin's log is back: it is whole up to `seq`."""
+
+    origin: PeerId
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class OwnLogAhead(NodeEvent):
-    """A peer holds signed records of this node that the own store lost (a restored backup); they are fetched back."""
+    """A peer holds signed records of this node, up to `seq`, that the own store lost (a restored backup).
+
+    They are fetched back; until then nothing is appended.
+    """
 
     seq: int
 

@@ -8,7 +8,7 @@ How it is nested, inside out in the order of stopping:
 
     run
     └── core        writer: the only task that writes the store; stops last, after its commit
-        └── links   replicator, acceptor, dialers, one nursery per connection
+        └── links   replicator, acceptor, dialers, scrub, one nursery per connection
 
 Stopping says Goodbye to everybody, gives the answers a moment, cancels `links`, lets the writer finish the commit under
 way and closes the store: all of it within `shutdown_s_max`.
@@ -32,6 +32,7 @@ from p2p.node.lines import Lines
 from p2p.node.listener import accept_links
 from p2p.node.paths import Routes
 from p2p.node.rooms import Rooms
+from p2p.node.scrub import Scrub
 from p2p.node.service import first_cause, run_around
 from p2p.node.status import Counters, NodeStats, OutboxView, Peer, PingReply, snapshot_of
 from p2p.node.wal import Wal
@@ -157,6 +158,8 @@ class Node:
                     links.start_soon(rooms.leads.run)
                     for endpoint in config.peers if config.dial else ():
                         links.start_soon(rooms.dialer.keep_connected, endpoint, rooms.replicator.unreachable)
+                    if not config.is_ephemeral:
+                        links.start_soon(Scrub(rooms.writer, config.limits, self._log_line).run)
                     task_status.started(self)
                     await self._stop.wait()
                     await rooms.supervisor.close_all(GOODBYE_S_MAX)

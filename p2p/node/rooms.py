@@ -15,9 +15,10 @@ from p2p.node.circuits import CircuitNetwork, Circuits
 from p2p.node.config import NodeConfig
 from p2p.node.dialer import Dialer
 from p2p.node.dispatch import Dispatch
-from p2p.node.events import EventFeed
+from p2p.node.events import EventFeed, NodeEvent
 from p2p.node.leads import Leads
 from p2p.node.lines import Lines
+from p2p.node.notices import Notices
 from p2p.node.paths import Paths
 from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
@@ -79,13 +80,14 @@ class Rooms:
             members_introduce=config.network_key is not None,
         )
         self._left_alone_lines = TokenBucket(limits.refusal_lines_per_s, limits.refusal_lines_burst)
+        self._notices = Notices(self.own, self.pins.label_of, log_line)
         self.writer = Writer(
             store=store,
             identity=identity,
             clock=config.clock,
             blocking=blocking,
             limits=limits,
-            emit=events.emit,
+            emit=self._emit,
             admit=self._admit,
             is_unlimited=self.origins.is_unlimited,
         )
@@ -118,6 +120,10 @@ class Rooms:
             left_alone=lambda: frozenset(self.origins.left_alone),
             limits=limits,
         )
+
+    def _emit(self, event: NodeEvent) -> None:
+        self._events.emit(event)
+        self._notices.tell(event)
 
     def _admit(self, origin: PeerId, via: PeerId) -> bool:
         is_known = origin in self.origins.left_alone

@@ -67,6 +67,11 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 
+def _is_hurt(state: OriginState | None) -> bool:
+    """Whether a part of a log is missing that was signed and is still wanted."""
+    return state is not None and state.frozen_from is None and (state.is_lost or not state.is_whole)
+
+
 def _ignore() -> None:
     """Default of subscribers who need not know that the writer ended."""
 
@@ -516,6 +521,11 @@ class Writer:
         shares: Sequence[_Share],
     ) -> None:
         """A commit is durable: tell everybody, in the order that the opening comment promises."""
+        repaired = [
+            events.LogRepaired(origin, state.seq)
+            for origin, state in done.states.items()
+            if state is not None and _is_hurt(self._states.get(origin)) and not _is_hurt(state)
+        ]
         moved = self._move(done.states)
         if done.own_ahead:
             now = self._clock.monotonic()
@@ -529,6 +539,8 @@ class Writer:
         self._finish_shares(done, shares)
         for damaged in done.damaged:
             self._emit(events.BatchDamaged(damaged.origin, damaged.seq_begin))
+        for event in repaired:
+            self._emit(event)
         for proof in done.frozen:
             self._emit(events.ForkFound(proof.origin, proof.lower_seq))
         for origin in done.over_quota:

@@ -42,6 +42,9 @@ WHOLE_FILE: Final = (
     "and start the node with a peer that holds the logs: they are fetched again"
 )
 """What to do when the store cannot be used as a whole."""
+_FETCHED: Final = "start the node with a peer that holds this log: what is damaged is found and fetched again"
+_PUT_RIGHT: Final = "start the node: it puts this right from the log itself"
+_FORGET: Final = "another node's log: `p2p wal forget ORIGIN`, and peers bring it back. This node's own: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,15 @@ class Damage:
     origin: PeerId | None
     seq_begin: int | None
     detail: str
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it, in one line."""
+        if self.what in ("hash", "bytes"):
+            return _FETCHED
+        if self.what == "head":
+            return _PUT_RIGHT
+        return WHOLE_FILE if self.what == "file" else _FORGET + WHOLE_FILE
 
     def __str__(self) -> str:
         where = "" if self.origin is None else f" in the log of {self.origin}"

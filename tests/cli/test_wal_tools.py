@@ -78,6 +78,8 @@ async def test_T62_verify_names_what_is_damaged(data_dir: Path) -> None:
     assert found.returncode == 1
     *damages, summary = map(json.loads, found.stdout.splitlines())
     assert damages[0]["seq"] == 1
+    assert "fetched again" in damages[0]["remedy"]
+    assert b"what to do: start the node" in done.stderr
     assert summary["ok"] is False
     # What reads records stops at the damage and says where.
     tail = await p2p("wal", "tail", "--data-dir", data_dir)
