@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from http_control.options import P2PHttpOptions
 from http_control.problem import Problem, encode, problem_of
+from http_control.source import is_in, source_of
 
 if TYPE_CHECKING:
     from quart import Request
@@ -138,19 +138,10 @@ class Door:
     def source_of(self, request: Request) -> str:
         """Whom a request counts for: the nearest address on its way that is not a trusted proxy's."""
         client = request.scope.get("client")
-        source = "unix" if not client else client[0]
-        # Duplicates of the header are joined by commas; the last entry is by whoever handed the request to us.
-        hops = [hop.strip() for hop in ",".join(request.headers.getlist("x-forwarded-for")).split(",") if hop.strip()]
-        while hops and self._is_proxy(source):
-            hop = hops.pop()
-            try:
-                source = str(ipaddress.ip_address(hop))
-            except ValueError:
-                break
-        return source
+        forwarded = request.headers.getlist("x-forwarded-for")
+        return source_of(client[0] if client else "unix", forwarded, self._is_proxy)
 
     def _is_proxy(self, source: str) -> bool:
         if source == "unix":
             return "unix" in self._options.trusted_proxies
-        address = ipaddress.ip_address(source.partition("%")[0])
-        return any(address in network for network in self._proxies)
+        return is_in(source, self._proxies)

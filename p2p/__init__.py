@@ -23,7 +23,7 @@ Floors 0 to 3 are pure: no I/O, no clock, no randomness of their own.
 
 from __future__ import annotations
 
-from p2p import framing, msg, pack, strict_json
+from p2p import framing, msg, pack, registry, strict_json
 from p2p.crypto.identity import Identity
 from p2p.crypto.null import NullCrypto
 from p2p.crypto.provider import StandardCrypto
@@ -141,5 +141,6 @@ __all__ = [
     "one_line",
     "open_node",
     "pack",
+    "registry",
     "strict_json",
 ]

@@ -272,3 +272,16 @@ class Limits:
     """The longest pause before a registry that failed is asked again."""
     registry_known_max: int = 1024
     """Peers that `snapshot` remembers."""
+
+    # Registries, as their server (wire: section 9).
+    registrar_ttl_s: float = 60.0
+    """An entry that is not announced again is forgotten after so long."""
+    registrar_entries_max: int = 100_000
+    """With all of them taken, new ones are refused: those that are there announce themselves again and stay."""
+    registrar_entries_per_source_max: int = 64
+    registrar_announces_per_s: float = 8.0
+    registrar_announces_burst: int = 128
+    """Per source. As many nodes as may be behind one address announce themselves every few seconds."""
+    registrar_questions_per_s: float = 16.0
+    registrar_questions_burst: int = 128
+    registrar_sources_max: int = 65_536

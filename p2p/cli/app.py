@@ -240,3 +240,21 @@ def demo(as_json: bool, records: int, keep: Path | None) -> int:
     from p2p.cli.demo import run_demo
 
     return run_demo(as_json=as_json, records=records, keep=keep)
+
+
+@cli.command()
+@AS_JSON
+@click.option("--listen", default="127.0.0.1:8470", metavar="HOST:PORT", help="127.0.0.1:8470 by default.")
+@click.option("--store", metavar="FILE|URL", help="A file, or redis://HOST:PORT/DB; memory by default.")
+@click.option("--ttl", default=60, type=click.IntRange(5, 3600), metavar="S", help="For how long a word holds; 60.")
+@click.option("--token-file", metavar="F", type=A_PATH, help="What callers must show; a file of mode 0600.")
+@click.option("--open", "is_open", is_flag=True, help="Serve anybody, on an address that others reach.")
+@click.option("--require-signed", is_flag=True, help="Take signed announcements only; Vix's are not.")
+@click.option("--proxy", "proxies", multiple=True, metavar="NET", help="Whose X-Forwarded-For is believed; repeatable.")
+@click.option("--tls-cert", metavar="F", type=A_PATH, help="Certificate in PEM: serve https.")
+@click.option("--tls-key", metavar="F", type=A_PATH, help="Its key in PEM.")
+def registry(as_json: bool, **given: Any) -> int:
+    """Serve a registry, where nodes leave word and learn of each other, until it is stopped."""
+    from p2p.cli.registry import RegistrySettings, run_registry
+
+    return run_registry(RegistrySettings(**given), as_json=as_json)

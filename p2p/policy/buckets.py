@@ -61,3 +61,34 @@ class TokenBucket:
         elif now > self._seen:
             self._tokens = min(self._burst, self._tokens + (now - self._seen) * self._rate)
             self._seen = now
+
+
+class BucketTable:
+    """A token bucket per source, for so many sources; the one that asked longest ago is forgotten for a new one.
+
+    Args:
+        rate, burst: of each bucket.
+        sources_max: how many are remembered.
+    """
+
+    __slots__ = ("_burst", "_rate", "_sources_max", "_table")
+
+    def __init__(self, rate: float, burst: float, sources_max: int) -> None:
+        assert sources_max > 0, "a table without room forgets everybody"
+        self._rate = rate
+        self._burst = burst
+        self._sources_max = sources_max
+        self._table: dict[str, TokenBucket] = {}
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def of(self, source: str) -> TokenBucket:
+        """The bucket of a source, which becomes the one used last."""
+        bucket = self._table.pop(source, None)
+        if bucket is None:
+            bucket = TokenBucket(self._rate, self._burst)
+            if len(self._table) >= self._sources_max:
+                del self._table[next(iter(self._table))]
+        self._table[source] = bucket
+        return bucket

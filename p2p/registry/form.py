@@ -32,7 +32,7 @@ TTL_S_MAX: Final = 86_400.0
 URL_BYTES_MAX: Final = 2048
 
 
-class ListedPeer(msgspec.Struct, frozen=True, omit_defaults=True):
+class ListedPeer(msgspec.Struct, frozen=True):
     """A peer as a registry lists it.
 
     Attributes:

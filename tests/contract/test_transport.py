@@ -24,7 +24,6 @@ from p2p.limits import Limits
 from p2p.transport.base import LinkStream, Listener, Transport
 from p2p.transport.memory import MemoryNetwork
 from p2p.transport.tcp import TcpNetwork
-from tests.contract.circuit_world import HOST, Relayed
 
 Pair = tuple[LinkStream, LinkStream]
 MIB = 1024 * 1024
@@ -38,7 +37,6 @@ class World:
         server, client: the windows of the two nodes.
         host: where the server listens and the client finds it.
         scheme: of its endpoints.
-        has_addresses: a stream tells by host and port where the other side is.
     """
 
     name: str
@@ -46,64 +44,39 @@ class World:
     client: Transport
     host: str
     scheme: str
-    has_addresses: bool = True
 
     def endpoint(self, port: int) -> PeerEndpoint:
         return PeerEndpoint(self.host, port, self.scheme)
 
 
-def tcp4(limits: Limits, _nursery: trio.Nursery) -> World:
+def tcp4(limits: Limits) -> World:
     network = TcpNetwork(limits)
     return World("tcp4", network, network, "127.0.0.1", "tcp")
 
 
-def tcp6(limits: Limits, _nursery: trio.Nursery) -> World:
+def tcp6(limits: Limits) -> World:
     network = TcpNetwork(limits)
     return World("tcp6", network, network, "::1", "tcp")
 
 
-def memory(limits: Limits, _nursery: trio.Nursery) -> World:
+def memory(limits: Limits) -> World:
     net = MemoryNetwork(limits)
     return World("memory", net.network_for("server"), net.network_for("client"), "server", "mem")
 
 
-def circuit_over_tcp(limits: Limits, nursery: trio.Nursery) -> World:
-    limits = replace(limits, **MANY_CIRCUITS)
-    network = TcpNetwork(limits)
-    relayed = Relayed(limits, nursery, lambda _name: network, lambda port: f"tcp://127.0.0.1:{port}")
-    return World("circuit over TCP", relayed, relayed, HOST, "mem", has_addresses=False)
-
-
-def circuit_in_memory(limits: Limits, nursery: trio.Nursery) -> World:
-    limits = replace(limits, **MANY_CIRCUITS)
-    net = MemoryNetwork(limits)
-    relayed = Relayed(limits, nursery, net.network_for, lambda port: f"mem://r:{port}")
-    return World("circuit in memory", relayed, relayed, HOST, "mem", has_addresses=False)
-
-
-MANY_CIRCUITS = {"relay_circuits_per_pair_max": 64, "relay_incoming_burst": 1000}
-"""The suite opens more between one pair than two nodes ever need."""
-
-MakeWorld = Callable[[Limits, trio.Nursery], World]
-WORLDS: dict[str, MakeWorld] = {
-    "tcp4": tcp4,
-    "tcp6": tcp6,
-    "memory": memory,
-    "circuit_tcp": circuit_over_tcp,
-    "circuit_memory": circuit_in_memory,
-}
+WORLDS: dict[str, Callable[[Limits], World]] = {"tcp4": tcp4, "tcp6": tcp6, "memory": memory}
 
 
 @pytest.fixture(params=sorted(WORLDS))
-def make_world(request: pytest.FixtureRequest) -> MakeWorld:
+def make_world(request: pytest.FixtureRequest) -> Callable[[Limits], World]:
     if request.param == "tcp6" and not _has_ipv6():
         pytest.skip("this machine has no IPv6")
     return WORLDS[request.param]
 
 
 @pytest.fixture
-def world(make_world: MakeWorld, nursery: trio.Nursery) -> World:
-    return make_world(Limits(), nursery)
+def world(make_world: Callable[[Limits], World]) -> World:
+    return make_world(Limits())
 
 
 def _has_ipv6() -> bool:
@@ -296,8 +269,6 @@ async def test_what_resolve_gives_can_be_dialled(world: World) -> None:
 
 
 async def test_each_side_knows_where_the_other_is(world: World) -> None:
-    if not world.has_addresses:
-        pytest.skip("a circuit comes from a peer over a relay, not from a host and port")
     listener = await world.server.listen(world.host, 0)
     async with closing(listener):
         client, server = await pair_through(world, listener)

@@ -11,7 +11,7 @@ FRONT_DOOR = """
     PayloadTooLarge Peer PeerEndpoint PeerId PeerState ProtocolError ProtocolVersion Reason Record RecordTooLarge
     RemoteProtocolError Route StandardCrypto StoreCorrupt StoreError StoreFull StoreLocked StoreReadOnly UnknownPeer
     events framing make_tcp_node msg one_line open_node pack strict_json
-    BootstrapConfig BootstrapMode DiscoveryAnnouncement HttpBootstrap make_http_bootstrap
+    BootstrapConfig BootstrapMode DiscoveryAnnouncement HttpBootstrap make_http_bootstrap registry
     CircuitStats KnownRoute PingReply
     DiscoveryConfig DiscoveryMode UdpDiscovery make_udp_discovery
 """.split()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.policy.buckets import TokenBucket
+from p2p.policy.buckets import BucketTable, TokenBucket
 
 moments = st.lists(st.floats(0, 1e6), max_size=60)
 
@@ -91,3 +91,14 @@ def test_who_waits_until_it_is_ready_is_served(rate: float, pauses: list[float],
         now = bucket.ready_at(now)
         assert bucket.take(now)
         now += pause
+
+
+def test_a_table_forgets_whoever_asked_longest_ago() -> None:
+    table = BucketTable(rate=0, burst=1, sources_max=2)
+    assert table.of("a").take(0)
+    assert table.of("b").take(0)
+    assert not table.of("a").take(0)
+    assert table.of("c").take(0)
+    assert len(table) == 2
+    assert not table.of("a").take(0)
+    assert table.of("b").take(0), "forgotten, and new again"
