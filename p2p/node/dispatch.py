@@ -7,7 +7,7 @@ A message for a channel that nobody reads is dropped and counted: whoever needs 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self
 
@@ -18,7 +18,7 @@ from p2p.errors import ChannelBusy, ConfigError, NodeClosed
 from p2p.limits import Limits
 from p2p.msg import Data
 from p2p.node.status import Counters, Peer, snapshot_of
-from p2p.peer.connection import Connection
+from p2p.peer.connection import Connection, Pause
 
 if TYPE_CHECKING:
     from p2p.ids import PeerId
@@ -65,6 +65,10 @@ class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
 class Channel:
     """A named, bounded queue of application messages: `async with` opens it, `async for` reads it.
 
+    While it is full with `when_full="wait"`, the link that brings one message more rests until there is room. If there
+    is none within `channel_wait_s_max`, that message is refused, and then every other one at once until the reader
+    takes something: a reader that has gone away costs its peers one rest and not one per message.
+
     Attributes:
         dropped: messages lost because the reader was slower than the senders.
     """
@@ -79,6 +83,7 @@ class Channel:
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
         self._closed = False
+        self._is_stuck = False
         self._since_checkpoint = 0
 
     async def __aenter__(self) -> Self:
@@ -113,6 +118,7 @@ class Channel:
                 raise NodeClosed("the node has stopped")
             await self._readers.park()
         message = self._queue.popleft()
+        self._is_stuck = False
         if self._writers and len(self._queue) <= self.capacity // 2:
             self._writers.unpark_all()
         return message
@@ -122,11 +128,14 @@ class Channel:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def put(self, message: Message) -> Awaitable[None] | None:
-        """Queue a message; an awaitable if the policy is to wait for room."""
+    def put(self, message: Message) -> Pause | None:
+        """Queue a message; a pause for its link if the policy is to wait for room."""
         if len(self._queue) >= self.capacity:
             if self.when_full == "wait":
-                return self._put_when_room(message)
+                if not self._is_stuck:
+                    return partial(self._put_when_room, message)
+                self._dispatch.count_drop(self)
+                return None
             self._queue.popleft()
             self._dispatch.count_drop(self)
         self._queue.append(message)
@@ -135,14 +144,21 @@ class Channel:
         return None
 
     async def _put_when_room(self, message: Message) -> None:
-        with trio.move_on_after(self._dispatch.wait_s_max):
-            while len(self._queue) >= self.capacity and not self._closed:
-                await self._writers.park()
-        if self._closed or len(self._queue) >= self.capacity:
-            self._dispatch.count_drop(self)
-            return
-        self._queue.append(message)
-        self._readers.unpark()
+        is_queued = False
+        try:
+            with trio.move_on_after(self._dispatch.wait_s_max) as scope:
+                while len(self._queue) >= self.capacity and not self._closed:
+                    await self._writers.park()
+            if scope.cancelled_caught and len(self._queue) >= self.capacity:
+                self._is_stuck = True
+            elif not self._closed:
+                self._queue.append(message)
+                self._readers.unpark()
+                is_queued = True
+        finally:
+            if not is_queued:
+                # Also when the link ends while it waits.
+                self._dispatch.count_drop(self)
 
     def close(self) -> None:
         """No more messages will come; readers end after what is queued."""
@@ -194,8 +210,8 @@ class Dispatch:
         if self._channels.get(channel.name) is channel:
             del self._channels[channel.name]
 
-    def deliver(self, link: Connection, data: Data) -> Awaitable[None] | None:
-        """Give a message to its channel; an awaitable if the link must rest meanwhile."""
+    def deliver(self, link: Connection, data: Data) -> Pause | None:
+        """Give a message to its channel; a pause if the link must rest meanwhile."""
         channel = self._channels.get(data.channel)
         if channel is None:
             self._counters.messages_dropped += 1

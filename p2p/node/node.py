@@ -23,7 +23,7 @@ from typing import Final, Unpack
 import trio
 
 from p2p import msg
-from p2p.errors import ConfigError, ConnectFailed, NodeClosed, NotConnected, NotStarted, Reason
+from p2p.errors import ConfigError, ConnectFailed, NodeClosed, NotConnected, NotStarted
 from p2p.ids import PeerEndpoint, PeerId, is_who
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
 from p2p.node.dispatch import MESSAGES_PER_CHECKPOINT, Channel, Dispatch, WhenFull
@@ -300,8 +300,7 @@ class Node:
             UnknownPeer, NotConnected: there is no such link.
         """
         link = self._link_to(who)
-        link.close(Reason.DISCONNECTED)
-        await link.over.wait()
+        await self._running().supervisor.disconnect(link.peer_id)
 
     def _link_to(self, who: Peer | PeerId | str) -> Connection:
         return self._running().roster.find(who.peer_id if isinstance(who, Peer) else who)
@@ -367,12 +366,22 @@ class Node:
             link = await self._link_by_route(peer)
         payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
         if not link.send_data_nowait(payload):
+            await self._send_when_room(link, payload)
+
+    async def _send_when_room(self, link: Connection, payload: bytes) -> None:
+        while True:
             try:
                 await link.send_data(payload)
             except NotConnected:
                 if self._stop.is_set():
                     raise NodeClosed(f"{self.config.node_id} stopped while a message waited") from None
-                raise
+                kept = self._running().roster.links.get(link.peer_id)
+                if kept is None or kept is link:
+                    raise
+                # The link gave way to another one while the message waited for room.
+                link = kept
+            else:
+                return
 
     def _encode_name(self, channel: str) -> bytes:
         name = channel.encode()

@@ -7,7 +7,7 @@ The rule (wire section 5), alike on both sides without a word exchanged:
 
     direct before relayed; then the link dialed by the smaller peer id; of two from one dialer the newer
 
-The losing link is retired: it flushes, says Goodbye(Moved) and ends, while messages keep their order per link.
+What becomes of the other one, and when, is `succession`'s part.
 """
 
 from __future__ import annotations
@@ -63,12 +63,9 @@ class Roster:
         return new.dialed_by_us == smaller_is_us
 
     def place(self, link: Connection) -> Connection | None:
-        """Enter a link that has just gone live; return the one that has to give way, if there are two."""
+        """Enter the link that is kept; return the one whose place it took."""
         peer_id = link.peer_id
-        self.remember(peer_id)
         old = self.links.get(peer_id)
-        if old is not None and not self.is_better(link, old):
-            return link
         if old is not None:
             self._drop_label(old)
         self.links[peer_id] = link

@@ -13,7 +13,8 @@ A link's life, as seen from here:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import trio
 
@@ -28,7 +29,8 @@ from p2p.node.paths import Paths
 from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
 from p2p.node.status import Counters, snapshot_of
-from p2p.peer.connection import Connection, Routing
+from p2p.node.succession import Succession
+from p2p.peer.connection import Connection, Pause, Routing
 from p2p.policy.admission import ConnectionSlots, Scores
 from p2p.policy.buckets import TokenBucket
 from p2p.policy.origins import OriginAdmission
@@ -77,6 +79,7 @@ class Supervisor:
         self._limits = limits
         self._session_config = session_config
         self._roster = roster
+        self._succession = Succession(roster, limits, on_kept=self._on_kept, on_gave_way=self._let_go)
         self._slots = slots
         self._scores = scores
         self._pins = pins
@@ -119,6 +122,14 @@ class Supervisor:
         self._nursery.start_soon(link.run)
         return link
 
+    async def disconnect(self, peer_id: PeerId) -> None:
+        """Say Goodbye to a peer, on every link it has, and wait for their ends (at most `drain_s_max`)."""
+        links = self._succession.of_peer(peer_id)
+        for link in links:
+            link.close(Reason.DISCONNECTED)
+        for link in links:
+            await link.over.wait()
+
     async def close_all(self, within_s: float) -> None:
         """Say Goodbye on every link and wait for their ends, at most so long."""
         self._stopping = True
@@ -134,7 +145,14 @@ class Supervisor:
     # Owner
 
     def on_proven(self, link: Connection, proven: PeerProven) -> tuple[Reason, str] | None:
-        """Admit an identity, or say why not. The order is from the cheapest certainty to the policy."""
+        """Admit an identity, or say why not."""
+        refusal = self._judge(link, proven)
+        if refusal is None:
+            self._succession.proven(link)
+        return refusal
+
+    def _judge(self, link: Connection, proven: PeerProven) -> tuple[Reason, str] | None:
+        # From the cheapest certainty to the policy.
         peer_id = proven.peer_id
         now = self._clock.monotonic()
         if self._stopping:
@@ -187,28 +205,27 @@ class Supervisor:
         self._counters.handshakes_completed += 1
         self._slots.leave(link, authenticated=True)
         self._origins.prove(peer_id)
+        self._roster.remember(peer_id)
         old = self._roster.links.get(peer_id)
         if old is not None and not old.dialed_by_us and not link.dialed_by_us and old.direct == link.direct:
             self._note_change(link)
         _log.debug("live: %s", link)
-        loser = self._roster.place(link)
-        if loser is not link:
-            link.replicating = True
-        if loser is not None:
-            self._let_go(loser)
-            loser.retire()
-        if loser is link and old is not None and old.direct and not link.direct:
-            # The peer would hardly take the longer way if it still had the direct one.
-            old.probe()
-        if link.replicating:
-            self._replicator.link_up(link)
-            self._circuits.link_up(link)
-            self._paths.link_up(link)
-            # The other side waits for these heads to know that it is live; what follows here it need not wait for.
-            link.flush()
-            if old is None:
-                self._events.emit(PeerConnected(snapshot_of(link)))
-                self._log_line(f"connected to {_name(link)} at {link.endpoint}")
+        self._succession.live(link)
+
+    def on_probed(self, link: Connection, *, alive: bool) -> None:
+        """Decide between an older link and a newer one."""
+        self._succession.probed(link, alive=alive)
+
+    def _on_kept(self, link: Connection, old: Connection | None) -> None:
+        link.replicating = True
+        self._replicator.link_up(link)
+        self._circuits.link_up(link)
+        self._paths.link_up(link)
+        # The other side waits for these heads to know that it is live; what follows here it need not wait for.
+        link.flush()
+        if old is None:
+            self._events.emit(PeerConnected(snapshot_of(link)))
+            self._log_line(f"connected to {_name(link)} at {link.endpoint}")
 
     def _let_go(self, link: Connection) -> None:
         """A link is over, or gives way to another: nothing runs over it any more."""
@@ -223,18 +240,34 @@ class Supervisor:
             self._events.emit(CloneSuspected(link.peer_id, link.label))
             self._log_line(f"the identity of {_name(link)} seems to be used in two places: its links alternate")
 
-    def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Awaitable[None] | None:
-        """Hand an application message to its channel.
+    def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause | None:
+        """Hand an application message to its channel, after those that came before it.
 
         Raises:
             RemoteProtocolError: it answers a request that was never made.
         """
+        if link.after:
+            return partial(self._take_in_turn, link, message_id, flags, data)
         if data.reply_to:
             raise RemoteProtocolError(f"an answer to message {data.reply_to}, which is no request that waits for one")
         return self._dispatch.deliver(link, data)
 
-    def on_wal(self, link: Connection, message: msg.AnyMessage) -> None:
+    async def _take_in_turn(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> None:
+        await self._succession.turn(link)
+        pause = self.on_data(link, message_id, flags, data)
+        if pause is not None:
+            await pause()
+
+    def on_wal(self, link: Connection, message: msg.AnyMessage) -> Pause | None:
         """Hand a replication message on; a link that gave way no longer replicates."""
+        if link.replicating:
+            self._replicator.receive(link, message)
+        elif self._succession.is_candidate(link):
+            return partial(self._take_if_kept, link, message)
+        return None
+
+    async def _take_if_kept(self, link: Connection, message: msg.AnyMessage) -> None:
+        await self._succession.decision(link)
         if link.replicating:
             self._replicator.receive(link, message)
 
@@ -281,6 +314,8 @@ class Supervisor:
             self._slots.leave(link, authenticated=False)
         self._let_go(link)
         peer_id = link.session.peer_id
+        if peer_id is not None:
+            self._succession.ended(link)
         if reason.penalty and peer_id is not None and not link.clean:
             self.penalize(peer_id, reason)
         if peer_id is None:
@@ -302,9 +337,8 @@ class Supervisor:
         """Take points from an identity; at 0 its links end and it is left alone for a while."""
         if self._scores.penalize(peer_id, reason.penalty, self._clock.monotonic()):
             self._log_line(f"{peer_id.short} is banned for a while: {reason.label}")
-            for link in tuple(self.links):
-                if link.session.peer_id == peer_id:
-                    link.close(Reason.BANNED)
+            for link in self._succession.of_peer(peer_id):
+                link.close(Reason.BANNED)
 
 
 def _end_of(link: Connection) -> str:

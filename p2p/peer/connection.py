@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable
 from enum import Enum
+from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 import trio
@@ -58,6 +59,10 @@ Routing: TypeAlias = msg.Relay | msg.Attached
 _DATA: Final = int(msg.MessageType.DATA)
 
 
+Pause: TypeAlias = Callable[[], Awaitable[object]]
+"""What a link has to wait for before it reads on. It is called when the wait begins, which may be never."""
+
+
 class PeerState(Enum):
     """Where a link stands, in Vix's words."""
 
@@ -70,7 +75,7 @@ class PeerState(Enum):
 
 
 class Owner(Protocol):
-    """What a connection asks of its node. All but the returned awaitable are plain calls and must not raise."""
+    """What a connection asks of its node. All but a returned pause are plain calls and must not raise."""
 
     def on_proven(self, link: Connection, proven: PeerProven) -> tuple[Reason, str] | None:
         """Admit (None) or refuse an identity that was just proven."""
@@ -78,11 +83,14 @@ class Owner(Protocol):
     def on_live(self, link: Connection) -> None:
         """The session is live."""
 
-    def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Awaitable[object] | None:
-        """An application message. An awaitable pauses the link until it is done."""
+    def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause | None:
+        """An application message. May return a pause, or raise RemoteProtocolError, which ends the link."""
 
-    def on_wal(self, link: Connection, message: msg.AnyMessage) -> None:
-        """A replication message. May raise RemoteProtocolError, which ends the link."""
+    def on_wal(self, link: Connection, message: msg.AnyMessage) -> Pause | None:
+        """A replication message. May return a pause, or raise RemoteProtocolError, which ends the link."""
+
+    def on_probed(self, link: Connection, *, alive: bool) -> None:
+        """The answer to `Connection.probe`, unless the link ended before there was one."""
 
     def on_routing(self, link: Connection, message: Routing) -> None:
         """A step of a circuit, or news of who is attached to a relay. May raise RemoteProtocolError."""
@@ -106,6 +114,7 @@ class Connection:
         endpoint: what was dialled, or the remote address of an accepted stream.
         direct: False if the stream is a circuit through a relay.
         label: the peer's node id where the node accepted it as a label, else None.
+        after: links of the same peer whose application messages come before this one's.
     """
 
     def __init__(
@@ -130,6 +139,7 @@ class Connection:
         self.clean = False
         self.replicating = False
         self.retiring = False
+        self.after: tuple[Connection, ...] = ()
         self.floods = 0
         self.unsent = 0
         self.settled = trio.Event()
@@ -150,7 +160,9 @@ class Connection:
         self._room = trio.lowlevel.ParkingLot()
         self._pongs = trio.lowlevel.ParkingLot()
         self._ponged_at = 0.0
+        self._rest_scope: trio.CancelScope | None = None
         self._end_by = _NEVER
+        self._probe_by = _NEVER
         self._probed_at = _NEVER
         self._closing: tuple[Reason, str] | None = None
         self._live = False
@@ -268,7 +280,8 @@ class Connection:
             self.abort(reason, detail)
             return
         self._closing = (reason, detail)
-        self._set_end_by(self._clock.monotonic() + self._limits.drain_s_max)
+        self._end_by = self._clock.monotonic() + self._limits.drain_s_max
+        self._tighten_deadline()
         if not self._writing:
             self._start_writer()
 
@@ -280,21 +293,25 @@ class Connection:
         if self.retiring or self.reason is not None:
             return
         self.retiring = True
-        now = self._clock.monotonic()
-        self.session.ping(now)
-        self._probed_at = now
+        self._ask_for_life()
         self.close(Reason.MOVED)
-        self._set_end_by(now + self._limits.probe_s_max)
 
     def probe(self) -> None:
-        """Ask for a sign of life; a link that gives none within `probe_s_max` is dead."""
-        if self.is_live and self._end_by == _NEVER:
-            now = self._clock.monotonic()
-            self.session.ping(now)
-            self._probed_at = now
-            self._set_end_by(now + self._limits.probe_s_max)
-            if not self._writing:
-                self._start_writer()
+        """Find out within `probe_s_max` of reading whether the peer answers here; the owner is told (`on_probed`)."""
+        if self.is_live and self._probe_by == _NEVER:
+            self._ask_for_life()
+            self.flush()
+
+    def greet(self) -> None:
+        """Send something, so that the peer knows that the link is live."""
+        self.session.ping(self._clock.monotonic())
+        self.flush()
+
+    def _ask_for_life(self) -> None:
+        now = self._probed_at = self._clock.monotonic()
+        self._probe_by = now + self._limits.probe_s_max
+        self.session.ping(now)
+        self._tighten_deadline()
 
     def abort(self, reason: Reason, detail: str = "") -> None:
         """End at once: nothing is flushed, no Goodbye is sent. Never waits."""
@@ -322,8 +339,8 @@ class Connection:
                 finally:
                     # From here the nursery may close to new tasks at any moment, while others still know this link.
                     self._nursery = None
-                # What is left (our Goodbye, mostly) gets a bounded time of its own.
-                nursery.cancel_scope.deadline = self._clock.monotonic() + self._limits.probe_s_max
+                # What is left (our Goodbye, mostly) gets a bounded time of its own, within that of an end we asked for.
+                nursery.cancel_scope.deadline = min(self._end_by, self._clock.monotonic() + self._limits.probe_s_max)
         finally:
             self._end(Reason.CLOSED, "the node stopped", clean=False)
             self._scope = None
@@ -338,7 +355,7 @@ class Connection:
             self._owner.on_ended(self)
 
     async def _read_until_over(self) -> None:
-        pause: Awaitable[object] | None = None
+        pause: Pause | None = None
         while self.reason is None:
             try:
                 pause = await self._read_or_rest(pause)
@@ -351,23 +368,28 @@ class Connection:
             except Exception:  # noqa: BLE001  # our own bug: this link pays for it, the node does not
                 _log.exception("link %s failed inside this node", self)
                 self._end(Reason.INTERNAL, "an internal error", clean=False)
-        if isinstance(pause, Coroutine):
-            # The link ended before its turn to rest came; a coroutine that nobody awaits would be complained about.
-            pause.close()
 
-    async def _read_or_rest(self, pause: Awaitable[object] | None) -> Awaitable[object] | None:
+    async def _read_or_rest(self, pause: Pause | None) -> Pause | None:
         """Wait for what the link has to wait for, or else read until the next deadline."""
         session, clock = self.session, self._clock
         if pause is not None:
-            # Outside the scope of the deadlines: they rest while we do not read.
+            # Outside the scope of the deadlines: they rest while we do not read. Only an end that we asked for comes.
             session.pause(clock.monotonic())
-            await pause
+            with trio.CancelScope(deadline=self._end_by) as scope:
+                self._rest_scope = scope
+                try:
+                    await pause()
+                finally:
+                    self._rest_scope = None
             now = clock.monotonic()
             session.resume(now)
+            if self._probe_by != _NEVER:
+                # The answer may be among what was not read.
+                self._probe_by = now + self._limits.probe_s_max
             # One rest after the other must not keep us from saying that we live.
             session.handle_deadline(now)
         else:
-            with trio.CancelScope(deadline=min(session.next_deadline(), self._end_by)) as scope:
+            with trio.CancelScope(deadline=self._next_deadline()) as scope:
                 self._read_scope = scope
                 try:
                     return await self._read_chunks()
@@ -381,7 +403,7 @@ class Connection:
         self.flush()
         return pause
 
-    async def _read_chunks(self) -> Awaitable[object] | None:
+    async def _read_chunks(self) -> Pause | None:
         """Read and handle until the link is over or has to rest; then return what it has to wait for."""
         stream, session, clock = self._stream, self.session, self._clock
         read_bytes = self._limits.read_bytes
@@ -400,7 +422,7 @@ class Connection:
             self._tighten_deadline()
         return None
 
-    def _take_events(self, now: float) -> Awaitable[object] | None:
+    def _take_events(self, now: float) -> Pause | None:
         """Handle the session's events until there are none or one asks for a pause. The caller flushes afterwards."""
         self._flush_follows = True
         try:
@@ -408,7 +430,7 @@ class Connection:
         finally:
             self._flush_follows = False
 
-    def _handle_events(self, now: float) -> Awaitable[object] | None:
+    def _handle_events(self, now: float) -> Pause | None:
         session, owner = self.session, self._owner
         while (event := session.next_event()) is not None:
             if self._traces:
@@ -417,18 +439,21 @@ class Connection:
                 message = event.message
                 if isinstance(message, msg.Data):
                     pause = owner.on_data(self, event.msg_id, event.flags, message)
-                    if pause is not None:
-                        return pause
                 else:
-                    self._hand_on(message)
-                    if _is_rated(message) and not self._control.take(now):
-                        return self._rest_from_flood()
+                    pause = self._hand_on(message)
+                    if _is_rated(message) and not self._control.take(now) and pause is None:
+                        pause = self._rest_from_flood()
+                if pause is not None:
+                    return pause
             elif isinstance(event, Pinged):
                 if not self._control.take(now):
                     return self._rest_from_flood()
             elif isinstance(event, Ponged):
                 self._ponged_at = now
                 self._pongs.unpark_all()
+                if self._probe_by != _NEVER and not self.retiring:
+                    self._probe_by = _NEVER
+                    owner.on_probed(self, alive=True)
             elif isinstance(event, Ended):
                 self._end(event.reason, event.detail, clean=event.clean)
                 return None
@@ -438,46 +463,51 @@ class Connection:
                 owner.on_live(self)
                 self.settled.set()
             elif isinstance(event, PeerProven):
-                refusal = owner.on_proven(self, event)
-                if refusal is None:
-                    session.accept()
-                else:
-                    session.refuse(*refusal)
+                self._admit(event)
             elif isinstance(event, Ignored):
                 owner.on_ignored(self)
         return None
 
-    def _hand_on(self, message: msg.AnyMessage) -> None:
+    def _hand_on(self, message: msg.AnyMessage) -> Pause | None:
         if isinstance(message, (msg.Relay, msg.Attached)):
             self._owner.on_routing(self, message)
-        else:
-            self._owner.on_wal(self, message)
+            return None
+        return self._owner.on_wal(self, message)
 
-    def _rest_from_flood(self) -> Awaitable[None]:
+    def _admit(self, proven: PeerProven) -> None:
+        refusal = self._owner.on_proven(self, proven)
+        if refusal is None:
+            self.session.accept()
+        else:
+            self.session.refuse(*refusal)
+
+    def _rest_from_flood(self) -> Pause:
         self._owner.on_flood(self)
-        return _rest(self._limits.control_rest_s)
+        return partial(trio.sleep, self._limits.control_rest_s)
 
     def _check_end(self, now: float) -> None:
-        if now < self._end_by:
-            return
-        if self.session.last_seen > self._probed_at:
-            # It does live: let it finish in order, if it is to give way.
-            self._probed_at = _NEVER
-            self._end_by = now + self._limits.drain_s_max if self._closing is not None else _NEVER
-            return
-        reason, detail = self._closing or (Reason.DEAD, "it did not answer when it was asked")
-        self._end(reason, detail, clean=False)
+        is_dead = False
+        if now >= self._probe_by:
+            self._probe_by = _NEVER
+            if not self.retiring:
+                self._owner.on_probed(self, alive=False)
+                return
+            # One that gives way and does live finishes in order. (Its peer may be past answering a Ping.)
+            is_dead = self.session.last_seen <= self._probed_at
+        if is_dead or now >= self._end_by:
+            assert self._closing is not None, "only a link that is being closed has a time to end by"
+            self._end(*self._closing, clean=False)
 
-    def _set_end_by(self, when: float) -> None:
-        self._end_by = when
-        self._tighten_deadline()
+    def _next_deadline(self) -> float:
+        return min(self.session.next_deadline(), self._end_by, self._probe_by)
 
     def _tighten_deadline(self) -> None:
-        scope = self._read_scope
-        if scope is not None:
-            due = min(self.session.next_deadline(), self._end_by)
+        if (scope := self._read_scope) is not None:
+            due = self._next_deadline()
             if due < scope.deadline:
                 scope.deadline = due
+        elif (scope := self._rest_scope) is not None:
+            scope.deadline = self._end_by
 
     def _end(self, reason: Reason, detail: str, *, clean: bool) -> None:
         if self.reason is not None:
@@ -576,10 +606,6 @@ def _is_rated(message: msg.AnyMessage) -> bool:
     if isinstance(message, msg.Relay):
         return message.kind == msg.Relay.OPEN
     return type(message) in _RATED
-
-
-async def _rest(seconds: float) -> None:
-    await trio.sleep(seconds)
 
 
 def _cause(error: BaseException) -> str:

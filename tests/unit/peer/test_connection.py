@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from p2p.crypto.noise import NoiseStatic
 from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.ids import PeerEndpoint
 from p2p.limits import KIB, Limits
-from p2p.peer.connection import Connection, PeerState, Routing
+from p2p.peer.connection import Connection, Pause, PeerState, Routing
 from p2p.session.events import PeerProven
 from p2p.session.handshake import SessionConfig
 from p2p.session.session import Session
@@ -39,6 +39,7 @@ class Owner:
         self.gate: trio.Event | None = None
         self.broken: Exception | None = None
         self.ended = 0
+        self.probed: list[bool] = []
         self.floods = 0
         self.flushes_when_live = False
         self.live = trio.Event()
@@ -54,10 +55,10 @@ class Owner:
             link.flush()
         self.live.set()
 
-    def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Awaitable[object] | None:
+    def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause | None:
         self.data.append(data.body)
         self.arrived.unpark_all()
-        return self.gate.wait() if self.gate is not None else None
+        return self.gate.wait if self.gate is not None else None
 
     def on_wal(self, link: Connection, message: msg.AnyMessage) -> None:
         if self.broken is not None and not isinstance(message, msg.WalHeads):
@@ -66,6 +67,9 @@ class Owner:
 
     def on_routing(self, link: Connection, message: Routing) -> None:
         self.routing.append(message)
+
+    def on_probed(self, link: Connection, *, alive: bool) -> None:
+        self.probed.append(alive)
 
     def on_ignored(self, link: Connection) -> None:
         raise AssertionError("nobody sends unknown types here")

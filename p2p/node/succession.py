@@ -1,0 +1,190 @@
+"""Several links to one peer: which one is kept, how the others end, and in which order their messages are taken.
+
+Responsible for the double-link rule as it moves through time: probing, giving way, and the order of one peer's messages
+across its links. It refuses to know what being kept means for a node (its owner is told), and how two links compare
+(`roster`).
+
+How it moves, per peer:
+
+    the new link is better       it is kept at once; the older one gives way: it flushes and says Goodbye(Moved)
+    the older link is better     the new one is a candidate while the older one is probed, whoever dialled it: a peer
+                                 that comes back does so because its old link is dead, and it may be the only one to
+                                 know that yet
+      it answers                 the candidate gives way
+      it ends, or is silent      it is cut, and the candidate is kept
+      for `probe_s_max`
+
+A candidate is not read while nothing is decided. What its peer says first belongs to a link that is kept: heads, then
+batches.
+
+One peer's messages keep their order across its links. The sender's half is that a link which gives way is flushed
+before its Goodbye. The receiver's is that it takes the application messages of a link only when every other link of
+that peer that gives way is over, and every one whose handshake is under way has settled: `drain_s_max` later at most.
+
+Source: wire section 5, "Double links".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from p2p.errors import Reason
+from p2p.ids import PeerId
+from p2p.limits import Limits
+from p2p.node.roster import Roster
+from p2p.peer.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A live link that is kept if the one that is better by rule turns out to be dead."""
+
+    link: Connection
+    decided: trio.Event = field(default_factory=trio.Event)
+
+
+class Succession:
+    """The proven links of every peer of one node.
+
+    Args:
+        roster: where the kept links stand.
+        limits: bounds.
+        on_kept: a link is the one of its peer now; told with the link whose place it took.
+        on_gave_way: a link is it no longer, or will never be, and ends by itself.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        limits: Limits,
+        *,
+        on_kept: Callable[[Connection, Connection | None], None],
+        on_gave_way: Callable[[Connection], None],
+    ) -> None:
+        self._roster = roster
+        self._limits = limits
+        self._on_kept = on_kept
+        self._on_gave_way = on_gave_way
+        self._links: dict[PeerId, list[Connection]] = {}
+        self._candidates: dict[PeerId, _Candidate] = {}
+
+    def of_peer(self, peer_id: PeerId) -> tuple[Connection, ...]:
+        """All links of a peer that are proven and not over, the oldest first."""
+        return tuple(self._links.get(peer_id, ()))
+
+    def is_candidate(self, link: Connection) -> bool:
+        """Whether it is not decided yet if the link is kept."""
+        candidate = self._candidates.get(link.peer_id)
+        return candidate is not None and candidate.link is link
+
+    # What happens to links.
+
+    def proven(self, link: Connection) -> None:
+        """A link's identity was proven and is welcome."""
+        kept = self._roster.links.get(link.peer_id)
+        if kept is not None:
+            # To the peer the new link may be live already, and be the one that it sends on first.
+            kept.after = (*kept.after, link)
+        self._links.setdefault(link.peer_id, []).append(link)
+
+    def live(self, link: Connection) -> None:
+        """A proven link is live: keep it, or find out whether the one there is does live."""
+        old = self._roster.links.get(link.peer_id)
+        if old is None or not old.is_live or self._roster.is_better(link, old):
+            self._keep(link)
+        else:
+            self._try(link, old)
+
+    def probed(self, link: Connection, *, alive: bool) -> None:
+        """A link was probed; without effect unless somebody waits for its place."""
+        candidate = self._candidates.get(link.peer_id)
+        if candidate is None or self._roster.links.get(link.peer_id) is not link:
+            return
+        if alive:
+            self._dismiss(candidate)
+        elif candidate.link.is_live:
+            link.abort(Reason.DEAD, "a newer link of the same peer answers, and this one does not")
+            self._keep(candidate.link)
+
+    def ended(self, link: Connection) -> None:
+        """A proven link is over. A candidate takes its place, so that its peer has not left."""
+        peer_id = link.peer_id
+        links = self._links.get(peer_id, [])
+        if link in links:
+            links.remove(link)
+        if not links:
+            self._links.pop(peer_id, None)
+        # Nobody waits for it any more, and a row of ended links that hold one another is not kept.
+        for other in (link, *links):
+            other.after = tuple(before for before in other.after if before is not link and other is not link)
+        candidate = self._candidates.get(peer_id)
+        if candidate is None:
+            return
+        if candidate.link is link:
+            del self._candidates[peer_id]
+            candidate.decided.set()
+        elif self._roster.links.get(peer_id) is link and candidate.link.is_live:
+            self._keep(candidate.link)
+
+    async def decision(self, link: Connection) -> None:
+        """Wait until it is decided whether the link is kept."""
+        candidate = self._candidates.get(link.peer_id)
+        if candidate is not None and candidate.link is link:
+            await candidate.decided.wait()
+
+    async def turn(self, link: Connection) -> None:
+        """Wait until the messages of its peer's other links were taken."""
+        with trio.move_on_after(self._limits.drain_s_max):
+            await self.decision(link)
+            while link.after:
+                other = link.after[0]
+                await other.settled.wait()
+                if other.retiring:
+                    await other.over.wait()
+                link.after = tuple(later for later in link.after if later is not other)
+        link.after = ()
+
+    # Inside.
+
+    def _keep(self, link: Connection) -> None:
+        peer_id = link.peer_id
+        candidate = self._candidates.pop(peer_id, None)
+        old = self._roster.place(link)
+        link.after = self._others(link)
+        if old is not None:
+            self._give_way(old)
+        if candidate is not None and candidate.link is not link:
+            self._give_way(candidate.link)
+        self._on_kept(link, old)
+        if candidate is not None:
+            candidate.decided.set()
+
+    def _try(self, link: Connection, old: Connection) -> None:
+        before = self._candidates.get(link.peer_id)
+        if before is not None and not self._roster.is_better(link, before.link):
+            self._give_way(link)
+            return
+        if before is not None:
+            self._dismiss(before)
+        self._candidates[link.peer_id] = _Candidate(link)
+        link.after = self._others(link)
+        link.greet()
+        old.probe()
+
+    def _dismiss(self, candidate: _Candidate) -> None:
+        del self._candidates[candidate.link.peer_id]
+        self._give_way(candidate.link)
+        candidate.decided.set()
+
+    def _give_way(self, link: Connection) -> None:
+        self._on_gave_way(link)
+        link.retire()
+        retiring = [other for other in self._links.get(link.peer_id, ()) if other.retiring]
+        for other in retiring[: -self._limits.retiring_links_per_peer_max]:
+            other.abort(Reason.MOVED, "too many links of this peer are ending")
+
+    def _others(self, link: Connection) -> tuple[Connection, ...]:
+        return tuple(other for other in self._links.get(link.peer_id, ()) if other is not link)

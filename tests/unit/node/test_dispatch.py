@@ -1,0 +1,99 @@
+"""Channels that are full, and what they cost the links that fill them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+import p2p
+from p2p.errors import Reason
+from p2p.transport.memory import MemoryNetwork
+from tests.unit.node.nodes import kept_link, place_of, small_and_large
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+WAIT_S = p2p.Limits().channel_wait_s_max
+
+
+async def test_T22_a_full_channel_that_nobody_reads_rests_its_link_once(autojump_clock: MockClock) -> None:
+    async with (
+        small_and_large(MemoryNetwork()) as (a, b),
+        b.channel("stuck", capacity=1) as stuck,
+        b.channel("live") as live,
+    ):
+        await a.connect(place_of(b))
+        begun = trio.current_time()
+        for number in range(20):
+            await a.send(b.peer_id, "stuck", b"%d" % number)
+        await a.send(b.peer_id, "live", b"after them")
+        await live.receive()
+        assert trio.current_time() - begun == pytest.approx(WAIT_S, abs=0.5)
+        assert stuck.dropped == 19
+        seq = await a.wal.append(b"its answer comes at once")
+        with trio.fail_after(1):
+            await a.wal.wait_replicated(seq, peers=1)
+        # Its reader is back: there is room, and from the next overflow on it is waited for again.
+        assert (await stuck.receive()).body == b"0"
+        for number in range(20, 23):
+            await a.send(b.peer_id, "stuck", b"%d" % number)
+        await trio.sleep(WAIT_S / 2)
+        assert stuck.dropped == 19
+        for number in range(20, 23):
+            assert (await stuck.receive()).body == b"%d" % number
+
+
+async def test_T22_every_link_waits_once_for_a_reader_that_has_gone(autojump_clock: MockClock) -> None:
+    async with (
+        small_and_large(MemoryNetwork()) as (a, b),
+        b.channel("stuck", capacity=1) as stuck,
+        b.channel("live") as live,
+    ):
+        await b.connect(place_of(a))
+        await a.send(b.peer_id, "stuck", b"fills it")
+        await a.send(b.peer_id, "stuck", b"waits")
+        await trio.sleep(WAIT_S + 1)
+        begun = trio.current_time()
+        for _ in range(5):
+            await a.send(b.peer_id, "stuck", b"refused at once")
+        await a.send(b.peer_id, "live", b"")
+        await live.receive()
+        assert trio.current_time() - begun < 1
+        assert stuck.dropped == 6
+
+
+async def test_disconnecting_a_link_that_rests_takes_no_longer_than_draining(autojump_clock: MockClock) -> None:
+    limits = replace(p2p.Limits(), drain_s_max=2.0)
+    async with small_and_large(MemoryNetwork(), limits=limits) as (a, b), b.channel("stuck", capacity=1) as stuck:
+        await a.connect(place_of(b))
+        for _ in range(3):
+            await a.send(b.peer_id, "stuck", b"")
+        await trio.sleep(1)
+        begun = trio.current_time()
+        await b.disconnect(a.peer_id)
+        assert trio.current_time() - begun <= limits.drain_s_max
+        assert stuck.dropped == 1, "the one that waited for room"
+
+
+async def test_a_link_that_ends_as_it_is_to_rest_leaves_nothing_behind(autojump_clock: MockClock) -> None:
+    """A rest that never begins is no coroutine that nobody awaits: pytest makes an error of those."""
+    async with small_and_large(MemoryNetwork()) as (a, b), b.channel("stuck", capacity=1) as stuck:
+        await a.connect(place_of(b))
+        await trio.sleep(1)
+        link = kept_link(b, a)
+        flush = link.flush
+
+        def end_instead() -> None:
+            flush()
+            if len(stuck) == 1:
+                link.abort(Reason.ABNORMAL)
+
+        link.flush = end_instead  # type: ignore[method-assign]  # between the message and the rest that it asks for
+        for _ in range(3):
+            await a.send(b.peer_id, "stuck", b"")
+        await link.over.wait()
+        await trio.sleep(1)
+        assert len(stuck) == 1

@@ -1,0 +1,165 @@
+"""Several links between the same two nodes: which one is kept, and in which order messages are taken."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+import p2p
+from p2p.errors import Reason
+from p2p.node.service import run_around
+from p2p.testing.dice import Dice
+from p2p.transport.memory import MemoryNetwork
+from tests.unit.node.nodes import kept_link, links_of, node_on, place_of, small_and_large
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+    from p2p.peer.connection import Connection
+
+
+async def until_alone(node: p2p.Node) -> Connection:
+    with trio.fail_after(10):
+        while len(links_of(node)) != 1:
+            await trio.sleep(0.01)
+    return links_of(node)[0]
+
+
+@pytest.mark.parametrize("who_moves", ["small", "large"])
+@pytest.mark.parametrize("who_dials", ["mover", "other"])
+async def test_T16_a_dead_older_link_gives_way_within_seconds_whoever_dialled_it(
+    who_moves: str, who_dials: str, autojump_clock: MockClock
+) -> None:
+    """A machine loses its network without a word and comes back under another address."""
+    net = MemoryNetwork(latency_s=0.01)
+    async with small_and_large(net) as (small, large):
+        await small.connect(place_of(large))
+        await trio.sleep(1)
+        lost, stays = (small, large) if who_moves == "small" else (large, small)
+        net.partition("one", "two")
+        net.kill(lost.node_id)
+        moved = node_on(net, "three", Dice(0).branch(lost.node_id))
+        async with run_around(moved), moved.channel("x") as here, stays.channel("x") as there, stays.events() as events:
+            assert moved.peer_id == lost.peer_id
+            if who_dials == "mover":
+                await moved.connect(place_of(stays))
+            else:
+                await stays.connect(place_of(moved))
+            await moved.send(stays.peer_id, "x", b"here I am")
+            await trio.sleep(p2p.Limits().probe_s_max + 0.2)
+            await stays.send(moved.peer_id, "x", b"there")
+            with trio.fail_after(1):
+                assert (await there.receive()).body == b"here I am"
+                assert (await here.receive()).body == b"there"
+            seq = await stays.wal.append(b"logs, too")
+            with trio.fail_after(1):
+                await stays.wal.wait_replicated(seq, peers=1)
+            assert len(links_of(stays)) == len(links_of(moved)) == 1
+            assert not any(isinstance(event, p2p.events.PeerLeft) for event in events._queue), "it was never alone"
+
+
+async def test_T16_a_living_older_link_that_is_better_stays(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.05)
+    async with small_and_large(net) as (small, large):
+        await small.connect(place_of(large))
+        await trio.sleep(1)
+        first = kept_link(small, large), kept_link(large, small)
+        async with small.events() as events:
+            peer = await large.connect(place_of(small))
+            assert peer.peer_id == small.peer_id
+            await trio.sleep(1)
+            assert not events._queue
+        assert (links_of(small), links_of(large)) == ([first[0]], [first[1]])
+
+
+async def test_T16_a_better_link_that_ends_while_it_is_probed_hands_over_at_once(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.05)
+    async with small_and_large(net) as (small, large), large.events() as events:
+        await small.connect(place_of(large))
+        await trio.sleep(1)
+        first = kept_link(large, small)
+        await large.connect(place_of(small))
+        assert len(links_of(large)) == 2
+        assert kept_link(large, small) is first
+        first.abort(Reason.ABNORMAL)
+        kept_link(small, large).abort(Reason.ABNORMAL)
+        await trio.sleep(1)
+        assert kept_link(large, small).dialed_by_us
+        assert await until_alone(small) is kept_link(small, large)
+        assert not any(isinstance(event, p2p.events.PeerLeft) for event in events._queue)
+
+
+async def test_messages_of_a_link_that_gives_way_come_before_those_of_the_next(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.01)
+    async with small_and_large(net) as (small, large), large.channel("x", capacity=1) as channel:
+        await small.connect(place_of(large))
+        for number in range(20):
+            await small.send(large.peer_id, "x", b"%d" % number)
+        await trio.sleep(1)
+        # A second link from the same dialer is kept at once, while the first one's messages wait for a reader.
+        await small.connect(place_of(large, expect=str(large.peer_id)))
+        for number in range(20, 40):
+            await small.send(large.peer_id, "x", b"%d" % number)
+        got = []
+        for _ in range(40):
+            await trio.sleep(0.1)
+            got.append(int((await channel.receive()).body))
+        assert got == list(range(40))
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_T16_one_peers_messages_keep_their_order_however_links_come_and_go(
+    seed: int, autojump_clock: MockClock
+) -> None:
+    dice = random.Random(seed)
+    net = MemoryNetwork(latency_s=0.001)
+    async with small_and_large(net, seed) as (small, large):
+        await small.connect(place_of(large))
+        await trio.sleep(0.1)
+        got: dict[str, list[int]] = {"one": [], "two": []}
+
+        async def read(node: p2p.Node) -> None:
+            async with node.channel("x", capacity=4) as channel:
+                while len(got[node.node_id]) < 400:
+                    got[node.node_id].append(int((await channel.receive()).body))
+                    await trio.sleep(dice.random() * 0.002)
+
+        async def send(node: p2p.Node, peer: p2p.Node) -> None:
+            for number in range(400):
+                await node.send(peer.peer_id, "x", b"%d" % number)
+                await trio.sleep(dice.random() * 0.002)
+
+        async def dial(node: p2p.Node, peer: p2p.Node) -> None:
+            for _ in range(8):
+                await trio.sleep(dice.random() * 0.08)
+                net.set_link("one", "two", latency_s=dice.random() * 0.01)
+                await node.connect(place_of(peer, expect=dice.choice((None, peer.node_id, str(peer.peer_id)))))
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for node, peer in ((small, large), (large, small)):
+                    nursery.start_soon(read, node)
+                    nursery.start_soon(send, node, peer)
+                    nursery.start_soon(dial, node, peer)
+        assert got == {"one": list(range(400)), "two": list(range(400))}
+
+
+async def test_T15_links_of_one_peer_that_give_way_are_bounded(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.001)
+    limits = replace(p2p.Limits(), retiring_links_per_peer_max=2, prefix_burst=1000)
+    async with small_and_large(net, limits=limits) as (small, large), large.channel("x", capacity=1):
+        for number in range(12):
+            peer = place_of(large, expect=None if number % 2 else large.node_id)
+            await small.connect(peer)
+            # Nobody reads: each link rests with a message of its own, and cannot end in order.
+            for _ in range(3):
+                await small.send(large.peer_id, "x", b"unread")
+            await trio.sleep(0.05)
+            assert len(links_of(large)) <= 1 + limits.retiring_links_per_peer_max + 1
+        await trio.sleep(limits.channel_wait_s_max + limits.drain_s_max)
+        assert len(links_of(large)) == len(links_of(small)) == 1
+        assert kept_link(large, small).after == ()
