@@ -77,7 +77,7 @@ class P2PHttpOptions:
     limits: HttpLimits = field(default=HttpLimits())
 
     def __post_init__(self) -> None:
-        prefix = "/" + self.prefix.strip("/")
+        prefix = "/" + (self.prefix.strip("/") or "p2p")
         if not _PREFIX.fullmatch(prefix):
             raise ConfigError(f"prefix {self.prefix[:80]!r}: write it like /p2p or /api/p2p")
         object.__setattr__(self, "prefix", prefix)

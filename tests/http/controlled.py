@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import httpx
 import trio
 
 import http_control
 import p2p
+from tests.http.applications import connect
 
 TOKEN = "a-token-of-the-tests"
 
@@ -42,6 +44,51 @@ class Controlled:
             assert value["status"] == status
             assert value["message"]
         return value
+
+
+class Event(NamedTuple):
+    """One server-sent event."""
+
+    id: str | None
+    event: str
+    data: Any
+
+
+class Stream:
+    """An open stream of events, read from a connection of its own (as HTTP/1.0: without chunks)."""
+
+    def __init__(self, a: Controlled, path: str, *, token: str = TOKEN, last_id: str | None = None) -> None:
+        self._url = a.url
+        last = "" if last_id is None else f"Last-Event-ID: {last_id}\r\n"
+        self._request = f"GET {path} HTTP/1.0\r\nHost: localhost\r\nX-Auth-Token: {token}\r\n{last}\r\n"
+        self._buffer = b""
+
+    async def __aenter__(self) -> Self:
+        self.socket = await connect(self._url)
+        await self.socket.send_all(self._request.encode())
+        self.head = (await self._until(b"\r\n\r\n")).decode()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await trio.aclose_forcefully(self.socket)
+
+    async def _until(self, end: bytes) -> bytes:
+        with trio.fail_after(30):
+            while end not in self._buffer:
+                part = await self.socket.receive_some()
+                if not part:
+                    raise EOFError(self._buffer)
+                self._buffer += part
+        found, _, self._buffer = self._buffer.partition(end)
+        return found
+
+    async def next(self, *names: str) -> Event:
+        """The next event (of one of these names); comments are passed over."""
+        while True:
+            lines = (await self._until(b"\n\n")).decode().split("\n")
+            fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
+            if fields and (not names or fields["event"] in names):
+                return Event(fields.get("id"), fields["event"], json.loads(fields["data"]))
 
 
 @asynccontextmanager

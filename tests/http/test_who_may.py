@@ -1,0 +1,335 @@
+"""Who is let in, what a browser can be made to do, and what nobody is told: threats T51 to T53 and T55 to T58."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from quart import Request
+
+import http_control
+import p2p
+from http_control import AuthContext, Reply
+from p2p import ConfigError
+from tests.http.controlled import TOKEN, Stream, controlled, one_controlled
+
+OPEN = ("/p2p/ping", "/livez", "/site.json", "/", "/connect")
+CLOSED = (
+    ("GET", "/p2p/status"), ("GET", "/p2p/peers"), ("GET", "/p2p/peers/b"), ("GET", "/p2p/links"), ("GET", "/p2p/wal"),
+    ("GET", "/p2p/wal/records"), ("GET", "/p2p/history"), ("GET", "/p2p/logs"), ("GET", "/p2p/logs/live"),
+    ("GET", "/p2p/events"), ("POST", "/p2p/connect"), ("POST", "/p2p/disconnect"), ("POST", "/p2p/wal"),
+    ("POST", "/p2p/admin/hook"), ("PUT", "/p2p/log-level"), ("POST", "/p2p/shutdown"), ("GET", "/readyz"),
+    ("GET", "/metrics"), ("GET", "/openapi.json"),
+)  # fmt: skip
+
+
+async def test_everything_is_closed_but_what_is_open() -> None:
+    async with one_controlled(admin_hook=None) as a, httpx.AsyncClient(base_url=a.url) as stranger:
+        for path in OPEN:
+            assert (await stranger.get(path)).status_code == 200, path
+        description = (await a.client.get("/openapi.json")).json()
+        closed = {
+            (method.upper(), path)
+            for path, methods in description["paths"].items()
+            for method, operation in methods.items()
+            if operation["security"]
+        }
+        assert {(method, path.replace("/b", "/{who}")) for method, path in CLOSED} == closed
+        for method, path in CLOSED:
+            refused = await stranger.request(method, path, json={} if method != "GET" else None)
+            assert refused.status_code == 401, path
+            assert refused.headers["www-authenticate"] == "Bearer"
+            value = refused.json()
+            assert value == value | {"ok": False, "error": "unauthorized", "message": "this needs authorization"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"authorization": f"Bearer {TOKEN}"}, {"authorization": f"bearer  {TOKEN}"}, {"x-auth-token": TOKEN}],
+)
+async def test_two_headers_carry_the_token(headers: dict[str, str]) -> None:
+    async with one_controlled() as a, httpx.AsyncClient(base_url=a.url, headers=headers) as client:
+        assert (await client.get("/p2p/status")).status_code == 200
+
+
+@pytest.mark.parametrize("shown", ["", "Bearer", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", "Bearer ü"])
+async def test_what_is_not_quite_the_token(shown: str) -> None:
+    async with one_controlled() as a, httpx.AsyncClient(base_url=a.url) as client:
+        answer = await client.get("/p2p/status", headers={"authorization": shown.encode()})
+        assert answer.status_code == 401
+        # Nor in a place that ends up in histories and logs.
+        assert (await client.get(f"/p2p/status?token={TOKEN}")).status_code in {400, 401}
+
+
+async def test_the_token_is_made_once_and_private(tmp_path: Path) -> None:
+    tokens = []
+    for _ in range(2):
+        async with p2p.open_node(node_id="a", data_dir=tmp_path / "a") as node, controlled(node, token=None) as a:
+            path = tmp_path / "a" / "control.token"
+            assert path.stat().st_mode & 0o777 == 0o600
+            tokens.append(path.read_text().strip())
+            assert (await a.client.get("/p2p/status")).status_code == 401
+            headers = {"authorization": f"Bearer {tokens[-1]}"}
+            assert (await a.client.get("/p2p/status", headers=headers)).status_code == 200
+            assert (tmp_path / "a" / "control.json").exists()
+        assert not (tmp_path / "a" / "control.json").exists()
+    assert tokens[0] == tokens[1]
+    assert len(tokens[0]) == 43
+
+
+@pytest.mark.parametrize("trouble", ["mode", "empty", "directory"])
+async def test_a_token_that_is_not_usable_stops_the_start(tmp_path: Path, trouble: str) -> None:
+    path = tmp_path / "control.token"
+    async with p2p.open_node(node_id="a", data_dir=tmp_path) as node:
+        if trouble == "directory":
+            path.mkdir()
+        else:
+            path.touch(0o600)
+            path.write_text("" if trouble == "empty" else TOKEN)
+            path.chmod(0o644 if trouble == "mode" else 0o600)
+        with pytest.raises(ConfigError, match=r"control\.token"):
+            await http_control.serve(p2p.P2PRuntime(node))
+
+
+async def test_t51_a_page_of_another_site_can_do_nothing() -> None:
+    async with p2p.open_node(node_id="b") as b, one_controlled() as a:
+        body = f'{{"host": "127.0.0.1", "port": {b.endpoints[0].port}}}'
+        foreign = ("http://evil.example", "null", "http://127.0.0.1:1", f"ftp{a.url[4:]}", a.url + ".example")
+        for origin in foreign:
+            for method, path in (("POST", "/p2p/connect"), ("GET", "/p2p/status"), ("GET", "/p2p/ping"), ("GET", "/")):
+                headers = {"origin": origin, "content-type": "application/json"}
+                content = body if method == "POST" else None
+                answer = await a.client.request(method, path, headers=headers, content=content)
+                assert (answer.status_code, answer.json()["error"]) == (403, "forbidden_origin")
+        answer = await a.client.get("/p2p/status", headers={"sec-fetch-site": "cross-site"})
+        assert answer.status_code == 403
+        # What a form or a beacon can send without asking is not JSON.
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx", ""):
+            answer = await a.client.post("/p2p/connect", content=body, headers={"content-type": kind})
+            assert (answer.status_code, answer.json()["error"]) == (415, "unsupported_media_type")
+        # And no answer lets another site's page read it.
+        for answer in (await a.client.get("/p2p/status"), await a.client.options("/p2p/connect")):
+            assert not [name for name in answer.headers if name.startswith("access-control-")]
+        assert a.node.peers() == ()
+        same = {"origin": a.url, "sec-fetch-site": "same-origin"}
+        assert (await a.client.get("/p2p/status", headers=same)).status_code == 200
+    async with one_controlled(allowed_origins=("https://node.example",)) as a:
+        assert (await a.client.get("/p2p/status", headers={"origin": "https://node.example"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "localhost.evil.example", "127.0.0.1.example", "10.0.0.1", "[::2]", "localhost:1:1", "", "a b"],
+)
+async def test_t52_a_name_that_is_not_ours_is_refused(host: str) -> None:
+    async with one_controlled() as a:
+        for path in ("/p2p/status", "/p2p/ping", "/", "/nowhere"):
+            answer = await a.client.get(path, headers={"host": host})
+            assert (answer.status_code, answer.json()["error"]) == (421, "unknown_host"), path
+
+
+async def test_t52_our_own_names_are_known() -> None:
+    async with one_controlled(allowed_hosts=("node.example",)) as a:
+        for host in ("localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:8080", "[::1]:9", "node.example:443"):
+            assert (await a.client.get("/p2p/status", headers={"host": host})).status_code == 200, host
+
+
+async def test_t53_guessing_is_slow_and_learns_nothing() -> None:
+    async with one_controlled(trusted_proxies=("127.0.0.1",)) as a:
+        def as_from(source: str, token: str) -> dict[str, str]:
+            return {"authorization": f"Bearer {token}", "x-forwarded-for": source}
+
+        answers = [await a.client.get("/p2p/status", headers=as_from("192.0.2.1", f"guess-{n}")) for n in range(40)]
+        refused = [answer for answer in answers if answer.status_code == 401]
+        limited = [answer for answer in answers if answer.status_code == 429]
+        assert len(refused) + len(limited) == 40
+        assert limited
+        assert len({answer.content for answer in refused}) == 1
+        assert {answer.headers["retry-after"] for answer in limited} == {"1"}
+        # Somebody else is not in its way, and nobody else's place can be taken by naming him.
+        assert (await a.client.get("/p2p/status", headers=as_from("192.0.2.2", TOKEN))).status_code == 200
+        with trio.fail_after(30):
+            while (await a.client.get("/p2p/status", headers=as_from("192.0.2.1", TOKEN))).status_code == 429:
+                await trio.sleep(0.05)
+
+
+def test_t53_five_a_second_and_a_bounded_table() -> None:
+    from http_control.auth import Door
+    from http_control.problem import Problem
+
+    limits = http_control.HttpLimits(failure_sources_max=10)
+    door = Door(http_control.P2PHttpOptions(limits=limits), TOKEN)
+
+    def ask(source: str, token: str, second: int) -> int:
+        try:
+            door._check_token({"x-auth-token": token}, source, second)  # type: ignore[arg-type]
+        except Problem as problem:
+            return problem.status
+        return 200
+
+    assert [ask("a", "wrong", 1) for _ in range(7)] == [401] * 5 + [429] * 2
+    assert ask("a", TOKEN, 1) == 429
+    assert ask("b", TOKEN, 1) == 200
+    assert ask("a", TOKEN, 2) == 200
+    for number in range(100):
+        ask(str(number), "wrong", 3)
+    assert len(door._wrong) <= 10
+
+
+@pytest.mark.parametrize(
+    ("client", "proxies", "forwarded", "source"),
+    [
+        (("127.0.0.1", 1), (), "192.0.2.1", "127.0.0.1"),
+        (("127.0.0.1", 1), ("127.0.0.1",), "192.0.2.1", "192.0.2.1"),
+        (("127.0.0.1", 1), ("127.0.0.0/8",), "6.6.6.6, 192.0.2.1", "192.0.2.1"),
+        (("127.0.0.1", 1), ("127.0.0.1", "10.0.0.0/8"), "192.0.2.1, 10.1.1.1", "192.0.2.1"),
+        (("127.0.0.1", 1), ("127.0.0.1",), "nonsense", "127.0.0.1"),
+        (("127.0.0.1", 1), ("127.0.0.1",), "", "127.0.0.1"),
+        (("fe80::1%eth0", 1), ("127.0.0.1",), "192.0.2.1", "fe80::1"),
+        (None, ("127.0.0.1",), "192.0.2.1", "unix"),
+        (None, ("unix",), "192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_only_listed_proxies_are_believed(client: Any, proxies: tuple[str, ...], forwarded: str, source: str) -> None:
+    from types import SimpleNamespace
+
+    from werkzeug.datastructures import Headers
+
+    from http_control.auth import Door
+
+    request = SimpleNamespace(scope={"client": client}, headers=Headers({"x-forwarded-for": forwarded}))
+    door = Door(http_control.P2PHttpOptions(trusted_proxies=proxies), TOKEN)
+    assert door.source_of(request) == source  # type: ignore[arg-type]
+
+
+async def test_t55_it_does_not_start_for_everybody_by_mistake() -> None:
+    node = p2p.Node(p2p.NodeConfig(node_id="a"))
+    for host in ("0.0.0.0", "::", "192.0.2.1", "node.example"):
+        bind = http_control.Bind(host=host)
+        with pytest.raises(ConfigError, match="http_open"):
+            await http_control.serve(p2p.P2PRuntime(node), http_control.P2PHttpOptions(bind=bind, token=TOKEN))
+    async with controlled(node, bind=http_control.Bind(host="0.0.0.0"), http_open=True) as a:
+        port = int(a.url.rpartition(":")[2])
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            assert (await client.get("/p2p/ping")).status_code == 200
+            assert (await client.get("/p2p/logs")).status_code == 401
+
+
+async def test_t56_no_answer_log_or_repr_holds_a_secret(tmp_path: Path) -> None:
+    key = bytes(range(100, 132))
+    async with (
+        p2p.open_node(node_id="a", data_dir=tmp_path, network_key=key, listen_host="127.0.0.1") as node,
+        p2p.open_node(node_id="b", network_key=key, listen_host="127.0.0.1") as b,
+        controlled(node, token=None, stats_every_ms=100) as a,
+    ):
+        token = (tmp_path / "control.token").read_text().strip()
+        a.client.headers["authorization"] = f"Bearer {token}"
+        await a.post("/connect", {"endpoint": str(b.endpoints[0])})
+        await a.post("/wal", {"payload": "x"}, 201)
+        said = [repr(node), repr(node.config), repr(http_control.P2PHttpOptions(token=token))]
+        for method, path in CLOSED:
+            if path.endswith(("/live", "/events")):
+                async with Stream(a, path, token=token) as stream:
+                    said.append(str(await stream.next()))
+            else:
+                answer = await a.client.request(method, path, json={"x": 1} if method != "GET" else None)
+                said.append(f"{answer.headers} {answer.text}")
+        pem = (tmp_path / "identity.pem").read_text()
+        body = base64.b64decode("".join(line for line in pem.splitlines() if not line.startswith("-")))
+        forms = [(raw.hex(), base64.b64encode(raw).decode()[:42]) for raw in (key, body[-32:])]
+        secrets = [token, *forms[0], *forms[1]]
+        assert [secret for secret in secrets for text in said if secret in text] == []
+        assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
+
+
+async def test_t57_the_page_is_held_by_a_strict_policy_and_nothing_is_taken_for_markup() -> None:
+    async with one_controlled() as a:
+        page = await a.client.get("/")
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "script-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        for inline in ("<script>", "onclick=", "onload=", "style=", "javascript:"):
+            assert inline not in page.text
+        script = await a.client.get("/assets/main.js")
+        assert script.headers["content-type"].startswith("text/javascript")
+        for path in ("/", "/assets/main.js", "/p2p/status", "/p2p/logs", "/nowhere"):
+            answer = await a.client.get(path)
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["referrer-policy"] == "no-referrer"
+            assert "no-" in answer.headers["cache-control"]
+        for name in ("..%2f__init__.py", "index.html", "nothing.js", "%2e%2e", ".js"):
+            assert (await a.client.get(f"/assets/{name}")).status_code == 404
+
+
+async def test_t58_one_event_is_one_line_whatever_it_says() -> None:
+    hostile = "name\r\n[p2p] forged\x1b[31m\u202egnp\u2028\0 event: x\n\ndata: y"
+    async with one_controlled(enable_live_logs=True) as a:
+        async with Stream(a, "/p2p/logs/live") as stream:
+            await stream.next()  # the stats line: the node's lines are followed from here on
+            a.node._log_line(hostile)
+            a.node._log_line("x" * 100_000)
+            text = (await a.client.get("/p2p/logs")).text
+            forged = [line for line in text.split("\n") if "forged" in line]
+            assert len(forged) == 1
+            assert forged[0].isprintable()
+            assert forged[0].startswith("name\\r\\n")
+            assert max(len(line.encode()) for line in text.split("\n")) <= 2048
+            event = await stream.next()
+            assert event.event == "log"
+            assert event.data["line"] == forged[0]
+
+
+async def test_the_application_brings_its_own_rule() -> None:
+    asked: list[str] = []
+
+    async def rule(ctx: AuthContext) -> bool:
+        asked.append(ctx.source)
+        if ctx.req.headers.get("x-user") == "root":
+            return True
+        if ctx.req.headers.get("x-user") == "boom":
+            raise ValueError("a bug of the application")
+        if ctx.req.headers.get("x-user"):
+            ctx.res.status(403).header("x-why", "not root").json({"ok": False, "who": "you"})
+        return False
+
+    async with one_controlled(auth_ctx=rule) as a:
+        assert (await a.client.get("/p2p/status")).status_code == 401  # the token is not asked for any more
+        assert (await a.client.get("/p2p/status", headers={"x-user": "root"})).status_code == 200
+        refused = await a.client.get("/p2p/status", headers={"x-user": "me"})
+        assert (refused.status_code, refused.headers["x-why"]) == (403, "not root")
+        assert refused.json() == {"ok": False, "who": "you"}
+        assert (await a.client.get("/p2p/status", headers={"x-user": "boom"})).status_code == 401
+        assert (await a.client.get("/p2p/ping")).status_code == 200
+    assert asked == ["127.0.0.1"] * 4
+
+    def legacy(request: Request, response: Reply) -> bool:
+        if request.headers.get("x-user") is None:
+            response.status(407).text("who?")
+        return request.headers.get("x-user") == "root"
+
+    async with one_controlled(auth_legacy=legacy) as a:
+        assert (await a.client.get("/p2p/status", headers={"x-user": "root"})).status_code == 200
+        assert (await a.client.get("/p2p/status", headers={"x-user": "me"})).status_code == 401
+        answer = await a.client.get("/p2p/status")
+        assert (answer.status_code, answer.text) == (407, "who?")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prefix": "p 2p"}, {"prefix": "/a/<x>"}, {"stats_every_ms": 0}, {"token": "short"},
+        {"token": "with a space in it, long enough"}, {"allowed_hosts": ("a:80",)},
+        {"allowed_origins": ("node.example",)}, {"trusted_proxies": ("localhost",)},
+        {"auth_ctx": print, "auth_legacy": print},
+    ],
+)  # fmt: skip
+def test_options_that_are_not_usable(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        http_control.P2PHttpOptions(**options)
