@@ -11,7 +11,15 @@ from typing import Any, Final
 import click
 
 from p2p.cli.output import ReaderGone, complain, discard_output
-from p2p.cli.settings import LEVELS, UsageError, from_environment, from_file, from_flags, settle
+from p2p.cli.settings import (
+    LEVELS,
+    UsageError,
+    default_data_dir,
+    from_environment,
+    from_file,
+    from_flags,
+    settle,
+)
 from p2p.errors import P2PError
 
 EXIT_OK: Final = 0
@@ -258,3 +266,41 @@ def registry(as_json: bool, **given: Any) -> int:
     from p2p.cli.registry import RegistrySettings, run_registry
 
     return run_registry(RegistrySettings(**given), as_json=as_json)
+
+
+@cli.command()
+@click.option("--id", "node_id", metavar="NAME", help="Which node, where its data is by default.")
+@click.option("--data-dir", metavar="DIR", type=A_PATH, envvar="P2P_DATA_DIR", help="Which data dir.")
+@click.option("--listen", default=0, type=Count(0, 65535), metavar="PORT", help="Where the node would listen.")
+@click.option("--host", default="127.0.0.1", metavar="ADDR", help="On which address; loopback by default.")
+@click.option("--disc-port", default=37020, type=Count(1, 65535), metavar="PORT", help="UDP port of discovery; 37020.")
+@click.option("--registry", metavar="URL", help="A registry that should answer.")
+@click.option("--network-key-file", metavar="F", type=A_PATH, help="A network key to check.")
+@click.option("--trust", metavar="FILE", type=A_PATH, help="A trust list to check.")
+@AS_JSON
+def doctor(
+    node_id: str | None,
+    data_dir: Path | None,
+    listen: int,
+    host: str,
+    disc_port: int,
+    registry: str | None,
+    network_key_file: Path | None,
+    trust: Path | None,
+    as_json: bool,
+) -> int:
+    """See whether this machine is fit to run a node: a verdict a line, exit 1 if one is bad."""
+    from p2p.cli.doctor import Patient, run_doctor
+
+    if data_dir is None and node_id is not None:
+        data_dir = default_data_dir(node_id, os.environ)
+    patient = Patient(
+        data_dir=data_dir,
+        host=host,
+        port=listen,
+        discovery_port=disc_port,
+        registry=registry,
+        network_key_file=network_key_file,
+        trust=trust,
+    )
+    return run_doctor(patient, as_json=as_json)

@@ -288,8 +288,15 @@ def _path(text: str | None) -> Path | None:
 
 
 def _data_dir(node_id: str, given: str | None, home: Mapping[str, str]) -> Path:
-    if given is not None:
-        return Path(given).expanduser()
+    return default_data_dir(node_id, home) if given is None else Path(given).expanduser()
+
+
+def default_data_dir(node_id: str, home: Mapping[str, str]) -> Path:
+    """Where a node keeps its data if nothing else is said.
+
+    Raises:
+        UsageError: no directory can be called as the node is.
+    """
     if set(node_id) == {"."}:
         raise UsageError(f"--id {node_id}: no directory can be called so; give one with --data-dir")
     state = home.get("XDG_STATE_HOME", "")
