@@ -143,7 +143,7 @@ class Node:
         config = self.config
         async with trio.open_nursery() as core:
             await core.start(rooms.writer.run)
-            rooms.origins.seed(rooms.writer.heads)
+            rooms.origins.seed(rooms.writer.heads, rooms.has_met)
             try:
                 async with trio.open_nursery() as links:
                     rooms.enter(links, network, self._endpoints)

@@ -89,6 +89,8 @@ class Rooms:
             limits=limits,
             emit=self._emit,
             admit=self._admit,
+            settle=self._settle,
+            forgotten=self.origins.forget,
             is_unlimited=self.origins.is_unlimited,
         )
         self.replicator = Replicator(
@@ -124,6 +126,9 @@ class Rooms:
     def _emit(self, event: NodeEvent) -> None:
         self._events.emit(event)
         self._notices.tell(event)
+
+    def _settle(self, origin: PeerId, via: PeerId, held: bool) -> None:
+        self.origins.settle(origin, via, held=held)
 
     def _admit(self, origin: PeerId, via: PeerId) -> bool:
         is_known = origin in self.origins.left_alone
@@ -196,7 +201,7 @@ class Rooms:
             limits=config.limits,
             roster=self.roster,
             scores=self.scores,
-            is_known=self._is_known,
+            is_known=self.has_met,
             is_welcome=self._is_welcome,
             has_room=self._has_room,
             dialer=self.dialer,
@@ -205,7 +210,8 @@ class Rooms:
             entropy=config.entropy,
         )
 
-    def _is_known(self, peer_id: PeerId) -> bool:
+    def has_met(self, peer_id: PeerId) -> bool:
+        """Whether this identity proved itself to us, now or in an earlier run, or is trusted."""
         return peer_id in self.roster.met or self.pins.label_of(peer_id) is not None
 
     def _is_welcome(self, peer_id: PeerId) -> bool:

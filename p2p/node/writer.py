@@ -140,6 +140,8 @@ class Writer:
         limits: bounds.
         emit: takes typed events.
         admit: whether logs of an origin are kept, carried by the peer `via`.
+        settle: told what came of what was admitted: origin, via, and whether anything of that origin is held now.
+        forgotten: told of an origin that was dropped.
         is_unlimited: whether an origin has no byte quota; by default only our own has none.
     """
 
@@ -153,6 +155,8 @@ class Writer:
         limits: Limits,
         emit: Callable[[events.NodeEvent], None],
         admit: Callable[[PeerId, PeerId], bool],
+        settle: Callable[[PeerId, PeerId, bool], None] = lambda _origin, _via, _held: None,
+        forgotten: Callable[[PeerId], None] = lambda _origin: None,
         is_unlimited: Callable[[PeerId], bool] = lambda _origin: False,
     ) -> None:
         self.own = identity.peer_id
@@ -165,6 +169,8 @@ class Writer:
         self._limits = limits
         self._emit = emit
         self._admit = admit
+        self._settle = settle
+        self._forgotten = forgotten
         self._is_unlimited = is_unlimited
         self._states: dict[PeerId, OriginState] = {}
         self._heads: dict[PeerId, LogHead] = {}
@@ -328,6 +334,8 @@ class Writer:
 
         def finish(outcome: Outcome) -> None:
             assert isinstance(outcome, PushOutcome)
+            if admitted and origin is not None:
+                self._settle(origin, via, origin in self._states)
             done(outcome)
 
         self._jobs.append(_Queued(job, finish))
@@ -340,6 +348,8 @@ class Writer:
 
         def finish(outcome: Outcome) -> None:
             assert isinstance(outcome, Verdict)
+            if admitted and origin is not None:
+                self._settle(origin, via, origin in self._states)
             done(outcome)
 
         self._jobs.append(_Queued(ProofJob(proof.first, proof.second, admitted), finish))
@@ -359,6 +369,8 @@ class Writer:
         waiting = _Waiting()
 
         def finish(outcome: Outcome) -> None:
+            if outcome is None:
+                self._forgotten(origin)
             waiting.finish(None if outcome is None else self._reason_not_stored())
 
         self._jobs.append(_Queued(ForgetJob(origin), finish))

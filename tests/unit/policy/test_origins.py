@@ -52,6 +52,7 @@ def test_T41_half_of_the_slots_stay_for_those_who_proved_themselves() -> None:
     for number in range(1, 6):
         rule.prove(peer(number))
         assert rule.admit(peer(number), peer(number))
+        rule.settle(peer(number), peer(number), held=True)
     rule.prove(peer(77))
     assert not rule.admit(peer(77), peer(77)), "all ten slots are taken"
     assert len(rule) == 10
@@ -73,7 +74,7 @@ def test_forgetting_frees_the_slot() -> None:
 
 def test_what_the_store_holds_stays_admitted() -> None:
     rule = admission()
-    rule.seed([peer(3), OWN])
+    rule.seed([peer(3), OWN], lambda _origin: False)
     assert rule.admit(peer(3), peer(9)) and len(rule) == 1
 
 
@@ -100,3 +101,50 @@ def test_a_log_that_was_left_alone_for_want_of_room_is_kept_once_there_is_some()
     rule.prove(peer(5))
     assert rule.admit(peer(6), peer(1))
     assert rule.left_alone == set()
+
+
+def test_T41_an_origin_that_nobody_signed_for_costs_no_slot() -> None:
+    rule = admission(members=True, introduced_origins_per_peer_max=3, origins_max=100)
+    for number in range(10, 50):
+        assert rule.admit(peer(number), peer(1)), "forged pushes are judged one after the other"
+        rule.settle(peer(number), peer(1), held=False)
+    assert len(rule) == 0
+
+
+def test_T41_pushes_that_are_still_being_judged_count() -> None:
+    rule = admission(members=True, introduced_origins_per_peer_max=3, origins_max=100)
+    assert [rule.admit(peer(number), peer(1)) for number in range(10, 14)] == [True] * 3 + [False]
+    assert rule.admit(peer(10), peer(1))
+    rule.settle(peer(10), peer(1), held=False)
+    assert not rule.admit(peer(14), peer(1)), "another push of it is still being judged"
+    rule.settle(peer(10), peer(1), held=True)
+    rule.settle(peer(11), peer(1), held=False)
+    assert rule.admit(peer(14), peer(1))
+    assert rule.admit(peer(10), peer(1))
+    rule.settle(peer(10), peer(1), held=False)
+    assert rule.admit(peer(10), peer(2)), "what is held stays"
+
+
+def test_t41_what_the_store_holds_of_whom_we_met_takes_no_introduced_slot() -> None:
+    met = {peer(number) for number in range(1, 8)}
+    rule = admission(members=True, origins_max=10)
+    rule.seed(met, met.__contains__)
+    assert rule.admit(peer(50), peer(1)), "all of them proved themselves in an earlier run"
+    rule = admission(members=True, origins_max=10)
+    rule.seed(met, lambda _origin: False)
+    assert not rule.admit(peer(50), peer(1)), "half of the slots stay free"
+
+
+def test_t41_who_proved_himself_and_wrote_nothing_gives_way() -> None:
+    rule = admission(origins_max=4)
+    for number in range(1, 5):
+        rule.prove(peer(number))
+    assert rule.admit(peer(1), peer(1))
+    rule.settle(peer(1), peer(1), held=True)
+    for number in range(5, 100):
+        rule.prove(peer(number))
+        assert rule.admit(peer(number), peer(number))
+        assert len(rule) == 4
+    assert rule.admit(peer(1), peer(2)), "whose log is held stays"
+    assert rule.admit(peer(3), peer(3)), "who is on the link is proven, however long ago that was"
+    assert not rule.admit(peer(2), peer(3))
