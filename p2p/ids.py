@@ -23,6 +23,9 @@ _SCHEMES: Final = ("tcp", "ws", "wss", "mem", "relay")
 RELAY: Final = "relay"
 """The scheme of a peer that is reached through another one: `relay://RELAY/TARGET`."""
 
+ANY_RELAY: Final = "*"
+"""The RELAY of a peer that is reached over whichever relay leads there."""
+
 
 class PeerId(bytes):
     """An Ed25519 public key: 32 bytes, shown as 64 lower-case hex digits. The only address that is trusted.
@@ -89,7 +92,8 @@ class PeerEndpoint:
     """Where a node listens, and optionally who is expected there.
 
     Args:
-        host: an IP address or a host name; IPv6 without brackets. With "relay": the relay's peer id or node id.
+        host: an IP address or a host name; IPv6 without brackets. With "relay": the relay's peer id or node id,
+            or "*" for whichever leads there.
         port: 1-65535 (0 only for "any free port" when listening). With "relay": 0, there is none.
         scheme: "tcp", "ws", "wss", "relay", or "mem" for the in-memory network of tests.
         expect: a peer id (64 hex digits) or a node id that the other side must prove or show; None takes any. With
@@ -122,7 +126,7 @@ class PeerEndpoint:
         """Read `HOST:PORT`, `tcp://HOST:PORT`, `tcp://[::1]:PORT` or `tcp://WHO@HOST:PORT`.
 
         WHO is the peer id or node id expected there. `ws://` and `wss://` are read alike. `relay://RELAY/TARGET` names
-        a peer behind another one, both by peer id or node id.
+        a peer behind another one, both by peer id or node id; `relay://*/TARGET` one that some relay leads to.
 
         Raises:
             ConfigError: the text has another form; the message quotes it.
@@ -176,7 +180,7 @@ def _check_relayed(endpoint: PeerEndpoint) -> None:
     if endpoint.port != 0:
         raise ConfigError(f"relay:// has no port, not {endpoint.port}: write relay://RELAY/TARGET")
     for role, who in (("relay", endpoint.host), ("target", endpoint.expect or "")):
-        if not is_who(who):
+        if not is_who(who) and (role, who) != ("relay", ANY_RELAY):
             raise ConfigError(f"{who[:80]!r} is neither a peer id nor a node id: write relay://RELAY/TARGET ({role})")
     if endpoint.host == endpoint.expect:
         raise ConfigError(f"{endpoint.host} cannot be reached through itself: write relay://RELAY/TARGET")

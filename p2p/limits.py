@@ -209,6 +209,8 @@ class Limits:
     """Circuits that one relay may bring to this node: each costs a handshake, whoever is said to ask for it."""
     relay_wait_s_max: float = 3.0
     """A dial waits so long for its relay to be connected: at a start both are dialled at once."""
+    relay_redial_s_max: float = 15.0
+    """The longest wait before a configured peer is looked for again behind a relay."""
     relay_open_s_max: float = 10.0
     """The target must have taken a circuit by then."""
     routes_max: int = 4096

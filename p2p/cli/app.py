@@ -89,7 +89,12 @@ def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> 
 @click.option("--host", metavar="ADDR", help="Address to listen on; loopback unless something says who may come in.")
 @click.option("--data-dir", metavar="DIR", help="Identity and log; $XDG_STATE_HOME/p2p/NAME by default.")
 @click.option("--memory", is_flag=True, default=None, help="Keep nothing: a new identity and an empty log each time.")
-@click.option("--connect", multiple=True, metavar="HOST:PORT", help="A peer to keep connected; may be repeated.")
+@click.option(
+    "--connect",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="A peer to keep connected; may be repeated. A peer id alone: behind a relay.",
+)
 @click.option("--connect-delay", type=int, metavar="MS", help="Wait so long before the first dial.")
 @click.option("--no-connect", is_flag=True, default=None, help="Dial nobody, whatever is configured.")
 @click.option("--run", type=float, metavar="SECONDS", help="Stop by itself after so long.")
@@ -105,6 +110,12 @@ def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> 
 @click.option("--append-stdin", is_flag=True, default=None, help="Every line of standard input becomes a record.")
 @click.option("--discovery", type=ON_OFF, help="Only `off` in this version.")
 @click.option("--bootstrap", type=ON_OFF, help="Only `off` in this version.")
+@click.option(
+    "--relay", type=ON_OFF, help="Pass circuits on between peers that cannot reach each other; off by default."
+)
+@click.option(
+    "--via", multiple=True, metavar="HOST:PORT", help="A relay to keep connected and to look for peers behind."
+)
 @click.option("--config", metavar="FILE.toml", help="Settings from a file; flags win over P2P_*, those over it.")
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
 @click.pass_context

@@ -51,6 +51,8 @@ def node_config(settings: Settings) -> p2p.NodeConfig:
             network_name=settings.network,
             trust=settings.trust,
             open=settings.open,
+            relay=settings.relay,
+            via=settings.via,
         )
         # Looked at here, so that an address nobody may be let in on is wrong usage and not a failed start.
         _ = config.bind_host

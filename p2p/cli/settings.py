@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from p2p.errors import ConfigError
-from p2p.ids import PeerEndpoint, is_node_id
+from p2p.ids import ANY_RELAY, RELAY, PeerEndpoint, is_node_id, is_peer_id_text
 from p2p.limits import Limits
 from p2p.peer.connection import TRACE
 
@@ -76,6 +76,8 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     append_stdin: bool | UnsetType = UNSET
     discovery: OnOff | UnsetType = UNSET
     bootstrap: OnOff | UnsetType = UNSET
+    relay: OnOff | UnsetType = UNSET
+    via: tuple[str, ...] | UnsetType = UNSET
 
 
 KEYS: Final = Layer.__struct_fields__
@@ -108,6 +110,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trust: Path | None
     open: bool
     append_stdin: bool
+    relay: bool
+    via: tuple[PeerEndpoint, ...]
 
 
 class UsageError(Exception):
@@ -144,7 +148,7 @@ def from_environment(environment: Mapping[str, str]) -> Layer:
         if not name.startswith(PREFIX) or name in FOREIGN_VARIABLES:
             continue
         key = name.removeprefix(PREFIX).lower()
-        values[key] = text.replace(",", " ").split() if key == "connect" else _SWITCH.get(text.lower(), text)
+        values[key] = text.replace(",", " ").split() if key in LISTS else _SWITCH.get(text.lower(), text)
         if key in _SWITCHED_TEXT:
             values[key] = text
     return _convert(values, "environment", strict=False)
@@ -158,8 +162,9 @@ def from_flags(values: Mapping[str, Any]) -> Layer:
 _SWITCH: Final[Mapping[str, bool]] = {"1": True, "on": True, "yes": True, "true": True, "0": False, "off": False,
                                       "no": False, "false": False}  # fmt: skip
 SWITCHES: Final = frozenset({"memory", "no_connect", "quiet", "json", "open", "append_stdin"})
-ON_OFF: Final = frozenset({"tui", "discovery", "bootstrap"})
-_SWITCHED_TEXT: Final = frozenset(KEYS) - SWITCHES - {"connect"}
+ON_OFF: Final = frozenset({"tui", "discovery", "bootstrap", "relay"})
+LISTS: Final = frozenset({"connect", "via"})
+_SWITCHED_TEXT: Final = frozenset(KEYS) - SWITCHES - LISTS
 
 
 def _convert(values: dict[str, Any], source: str, *, strict: bool) -> Layer:
@@ -187,6 +192,7 @@ _NUMBERS: Final[Mapping[str, str]] = {
     "stats_every": _MILLISECONDS,
     "run": "it takes seconds, a number above 0",
     "connect": 'it takes a list of endpoints, such as ["10.0.0.2:9001"]',
+    "via": 'it takes a list of the endpoints of relays, such as ["10.0.0.2:9001"]',
 }
 
 
@@ -253,7 +259,7 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
         listen=merged.get("listen", 0),
         host=merged.get("host"),
         data_dir=None if merged.get("memory") else _data_dir(node_id, merged.get("data_dir"), home),
-        connect=tuple(map(_endpoint, merged.get("connect", ()))),
+        connect=tuple(_endpoint("--connect", text) for text in merged.get("connect", ())),
         connect_delay=merged.get("connect_delay", 0),
         no_connect=merged.get("no_connect", False),
         run=merged.get("run"),
@@ -267,19 +273,25 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
         trust=_path(merged.get("trust")),
         open=merged.get("open", False),
         append_stdin=merged.get("append_stdin", False),
+        relay=merged.get("relay") == "on",
+        via=tuple(_endpoint("--via", text) for text in merged.get("via", ())),
     )
 
 
-def _endpoint(text: str) -> PeerEndpoint:
+def _endpoint(flag: str, text: str) -> PeerEndpoint:
+    if flag == "--connect" and is_peer_id_text(text):
+        # Only who, and not where: over whichever relay leads there.
+        return PeerEndpoint(ANY_RELAY, 0, RELAY, text)
     try:
         endpoint = PeerEndpoint.parse(text)
     except ConfigError as error:
         said = str(error)
-        raise UsageError(f"--connect {said}" if repr(text) in said else f"--connect {text!r}: {said}") from None
-    if endpoint.port == 0:
-        raise UsageError(f"--connect {endpoint}: port 0 cannot be dialled")
-    if endpoint.scheme not in DIALLED:
-        raise UsageError(f"--connect {endpoint}: this version dials {', '.join(DIALLED)} and not {endpoint.scheme}")
+        raise UsageError(f"{flag} {said}" if repr(text) in said else f"{flag} {text!r}: {said}") from None
+    if not endpoint.is_dialable:
+        raise UsageError(f"{flag} {endpoint}: port 0 cannot be dialled")
+    dialled = DIALLED if flag == "--via" else (*DIALLED, RELAY)
+    if endpoint.scheme not in dialled:
+        raise UsageError(f"{flag} {endpoint}: this version dials {', '.join(dialled)} and not {endpoint.scheme}")
     return endpoint
 
 

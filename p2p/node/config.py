@@ -46,8 +46,10 @@ class NodeConfig:
         open: accept anybody on all interfaces, knowingly.
         relay: pass circuits on between peers that cannot reach each other, within the `relay_…` of `Limits`. What runs
             inside is sealed from end to end.
+        via: endpoints (or their text) of relays, kept connected like `peers`. Peers that no other route leads to are
+            looked for behind them; a peer `relay://*/WHO` is kept connected over whichever of them leads there.
         attach: let the relays that this node is connected to tell their other clients of it, and be told of them. A
-            relay takes part in any case.
+            relay takes part in any case, and so does who names relays in `via`.
         max_peers: live peers at the most.
         handshake_timeout_ms, ping_after_s, dead_after_s: see `Limits`; given here they win.
         limits: all other bounds.
@@ -71,6 +73,7 @@ class NodeConfig:
     trust: Mapping[str, PeerId] | Path | None = None
     open: bool = False
     relay: bool = False
+    via: tuple[PeerEndpoint, ...] = ()
     attach: bool = False
     max_peers: int | None = None
     handshake_timeout_ms: int | None = None
@@ -109,6 +112,7 @@ class NodeConfig:
         if isinstance(self.trust, Mapping):
             object.__setattr__(self, "trust", _trusted(self.trust))
         object.__setattr__(self, "peers", tuple(_endpoints(self.peers)))
+        object.__setattr__(self, "via", tuple(_endpoints(self.via)))
         object.__setattr__(self, "limits", self._effective_limits())
 
     def _effective_limits(self) -> Limits:
@@ -138,6 +142,11 @@ class NodeConfig:
     def is_ephemeral(self) -> bool:
         """Whether the identity and the log are forgotten when the node stops."""
         return self.data_dir is None and self.store is None
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether relays may tell of this node, and tell it of others."""
+        return self.attach or self.relay or bool(self.via)
 
     @property
     def bind_host(self) -> str | None:
@@ -209,6 +218,7 @@ class NodeOptions(TypedDict, total=False):
     trust: Mapping[str, PeerId] | Path | str | None
     open: bool
     relay: bool
+    via: Iterable[PeerEndpoint | str]
     attach: bool
     max_peers: int | None
     handshake_timeout_ms: int | None

@@ -8,13 +8,15 @@ may have joined it; it is cancelled when the last one who waits for it has gone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import trio
 
 from p2p.errors import ConnectFailed, NodeClosed, Reason
-from p2p.ids import RELAY, PeerEndpoint, PeerId
+from p2p.ids import ANY_RELAY, RELAY, PeerEndpoint, PeerId
+from p2p.limits import Limits
 from p2p.node.lines import Lines
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
@@ -76,9 +78,11 @@ class Dialer:
         nursery: trio.Nursery,
         start_link: StartLink,
         log_line: Lines,
+        limits: Limits,
         clock: Clock,
         entropy: Entropy,
     ) -> None:
+        self._limits = limits
         self._network = network
         self._roster = roster
         self._backoff = backoff
@@ -89,6 +93,11 @@ class Dialer:
         self._clock = clock
         self._entropy = entropy
         self._attempts: dict[PeerEndpoint, _Attempt] = {}
+        self._reach: Callable[[str], Awaitable[Connection]] = _nowhere
+
+    def reach_with(self, reach: Callable[[str], Awaitable[Connection]]) -> None:
+        """Say how a link to a peer is made that some relay leads to."""
+        self._reach = reach
 
     async def dial(self, endpoint: PeerEndpoint) -> Connection:
         """Make one attempt, or join the one under way, and return the kept link to whoever is there.
@@ -98,6 +107,8 @@ class Dialer:
             NodeClosed: the node stopped meanwhile.
         """
         if endpoint.scheme == RELAY:
+            if endpoint.host == ANY_RELAY:
+                return await self._reach(endpoint.expect or "")
             await self._let_others_finish(endpoint)
         for link in self._roster.links.values():
             if link.is_live and ((link.dialed_by_us and link.endpoint == endpoint) or _is_behind(link, endpoint)):
@@ -192,6 +203,7 @@ class Dialer:
         """
         peer_id: PeerId | None = None
         told = _Told()
+        try_again_at = math.inf
         while True:
             while peer_id is not None and (link := self._roster.links.get(peer_id)) is not None:
                 if not link.direct and endpoint.scheme != RELAY:
@@ -200,7 +212,7 @@ class Dialer:
                 # Whoever dialled it: one link to that peer is enough.
                 await link.over.wait()
             now = self._clock.monotonic()
-            due = self._backoff.due(endpoint, now)
+            due = min(self._backoff.due(endpoint, now), try_again_at)
             if due > now:
                 self._counters.backoff_skips += 1
                 await trio.sleep_until(due)
@@ -211,11 +223,15 @@ class Dialer:
             except ConnectFailed as failure:
                 now = self._clock.monotonic()
                 due = self._backoff.failed(endpoint, now, uniform(self._entropy), automatic=True)
+                if endpoint.scheme == RELAY:
+                    # It costs no connection, and whoever is waited for may attach to the relay at any time.
+                    try_again_at = now + self._limits.relay_redial_s_max
+                    due = min(due, try_again_at)
                 if told.is_news(failure.reason, now):
                     self._log_line.warn(f"cannot connect to {endpoint}: {failure}; next try in {due - now:.1f} s")
                 on_failure(endpoint)
                 continue
-            told = _Told()
+            told, try_again_at = _Told(), math.inf
             peer_id = link.peer_id
             await self._watch(link, endpoint)
 
@@ -237,6 +253,10 @@ TELL_AGAIN_S: Final = 600.0
 def _is_behind(link: Connection, endpoint: PeerEndpoint) -> bool:
     """Whether a link, of whatever kind, leads to the target of a relayed endpoint."""
     return endpoint.scheme == RELAY and endpoint.expect in (str(link.peer_id), link.label)
+
+
+async def _nowhere(who: str) -> Connection:
+    raise ConnectFailed(Reason.NO_ROUTE, f"no way to {who} is known")
 
 
 FLAPPING_S: Final = 5.0

@@ -165,11 +165,16 @@ class Leads:
         if peer_id is None:
             return not self._seems_connected(target)
         return (
-            peer_id not in self._roster.links
+            not self._has_direct_link(peer_id)
             and not self._scores.is_banned(peer_id, now)
             and self._is_welcome(peer_id)
             and not self._is_connected_to(address)
         )
+
+    def _has_direct_link(self, peer_id: PeerId) -> bool:
+        """Whether a dial could bring nothing better: a link through a relay gives way to a direct one."""
+        link = self._roster.links.get(peer_id)
+        return link is not None and link.direct
 
     def _is_connected_to(self, address: tuple[str, str, int]) -> bool:
         return any(
@@ -182,7 +187,7 @@ class Leads:
         if self._is_connected_to(target.endpoint.address):
             return True
         holder = self._roster.holder_of(target.node_id)
-        if holder is None:
+        if holder is None or not self._has_direct_link(holder):
             return False
         there = self._roster.links[holder].endpoint
         return there is not None and there.host == target.endpoint.host

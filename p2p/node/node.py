@@ -156,7 +156,7 @@ class Node:
                             accept_links, listener, rooms.supervisor, rooms.slots, config.clock, self._log_line
                         )
                     links.start_soon(rooms.leads.run)
-                    for endpoint in config.peers if config.dial else ():
+                    for endpoint in (*config.via, *config.peers) if config.dial else ():
                         links.start_soon(rooms.dialer.keep_connected, endpoint, rooms.replicator.unreachable)
                     if not config.is_ephemeral:
                         links.start_soon(Scrub(rooms.writer, config.limits, self._log_line).run)

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from p2p.errors import ConfigError, ConnectFailed, NotConnected, UnknownPeer
+from p2p.errors import ConfigError, ConnectFailed, NotConnected, Reason, UnknownPeer
 from p2p.ids import RELAY, PeerEndpoint, PeerId
-from p2p.limits import Limits
 from p2p.msg import Attached, AttachedEntry
 from p2p.policy.routes import KnownRoute, MemoryRouter, Route
 from p2p.windows import Clock
 
 if TYPE_CHECKING:
     from p2p.node.circuits import Circuits
+    from p2p.node.config import NodeConfig
     from p2p.node.dialer import Dialer
     from p2p.node.roster import Roster
     from p2p.node.status import Peer
@@ -39,26 +39,22 @@ class Paths:
 
     Args:
         own: this node's identity.
-        limits: the `routes_…` are used.
-        clock: the time.
+        config: whether it takes part, and tells; and the relays behind which it looks for peers without a route.
         roster: the neighbours.
-        listens: whether this node takes part, and so is told.
-        tells: whether it relays, and so tells whom it leads to.
     """
 
     _circuits: Circuits
     _dialer: Dialer
 
-    def __init__(
-        self, own: PeerId, limits: Limits, clock: Clock, roster: Roster, *, listens: bool, tells: bool
-    ) -> None:
-        self.router = MemoryRouter(limits)
+    def __init__(self, own: PeerId, config: NodeConfig, roster: Roster) -> None:
+        self.router = MemoryRouter(config.limits)
         self._own = own
-        self._limits = limits
-        self._clock = clock
+        self._limits = config.limits
+        self._clock = config.clock
         self._roster = roster
-        self._listens = listens
-        self._tells = tells
+        self._listens = config.is_attached
+        self._tells = config.relay
+        self._via = frozenset(config.via)
         self._attached: dict[Connection, None] = {}
         self._changed = trio.Event()
 
@@ -80,17 +76,27 @@ class Paths:
         except (UnknownPeer, NotConnected) as error:
             missing = error
         target = self._circuits.identity_of(who) if isinstance(who, str) else who
-        if target is None or not (ways := self._usable(target)):
+        if target is None or not (relays := self._relays_to(target)):
             raise missing
         failures: list[str] = []
-        for known in ways:
-            relay = known.route.next_hop
+        for relay in relays:
             try:
                 return await self._dialer.dial(PeerEndpoint(str(relay), 0, RELAY, str(target)))
             except ConnectFailed as failure:
                 self.router.failed(target, relay)
                 failures.append(f"{relay.short} ({failure.reason.label})")
         raise NotConnected(f"{target.short} cannot be reached over {', '.join(failures)}")
+
+    async def reach(self, who: str) -> Connection:
+        """As `link_to`, for dials.
+
+        Raises:
+            ConnectFailed: NO_ROUTE.
+        """
+        try:
+            return await self.link_to(who)
+        except (UnknownPeer, NotConnected) as error:
+            raise ConnectFailed(Reason.NO_ROUTE, str(error)) from None
 
     def identity(self, who: Peer | PeerId | str) -> PeerId:
         """Whom a name means, connected or not.
@@ -107,18 +113,27 @@ class Paths:
 
     def next_hop(self, target: PeerId, asking: PeerId) -> PeerId | None:
         """Which relay leads to a target, other than the one who asks."""
-        return next((way.route.next_hop for way in self._usable(target) if way.route.next_hop != asking), None)
+        return next((relay for relay in self._routed(target) if relay != asking), None)
 
     def ttl_to(self, target: PeerId, relay: PeerId) -> int | None:
         """How many hops the route over a relay allows, None if there is no such route."""
         routes = self.router.routes_to(target, self._clock.monotonic())
         return next((known.route.ttl for known in routes if known.route.next_hop == relay), None)
 
-    def _usable(self, target: PeerId) -> list[KnownRoute]:
-        routes = self.router.routes_to(target, self._clock.monotonic())
-        return [
-            known for known in routes if known.route.via_relay and self._circuits.is_neighbour(known.route.next_hop)
+    def _relays_to(self, target: PeerId) -> list[PeerId]:
+        """Connected relays to ask for a way to a target, the most promising first."""
+        named = [
+            link.peer_id
+            for link in self._roster.links.values()
+            if link.dialed_by_us and link.endpoint in self._via and link.peer_id != target
         ]
+        neighbours = filter(self._circuits.is_neighbour, named)
+        return list(dict.fromkeys((*self._routed(target), *neighbours)))
+
+    def _routed(self, target: PeerId) -> list[PeerId]:
+        routes = self.router.routes_to(target, self._clock.monotonic())
+        hops = [known.route.next_hop for known in routes if known.route.via_relay]
+        return [hop for hop in hops if self._circuits.is_neighbour(hop)]
 
     # What relays tell.
 

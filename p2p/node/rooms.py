@@ -101,9 +101,7 @@ class Rooms:
             penalize=self._penalize,
             expected=() if config.is_ephemeral else config.peers,
         )
-        self.paths = Paths(
-            self.own, limits, config.clock, self.roster, listens=config.relay or config.attach, tells=config.relay
-        )
+        self.paths = Paths(self.own, config, self.roster)
         self.circuits = Circuits(
             self.own,
             limits,
@@ -189,10 +187,12 @@ class Rooms:
             nursery=nursery,
             start_link=self.supervisor.start,
             log_line=self._log_line,
+            limits=config.limits,
             clock=config.clock,
             entropy=config.entropy,
         )
         self.paths.enter(self.circuits, self.dialer)
+        self.dialer.reach_with(self.paths.reach)
         self.leads = Leads(
             own=self.own,
             node_id=config.node_id,
@@ -224,7 +224,7 @@ class Rooms:
 def _capabilities(config: NodeConfig) -> tuple[tuple[str, str], ...]:
     offered = [("bundle", "1"), ("cipher", "aes256gcm,chacha20poly1305")]
     offered.append((circuits.CAPABILITY, circuits.HOP if config.relay else circuits.END))
-    if config.relay or config.attach:
+    if config.is_attached:
         offered.append((paths.CAPABILITY, "1"))
     if config.is_ephemeral:
         offered.append(("ephemeral", "1"))

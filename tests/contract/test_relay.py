@@ -127,6 +127,23 @@ async def test_two_relays_between_two_nodes() -> None:
             assert (r1.circuits.relayed, r2.circuits.relayed) == (1, 1)
 
 
+async def test_a_peer_is_looked_for_behind_the_relays_that_are_named() -> None:
+    with trio.fail_after(60):
+        async with (
+            relay_node() as r,
+            client_of(r, node_id="b") as b,
+            client_of(node_id="a", via=[at(r)]) as a,
+            client_of(node_id="c", via=[at(r)], peers=[f"relay://*/{b.peer_id}"]) as c,
+            b.channel("chat") as chat,
+        ):
+            # B did not ask to be told of: no route leads to it, but the relay knows it.
+            await until_linked(a, r)
+            await a.send(b.peer_id, "chat", b"found")
+            assert (await chat.receive()).body == b"found"
+            assert a.routes.resolve(b.peer_id) is None
+            await until_linked(c, b, direct=False)
+
+
 # Trust.
 
 
