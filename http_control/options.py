@@ -47,6 +47,7 @@ class P2PHttpOptions:
         allowed_hosts: more names that this server is known by, without ports ("node.example").
         allowed_origins: more origins whose pages may call ("https://node.example").
         trusted_proxies: addresses or networks whose X-Forwarded-For is believed; "unix" for whoever uses the socket.
+        dial_private, dial_loopback: whether POST connect may lead to local networks, and to this machine.
         bind: where `serve` listens.
         http_open: serve without TLS on an address that is not loopback, knowingly.
         limits: bounds.
@@ -72,6 +73,8 @@ class P2PHttpOptions:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
+    dial_private: bool = True
+    dial_loopback: bool = True
     bind: Bind = field(default=Bind())
     http_open: bool = False
     limits: HttpLimits = field(default=HttpLimits())

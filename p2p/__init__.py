@@ -65,6 +65,7 @@ from p2p.node.dispatch import Channel, Message
 from p2p.node.node import Node, open_node
 from p2p.node.status import NodeStats, Peer, PingReply
 from p2p.peer.connection import PeerState
+from p2p.policy.addresses import DialRule
 from p2p.policy.hints import DiscoveryAnnouncement
 from p2p.policy.routes import KnownRoute, MemoryRouter, Route
 from p2p.relay.switch import CircuitStats
@@ -83,6 +84,7 @@ __all__ = [
     "ConfigError",
     "ConnectFailed",
     "CryptoError",
+    "DialRule",
     "DiscoveryAnnouncement",
     "DiscoveryConfig",
     "DiscoveryMode",

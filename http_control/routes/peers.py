@@ -10,7 +10,7 @@ from http_control import shapes
 from http_control.operation import Call, Operation
 from http_control.problem import Problem
 from http_control.views import View
-from p2p import ConfigError, ConnectFailed, NotConnected, Peer, PeerEndpoint, UnknownPeer
+from p2p import ConfigError, ConnectFailed, DialRule, NotConnected, Peer, PeerEndpoint, UnknownPeer
 
 ENDPOINT_HINT: Final = 'write {"host": "127.0.0.1", "port": 9002} or {"endpoint": "tcp://127.0.0.1:9002"}'
 
@@ -55,7 +55,7 @@ async def connect(call: Call) -> shapes.Connected:
     peer: Peer | None = None
     with trio.move_on_after(body.wait_ms / 1000):
         try:
-            peer = await call.node.connect(endpoint)
+            peer = await call.node.connect(endpoint, rule=_rule(call))
         except ConnectFailed as failure:
             raise Problem(
                 502,
@@ -77,6 +77,14 @@ async def connect(call: Call) -> shapes.Connected:
     if peer.peer_id in before:
         raise _already(view, peer)
     return shapes.Connected(endpoint=str(endpoint), peer=view.peer(peer))
+
+
+def _rule(call: Call) -> DialRule:
+    """Where the dial of a caller may lead: not to places for ourselves, and not to the door it came in by (T49)."""
+    server = call.request.scope.get("server")
+    options = call.control.options
+    own = frozenset({server[1]} if server and server[1] else ())
+    return DialRule(private=options.dial_private, loopback=options.dial_loopback, ports_denied=own)
 
 
 def _already(view: View, peer: Peer) -> Problem:

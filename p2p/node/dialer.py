@@ -21,6 +21,7 @@ from p2p.node.lines import Lines
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
 from p2p.peer.connection import Connection
+from p2p.policy.addresses import DialRule
 from p2p.policy.backoff import Backoff
 from p2p.text import one_line
 from p2p.transport.base import LinkStream, Transport
@@ -151,6 +152,25 @@ class Dialer:
                 return
             await others[0].over.wait()
 
+    async def dial_within(self, endpoint: PeerEndpoint, rule: DialRule) -> Connection:
+        """As `dial`, to addresses that the rule allows: resolved once, judged, and dialled as judged (T49).
+
+        What the rule forbids cannot be told from a place where nothing listens. A way through a relay is no dial of
+        ours, and a name that TLS will check is dialled by its name once its addresses have been judged.
+        """
+        if endpoint.scheme == RELAY:
+            return await self.dial(endpoint)
+        places = [place for place in await self._network.resolve(endpoint) if rule.allows(place.host, place.port)]
+        if places and endpoint.scheme == "wss":
+            return await self.dial(endpoint)
+        failure = ConnectFailed(Reason.REFUSED, f"nothing listens on {endpoint}")
+        for place in places[:PLACES_MAX]:
+            try:
+                return await self.dial(place)
+            except ConnectFailed as error:
+                failure = error
+        raise failure
+
     async def _run_attempt(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         self._counters.connect_attempts += 1
         _log.debug("dialling %s", endpoint)
@@ -259,5 +279,7 @@ async def _nowhere(who: str) -> Connection:
     raise ConnectFailed(Reason.NO_ROUTE, f"no way to {who} is known")
 
 
+PLACES_MAX: Final = 4
+"""Addresses of one name that are dialled one after the other, where each is judged."""
 FLAPPING_S: Final = 5.0
 """A link that lasted less is treated as a failed attempt by the redial schedule."""

@@ -37,6 +37,7 @@ from p2p.node.service import first_cause, run_around
 from p2p.node.status import Counters, NodeStats, OutboxView, Peer, PingReply, snapshot_of
 from p2p.node.wal import Wal
 from p2p.peer.connection import Connection
+from p2p.policy.addresses import DialRule
 from p2p.relay.switch import CircuitStats
 from p2p.transport.base import Listener, Network
 
@@ -264,13 +265,15 @@ class Node:
 
     # Links.
 
-    async def connect(self, endpoint: PeerEndpoint | PeerId | str) -> Peer:
+    async def connect(self, endpoint: PeerEndpoint | PeerId | str, *, rule: DialRule | None = None) -> Peer:
         """Make one attempt to connect and authenticate, and return the peer that is there.
 
         Args:
             endpoint: `"tcp://HOST:PORT"`, `"HOST:PORT"`, `"tcp://WHO@HOST:PORT"` or a `PeerEndpoint`; WHO is the peer
                 id or node id that must be there. `"relay://RELAY/TARGET"` goes through a connected relay. A peer id or
                 node id alone is reached by route. Use `NodeConfig.peers` for links to keep for ever.
+            rule: where it may lead, when somebody else says so; what it forbids fails like a place where nothing
+                listens.
 
         Raises:
             ConnectFailed: its `reason` says why.
@@ -285,6 +288,8 @@ class Node:
         if not place.is_dialable:
             raise ConfigError(f"{place}: port 0 cannot be dialled")
         try:
+            if rule is not None:
+                return snapshot_of(await rooms.dialer.dial_within(place, rule))
             return snapshot_of(await rooms.dialer.dial(place))
         except ConnectFailed:
             if self._stop.is_set():

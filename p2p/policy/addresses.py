@@ -7,6 +7,7 @@ address wrapped in IPv6 (`::ffff:a.b.c.d`) is that IPv4 address in every respect
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -68,6 +69,28 @@ def may_be_dialled(kind: AddressClass, *, private: bool, loopback: bool) -> bool
         or (kind is AddressClass.PRIVATE and private)
         or (kind is AddressClass.LOOPBACK and loopback)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DialRule:
+    """Where a dial may lead that somebody else asked for (T49). Public addresses always are.
+
+    Args:
+        private: local networks may be.
+        loopback: this machine may be.
+        ports_denied: never on this machine or a local network: the doors that only the operator uses.
+    """
+
+    private: bool = True
+    loopback: bool = True
+    ports_denied: frozenset[int] = frozenset()
+
+    def allows(self, host: str, port: int) -> bool:
+        """Whether a place may be dialled; a name may not, it is resolved first."""
+        kind = classify(host)
+        if kind is not AddressClass.PUBLIC and port in self.ports_denied:
+            return False
+        return may_be_dialled(kind, private=self.private, loopback=self.loopback)
 
 
 def prefix_of(host: str) -> str:

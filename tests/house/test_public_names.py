@@ -12,7 +12,7 @@ FRONT_DOOR = """
     RemoteProtocolError Route StandardCrypto StoreCorrupt StoreError StoreFull StoreLocked StoreReadOnly UnknownPeer
     events framing make_tcp_node msg one_line open_node pack strict_json
     BootstrapConfig BootstrapMode DiscoveryAnnouncement HttpBootstrap make_http_bootstrap registry
-    CircuitStats KnownRoute PingReply
+    CircuitStats DialRule KnownRoute PingReply
     DiscoveryConfig DiscoveryMode UdpDiscovery make_udp_discovery
 """.split()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.policy.addresses import AddressClass, classify, prefix_of
+from p2p.policy.addresses import AddressClass, DialRule, classify, prefix_of
 
 CASES = {
     "8.8.8.8": AddressClass.PUBLIC,
@@ -79,3 +79,13 @@ def test_t02_ipv4_addresses_are_neighbours_of_nobody(one: ipaddress.IPv4Address,
 def test_any_text_is_answered(text: str) -> None:
     assert isinstance(classify(text), AddressClass)
     assert isinstance(prefix_of(text), str)
+
+
+@pytest.mark.parametrize("host", CASES)
+def test_t49_a_rule_never_allows_what_nobody_may_dial_for_another(host: str) -> None:
+    kind = CASES[host]
+    assert DialRule().allows(host, 1) is (kind in {AddressClass.PUBLIC, AddressClass.PRIVATE, AddressClass.LOOPBACK})
+    assert DialRule(private=False, loopback=False).allows(host, 1) is (kind is AddressClass.PUBLIC)
+    closed = DialRule(ports_denied=frozenset({80}))
+    assert closed.allows(host, 80) is (kind is AddressClass.PUBLIC)
+    assert closed.allows(host, 81) is DialRule().allows(host, 81)
