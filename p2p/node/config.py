@@ -44,6 +44,8 @@ class NodeConfig:
         network_name: keeps networks apart that share neither key nor purpose.
         trust: the identities that may connect: a mapping of node id to peer id, or the path of a trust file.
         open: accept anybody on all interfaces, knowingly.
+        expire_after_s: `wal.follow` does not deliver records for somebody (with a `target`) that are older; None for
+            any age. They stay in the log and travel on.
         relay: pass circuits on between peers that cannot reach each other, within the `relay_…` of `Limits`. What runs
             inside is sealed from end to end.
         via: endpoints (or their text) of relays, kept connected like `peers`. Peers that no other route leads to are
@@ -72,6 +74,7 @@ class NodeConfig:
     network_name: str = ""
     trust: Mapping[str, PeerId] | Path | None = None
     open: bool = False
+    expire_after_s: float | None = None
     relay: bool = False
     via: tuple[PeerEndpoint, ...] = ()
     attach: bool = False
@@ -92,6 +95,8 @@ class NodeConfig:
         check_node_id(self.node_id)
         if self.listen_port is not None and not 0 <= self.listen_port <= 65535:
             raise ConfigError(f"listen_port {self.listen_port} is not within 0-65535")
+        if self.expire_after_s is not None and not self.expire_after_s > 0:
+            raise ConfigError(f"expire_after_s must be above 0, not {self.expire_after_s}; None keeps all ages")
         if self.network_key is not None and len(self.network_key) != 32:
             raise ConfigError(
                 f"network_key has {len(self.network_key)} bytes: it must be 32 random ones "
@@ -217,6 +222,7 @@ class NodeOptions(TypedDict, total=False):
     network_name: str
     trust: Mapping[str, PeerId] | Path | str | None
     open: bool
+    expire_after_s: float | None
     relay: bool
     via: Iterable[PeerEndpoint | str]
     attach: bool

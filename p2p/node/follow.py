@@ -12,6 +12,9 @@ A cursor moves only when the application says so: what was delivered and not com
 every record is delivered at least once. The first time a name is used, where it starts is written down at once:
 otherwise a crash before its first commit would make "now" mean a later moment.
 
+A record for somebody that is older than the node delivers is passed over. It stays in its log: what follows it there
+could not be checked without it.
+
 Source: contract "Delivery".
 """
 
@@ -28,6 +31,7 @@ from p2p.errors import ChannelBusy, ConfigError, NodeClosed
 from p2p.ids import PeerId
 from p2p.node.writer import Writer
 from p2p.replication.batch import Record, parse_batch
+from p2p.replication.clock import wall_ms_of
 from p2p.replication.heads import EMPTY_LOG
 from p2p.store.base import StoredBatch
 
@@ -55,6 +59,7 @@ class Follower:
         kinds: Iterable[str] | None,
         target: PeerId | None,
         start: Start,
+        oldest_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         if start not in ("oldest", "now"):
             raise ConfigError(f'start is "oldest" or "now", not {start!r}')
@@ -68,6 +73,7 @@ class Follower:
         self._kinds = None if kinds is None else frozenset((kinds,) if isinstance(kinds, str) else kinds)
         self._target = target
         self._start = start
+        self._oldest_ms = oldest_ms
         self._positions: dict[PeerId, int] = {}
         self._line: OrderedDict[PeerId, None] = OrderedDict()
         self._piece: Iterator[Record] = iter(())
@@ -203,6 +209,8 @@ class Follower:
                     continue
                 self._positions[origin] = record.seq + 1
                 if self._kinds is not None and record.kind not in self._kinds:
+                    continue
+                if record.target is not None and wall_ms_of(record.hlc) < self._oldest_ms():
                     continue
                 if self._target is None or record.target == self._target:
                     yield record

@@ -69,8 +69,6 @@ class Replicator:
         clock: the time.
         limits: bounds.
         penalize: takes note that a peer did what an honest one does not.
-        origins_for_target: names the origins that hold records for a target, to serve them first when they are asked
-            for (OutboxPull with another peer's id).
         expected: whom this node is to be connected with, by whatever name; with nobody expected, or none of them
             within reach, appends do not wait for a first word at the start.
 
@@ -86,7 +84,6 @@ class Replicator:
         clock: Clock,
         limits: Limits,
         penalize: Callable[[PeerId, Reason], None],
-        origins_for_target: Callable[[PeerId], Iterable[PeerId]] | None = None,
         expected: Iterable[object] = (),
     ) -> None:
         self._own = own
@@ -94,7 +91,6 @@ class Replicator:
         self._clock = clock
         self._limits = limits
         self._penalize = penalize
-        self._origins_for_target = origins_for_target
         self._expected = set(expected)
         self._exchange: Exchange | None = None
         self._is_closed = False
@@ -103,6 +99,7 @@ class Replicator:
         self._next_key = count()
         self._recent = RecentBatches(limits.recent_batches_bytes)
         self._backlog: deque[Load] = deque()
+        self._pulls: dict[int, OutboxPull] = {}
         self._wake = trio.Event()
         self._asleep_until = -math.inf
         self._waiters: dict[int, list[tuple[int, int, trio.Event]]] = {}
@@ -127,7 +124,9 @@ class Replicator:
             task_status.started()
             while True:
                 self._flush()
-                if self._backlog:
+                if self._pulls:
+                    await self._serve_pull()
+                elif self._backlog:
                     await self._serve(self._backlog.popleft())
                 else:
                     await self._sleep()
@@ -153,6 +152,7 @@ class Replicator:
         key = self._keys.pop(link, None)
         if key is not None:
             del self._links[key]
+            self._pulls.pop(key, None)
             self._machine.link_down(key, self._clock.monotonic())
             self._flush()
 
@@ -173,8 +173,15 @@ class Replicator:
         key = self._keys.get(link)
         if key is None:
             return
-        first = self._first_for(link, message) if isinstance(message, OutboxPull) else ()
-        if self._machine.receive(key, message, self._clock.monotonic(), first=first):
+        if isinstance(message, OutboxPull) and _names_another(message, link.peer_id):
+            # It waits for a look into the store. Of several the last says who is wanted, and all widen the window.
+            before = self._pulls.get(key)
+            more = 0 if before is None else before.max_items
+            items = min(message.max_items + more, self._limits.window_records_max)
+            self._pulls[key] = OutboxPull(message.target_node_id, items)
+            self._wake.set()
+            return
+        if self._machine.receive(key, message, self._clock.monotonic()):
             if isinstance(message, WalPush):
                 self._writer.submit_push(
                     message,
@@ -186,13 +193,6 @@ class Replicator:
                 assert isinstance(message, ForkProof)
                 self._writer.submit_proof(message, link.peer_id, partial(self._on_proof_judged, key, message))
         self._flush()
-
-    def _first_for(self, link: Link, pull: OutboxPull) -> Iterable[PeerId]:
-        # A text that is no peer id is a label: it widens the window like any other and names nobody.
-        if self._origins_for_target is None or not is_peer_id_text(pull.target_node_id):
-            return ()
-        target = PeerId.parse(pull.target_node_id)
-        return () if target == link.peer_id else self._origins_for_target(target)
 
     # Our own log at others.
 
@@ -321,6 +321,18 @@ class Replicator:
             else:
                 self._backlog.append(load)
 
+    async def _serve_pull(self) -> None:
+        """Find out which logs a link wants first, and widen its window."""
+        key = next(iter(self._pulls))
+        pull = self._pulls.pop(key)
+        try:
+            first = await self._writer.origins_for(PeerId.parse(pull.target_node_id))
+        except StoreError:
+            # The order is a favour; the window is not.
+            first = []
+        if key in self._links:
+            self._machine.receive(key, pull, self._clock.monotonic(), first=first)
+
     async def _serve(self, load: Load) -> None:
         """Read what one link wants from the store."""
         exchange, writer = self._machine, self._writer
@@ -362,6 +374,11 @@ class Replicator:
         exchange, now = self._machine, self._clock.monotonic()
         if exchange.next_deadline() <= now:
             exchange.handle_deadline(now)
+
+
+def _names_another(pull: OutboxPull, peer_id: PeerId) -> bool:
+    # A text that is no peer id is a label: it widens the window like any other and names nobody.
+    return is_peer_id_text(pull.target_node_id) and pull.target_node_id != str(peer_id)
 
 
 def _is_stream(load: Load) -> bool:

@@ -99,7 +99,7 @@ class Rooms:
             clock=config.clock,
             limits=limits,
             penalize=self._penalize,
-            expected=() if config.is_ephemeral else config.peers,
+            expected=(*config.via, *config.peers) if config.dial and not config.is_ephemeral else (),
         )
         self.paths = Paths(self.own, config, self.roster)
         self.circuits = Circuits(
@@ -119,6 +119,7 @@ class Rooms:
             label_of=self.pins.label_of,
             left_alone=lambda: frozenset(self.origins.left_alone),
             limits=limits,
+            oldest_ms=self._oldest_ms,
         )
 
     def _emit(self, event: NodeEvent) -> None:
@@ -127,6 +128,10 @@ class Rooms:
 
     def _settle(self, origin: PeerId, via: PeerId, held: bool) -> None:
         self.origins.settle(origin, via, held=held)
+
+    def _oldest_ms(self) -> int:
+        age_s = self._config.expire_after_s
+        return 0 if age_s is None else self._config.clock.wall_ms() - int(age_s * 1000)
 
     def _admit(self, origin: PeerId, via: PeerId) -> bool:
         is_known = origin in self.origins.left_alone

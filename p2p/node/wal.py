@@ -13,7 +13,7 @@ from p2p.limits import Limits
 from p2p.node.follow import Follower, Start
 from p2p.node.writer import Writer
 from p2p.replication.batch import NewRecord, Record, encode_body, parse_batch
-from p2p.replication.heads import LogHead, digest
+from p2p.replication.heads import EMPTY_LOG, LogHead, digest
 
 
 class Replication(Protocol):
@@ -38,6 +38,7 @@ class Wal:
         label_of: the node id that an identity is known by here.
         left_alone: the origins whose logs were offered and are not kept.
         limits: bounds.
+        oldest_ms: Unix milliseconds; records for somebody that were written before are not delivered any more.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Wal:
         label_of: Callable[[PeerId], str | None],
         left_alone: Callable[[], frozenset[PeerId]],
         limits: Limits,
+        oldest_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         self._writer = writer
         self._replication = replication
         self._label_of = label_of
         self._left_alone = left_alone
         self._limits = limits
+        self._oldest_ms = oldest_ms
         self._names: set[str] = set()
 
     async def append(self, payload: bytes, *, kind: str = "app", target: PeerId | None = None) -> int:
@@ -111,7 +114,8 @@ class Wal:
         Args:
             name: keeps a durable cursor per origin under this name; None starts over each time.
             kinds: only records of these kinds.
-            target: only records for this identity.
+            target: only records for this identity. Whoever carried them here, they come in the order of their origins;
+                those older than `NodeConfig.expire_after_s` are left out.
             start: where a name that is used for the first time begins, and one that is None each time. Origins that
                 turn up later are read from their first record.
 
@@ -133,6 +137,7 @@ class Wal:
             kinds=kinds,
             target=target,
             start=start,
+            oldest_ms=self._oldest_ms,
         )
 
     async def wait_replicated(self, seq: int, peers: int = 1) -> None:
@@ -143,9 +148,20 @@ class Wal:
         """
         await self._replication.wait_replicated(seq, peers)
 
-    def lag(self) -> dict[PeerId, int]:
-        """Per connected peer: how many of this node's own records it does not hold durably yet."""
-        return self._replication.lag()
+    def lag(self, origin: PeerId | None = None) -> dict[PeerId, int]:
+        """Per connected peer: how many records of a log that is held here it does not hold durably yet.
+
+        So a carrier sees whether what it carries for a peer has arrived.
+
+        Args:
+            origin: whose log; None for this node's own.
+        """
+        if origin is None or origin == self._writer.own:
+            return self._replication.lag()
+        held = self._writer.heads.get(origin, EMPTY_LOG).seq
+        return {
+            peer: max(0, held - heads.get(origin, EMPTY_LOG).seq) for peer, heads in self._replication.shown().items()
+        }
 
     def shown(self) -> Mapping[PeerId, Mapping[PeerId, LogHead]]:
         """Per connected peer: the heads that it showed last, by origin.

@@ -269,6 +269,14 @@ class Writer:
         """
         return await self._read(self._store.cursors, name)
 
+    async def origins_for(self, target: PeerId) -> list[PeerId]:
+        """Origins that hold records for a target: `origins_max` at the most, ascending.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return await self._read(self._store.origins_for, target, self._limits.origins_max)
+
     async def _read(self, fn: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         self._check_open()
         try:

@@ -50,6 +50,8 @@ BODY_BYTES_MAX: Final = BATCH_BYTES_MAX - _FIXED_BYTES - 1
 """A record's kind, target and payload with their lengths, at the most."""
 
 _PEER_ID_TEXT: Final = re.compile(rb"[0-9a-f]{64}")
+_TARGET_FIELD: Final = re.compile(rb"@[0-9a-f]{64}")
+"""A target with its length, which is 64 and so an "@"; a payload may look like one."""
 _FIRST_DELTA: Final = b"\x00"
 _NEXT_DELTA: Final = b"\x01"
 
@@ -136,6 +138,13 @@ class Batch:
     def signature(self) -> bytes:
         """64 bytes; not checked by `parse_batch`."""
         return self.wal_bytes[-_SIGNATURE_BYTES:]
+
+    def targets(self) -> frozenset[PeerId]:
+        """Whom records of this batch are for; those for everybody name nobody."""
+        if _TARGET_FIELD.search(self.wal_bytes) is None:
+            # Most batches: to search costs much less than to walk.
+            return frozenset()
+        return frozenset(record.target for record in self.records() if record.target is not None)
 
     def records(self, node_id: str | None = None) -> Iterator[Record]:
         """Read the records one after the other.

@@ -55,9 +55,14 @@ class HybridClock:
             self._last = hlc
 
 
+def wall_ms_of(hlc: int) -> int:
+    """Return the wall clock part, in Unix milliseconds."""
+    return hlc >> _COUNTER_BITS
+
+
 def wall_time(hlc: int) -> datetime:
     """Return the wall clock part, in UTC. What lies beyond the year 9999 is shown as its end."""
-    seconds, milliseconds = divmod(hlc >> _COUNTER_BITS, 1000)
+    seconds, milliseconds = divmod(wall_ms_of(hlc), 1000)
     try:
         return datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000)
     except (ValueError, OverflowError, OSError):

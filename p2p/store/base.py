@@ -164,6 +164,13 @@ class LogReader(Protocol):
     def cursors(self, name: str) -> dict[PeerId, int]:
         """How far the follower `name` has committed, per origin."""
 
+    def origins_for(self, target: PeerId, count_max: int) -> list[PeerId]:
+        """Origins with records for a target, ascending; whose records were frozen or damaged since may be among them.
+
+        Args:
+            count_max: how many at the most.
+        """
+
     def pins(self) -> dict[str, PeerId]:
         """Weak pins of labels, the one seen longest ago first."""
 
@@ -258,6 +265,8 @@ class Transaction(ABC):
         if batch.seq_begin <= state.tail_seq:
             self._drop_damaged(origin, batch.seq_begin, batch.seq_end)
         self._insert(batch)
+        if targets := batch.targets():
+            self._index(origin, targets)
         self.changed[origin] = replace(
             state,
             seq=batch.seq_end,
@@ -328,6 +337,10 @@ class Transaction(ABC):
 
     @abstractmethod
     def _insert(self, batch: Batch) -> None: ...
+
+    @abstractmethod
+    def _index(self, origin: PeerId, targets: frozenset[PeerId]) -> None:
+        """Note that the origin has records for these."""
 
     @abstractmethod
     def _insert_proof(self, proof: Proof) -> None: ...

@@ -68,6 +68,7 @@ class MemoryStore:
         self.proofs: dict[PeerId, tuple[bytes, bytes]] = {}
         self.follower_cursors: dict[tuple[str, PeerId], int] = {}
         self.label_pins: dict[str, tuple[PeerId, int]] = {}
+        self.targets: dict[PeerId, set[PeerId]] = {}
         # The two lanes are two threads: a reader must not see half a transaction.
         self._lock = threading.Lock()
 
@@ -123,6 +124,11 @@ class MemoryStore:
         """How far the follower has committed, per origin."""
         with self._lock:
             return {origin: seq for (follower, origin), seq in self.follower_cursors.items() if follower == name}
+
+    def origins_for(self, target: PeerId, count_max: int) -> list[PeerId]:
+        """Origins with records for a target, ascending."""
+        with self._lock:
+            return sorted(self.targets.get(target, ()))[:count_max]
 
     def pins(self) -> dict[str, PeerId]:
         """Weak pins of labels, the one seen longest ago first."""
@@ -206,6 +212,13 @@ class _MemoryTransaction(Transaction):
         insort(chain.ends, batch.seq_end)
         self._undo.append(lambda: self._remove(chain, batch.seq_end))
 
+    def _index(self, origin: PeerId, targets: frozenset[PeerId]) -> None:
+        for target in targets:
+            origins = self._store.targets.setdefault(target, set())
+            if origin not in origins:
+                origins.add(origin)
+                self._undo.append(partial(origins.discard, origin))
+
     def _insert_proof(self, proof: Proof) -> None:
         self._store.proofs[proof.origin] = (proof.first.wal_bytes, proof.second.wal_bytes)
         self._undo.append(lambda: self._store.proofs.pop(proof.origin))
@@ -236,6 +249,9 @@ class _MemoryTransaction(Transaction):
         cursors = {key: seq for key, seq in store.follower_cursors.items() if key[1] == origin}
         for key in cursors:
             del store.follower_cursors[key]
+        indexed = [origins for origins in store.targets.values() if origin in origins]
+        for origins in indexed:
+            origins.discard(origin)
 
         def restore() -> None:
             if chain is not None:
@@ -243,6 +259,8 @@ class _MemoryTransaction(Transaction):
             if proof is not None:
                 store.proofs[origin] = proof
             store.follower_cursors.update(cursors)
+            for origins in indexed:
+                origins.add(origin)
 
         self._undo.append(restore)
 

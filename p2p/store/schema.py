@@ -8,12 +8,13 @@ software does not know it could destroy.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from p2p.errors import IdentityMismatch, StoreCorrupt, StoreError
 from p2p.ids import PeerId
+from p2p.store.base import parse_stored
 
 APPLICATION_ID: Final = int.from_bytes(b"VP2P", "big")
 PAGE_BYTES: Final = 16_384
@@ -22,8 +23,27 @@ big ones gain most and small ones do not lose yet."""
 CHECKPOINT_PAGES: Final = 2500
 """SQLite's log is brought into the file every 40 MB."""
 
+INDEX_TARGET: Final = "INSERT OR IGNORE INTO targets (target, origin) VALUES (?, ?)"
+"""Note that an origin (by its number) has records for a target."""
+
 # `chain` is small and has everything that decisions need; `batches` is a rowid table, which suits big blobs.
-STEPS: Final = (
+Step: TypeAlias = str | Callable[[sqlite3.Connection], None]
+
+
+def _index_targets(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "CREATE TABLE targets (target BLOB NOT NULL, origin INTEGER NOT NULL, PRIMARY KEY (target, origin))"
+        " WITHOUT ROWID"
+    )
+    rows = connection.execute(
+        "SELECT c.origin, b.wal FROM chain AS c JOIN batches AS b ON b.no = c.batch WHERE c.damaged = 0"
+    )
+    for origin, wal_bytes in rows:
+        if isinstance(wal_bytes, bytes) and (batch := parse_stored(wal_bytes)) is not None:
+            connection.executemany(INDEX_TARGET, [(target, origin) for target in batch.targets()])
+
+
+STEPS: Final[tuple[Step, ...]] = (
     """
     CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), peer_id BLOB NOT NULL);
     CREATE TABLE origins (
@@ -43,11 +63,12 @@ STEPS: Final = (
     CREATE TABLE pins (node_id TEXT PRIMARY KEY, peer_id BLOB NOT NULL, seen_ms INTEGER NOT NULL) WITHOUT ROWID;
     """,
     "ALTER TABLE origins ADD COLUMN lost_seq INTEGER NOT NULL DEFAULT 0",
+    _index_targets,
 )
-"""For each version the statements, ended by semicolons, that lead to it from the one before."""
+"""For each version what leads to it from the one before: statements, ended by semicolons, or a function."""
 
 
-def prepare(connection: sqlite3.Connection, path: Path, own: PeerId, steps: Sequence[str] = STEPS) -> None:
+def prepare(connection: sqlite3.Connection, path: Path, own: PeerId, steps: Sequence[Step] = STEPS) -> None:
     """Bring the file to the newest schema, and record or check whose it is.
 
     Raises:
@@ -60,6 +81,9 @@ def prepare(connection: sqlite3.Connection, path: Path, own: PeerId, steps: Sequ
     try:
         version = check_version(connection, path, steps)
         for step in steps[version:]:
+            if callable(step):
+                step(connection)
+                continue
             # Not executescript: it would commit what came before.
             for statement in step.split(";"):
                 connection.execute(statement)
@@ -80,7 +104,7 @@ def prepare(connection: sqlite3.Connection, path: Path, own: PeerId, steps: Sequ
         raise
 
 
-def check_version(connection: sqlite3.Connection, path: Path, steps: Sequence[str] = STEPS) -> int:
+def check_version(connection: sqlite3.Connection, path: Path, steps: Sequence[Step] = STEPS) -> int:
     """Return the file's schema version, 0 for a fresh one.
 
     Raises:

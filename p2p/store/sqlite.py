@@ -46,7 +46,7 @@ from p2p.store.base import (
 )
 from p2p.store.check import check_chain, check_proof_kept
 from p2p.store.mend import mend_origins
-from p2p.store.schema import CHECKPOINT_PAGES, PAGE_BYTES, STEPS, check_version, prepare, read_owner
+from p2p.store.schema import CHECKPOINT_PAGES, INDEX_TARGET, PAGE_BYTES, STEPS, check_version, prepare, read_owner
 
 _BUSY_MS: Final = 2000
 _PROBE_BYTES: Final = Limits().batch_bytes_max
@@ -153,6 +153,16 @@ class SqliteReader:
         with self._in_use, translated(self._path, "read"):
             rows = self._connection.execute("SELECT origin, seq FROM cursors WHERE name = ?", (name,)).fetchall()
         return {_peer_id(origin, self._path): seq for origin, seq in rows}
+
+    def origins_for(self, target: PeerId, count_max: int) -> list[PeerId]:
+        """Origins with records for a target, ascending."""
+        with self._in_use, translated(self._path, "read"):
+            rows = self._connection.execute(
+                "SELECT o.peer_id FROM targets AS t JOIN origins AS o ON o.no = t.origin WHERE t.target = ?"
+                " ORDER BY o.peer_id LIMIT ?",
+                (target, count_max),
+            ).fetchall()
+        return [_peer_id(origin, self._path) for (origin,) in rows]
 
     def pins(self) -> dict[str, PeerId]:
         """Weak pins of labels, the one seen longest ago first."""
@@ -328,6 +338,10 @@ class SqliteStore:
         """How far the follower has committed, per origin."""
         return self._reader.cursors(name)
 
+    def origins_for(self, target: PeerId, count_max: int) -> list[PeerId]:
+        """Origins with records for a target, ascending."""
+        return self._reader.origins_for(target, count_max)
+
     def pins(self) -> dict[str, PeerId]:
         """Weak pins of labels, the one seen longest ago first."""
         return self._reader.pins()
@@ -458,6 +472,10 @@ class _SqliteTransaction(Transaction):
             ),
         )
 
+    def _index(self, origin: PeerId, targets: frozenset[PeerId]) -> None:
+        number = self._number(origin)
+        self._connection.executemany(INDEX_TARGET, [(target, number) for target in targets])
+
     def _insert_proof(self, proof: Proof) -> None:
         self._connection.execute(
             "INSERT INTO proofs (origin, first, second) VALUES (?, ?, ?)",
@@ -485,6 +503,7 @@ class _SqliteTransaction(Transaction):
         execute("DELETE FROM batches WHERE no IN (SELECT batch FROM chain WHERE origin = ?)", (number,))
         execute("DELETE FROM chain WHERE origin = ?", (number,))
         execute("DELETE FROM proofs WHERE origin = ?", (number,))
+        execute("DELETE FROM targets WHERE origin = ?", (number,))
         execute("DELETE FROM cursors WHERE origin = ?", (origin,))
         execute("DELETE FROM origins WHERE no = ?", (number,))
         self._erased.add(origin)

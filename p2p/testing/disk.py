@@ -218,6 +218,10 @@ class DiskStore:
         self._check_readable()
         return self._log.cursors(name)
 
+    def origins_for(self, target: PeerId, count_max: int) -> list[PeerId]:
+        self._check_readable()
+        return self._log.origins_for(target, count_max)
+
     def pins(self) -> dict[str, PeerId]:
         return self._log.pins()
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.ids import PeerId
-from p2p.replication.batch import Batch
+from p2p.replication.batch import Batch, NewRecord
 from p2p.replication.fork import make_proof
 from p2p.replication.heads import EMPTY_LOG, ZERO_HASH, LogHead
 from p2p.store.base import DamagedRange, OriginState, Store, StoredBatch
@@ -279,6 +279,38 @@ def test_an_origin_that_is_forgotten_and_comes_back_in_one_transaction_is_there(
         store.close()
         store = kind.open(tmp_path)
         assert store.load(other.origin, 1, EVERYTHING, EVERYTHING).batches == list(map(stored, other.batches))
+        store.close()
+
+
+def test_origins_are_found_by_whom_their_records_are_for(kind: Kind, store: Store, tmp_path: Path) -> None:
+    logs = sorted((Log(number) for number in (1, 2, 3)), key=lambda log: log.origin)
+    b, c = identity(8).peer_id, identity(9).peer_id
+    for log in logs:
+        log.seal([NewRecord("app", None, b"@" + b.hex().encode()), NewRecord("app", b, b"for b")])
+    logs[1].seal([NewRecord("app", c, b"for c"), NewRecord("app", b, b"for b")])
+    put(store, *(batch for log in logs for batch in log.batches))
+    origins = [log.origin for log in logs]
+    assert store.origins_for(b, 10) == origins
+    assert store.origins_for(b, 2) == origins[:2]
+    assert store.origins_for(c, 10) == [origins[1]]
+    assert store.origins_for(OWN, 10) == []
+    # Only a target makes one: a payload may look like it.
+    other = Log(4)
+    other.add(b"@" + c.hex().encode())
+    put(store, *other.batches)
+    assert store.origins_for(c, 10) == [origins[1]]
+    gone = next(log.origin for log in logs if log.origin != OWN)
+    with pytest.raises(ZeroDivisionError), store.write() as transaction:
+        transaction.forget(gone)
+        raise ZeroDivisionError
+    assert store.origins_for(b, 10) == origins
+    with store.write() as transaction:
+        transaction.forget(gone)
+    assert gone not in store.origins_for(b, 10)
+    if kind.is_durable:
+        store.close()
+        store = kind.open(tmp_path)
+        assert len(store.origins_for(b, 10)) == 2
         store.close()
 
 

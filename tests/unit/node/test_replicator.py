@@ -290,16 +290,48 @@ async def test_a_store_that_cannot_be_read_is_read_again(autojump_clock: trio.te
         assert b.held(a.id) == 1
 
 
-async def test_a_pull_for_another_peer_names_the_origins_to_send_first() -> None:
+async def test_a_pull_for_another_peer_has_the_logs_with_records_for_it_sent_first(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(3) as (nodes, nursery):
+        a, b, writer = nodes
+        wanted = PeerId(bytes(32))
+        filler = [NewRecord("app", None, bytes(200_000))]
+        # All other logs are longer and stand before it; the window has no room until it is asked for.
+        for _ in range(4):
+            await a.writer.append_many(filler)
+        await writer.writer.append_many([NewRecord("app", None, b"x"), NewRecord("app", wanted, b"for the wanted one")])
+        link(nursery, a, writer)
+        await until_equal(a, writer)
+        ends = link(nursery, a, b)
+        a.replicator._machine._links[a.replicator._keys[ends[0]]].pushes.window = 0
+        await trio.testing.wait_all_tasks_blocked()
+        assert not [message for message in ends[0].sent if isinstance(message, WalPush)]
+        for target in (PeerId(b"\x01" * 32), wanted):
+            a.replicator.receive(ends[0], OutboxPull(target.hex(), 5))
+        await until_equal(a, b)
+        pushed = [PeerId(message.wal_bytes[1:33]) for message in ends[0].sent if isinstance(message, WalPush)]
+        assert pushed[0] == writer.id
+        assert set(pushed) == {writer.id, a.id}
+
+
+async def test_a_pull_for_another_peer_widens_the_window_even_if_nothing_can_be_looked_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(2) as (nodes, nursery):
         a, b = nodes
-        asked: list[PeerId] = []
-        a.replicator._origins_for_target = lambda target: asked.append(target) or ()  # type: ignore[func-returns-value]
         ends = link(nursery, a, b)
-        target = PeerId(bytes(32))
-        for text in (b.id.hex(), "some-label", "", target.hex()):
+        pushes = a.replicator._machine._links[a.replicator._keys[ends[0]]].pushes
+        window = pushes.window
+
+        def fails(*_: object) -> list[PeerId]:
+            raise StoreError("the cable is out")
+
+        a.store.origins_for = fails  # type: ignore[method-assign]
+        for text in (b.id.hex(), "some-label", "", PeerId(bytes(32)).hex()):
             a.replicator.receive(ends[0], OutboxPull(text, 10))
-        assert asked == [target]
+        await trio.testing.wait_all_tasks_blocked()
+        assert pushes.window == window + 40
 
 
 async def test_t37_bad_signatures_are_scored_by_sender(autojump_clock: trio.testing.MockClock) -> None:

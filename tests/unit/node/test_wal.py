@@ -24,7 +24,7 @@ from tests.logs import Log, identity
 from tests.unit.node.writers import PEER, Bench, running, settle
 
 LIMITS = Limits()
-OWN = identity(1).peer_id
+OWN, OTHER = identity(1).peer_id, identity(2).peer_id
 
 
 class NoPeers:
@@ -34,7 +34,7 @@ class NoPeers:
         raise NodeClosed(f"{seq} at {peers}")
 
     def shown(self) -> dict[PeerId, dict[PeerId, LogHead]]:
-        return {}
+        return {PEER: {OTHER: LogHead(1, bytes(32), frozen=False)}}
 
     def lag(self) -> dict[PeerId, int]:
         return {PEER: 3}
@@ -120,7 +120,15 @@ async def test_replication_is_asked_of_the_replicator() -> None:
     async with open_wal() as (wal, _):
         with pytest.raises(NodeClosed, match="7 at 1"):
             await wal.wait_replicated(7)
-        assert wal.lag() == {PEER: 3}
+        assert wal.lag() == wal.lag(OWN) == {PEER: 3}
+
+
+async def test_a_carrier_sees_how_far_its_peers_hold_the_log_of_another() -> None:
+    async with open_wal() as (wal, bench):
+        log = Log(2)
+        await bench.push(log.add(b"1"), log.add(b"2", b"3"))
+        assert wal.lag(OTHER) == {PEER: 2}
+        assert wal.lag(identity(3).peer_id) == {PEER: 0}
 
 
 async def test_records_reads_a_piece() -> None:
@@ -278,6 +286,20 @@ async def test_now_on_an_empty_store_is_remembered_as_well() -> None:
         await bench.push(log.add(b"came before any commit"))
     async with open_wal(store) as (wal, _), wal.follow("late", start="now") as records:
         assert [r.payload for r in await take(records, 1)] == [b"came before any commit"]
+
+
+async def test_records_for_somebody_expire_and_their_log_goes_on() -> None:
+    async with open_wal() as (wal, bench):
+        for target, payload in ((None, b"old, for all"), (PEER, b"old, for one")):
+            await wal.append(payload, target=target)
+        bench.clock.ms += 10_000
+        await wal.append(b"new, for one", target=PEER)
+        wal._oldest_ms = lambda: bench.clock.ms - 5_000
+        async with wal.follow("all") as records:
+            seen = await take(records, 2)
+            assert [r.payload for r in seen] == [b"old, for all", b"new, for one"]
+            await records.commit(seen[-1])
+        assert [r.payload for r in await wal.records(OWN)] == [b"old, for all", b"old, for one", b"new, for one"]
 
 
 async def test_kinds_and_target_choose() -> None:

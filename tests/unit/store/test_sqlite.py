@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p.errors import IdentityMismatch, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from p2p.replication.batch import NewRecord
 from p2p.replication.heads import LogHead
 from p2p.store import schema
 from p2p.store.base import DamagedRange
@@ -21,6 +22,7 @@ from p2p.store.sqlite import SqliteReader, SqliteStore
 from tests.logs import Log, identity
 
 OWN = identity(1).peer_id
+TARGET = identity(50).peer_id
 EVERYTHING = 2**62
 
 
@@ -401,7 +403,7 @@ def old_file(path: Path, version: int, count: int = 3) -> Log:
     """Write a store as the software of that schema version left it."""
     log = Log(1)
     for number in range(count):
-        log.add(b"record %d" % number)
+        log.seal([NewRecord("app", TARGET if number == 1 else None, b"record %d" % number)])
     connection = sqlite3.connect(path, isolation_level=None)
     schema.prepare(connection, path, OWN, schema.STEPS[:version])
     connection.execute(
@@ -426,6 +428,7 @@ def test_a_file_of_every_older_version_is_read_as_it_is_and_migrated_when_opened
         assert list(reader.verify()) == []
     with closing(SqliteStore(path, OWN)) as store:
         assert store.states() == store.current()
+        assert store.origins_for(TARGET, 9) == [log.origin]
         log.add(b"one more")
         with store.write() as transaction:
             transaction.append(log.batches[-1])
