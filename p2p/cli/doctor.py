@@ -34,7 +34,7 @@ from p2p.store.base import LogReader
 from p2p.store.keys import KEY_FILE, STORE_FILE, DirLock, load_identity, load_network_key, load_trust, open_reader
 from p2p.text import one_line
 from p2p.transport.base import Neighbourhood
-from p2p.transport.http import HttpxClient
+from p2p.transport.http import make_http_client
 from p2p.transport.interfaces import interfaces
 from p2p.transport.system import SystemNetwork
 from p2p.windows import SystemClock, system_entropy
@@ -276,7 +276,7 @@ async def _registry(patient: Patient, say: Say) -> None:
         return
     base = base_of(patient.registry)
     began = trio.current_time()
-    async with HttpxClient() as http:
+    async with make_http_client() as http:
         answer = await http.request("GET", f"{base}/peers?limit=1")
     took_ms = (trio.current_time() - began) * 1000
     if answer.status in (401, 403):

@@ -36,7 +36,7 @@ from p2p.policy.addresses import AddressClass, classify, may_be_dialled
 from p2p.policy.hints import DiscoveryAnnouncement
 from p2p.registry.form import base_of, host_of, read_announced, read_peers, write_announce
 from p2p.transport.base import Network
-from p2p.transport.http import HttpAnswer, HttpClient, HttpxClient
+from p2p.transport.http import HttpAnswer, HttpClient, make_http_client
 from p2p.transport.tcp import TcpNetwork
 from p2p.windows import Clock, Entropy, SystemClock, system_entropy, uniform
 
@@ -134,6 +134,7 @@ class HttpBootstrap:
         offer: takes each hint.
         identity: signs announcements; None leaves them unsigned.
         scheme: what listens on the announced port: "tcp", "ws" or "wss".
+        loopback_only: hand on nodes on this machine only.
         limits: the `registry_…` bounds.
         clock, entropy, network: the windows; of the network only `resolve` is used.
         say: takes a line for the log.
@@ -149,6 +150,7 @@ class HttpBootstrap:
         *,
         identity: Identity | None = None,
         scheme: str = "tcp",
+        loopback_only: bool = False,
         limits: Limits | None = None,
         clock: Clock | None = None,
         entropy: Entropy = system_entropy,
@@ -160,6 +162,7 @@ class HttpBootstrap:
         self._offer = offer
         self._identity = identity
         self._scheme = scheme
+        self._loopback_only = loopback_only
         self._limits = limits or Limits()
         self._clock = clock or SystemClock()
         self._entropy = entropy
@@ -169,7 +172,7 @@ class HttpBootstrap:
         self._announces = config.mode is BootstrapMode.PULL_AND_ANNOUNCE
         if self._announces and (config.self_node_id is None or config.self_tcp_port is None):
             raise ConfigError("announcing needs self_node_id and self_tcp_port: who listens, and where")
-        self._http = config.http or HttpxClient(token=config.token, ca_file=config.ca_file, limits=self._limits)
+        self._http = config.http or make_http_client(token=config.token, ca_file=config.ca_file, limits=self._limits)
         self._known: dict[tuple[str, str, int], tuple[DiscoveryAnnouncement, float]] = {}
         self._scope = trio.CancelScope()
 
@@ -307,6 +310,8 @@ class HttpBootstrap:
         if private is None:
             private = registry in (AddressClass.PRIVATE, AddressClass.LOOPBACK)
         if not may_be_dialled(kind, private=private, loopback=registry is AddressClass.LOOPBACK):
+            return False
+        if self._loopback_only and kind is not AddressClass.LOOPBACK:
             return False
         is_here = kind is AddressClass.LOOPBACK or host == answer.client
         return not (is_here and port in (self.config.self_tcp_port, *self.config.own_ports))

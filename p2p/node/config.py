@@ -12,6 +12,7 @@ from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback
 from p2p.limits import Limits
+from p2p.node.bootstrap import BootstrapConfig
 from p2p.store.keys import load_trust, open_store
 from p2p.store.memory import open_memory_store
 from p2p.transport.system import SystemNetwork
@@ -39,6 +40,7 @@ class NodeConfig:
             `open` says who may come in.
         data_dir: where identity and log live; None keeps both in memory for this run.
         peers: endpoints (or their text) to keep connected for ever, whether or not they are up yet.
+        bootstrap: a registry to ask for peers, and to announce this node at.
         dial: False makes no dial but those of `connect`: no configured peer, nobody that a hint names.
         network_key: exactly 32 random bytes that every member has; strangers fail before they are answered.
         network_name: keeps networks apart that share neither key nor purpose.
@@ -69,6 +71,7 @@ class NodeConfig:
     listen_host: str | None = None
     data_dir: Path | None = None
     peers: tuple[PeerEndpoint, ...] = ()
+    bootstrap: BootstrapConfig | None = None
     dial: bool = True
     network_key: bytes | None = field(default=None, repr=False)
     network_name: str = ""
@@ -217,6 +220,7 @@ class NodeOptions(TypedDict, total=False):
     listen_host: str | None
     data_dir: Path | str | None
     peers: Iterable[PeerEndpoint | str]
+    bootstrap: BootstrapConfig | None
     dial: bool
     network_key: bytes | None
     network_name: str

@@ -157,6 +157,8 @@ class Node:
                             accept_links, listener, rooms.supervisor, rooms.slots, config.clock, self._log_line
                         )
                     links.start_soon(rooms.leads.run)
+                    if rooms.bootstrap is not None:
+                        await links.start(rooms.bootstrap.run)
                     for endpoint in (*config.via, *config.peers) if config.dial else ():
                         links.start_soon(rooms.dialer.keep_connected, endpoint, rooms.replicator.unreachable)
                     if not config.is_ephemeral:

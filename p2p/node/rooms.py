@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 
 import trio
@@ -9,10 +10,11 @@ import trio
 from p2p.crypto.identity import Identity
 from p2p.crypto.noise import NoiseStatic
 from p2p.errors import Reason
-from p2p.ids import PeerEndpoint, PeerId
+from p2p.ids import PeerEndpoint, PeerId, is_loopback
 from p2p.node import circuits, paths
+from p2p.node.bootstrap import HttpBootstrap
 from p2p.node.circuits import CircuitNetwork, Circuits
-from p2p.node.config import NodeConfig
+from p2p.node.config import WAYS_OUT, NodeConfig
 from p2p.node.dialer import Dialer
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import EventFeed, NodeEvent
@@ -30,8 +32,10 @@ from p2p.peer.connection import Connection
 from p2p.policy.admission import ConnectionSlots, Scores
 from p2p.policy.backoff import Backoff
 from p2p.policy.buckets import TokenBucket
+from p2p.policy.hints import HintSource
 from p2p.policy.origins import OriginAdmission
 from p2p.policy.pins import Pins
+from p2p.registry.form import SCHEMES, host_of
 from p2p.session.handshake import SessionConfig
 from p2p.store.base import Store
 from p2p.transport.base import Network
@@ -44,6 +48,7 @@ class Rooms:
     supervisor: Supervisor
     dialer: Dialer
     leads: Leads
+    bootstrap: HttpBootstrap | None
 
     def __init__(
         self,
@@ -213,6 +218,33 @@ class Rooms:
             counters=self._counters,
             clock=config.clock,
             entropy=config.entropy,
+        )
+        self.bootstrap = self._make_bootstrap(network, endpoints)
+
+    def _make_bootstrap(self, network: Network, endpoints: Iterable[PeerEndpoint]) -> HttpBootstrap | None:
+        config = self._config
+        asked = config.bootstrap
+        if asked is None:
+            return None
+        if config.is_closed and not is_loopback(host_of(asked.registry_url)):
+            self._log_line(f"{config.node_id} asks no registry on another machine: to meet others, {WAYS_OUT}")
+            return None
+        place = next((endpoint for endpoint in endpoints if endpoint.scheme in SCHEMES), None)
+        return HttpBootstrap(
+            dataclasses.replace(
+                asked,
+                self_node_id=asked.self_node_id or config.node_id,
+                self_tcp_port=asked.self_tcp_port or (place.port if place is not None else None),
+            ),
+            lambda announcement, came_from: self.leads.offer(announcement, HintSource.REGISTRY, came_from),
+            identity=self._identity,
+            scheme=place.scheme if place is not None else "tcp",
+            loopback_only=config.is_closed,
+            limits=config.limits,
+            clock=config.clock,
+            entropy=config.entropy,
+            network=network,
+            say=self._log_line,
         )
 
     def has_met(self, peer_id: PeerId) -> bool:

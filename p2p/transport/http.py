@@ -1,31 +1,13 @@
-"""The window to HTTP servers: one bounded request, one whole answer.
-
-It guards the node against the server (T48): an answer is at most so many bytes and is there within so many seconds,
-counted from the name look-up on; redirects are not followed; nothing is decompressed. `httpx` does the HTTP, and is
-looked for only when somebody needs it.
-
-Every request has a connection of its own: they are seconds apart, and one kept open would be one more thing that a
-restarted registry breaks.
-"""
+"""The window to HTTP servers: one bounded request, one whole answer. `http_httpx` is what stands behind it."""
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
-import trio
-
-from p2p.errors import ConfigError, ConnectFailed, Reason, RemoteProtocolError
+from p2p.errors import ConfigError
 from p2p.limits import Limits
-from p2p.text import one_line
-
-if TYPE_CHECKING:
-    import httpx
-
-ERROR_BYTES_MAX: Final = 200
-"""Of what a library says of a failure."""
 
 
 class HttpAnswer(NamedTuple):
@@ -67,8 +49,10 @@ class HttpClient(Protocol):
         """
 
 
-class HttpxClient:
-    """`HttpClient` by httpx.
+def make_http_client(
+    *, token: str | None = None, ca_file: Path | None = None, limits: Limits | None = None
+) -> HttpClient:
+    """Make a client by httpx, which is looked for only now.
 
     Args:
         token: sent as `Authorization: Bearer …`; None sends none.
@@ -78,91 +62,8 @@ class HttpxClient:
     Raises:
         ConfigError: httpx is not installed.
     """
-
-    def __init__(self, *, token: str | None = None, ca_file: Path | None = None, limits: Limits | None = None) -> None:
-        try:
-            import httpx
-        except ImportError:
-            raise ConfigError("asking a registry needs httpx: pip install 'trio-p2p[bootstrap]'") from None
-        self._httpx = httpx
-        self._limits = limits or Limits()
-        self._ca_file = ca_file
-        self._headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "trio-p2p"}
-        if token is not None:
-            self._headers["authorization"] = f"Bearer {token}"
-        self._client: httpx.AsyncClient | None = None
-
-    async def __aenter__(self) -> Self:
-        httpx = self._httpx
-        # Reading the system's authorities takes tens of milliseconds.
-        tls = await trio.to_thread.run_sync(self._tls)
-        self._client = httpx.AsyncClient(
-            headers=self._headers,
-            verify=tls,
-            follow_redirects=False,
-            timeout=None,  # ours is one for the whole; theirs starts anew with each byte
-            limits=httpx.Limits(max_keepalive_connections=0),
-            trust_env=False,
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._client is not None:
-            await self._client.aclose()
-
-    def _tls(self) -> ssl.SSLContext:
-        try:
-            return ssl.create_default_context(cafile=self._ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"{self._ca_file} holds no certificate in PEM: {error}") from None
-
-    async def request(self, method: Literal["GET", "POST"], url: str, body: bytes | None = None) -> HttpAnswer:
-        assert self._client is not None, "enter the client before you use it"
-        httpx = self._httpx
-        headers = {"content-type": "application/json"} if body is not None else {}
-        try:
-            with trio.move_on_after(self._limits.registry_s_max):
-                async with self._client.stream(method, url, content=body, headers=headers) as response:
-                    return await self._whole(response)
-        except (httpx.RemoteProtocolError, httpx.DecodingError) as error:
-            raise RemoteProtocolError(f"no HTTP: {_told(error)}") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ConnectFailed(Reason.REFUSED, _told(error)) from None
-        raise ConnectFailed(Reason.TIMEOUT, f"no whole answer within {self._limits.registry_s_max:g} s")
-
-    async def _whole(self, response: httpx.Response) -> HttpAnswer:
-        if 300 <= response.status_code < 400:
-            raise RemoteProtocolError(f"it answers {response.status_code}, a redirect, which is not followed")
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise RemoteProtocolError("its answer is compressed, which was not asked for")
-        # Now, while the connection is there for sure.
-        server, client = _address(response, "server_addr"), _address(response, "client_addr")
-        body = bytearray()
-        bytes_max = self._limits.registry_answer_bytes_max
-        with trio.CancelScope() as reading:
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > bytes_max:
-                    # Generators within generators: only what is raised inside the innermost ends all of them.
-                    reading.cancel()
-        if len(body) > bytes_max:
-            raise RemoteProtocolError(f"its answer has more than {bytes_max} bytes")
-        return HttpAnswer(response.status_code, bytes(body), server, client)
-
-
-def _address(response: httpx.Response, which: Literal["server_addr", "client_addr"]) -> str:
     try:
-        address = response.extensions["network_stream"].get_extra_info(which)
-    except OSError:  # reset meanwhile: reading the body will tell
-        return ""
-    return str(address[0])
-
-
-def _told(error: BaseException) -> str:
-    """What an error says; of one that says nothing, what caused it (a certificate, mostly) says it."""
-    cause: BaseException | None = error
-    while cause is not None and not str(cause):
-        cause = cause.__cause__ or cause.__context__
-    return one_line(str(cause) if cause is not None else type(error).__name__, ERROR_BYTES_MAX)
+        from p2p.transport.http_httpx import HttpxClient
+    except ImportError as error:
+        raise ConfigError(f"asking a registry needs {error.name}: pip install 'trio-p2p[bootstrap]'") from None
+    return HttpxClient(token=token, ca_file=ca_file, limits=limits)
