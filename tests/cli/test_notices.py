@@ -1,0 +1,111 @@
+"""What happens to a node's logs is told on standard error, in one line that says what to do."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import trio
+
+from tests.cli.processes import COMMAND, environment, p2p_ok, running
+
+
+class Spoken:
+    """A node whose lines on standard error are read until one says what is waited for."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.said = ""
+
+    async def until(self, part: str) -> str:
+        """Wait for a line with this part, and return the line."""
+        assert self.process.stderr is not None
+        with trio.fail_after(30):
+            while (line := next((line for line in self.said.splitlines(True) if part in line), "")) == "":
+                chunk = await self.process.stderr.receive_some()
+                assert chunk, f"it ended and never said {part!r}: {self.said}"
+                self.said += chunk.decode()
+            return line.strip()
+
+    async def end(self) -> None:
+        """Kill it and collect it."""
+        self.process.kill()
+        await self.process.wait()
+        assert self.process.stderr is not None
+        await self.process.stderr.aclose()
+
+
+async def speaking(*arguments: str | Path, before: str = "") -> Spoken:
+    """Start a node; `before` is what a shell does first."""
+    command = ["sh", "-c", f'{before} exec "$@"', "sh", *COMMAND, "--stats-every", "0", *map(str, arguments)]
+    return Spoken(
+        await trio.lowlevel.open_process(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment()
+        )
+    )
+
+
+async def test_a_fork_is_told_by_whoever_finds_it(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    await p2p_ok("wal", "append", "--data-dir", one, stdin=b"the same\n")
+    shutil.copytree(one, other)
+    await p2p_ok("wal", "append", "--data-dir", one, stdin=b"here\n")
+    await p2p_ok("wal", "append", "--data-dir", other, stdin=b"there\n")
+    async with (
+        running("--id", "A", "--data-dir", one) as a,
+        running("--id", "B", "--data-dir", tmp_path / "b", "--connect", await a.endpoint()) as b,
+    ):
+        await b.records(2)
+        assert await a.end(signal.SIGTERM) == 0
+        port = (await a.endpoint()).rpartition(":")[2]
+        async with running("--id", "A", "--data-dir", other, "--listen", port):
+            line = await Spoken(b.process).until("is forked")
+    assert "the log of A is forked" in line
+    assert line.startswith("[p2p] warn: B: ")
+
+
+async def test_a_store_that_cannot_be_written_is_told_and_so_is_its_return(tmp_path: Path) -> None:
+    # A file may not grow beyond 256 KiB: SQLite's log reaches that soon.
+    node = await speaking("--id", "A", "--data-dir", tmp_path, "--append-stdin", before="ulimit -f 512;")
+    try:
+        assert node.process.stdin is not None
+        line = "x" * 1000 + "\n"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.process.stdin.send_all, (line * 2000).encode())
+            told = await node.until("read-only")
+            waits = await node.until("standard input waits")
+            nursery.cancel_scope.cancel()
+    finally:
+        await node.end()
+    assert told.startswith("[p2p] warn: A: the store cannot be written")
+    assert waits.startswith("p2p: standard input waits: ")
+
+
+async def test_damage_and_its_repair_are_told(tmp_path: Path) -> None:
+    key, copy = tmp_path / "net.key", tmp_path / "b"
+    await p2p_ok("id", "--new-network-key", key)
+    options = ["--network-key-file", key, "--host", "127.0.0.1"]
+    async with running("--id", "A", "--data-dir", tmp_path / "a", "--append-stdin", *options) as a:
+        await a.send_lines(*(f"line {number}" for number in range(50)))
+        await a.records(50)
+        async with running("--id", "B", "--data-dir", copy, "--connect", await a.endpoint(), *options) as b:
+            await b.records(50)
+            assert await b.end(signal.SIGTERM) == 0
+        with closing(sqlite3.connect(copy / "log.sqlite")) as store, store:
+            store.execute("UPDATE batches SET wal = zeroblob(length(wal))")
+        # Whoever asks B for A's log has B read it.
+        async with running("--id", "C", "--memory", *options) as c:
+            connects = ["--connect", await a.endpoint(), "--connect", await c.endpoint()]
+            node = await speaking("--id", "B", "--data-dir", copy, *connects, *options)
+            try:
+                damaged = await node.until("is damaged on the disk")
+                whole = await node.until("is whole again")
+            finally:
+                await node.end()
+    assert damaged.startswith("[p2p] warn: B: the log of A ")
+    assert whole.startswith("[p2p] info: B: the log of A ")
+    assert "ok: 50 records" in await p2p_ok("wal", "verify", "--data-dir", copy)
