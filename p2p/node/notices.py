@@ -41,7 +41,7 @@ class Notices:
                     stopped = "nothing is appended until it is" if origin == self._own else "it is"
                     self._log_line.warn(
                         f"{self._log_of(origin)} is damaged on the disk at seq {seq_begin}: "
-                        f"{stopped} fetched again from a peer that holds it"
+                        f"{stopped} fetched again from a peer that holds it{self._way_out(origin)}"
                     )
             case events.LogRepaired(origin, seq):
                 self._damaged.discard(origin)
@@ -49,8 +49,7 @@ class Notices:
             case events.OwnLogAhead(seq):
                 self._log_line.warn(
                     f"this node's own log was signed up to seq {seq}, and its store lost a part (a restored backup?): "
-                    "nothing is appended until that is fetched back from a peer that holds it; "
-                    "if there is none any more, make a new identity with `p2p id --new`"
+                    f"nothing is appended until that is fetched back from who holds it{self._way_out(self._own)}"
                 )
             case events.StoreReadOnly(detail):
                 self._log_line.warn(f"the store cannot be written, and is read-only until it can: {detail}")
@@ -62,6 +61,9 @@ class Notices:
                 )
             case _:
                 pass
+
+    def _way_out(self, origin: PeerId) -> str:
+        return "; if none does, make a new identity with `p2p id --new`" if origin == self._own else ""
 
     def _log_of(self, origin: PeerId) -> str:
         if origin == self._own:

@@ -746,5 +746,5 @@ class Writer:
             )
         return StoreCorrupt(
             f"this node's own log is damaged after seq {own.seq}: nothing can be appended until it is fetched back "
-            "from a peer that holds it (see `p2p wal verify`)"
+            "from a peer that holds it (see `p2p wal verify`); if none does, make a new identity with `p2p id --new`"
         )
