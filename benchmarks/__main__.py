@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.harness import Row, as_json, as_table
 
-NAMES = ("codec", "transport", "messages", "handshake", "store", "catchup", "mesh", "crowd", "imports")
+NAMES = ("codec", "transport", "messages", "handshake", "store", "catchup", "mesh", "crowd", "imports", "registry")
 """Each is a module here with `run(quick: bool) -> list[Row]` (see harness.py)."""
 
 

@@ -91,6 +91,7 @@ class _Routes:
         self._desk = options.desk
         self._table = options.table
         self._lane = trio.CapacityLimiter(options.table.calls_max)
+        self._is_well = True
         self.metrics = RegistryMetrics()
 
     def counted(self, route: str, handler: Callable[[str], Awaitable[bytes]]) -> Callable[[], Awaitable[Response]]:
@@ -105,9 +106,8 @@ class _Routes:
             except registry.Refused as refused:
                 outcome = refused.word
                 raise _problem(refused) from None
-            except TableUnavailable as error:
+            except TableUnavailable:
                 outcome = "unavailable"
-                _log.warning("%s", error)
                 raise _unavailable() from None
             except Problem as problem:
                 outcome = problem.error
@@ -133,7 +133,7 @@ class _Routes:
         entry = self._desk.take(await request.body, source, trio.current_time())
         noted = await self._in_thread(lambda: self._table.note(entry, room))
         if noted is Noted.SOURCE_FULL:
-            message = f"your address has {room.per_source_max} entries already"
+            message = f"your address has {room.of_source(entry.scope)} entries already"
             raise registry.Refused("too_many_entries", message, int(room.ttl_s))
         if noted is Noted.FULL:
             raise registry.Refused("full", "this registry has no room for another entry", int(room.ttl_s))

@@ -43,8 +43,10 @@ _NOTE: Final = """
     redis.call('SET', peer, value, 'PX', ttl)
     redis.call('ZADD', scope, now + ttl, member)
     redis.call('ZADD', source, now + ttl, member)
-    redis.call('PEXPIRE', scope, ttl)
-    redis.call('PEXPIRE', source, ttl)
+    for _, set in ipairs({scope, source}) do
+        -- Another registry may have a longer ttl: its entries need the set for longer.
+        if redis.call('PTTL', set) < ttl then redis.call('PEXPIRE', set, ttl) end
+    end
     return 'taken'
 """
 
@@ -104,7 +106,7 @@ class RedisTable:
             msgspec.json.encode(peer),
             ttl_ms,
             room.entries_max,
-            room.per_source_max,
+            room.of_source(entry.scope),
         ]
         return Noted(self._within(lambda: self._note_script(keys=keys, args=values)))
 

@@ -128,7 +128,7 @@ class SqliteTable:
         if self._db.execute(_RENEW, (*values, *key)).rowcount:
             return Noted.TAKEN
         (of_source,) = self._db.execute("SELECT count(*) FROM entries WHERE source = ?", (source,)).fetchone()
-        if of_source >= room.per_source_max:
+        if of_source >= room.of_source(entry.scope):
             return Noted.SOURCE_FULL
         if self._count >= room.entries_max:
             return Noted.FULL

@@ -7,7 +7,7 @@ who come from one, loopback only to this machine's own programs.
 - An entry is one identity (or an unsigned label) at one address. So nobody can push out another one's entry: who says
   false things adds an entry of his own, at his own address.
 - One source, an IPv4 address or an IPv6 /56, has at most `registrar_entries_per_source_max` entries, and buckets for
-  its announcements and questions.
+  its announcements and questions. The registry's own machine has no such bounds: there may be many nodes on it.
 - An announcement that is signed wrongly is refused; one that is not signed is taken unless signatures are required.
 """
 
@@ -61,13 +61,17 @@ class Room:
 
     Attributes:
         ttl_s: how long an entry stays.
-        entries_max: in all (of one scope).
-        per_source_max: of one source.
+        entries_max: in all; a table that several registries share may count each scope for itself.
+        per_source_max: of one source; see `of_source`.
     """
 
     ttl_s: float
     entries_max: int
     per_source_max: int
+
+    def of_source(self, scope: Scope) -> int:
+        """How many entries of a scope one source may have."""
+        return self.entries_max if scope is Scope.LOOPBACK else self.per_source_max
 
 
 class Refused(Exception):
@@ -98,9 +102,7 @@ class Desk:
     """
 
     def __init__(self, limits: Limits, *, require_signed: bool = False) -> None:
-        self.room = Room(
-            limits.registrar_ttl_s, limits.registrar_entries_max, limits.registrar_entries_per_source_max
-        )
+        self.room = Room(limits.registrar_ttl_s, limits.registrar_entries_max, limits.registrar_entries_per_source_max)
         self._limits = limits
         self._require_signed = require_signed
         sources_max = limits.registrar_sources_max
@@ -119,8 +121,9 @@ class Desk:
             Refused: it is not taken.
         """
         source = prefix_of(host)
-        self._pay(self._announcing.of(source), now)
         scope = _SCOPES.get(classify(host))
+        if scope is not Scope.LOOPBACK:
+            _pay(self._announcing.of(source), now)
         if scope is None:
             raise Refused("not_routable", f"nobody could reach a node at the address you come from, {host or 'none'}")
         try:
@@ -150,16 +153,18 @@ class Desk:
         Raises:
             Refused: it is not served.
         """
-        self._pay(self._asking.of(prefix_of(host)), now)
+        own = _SCOPES.get(classify(host), Scope.PUBLIC)
+        if own is not Scope.LOOPBACK:
+            _pay(self._asking.of(prefix_of(host)), now)
         peers_max = self._limits.registry_peers_max
         if limit is not None:
             if not (limit.isascii() and limit.isdigit() and 0 < len(limit) <= 9 and int(limit) > 0):
                 raise Refused("invalid_limit", f"limit is a whole number from 1 to {peers_max}; more are not listed")
             peers_max = min(peers_max, int(limit))
-        own = _SCOPES.get(classify(host), Scope.PUBLIC)
         return peers_max, tuple(scope for scope in Scope if scope <= own)
 
-    def _pay(self, bucket: TokenBucket, now: float) -> None:
-        if not bucket.take(now):
-            wait_s = math.ceil(bucket.ready_at(now) - now)
-            raise Refused("too_many_requests", f"too many requests from your address: again in {wait_s} s", wait_s)
+
+def _pay(bucket: TokenBucket, now: float) -> None:
+    if not bucket.take(now):
+        wait_s = math.ceil(bucket.ready_at(now) - now)
+        raise Refused("too_many_requests", f"too many requests from your address: again in {wait_s} s", wait_s)

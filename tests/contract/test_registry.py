@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -180,8 +181,13 @@ async def test_a_web_page_cannot_announce_for_its_reader() -> None:
 
 async def test_too_much_from_one_source_waits_and_is_told_how_long() -> None:
     limits = p2p.Limits(registrar_announces_per_s=0.01, registrar_announces_burst=3, registrar_entries_per_source_max=2)
-    async with registry(limits=limits) as url:
-        answers = [await ask(url, "POST", "/announce", VIX.replace(b"9101", b"910%d" % n)) for n in range(4)]
+    async with registry(limits=limits, proxies=networks_of(["127.0.0.1"])) as url:
+
+        async def announce(port: int, source: str) -> tuple[int, dict[str, str], Any]:
+            return await ask(url, "POST", "/announce", VIX.replace(b"9101", b"%d" % port), f"X-Forwarded-For: {source}")
+
+        answers = [await announce(port, "8.8.4.4") for port in range(9000, 9004)]
+        assert (await announce(9000, "8.8.4.5"))[0] == 200
     assert [answer[0] for answer in answers] == [200, 200, 429, 429]
     assert [answer[2]["error"] for answer in answers[2:]] == ["too_many_entries", "too_many_requests"]
     assert all(int(answer[1]["retry-after"]) > 0 for answer in answers[2:])

@@ -136,6 +136,13 @@ def test_a_full_table_refuses_new_entries_and_renews_old_ones(table: Table) -> N
     assert table.note(entry("8.8.0.1"), room) is Noted.TAKEN
 
 
+def test_this_machines_own_entries_are_not_bounded_by_source(table: Table) -> None:
+    for port in range(9000, 9020):
+        one = entry("127.0.0.1", port, scope=Scope.LOOPBACK, source="127.0.0.1/32")
+        assert table.note(one, ROOM) is Noted.TAKEN
+    assert table.size() == 20
+
+
 def until(condition: Callable[[], bool]) -> None:
     """Wait for what the table's own clock brings."""
     deadline = time.monotonic() + 30
@@ -252,6 +259,16 @@ def test_every_key_in_redis_expires(redis_url: str) -> None:
     assert len(keys) == 3
     assert all(0 < table._redis.ttl(key) <= 60 for key in keys)
     assert all(str(key).startswith("p2p:{registry}:") for key in keys)
+    table.close()
+
+
+@needs("redis-server")
+def test_a_registry_with_a_short_ttl_does_not_cut_the_others_entries(redis_url: str) -> None:
+    table = RedisTable(redis_url)
+    table._redis.flushall()
+    table.note(entry(), ROOM)
+    table.note(entry("8.8.4.5"), Room(0.05, 1000, 8))
+    until(lambda: {host for host, *_ in picked(table)} == {"8.8.4.4"})
     table.close()
 
 

@@ -114,3 +114,12 @@ def test_what_is_malformed_costs_its_source_too() -> None:
     desk = Desk(Limits(registrar_announces_per_s=0.1, registrar_announces_burst=1))
     assert refusal(desk, b"x") == "invalid_announcement"
     assert refusal(desk, VIX) == "too_many_requests"
+
+
+def test_the_registrys_own_machine_is_not_bounded_by_source() -> None:
+    desk = Desk(Limits(registrar_announces_burst=1, registrar_questions_burst=1, registrar_entries_per_source_max=1))
+    for _ in range(10):
+        entry = desk.take(VIX, "127.0.0.1", 0.0)
+        desk.answer(None, "::1", 0.0)
+    assert desk.room.of_source(entry.scope) > 1
+    assert desk.room.of_source(Scope.PRIVATE) == 1

@@ -1,0 +1,130 @@
+"""What does a question for peers cost a registry that holds 10,000 entries?
+
+Both servers run in this process on the same HTTP stack, and so does the one client that asks, one question at a time on
+a connection kept open. The baseline answers the same bytes from a constant: what is left is the judgement of the
+question, the way to the table's thread, the choice of 100 entries among 10,000, and their JSON.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from functools import partial
+
+import trio
+from quart import Response
+from quart_trio import QuartTrio
+
+import p2p
+from benchmarks.harness import Row, quiet_collector
+from http_control.registry.app import RegistryOptions, make_registry
+from http_control.registry.sqlite import SqliteTable
+from http_control.server import ServerOptions, serve_app
+from p2p import registry
+
+ENTRIES = 10_000
+ASK = b"GET /peers?limit=100 HTTP/1.1\r\nHost: r\r\n\r\n"
+P99_MS_MAX = 25.0
+RATIO_MAX = 3.0
+
+
+def _table() -> SqliteTable:
+    table = SqliteTable()
+    room = registry.Room(ttl_s=3600.0, entries_max=ENTRIES, per_source_max=1)
+    for number in range(ENTRIES):
+        host = f"8.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+        peer = registry.ListedPeer(host, 9101, f"node-{number}", "tcp", f"{number:064x}")
+        table.note(registry.Entry(peer, registry.Scope.PUBLIC, host), room)
+    return table
+
+
+class _Client:
+    """Asks over one connection."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+
+    async def ask(self) -> tuple[float, bytes]:
+        started = time.perf_counter()
+        await self._stream.send_all(ASK)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += await self._stream.receive_some()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head
+        size = int(head.lower().partition(b"content-length:")[2].split()[0])
+        while len(body) < size:
+            body += await self._stream.receive_some()
+        return time.perf_counter() - started, body
+
+
+def _constant(body: bytes) -> QuartTrio:
+    app = QuartTrio(__name__)
+
+    async def peers() -> Response:
+        return Response(body, content_type="application/json", headers={"cache-control": "no-store"})
+
+    app.add_url_rule("/peers", "peers", peers)
+    return app
+
+
+async def _times(port: int, count: int) -> list[float]:
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    async with stream:
+        client = _Client(stream)
+        for _ in range(10):
+            await client.ask()
+        return [(await client.ask())[0] for _ in range(count)]
+
+
+async def _measure(quick: bool) -> list[Row]:
+    rounds, count = (2, 150) if quick else (8, 500)
+    desk = registry.Desk(p2p.Limits(registrar_questions_burst=10**9))
+    async with trio.open_nursery() as nursery:
+
+        async def serve(app: QuartTrio) -> int:
+            urls: list[str] = await nursery.start(partial(serve_app, app, ServerOptions()))
+            return int(urls[0].rpartition(":")[2])
+
+        ours_port = await serve(make_registry(RegistryOptions(desk, _table())))
+        stream = await trio.open_tcp_stream("127.0.0.1", ours_port)
+        async with stream:
+            _, body = await _Client(stream).ask()
+        constant_port = await serve(_constant(body))
+        ours: list[float] = []
+        constant: list[float] = []
+        for _ in range(rounds):
+            with quiet_collector():
+                ours += await _times(ours_port, count)
+                constant += await _times(constant_port, count)
+        nursery.cancel_scope.cancel()
+    p99_ms, constant_p99_ms = (statistics.quantiles(times, n=100)[98] * 1000 for times in (ours, constant))
+    median_ms, constant_median_ms = (statistics.median(times) * 1000 for times in (ours, constant))
+    note = f"{rounds} rounds of {count}, {len(body)} bytes each"
+    return [
+        {
+            "question": f"GET /peers of {ENTRIES:,} entries, p99",
+            "value": p99_ms,
+            "unit": "ms",
+            "baseline": f"the same bytes from a constant, p99 {constant_p99_ms:.2f} ms",
+            "ratio": p99_ms / constant_p99_ms,
+            "goal": f"<= {P99_MS_MAX:g} ms",
+            "met": p99_ms <= P99_MS_MAX,
+            "note": note,
+        },
+        {
+            "question": f"GET /peers of {ENTRIES:,} entries, median",
+            "value": median_ms,
+            "unit": "ms",
+            "baseline": f"the same bytes from a constant, {constant_median_ms:.2f} ms",
+            "ratio": median_ms / constant_median_ms,
+            "goal": f"<= {RATIO_MAX:g}",
+            "met": median_ms / constant_median_ms <= RATIO_MAX,
+            "note": note,
+        },
+    ]
+
+
+def run(quick: bool) -> list[Row]:
+    """Measure and return the rows."""
+    return trio.run(_measure, quick)
