@@ -13,6 +13,7 @@ from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback
 from p2p.limits import Limits
 from p2p.node.bootstrap import BootstrapConfig
+from p2p.node.discovery import DiscoveryConfig
 from p2p.store.keys import load_trust, open_store
 from p2p.store.memory import open_memory_store
 from p2p.transport.system import SystemNetwork
@@ -40,6 +41,8 @@ class NodeConfig:
             `open` says who may come in.
         data_dir: where identity and log live; None keeps both in memory for this run.
         peers: endpoints (or their text) to keep connected for ever, whether or not they are up yet.
+        discovery: how to find nodes near by datagrams; None leaves it out. On loopback only while nothing says who may
+            come in.
         bootstrap: a registry to ask for peers, and to announce this node at.
         dial: False makes no dial but those of `connect`: no configured peer, nobody that a hint names.
         network_key: exactly 32 random bytes that every member has; strangers fail before they are answered.
@@ -71,6 +74,7 @@ class NodeConfig:
     listen_host: str | None = None
     data_dir: Path | None = None
     peers: tuple[PeerEndpoint, ...] = ()
+    discovery: DiscoveryConfig | None = None
     bootstrap: BootstrapConfig | None = None
     dial: bool = True
     network_key: bytes | None = field(default=None, repr=False)
@@ -220,6 +224,7 @@ class NodeOptions(TypedDict, total=False):
     listen_host: str | None
     data_dir: Path | str | None
     peers: Iterable[PeerEndpoint | str]
+    discovery: DiscoveryConfig | None
     bootstrap: BootstrapConfig | None
     dial: bool
     network_key: bytes | None

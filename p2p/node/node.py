@@ -23,7 +23,7 @@ from typing import Final, Unpack
 import trio
 
 from p2p import msg
-from p2p.errors import ConfigError, ConnectFailed, NodeClosed, NotConnected, NotStarted
+from p2p.errors import AddressInUse, ConfigError, ConnectFailed, NodeClosed, NotConnected, NotStarted
 from p2p.ids import PeerEndpoint, PeerId, is_who
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
 from p2p.node.dispatch import MESSAGES_PER_CHECKPOINT, Channel, Dispatch, WhenFull
@@ -157,6 +157,7 @@ class Node:
                             accept_links, listener, rooms.supervisor, rooms.slots, config.clock, self._log_line
                         )
                     links.start_soon(rooms.leads.run)
+                    await self._discover(rooms, links)
                     if rooms.bootstrap is not None:
                         await links.start(rooms.bootstrap.run)
                     for endpoint in (*config.via, *config.peers) if config.dial else ():
@@ -174,6 +175,14 @@ class Node:
                 self._rooms = None
                 self._stop.set()
             core.cancel_scope.cancel()
+
+    async def _discover(self, rooms: Rooms, links: trio.Nursery) -> None:
+        if rooms.discovery is not None:
+            try:
+                await links.start(rooms.discovery.run)
+            except (AddressInUse, ConfigError) as error:
+                # There are other ways to find and be found, and a port that somebody keeps is no reason to be down.
+                self._log_line.warn(f"nodes near are not discovered: {error}")
 
     def stop(self) -> None:
         """Ask the node to stop in order; returns at once. `wait` waits for the end. Idempotent."""

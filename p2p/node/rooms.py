@@ -16,6 +16,7 @@ from p2p.node.bootstrap import HttpBootstrap
 from p2p.node.circuits import CircuitNetwork, Circuits
 from p2p.node.config import WAYS_OUT, NodeConfig
 from p2p.node.dialer import Dialer
+from p2p.node.discovery import UdpDiscovery
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import EventFeed, NodeEvent
 from p2p.node.leads import Leads
@@ -48,6 +49,7 @@ class Rooms:
     supervisor: Supervisor
     dialer: Dialer
     leads: Leads
+    discovery: UdpDiscovery | None
     bootstrap: HttpBootstrap | None
 
     def __init__(
@@ -219,7 +221,29 @@ class Rooms:
             clock=config.clock,
             entropy=config.entropy,
         )
+        self.discovery = self._make_discovery(network, endpoints)
         self.bootstrap = self._make_bootstrap(network, endpoints)
+
+    def _make_discovery(self, network: Network, endpoints: Iterable[PeerEndpoint]) -> UdpDiscovery | None:
+        config = self._config
+        asked = config.discovery
+        if asked is None:
+            return None
+        place = next((endpoint for endpoint in endpoints if endpoint.scheme == "tcp"), None)
+        return UdpDiscovery(
+            dataclasses.replace(
+                asked,
+                self_node_id=config.node_id,
+                self_tcp_port=place.port if place is not None else 0,
+                loopback_only=asked.loopback_only or config.is_closed,
+            ),
+            lambda announcement, came_from: self.leads.offer(announcement, HintSource.DISCOVERY, came_from),
+            identity=self._identity,
+            network=network,
+            clock=config.clock,
+            entropy=config.entropy,
+            limits=config.limits,
+        )
 
     def _make_bootstrap(self, network: Network, endpoints: Iterable[PeerEndpoint]) -> HttpBootstrap | None:
         config = self._config
