@@ -105,7 +105,7 @@ def _endpoint(body: shapes.Connect) -> PeerEndpoint:
             if body.port is None:
                 raise ConfigError("port is missing")
             endpoint = PeerEndpoint(body.host, body.port, body.scheme or "tcp", body.expect)
-        if endpoint.port == 0:
+        if not endpoint.is_dialable:
             raise ConfigError("port 0 cannot be dialled")
     except ConfigError as error:
         raise Problem(400, "invalid_endpoint", str(error), hint=ENDPOINT_HINT) from None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,6 +117,13 @@ def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> 
 @click.option(
     "--via", multiple=True, metavar="HOST:PORT", help="A relay to keep connected and to look for peers behind."
 )
+@click.option("--http", metavar="HOST:PORT", help="Control and dashboard over HTTP there; port 0 takes any free one.")
+@click.option("--http-unix", metavar="PATH", help="The same on a unix socket.")
+@click.option("--http-tls-cert", metavar="F", help="Certificate in PEM: serve https.")
+@click.option("--http-tls-key", metavar="F", help="Its key in PEM.")
+@click.option("--http-host", multiple=True, metavar="NAME", help="A name that the HTTP server is known by; repeatable.")
+@click.option("--http-proxy", multiple=True, metavar="NET", help="Whose X-Forwarded-For is believed; repeatable.")
+@click.option("--http-open", is_flag=True, default=None, help="Serve HTTP without TLS beyond this machine, knowingly.")
 @click.option("--config", metavar="FILE.toml", help="Settings from a file; flags win over P2P_*, those over it.")
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
 @click.pass_context
@@ -315,3 +323,82 @@ def doctor(
         trust=trust,
     )
     return run_doctor(patient, as_json=as_json)
+
+
+def _of_a_node(command: Callable[..., int]) -> Callable[..., int]:
+    """The options that say which running node a command is about."""
+    for option in reversed(
+        (
+            click.option("--url", metavar="URL", help="Where its HTTP control is: http://HOST:PORT"),
+            click.option("--data-dir", metavar="DIR", type=A_PATH, envvar="P2P_DATA_DIR", help="Or where its data is."),
+            click.option("--token-file", metavar="F", type=A_PATH, help="The token; control.token in the data dir."),
+            AS_JSON,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_of_a_node
+def status(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool) -> int:
+    """Show a running node and its peers (the node needs --http)."""
+    from p2p.cli import remote
+    from p2p.cli.client import Target
+
+    target = Target(url, data_dir, token_file)
+    return remote.run_remote(target, partial(remote.show_status, as_json=as_json))
+
+
+@cli.command()
+@_of_a_node
+@click.option("--every", default=1000, type=Count(100, 86_400_000), metavar="MS", help="Interval; 1000 by default.")
+def top(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, every: int) -> int:
+    """Show a running node and its peers, again and again."""
+    from p2p.cli import remote
+    from p2p.cli.client import Target
+
+    target = Target(url, data_dir, token_file)
+    return remote.run_remote(target, partial(remote.show_top, as_json=as_json, every_s=every / 1000))
+
+
+@cli.command()
+@_of_a_node
+@click.option("--wait", default=5000, type=Count(1, 30_000), metavar="MS", help="For what comes of it; 5000.")
+@click.argument("endpoint", metavar="HOST:PORT")
+def connect(
+    url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, wait: int, endpoint: str
+) -> int:
+    """Have a running node dial once, and say what came of it."""
+    from p2p.cli import remote
+    from p2p.cli.client import Target
+
+    target = Target(url, data_dir, token_file)
+    return remote.run_remote(target, partial(remote.connect, as_json=as_json, endpoint=endpoint, wait_ms=wait))
+
+
+@cli.command()
+@_of_a_node
+@click.argument("who", metavar="PEER")
+def disconnect(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, who: str) -> int:
+    """Have a running node part from PEER, a node id or peer id."""
+    from p2p.cli import remote
+    from p2p.cli.client import Target
+
+    target = Target(url, data_dir, token_file)
+    return remote.run_remote(target, partial(remote.disconnect, as_json=as_json, who=who))
+
+
+@cli.command()
+@_of_a_node
+@click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted.")
+@click.option("--lines", default=100, type=Count(0, 800), metavar="N", help="How many to begin with; 100.")
+def log(
+    url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, follow: bool, lines: int
+) -> int:
+    """Show the last lines of a running node's log."""
+    from p2p.cli import remote
+    from p2p.cli.client import Target
+
+    target = Target(url, data_dir, token_file)
+    return remote.run_remote(target, partial(remote.show_log, as_json=as_json, follow=follow, lines=lines))

@@ -16,6 +16,7 @@ from typing import Final
 import trio
 
 import p2p
+from p2p.cli.control import ControlServer, Served
 from p2p.cli.output import Output, ReaderGone, complain, json_line, log_to_stderr, table_of
 from p2p.cli.records import fitting, line_splitter, portions
 from p2p.cli.settings import Settings, UsageError
@@ -89,6 +90,7 @@ class _Run:
         self.starting = trio.CancelScope()
         self.exit_code = 0
         self._is_up = False
+        self.control = ControlServer(settings, config, self.stop.set) if settings.http is not None else None
 
     def obey(self, number: int) -> None:
         """The first signal stops in order, the second at once."""
@@ -105,7 +107,10 @@ class _Run:
             self._is_up = True
             async with trio.open_nursery() as tasks:
                 try:
-                    self._say_started(node)
+                    served = None
+                    if self.control is not None:
+                        served = await tasks.start(self.control.serve, node)
+                    self._say_started(node, served)
                     if settings.connect_delay and not settings.no_connect:
                         for endpoint in settings.connect:
                             tasks.start_soon(self._connect_later, node, endpoint)
@@ -121,21 +126,24 @@ class _Run:
         # The node is closed: whoever reads this line may open its data dir.
         self._say_stopped()
 
-    def _say_started(self, node: p2p.Node) -> None:
+    def _say_started(self, node: p2p.Node, served: Served | None) -> None:
         if self.settings.json:
-            self.output.notice(
-                json_line(
-                    {
-                        "event": "started",
-                        "node_id": node.node_id,
-                        "peer_id": str(node.peer_id),
-                        "endpoints": [str(endpoint) for endpoint in node.endpoints],
-                    }
-                )
-            )
+            fields: dict[str, object] = {
+                "event": "started",
+                "node_id": node.node_id,
+                "peer_id": str(node.peer_id),
+                "endpoints": [str(endpoint) for endpoint in node.endpoints],
+            }
+            if served is not None:
+                fields["http"] = served.urls
+                if served.token is not None:
+                    fields["http_token"] = served.token
+            self.output.notice(json_line(fields))
         elif not self.settings.quiet and not self.settings.tui:
             where = ", ".join(map(str, node.endpoints)) or "nowhere"
             self.output.notice(f"[p2p] {node.node_id} is {node.peer_id}, listens on {where}")
+            if served is not None:
+                self.output.notice(f"[p2p] control and dashboard: {', '.join(served.urls)} with {served.how}")
 
     def _say_stopped(self) -> None:
         try:

@@ -78,9 +78,34 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     bootstrap: OnOff | UnsetType = UNSET
     relay: OnOff | UnsetType = UNSET
     via: tuple[str, ...] | UnsetType = UNSET
+    http: str | UnsetType = UNSET
+    http_unix: str | UnsetType = UNSET
+    http_tls_cert: str | UnsetType = UNSET
+    http_tls_key: str | UnsetType = UNSET
+    http_host: tuple[str, ...] | UnsetType = UNSET
+    http_proxy: tuple[str, ...] | UnsetType = UNSET
+    http_open: bool | UnsetType = UNSET
 
 
 KEYS: Final = Layer.__struct_fields__
+
+
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a node is controlled over HTTP, and by whom it may be reached there.
+
+    Attributes:
+        at: `HOST:PORT`, None for the unix socket.
+        hosts: more names that the server is known by.
+        proxies: whose X-Forwarded-For is believed.
+    """
+
+    at: str | None
+    unix: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    hosts: tuple[str, ...]
+    proxies: tuple[str, ...]
+    open: bool
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +137,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     append_stdin: bool
     relay: bool
     via: tuple[PeerEndpoint, ...]
+    http: HttpSettings | None
 
 
 class UsageError(Exception):
@@ -131,7 +157,7 @@ def from_file(path: Path) -> Layer:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not TOML: {error}") from None
     # A relative path in a file means beside that file, wherever the process was started.
-    for key in ("data_dir", "network_key_file", "trust"):
+    for key in ("data_dir", "network_key_file", "trust", "http_unix", "http_tls_cert", "http_tls_key"):
         if isinstance(values.get(key), str):
             values[key] = str(path.parent / Path(values[key]).expanduser())
     return _convert(values, str(path), strict=True)
@@ -161,9 +187,9 @@ def from_flags(values: Mapping[str, Any]) -> Layer:
 
 _SWITCH: Final[Mapping[str, bool]] = {"1": True, "on": True, "yes": True, "true": True, "0": False, "off": False,
                                       "no": False, "false": False}  # fmt: skip
-SWITCHES: Final = frozenset({"memory", "no_connect", "quiet", "json", "open", "append_stdin"})
+SWITCHES: Final = frozenset({"memory", "no_connect", "quiet", "json", "open", "append_stdin", "http_open"})
 ON_OFF: Final = frozenset({"tui", "discovery", "bootstrap", "relay"})
-LISTS: Final = frozenset({"connect", "via"})
+LISTS: Final = frozenset({"connect", "via", "http_host", "http_proxy"})
 _SWITCHED_TEXT: Final = frozenset(KEYS) - SWITCHES - LISTS
 
 
@@ -193,6 +219,8 @@ _NUMBERS: Final[Mapping[str, str]] = {
     "run": "it takes seconds, a number above 0",
     "connect": 'it takes a list of endpoints, such as ["10.0.0.2:9001"]',
     "via": 'it takes a list of the endpoints of relays, such as ["10.0.0.2:9001"]',
+    "http_host": 'it takes a list of host names, such as ["node.example"]',
+    "http_proxy": 'it takes a list of addresses or networks, such as ["10.0.0.0/8"]',
 }
 
 
@@ -275,6 +303,27 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
         append_stdin=merged.get("append_stdin", False),
         relay=merged.get("relay") == "on",
         via=tuple(_endpoint("--via", text) for text in merged.get("via", ())),
+        http=_http(merged),
+    )
+
+
+def _http(merged: Mapping[str, Any]) -> HttpSettings | None:
+    beside = [key for key in merged if key.startswith("http_") and key != "http_unix"]
+    if "http" not in merged and "http_unix" not in merged:
+        if beside:
+            flag = "--" + beside[0].replace("_", "-")
+            raise UsageError(f"{flag} says how to serve HTTP, not where: add --http HOST:PORT or --http-unix PATH")
+        return None
+    if "http" in merged and "http_unix" in merged:
+        raise UsageError("--http and --http-unix exclude each other")
+    return HttpSettings(
+        at=merged.get("http"),
+        unix=_path(merged.get("http_unix")),
+        tls_cert=_path(merged.get("http_tls_cert")),
+        tls_key=_path(merged.get("http_tls_key")),
+        hosts=tuple(merged.get("http_host", ())),
+        proxies=tuple(merged.get("http_proxy", ())),
+        open=merged.get("http_open", False),
     )
 
 

@@ -2,13 +2,13 @@
 
 The reading commands open the store read-only and read anew at each look, so that a node beside them is never in their
 way. `append` is a node without a listener and without peers: it takes the same lock, the same checks and the same
-group commit as any other.
+group commit as any other; where a node holds the data dir already, it goes through that node's HTTP control.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -16,12 +16,14 @@ from typing import Final
 import trio
 
 import p2p
+from p2p.cli.appending import Appended, Appender, ThroughControl, ThroughStore
+from p2p.cli.client import ControlFailed, Target, open_control
 from p2p.cli.output import Output, complain, json_line
-from p2p.cli.records import fitting, line_splitter, portions
+from p2p.cli.records import line_splitter
 from p2p.cli.settings import UsageError
 from p2p.cli.signals import on_signal, stop_signals
 from p2p.cli.stdin import stdin_lines
-from p2p.errors import ConfigError, StoreCorrupt
+from p2p.errors import ConfigError, StoreCorrupt, StoreLocked
 from p2p.ids import PeerId
 from p2p.replication.batch import Record, parse_batch
 from p2p.replication.heads import LogHead, digest
@@ -43,31 +45,40 @@ def append_lines(data_dir: Path, *, as_json: bool, kind: str) -> int:
 
 
 async def _append_lines(data_dir: Path, as_json: bool, kind: str) -> int:
-    splitter = line_splitter()
-    came = 0
-    seqs: list[int] = []
     config = p2p.NodeConfig(node_id="wal-append", listen_port=None, data_dir=data_dir, on_log=complain)
     with stop_signals() as signals:
-        async with p2p.open_node(config) as node, trio.open_nursery() as tasks:
-            tasks.start_soon(on_signal, signals, lambda _: tasks.cancel_scope.cancel())
-            async for lines in stdin_lines(splitter):
-                came += len(lines)
-                for portion in portions(fitting(node, lines, kind=kind)):
-                    new = await node.wal.append_many(portion, kind=kind)
-                    seqs = [*seqs[:1], new[0], new[-1]]
-            tasks.cancel_scope.cancel()
-    came += splitter.too_long
-    appended = seqs[-1] - seqs[0] + 1 if seqs else 0
+        try:
+            async with p2p.open_node(config) as node:
+                done, left_out = await _append_all(signals, ThroughStore(node, kind))
+        except StoreLocked as locked:
+            try:
+                async with open_control(Target(None, data_dir, None)) as control:
+                    done, left_out = await _append_all(signals, ThroughControl(control, kind))
+            except (ConfigError, ControlFailed) as error:
+                raise StoreLocked(f"{locked}; and not through its HTTP control: {error}") from None
     output = Output()
-    if splitter.too_long:
-        complain(f"{splitter.too_long} lines are too long for a record: left out")
     if as_json:
-        first, last = (seqs[0], seqs[-1]) if seqs else (None, None)
-        fields = {"appended": appended, "first_seq": first, "last_seq": last, "left_out": came - appended}
+        fields = {"appended": done.count, "first_seq": done.first, "last_seq": done.last, "left_out": left_out}
         output.result(json_line(fields))
     else:
-        output.result(f"appended {appended} records, seq {seqs[0]}-{seqs[-1]}" if seqs else "appended nothing")
-    return 1 if came > appended else 0
+        some = f"appended {done.count} records, seq {done.first}-{done.last}"
+        output.result(some if done.count else "appended nothing")
+    return 1 if left_out else 0
+
+
+async def _append_all(signals: AsyncIterator[int], appender: Appender) -> tuple[Appended, int]:
+    """Append every line of standard input; returns what became of them, and how many were left out."""
+    splitter = line_splitter()
+    came = 0
+    async with trio.open_nursery() as tasks:
+        tasks.start_soon(on_signal, signals, lambda _: tasks.cancel_scope.cancel())
+        async for lines in stdin_lines(splitter):
+            came += len(lines)
+            await appender.append(lines)
+        tasks.cancel_scope.cancel()
+    if splitter.too_long:
+        complain(f"{splitter.too_long} lines are too long for a record: left out")
+    return appender.done, came + splitter.too_long - appender.done.count
 
 
 def print_records(data_dir: Path, *, as_json: bool, follow: bool) -> int:

@@ -219,6 +219,7 @@ def test_any_environment_gives_settings_or_one_usage_error(values: dict[str, str
 def test_every_key_says_what_it_takes() -> None:
     known = SWITCHES | ON_OFF | set(_NUMBERS) | {"log_level"}
     texts = {"id", "host", "data_dir", "network_key_file", "network", "trust"}
+    texts |= {"http", "http_unix", "http_tls_cert", "http_tls_key"}
     assert known | texts == set(KEYS)
     assert not known & texts
 

@@ -1,0 +1,146 @@
+"""`p2p status`, `top`, `connect`, `disconnect`, `log`: a running node, seen and steered through its HTTP control."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from p2p.cli.client import Control, Target, open_control
+from p2p.cli.output import Output, json_line
+from p2p.cli.signals import on_signal, stop_signals
+from p2p.text import one_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NAMES_MAX: Final = 1000
+
+
+def run_remote(target: Target, act: Callable[[Control, Output], Awaitable[int]]) -> int:
+    """Run one command against a node; a signal ends it in order."""
+    return trio.run(_run, target, act)
+
+
+async def _run(target: Target, act: Callable[[Control, Output], Awaitable[int]]) -> int:
+    code = 0
+    with stop_signals() as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(on_signal, signals, lambda _: nursery.cancel_scope.cancel())
+            async with open_control(target) as control:
+                code = await act(control, Output())
+            nursery.cancel_scope.cancel()
+    return code
+
+
+async def show_status(control: Control, output: Output, *, as_json: bool) -> int:
+    """The node and its peers."""
+    status, peers = await control.get("/status"), await control.get(f"/peers?limit={NAMES_MAX}")
+    if as_json:
+        output.result(json_line(status | {"peers": peers["peers"]}))
+        return 0
+    for name, value in (
+        ("node", f"{status['node_id']} {status['peer_id']}"),
+        ("state", f"{status['status']}, up for {_duration(status['uptime_ms'])}"),
+        ("listens on", ", ".join(status["endpoints"]) or "nothing"),
+        ("peers", f"{status['peers_connected']} connected, {status['peers_total']} met"),
+        ("records", f"{status['records']} held, {status['own_records']} own, {status['lag_records']} to go"),
+        ("digest", status["digest"]),
+    ):
+        output.result(one_line(f"{name:<12}{value}"))
+    for peer in peers["peers"]:
+        output.result(one_line("  ".join(_row(peer))))
+    return 0
+
+
+def _row(peer: dict[str, Any]) -> tuple[str, ...]:
+    rtt = "-" if peer["rtt_ms"] is None else f"{peer['rtt_ms']:.1f} ms"
+    return (
+        f"{peer['node_id'] or '?':<12}",
+        peer["id"][:8],
+        f"{peer['state']:<10}",
+        f"lag {peer['lag_records']:<6}",
+        f"{rtt:>9}",
+        peer["endpoint"] or "",
+    )
+
+
+def _duration(ms: int) -> str:
+    seconds = ms // 1000
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+async def show_top(control: Control, output: Output, *, as_json: bool, every_s: float) -> int:
+    """The node and its peers again and again: a table on a terminal, else lines."""
+    if as_json:
+        while True:
+            await show_status(control, output, as_json=True)
+            await trio.sleep(every_s)
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(), auto_refresh=False, screen=False) as live:
+        while True:
+            status, peers = await control.get("/status"), await control.get(f"/peers?limit={NAMES_MAX}")
+            live.update(_table(status, peers["peers"]), refresh=True)
+            await trio.sleep(every_s)
+
+
+def _table(status: dict[str, Any], peers: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"{status['node_id']} {status['peer_id'][:8]} · {status['records']} records · {status['status']}"
+    caption = f"digest {status['digest'][:16]} · {status['peers_connected']} of {status['peers_total']} peers connected"
+    table = Table(title=title, caption=caption, expand=False)
+    for name in ("peer", "id", "state", "endpoint", "lag", "rtt", "in", "out"):
+        table.add_column(name, justify="right" if name in {"lag", "rtt", "in", "out"} else "left")
+    for peer in peers:
+        table.add_row(
+            Text(one_line(peer["node_id"] or "?")),
+            peer["id"][:8],
+            peer["state"],
+            Text(one_line(peer["endpoint"] or "")),
+            str(peer["lag_records"]),
+            "-" if peer["rtt_ms"] is None else f"{peer['rtt_ms']:.1f} ms",
+            str(peer["bytes_in"]),
+            str(peer["bytes_out"]),
+        )
+    return table
+
+
+async def connect(control: Control, output: Output, *, as_json: bool, endpoint: str, wait_ms: int) -> int:
+    """Have the node dial once."""
+    answer = await control.post("/connect", {"endpoint": endpoint, "wait_ms": wait_ms})
+    peer = answer["peer"]
+    text = f"connected to {peer['node_id'] or '?'} ({peer['id']}) at {answer['endpoint']}"
+    output.result(json_line(answer) if as_json else one_line(text))
+    return 0
+
+
+async def disconnect(control: Control, output: Output, *, as_json: bool, who: str) -> int:
+    """Have the node part from a peer."""
+    answer = await control.post("/disconnect", {"peer": who})
+    output.result(json_line(answer) if as_json else f"disconnected from {answer['peer']}")
+    return 0
+
+
+async def show_log(control: Control, output: Output, *, as_json: bool, follow: bool, lines: int) -> int:
+    """The last lines of the node's log; with follow, what comes, too."""
+
+    def show(line: str, **more: object) -> None:
+        line = one_line(line)
+        output.result(json_line({**more, "line": line}) if as_json else line)
+
+    if not follow:
+        for line in (await control.text(f"/logs?tail={lines}")).splitlines():
+            show(line)
+        return 0
+    async for event in control.events(f"/logs/live?tail={lines}"):
+        if "line" in event:
+            show(event["line"], time_ms=event["time_ms"])
+    return 0

@@ -1,0 +1,101 @@
+"""`--http` and the thin clients, over real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import httpx
+import trio
+
+from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
+
+
+async def test_a_node_is_served_shown_steered_and_stopped(tmp_path: Path) -> None:
+    a_dir, b_dir = tmp_path / "a", tmp_path / "b"
+    async with (
+        running("--id", "A", "--data-dir", a_dir, "--http", "127.0.0.1:0") as a,
+        running("--id", "B", "--data-dir", b_dir, "--http-unix", tmp_path / "b.sock") as b,
+    ):
+        started = await a.until(lambda event: event["event"] == "started")
+        other = await b.until(lambda event: event["event"] == "started")
+        url = started["http"][0]
+        assert "http_token" not in started
+        assert other["http"] == [f"unix:{tmp_path / 'b.sock'}"]
+        shown = json.loads(await p2p_ok("status", "--data-dir", a_dir, "--json"))
+        assert shown["peer_id"] == started["peer_id"]
+        endpoint = other["endpoints"][0]
+        assert "connected to B" in await p2p_ok("connect", "--data-dir", a_dir, endpoint)
+        assert "is connected" in await p2p_fails(1, "connect", "--data-dir", a_dir, endpoint)
+        assert "refused" in await p2p_fails(1, "connect", "--data-dir", a_dir, "127.0.0.1:1")
+        text = await p2p_ok("status", "--url", url, "--token-file", a_dir / "control.token")
+        assert "1 connected" in text
+        assert "B" in text
+        assert "connected to A" in await p2p_ok("log", "--data-dir", b_dir)
+        line = json.loads((await p2p_ok("log", "--data-dir", b_dir, "--lines", "1", "--json")).splitlines()[0])
+        assert set(line) == {"line"}
+        # The log is held by the node: lines go through it, text and bytes alike.
+        done = json.loads(await p2p_ok("wal", "append", "--data-dir", a_dir, "--json", stdin=b"one\n\xff\nthree\n"))
+        assert done == {"appended": 3, "first_seq": 1, "last_seq": 3, "left_out": 0}
+        assert "disconnected from" in await p2p_ok("disconnect", "--data-dir", b_dir, "A")
+        assert "nobody" in await p2p_fails(1, "disconnect", "--data-dir", b_dir, "nobody")
+        assert "another token" in await p2p_fails(1, "status", "--url", url)
+        token = (a_dir / "control.token").read_text().strip()
+        async with httpx.AsyncClient(base_url=url, headers={"x-auth-token": token}) as client:
+            assert (await client.put("/p2p/log-level", json={"level": "debug"})).json()["level"] == "debug"
+            assert (await client.post("/p2p/shutdown", json={})).json()["stopping"] is True
+        await a.until(lambda event: event["event"] == "stopped")
+        with trio.fail_after(30):
+            assert await a.process.wait() == 0
+    assert not (a_dir / "control.json").exists()
+    lines = (await p2p_ok("wal", "tail", "--data-dir", a_dir, "--json")).splitlines()
+    assert [json.loads(line).get("payload") for line in lines] == ["one", None, "three"]
+    assert "--http" in await p2p_fails(1, "status", "--data-dir", a_dir)
+
+
+async def test_a_node_in_memory_tells_its_token() -> None:
+    async with running("--id", "A", "--memory", "--http", "127.0.0.1:0") as a:
+        started = await a.until(lambda event: event["event"] == "started")
+        headers = {"authorization": f"Bearer {started['http_token']}"}
+        async with httpx.AsyncClient(base_url=started["http"][0], headers=headers) as client:
+            assert (await client.get("/p2p/status")).json()["node_id"] == "A"
+
+
+async def test_a_log_that_is_held_by_a_node_without_http(tmp_path: Path) -> None:
+    async with running("--id", "A", "--data-dir", tmp_path) as a:
+        await a.until(lambda event: event["event"] == "started")
+        assert "HTTP" in await p2p_fails(1, "wal", "append", "--data-dir", tmp_path, stdin=b"x\n")
+
+
+async def test_http_that_is_not_safe_or_not_usable_is_wrong_usage(tmp_path: Path) -> None:
+    for arguments, word in (
+        (("--http", "0.0.0.0:0"), "http_open"),
+        (("--http", "nonsense"), "HOST:PORT"),
+        (("--http", "127.0.0.1:99999"), "HOST:PORT"),
+        (("--http", "127.0.0.1:0", "--http-tls-cert", "x"), "both"),
+        (("--http", "127.0.0.1:0", "--http-unix", "x"), "exclude"),
+        (("--http-open",), "--http HOST:PORT"),
+        (("--http", "127.0.0.1:0", "--http-proxy", "x"), "trusted_proxies"),
+    ):
+        assert word in await p2p_fails(2, "--id", "A", "--memory", *arguments)
+    assert "which node" in await p2p_fails(2, "status")
+    assert "http://HOST:PORT" in await p2p_fails(2, "status", "--url", "ftp://x")
+    assert "cannot be reached" in await p2p_fails(1, "status", "--url", "http://127.0.0.1:1")
+    assert (await p2p("status", "--help")).returncode == 0
+
+
+async def test_a_log_is_followed_until_somebody_stops_it(tmp_path: Path) -> None:
+    async with running("--id", "A", "--data-dir", tmp_path, "--http", "127.0.0.1:0") as a:
+        await a.until(lambda event: event["event"] == "started")
+        command = [*COMMAND, "log", "--data-dir", str(tmp_path), "--follow", "--json"]
+        async with trio.open_nursery() as nursery:
+            follow = partial(trio.run_process, command, stdout=subprocess.PIPE, check=False, env=environment())
+            process: trio.Process = await nursery.start(follow)
+            assert process.stdout is not None
+            with trio.fail_after(30):
+                line = json.loads(bytes(await process.stdout.receive_some()).splitlines()[0])
+                assert line["time_ms"] > 0
+                process.terminate()
+                assert await process.wait() == 0
