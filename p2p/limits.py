@@ -118,6 +118,10 @@ class Limits:
     backoff_automatic_s: tuple[float, ...] = (2.0, 4.0, 8.0, 15.0)
     """The same for dials that the node makes by itself."""
     backoff_s_max: float = 300.0
+    dedupe_s: float = 0.9
+    """An automatic dial so soon after another attempt at the same place is the same dial."""
+    flapping_s: float = 5.0
+    """A link that lasted less counts as a failed attempt."""
     backoff_table_max: int = 4096
     events_queue_max: int = 1024
     channel_wait_s_max: float = 10.0

@@ -14,6 +14,7 @@ from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback
 from p2p.limits import Limits
 from p2p.node.bootstrap import BootstrapConfig
 from p2p.node.discovery import DiscoveryConfig
+from p2p.policy.admission import ConnectionSlots
 from p2p.store.keys import load_trust, open_store
 from p2p.store.memory import open_memory_store
 from p2p.transport.system import SystemNetwork
@@ -58,6 +59,8 @@ class NodeConfig:
         attach: let the relays that this node is connected to tell their other clients of it, and be told of them. A
             relay takes part in any case, and so does who names relays in `via`.
         max_peers: live peers at the most.
+        trusted_proxies: addresses or networks (`10.1.0.0/16`) of proxies that many peers come through: the bounds per
+            address do not hold for them. Loopback is exempt anyway.
         handshake_timeout_ms, ping_after_s, dead_after_s: see `Limits`; given here they win.
         limits: all other bounds.
         on_log: called with one line for each notable event; what it raises is counted and otherwise ignored.
@@ -86,6 +89,7 @@ class NodeConfig:
     via: tuple[PeerEndpoint, ...] = ()
     attach: bool = False
     max_peers: int | None = None
+    trusted_proxies: tuple[str, ...] = ()
     handshake_timeout_ms: int | None = None
     ping_after_s: float | None = None
     dead_after_s: float | None = None
@@ -125,6 +129,10 @@ class NodeConfig:
             object.__setattr__(self, "trust", _trusted(self.trust))
         object.__setattr__(self, "peers", tuple(_endpoints(self.peers)))
         object.__setattr__(self, "via", tuple(_endpoints(self.via)))
+        proxies: object = self.trusted_proxies
+        if isinstance(proxies, str):
+            object.__setattr__(self, "trusted_proxies", (proxies,))
+        ConnectionSlots[None](self.limits, self.trusted_proxies)  # refuses what is no address and no network
         object.__setattr__(self, "limits", self._effective_limits())
 
     def _effective_limits(self) -> Limits:
@@ -236,6 +244,7 @@ class NodeOptions(TypedDict, total=False):
     via: Iterable[PeerEndpoint | str]
     attach: bool
     max_peers: int | None
+    trusted_proxies: Iterable[str]
     handshake_timeout_ms: int | None
     ping_after_s: float | None
     dead_after_s: float | None

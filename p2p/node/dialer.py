@@ -22,7 +22,7 @@ from p2p.node.roster import Roster
 from p2p.node.status import Counters
 from p2p.peer.connection import Connection
 from p2p.policy.addresses import DialRule
-from p2p.policy.backoff import Backoff
+from p2p.policy.guard import ConnectionGuard, Verdict
 from p2p.text import one_line
 from p2p.transport.base import LinkStream, Transport
 from p2p.windows import Clock, Entropy, uniform
@@ -39,9 +39,10 @@ class StartLink(Protocol):
 class _Attempt:
     """One dial under way, and everybody who waits for it: first for a link to begin, then for the link to settle."""
 
-    __slots__ = ("begun", "failure", "link", "over", "scope", "waiting")
+    __slots__ = ("automatic", "begun", "failure", "link", "over", "scope", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, *, automatic: bool) -> None:
+        self.automatic = automatic
         self.scope = trio.CancelScope()
         self.begun = trio.Event()
         self.over = trio.Event()
@@ -73,7 +74,7 @@ class Dialer:
         self,
         network: Transport,
         roster: Roster,
-        backoff: Backoff,
+        guard: ConnectionGuard,
         counters: Counters,
         *,
         nursery: trio.Nursery,
@@ -86,7 +87,7 @@ class Dialer:
         self._limits = limits
         self._network = network
         self._roster = roster
-        self._backoff = backoff
+        self._guard = guard
         self._counters = counters
         self._nursery = nursery
         self._start_link = start_link
@@ -95,13 +96,18 @@ class Dialer:
         self._entropy = entropy
         self._attempts: dict[PeerEndpoint, _Attempt] = {}
         self._reach: Callable[[str], Awaitable[Connection]] = _nowhere
+        self.looking = 0
+        """Configured endpoints without a link, for which a place has to stay free."""
 
     def reach_with(self, reach: Callable[[str], Awaitable[Connection]]) -> None:
         """Say how a link to a peer is made that some relay leads to."""
         self._reach = reach
 
-    async def dial(self, endpoint: PeerEndpoint) -> Connection:
+    async def dial(self, endpoint: PeerEndpoint, *, automatic: bool = False) -> Connection:
         """Make one attempt, or join the one under way, and return the kept link to whoever is there.
+
+        Args:
+            automatic: nobody asked for it: a failure counts on the automatic schedule.
 
         Raises:
             ConnectFailed: no authenticated session came of it.
@@ -118,7 +124,7 @@ class Dialer:
                 return link
         attempt = self._attempts.get(endpoint)
         if attempt is None:
-            attempt = self._attempts[endpoint] = _Attempt()
+            attempt = self._attempts[endpoint] = _Attempt(automatic=automatic)
             self._nursery.start_soon(self._run_attempt, endpoint, attempt)
         else:
             self._counters.connect_deduped += 1
@@ -152,14 +158,37 @@ class Dialer:
                 return
             await others[0].over.wait()
 
+    async def dial_unasked(self, endpoint: PeerEndpoint) -> Connection | None:
+        """As `dial`, for what the node wants by itself; None if the guard holds it back.
+
+        Raises:
+            ConnectFailed, NodeClosed: see `dial`.
+        """
+        verdict = self._guard.ask(endpoint, self._clock.monotonic())
+        if verdict is Verdict.GO:
+            return await self.dial(endpoint, automatic=True)
+        await trio.lowlevel.checkpoint()
+        if verdict is Verdict.BACKOFF:
+            self._counters.backoff_skips += 1
+        else:
+            self._counters.connect_deduped += 1
+        return None
+
     async def dial_within(self, endpoint: PeerEndpoint, rule: DialRule) -> Connection:
-        """As `dial`, to addresses that the rule allows: resolved once, judged, and dialled as judged (T49).
+        """As `dial`, for somebody else: to addresses that the rule allows, resolved once, judged, and dialled as judged
+        (T49), and not before a place that failed lately is due again (T33).
 
         What the rule forbids cannot be told from a place where nothing listens. A way through a relay is no dial of
         ours, and a name that TLS will check is dialled by its name once its addresses have been judged.
         """
         if endpoint.scheme == RELAY:
             return await self.dial(endpoint)
+        now = self._clock.monotonic()
+        due = self._guard.due(endpoint, now)
+        if due > now:
+            self._counters.backoff_skips += 1
+            await trio.lowlevel.checkpoint()
+            raise ConnectFailed(Reason.BACKOFF, f"{endpoint} failed lately: try again in {due - now:.1f} s")
         places = [place for place in await self._network.resolve(endpoint) if rule.allows(place.host, place.port)]
         if places and endpoint.scheme == "wss":
             return await self.dial(endpoint)
@@ -169,10 +198,16 @@ class Dialer:
                 return await self.dial(place)
             except ConnectFailed as error:
                 failure = error
+        if endpoint not in places:
+            self._note_failure(endpoint, automatic=False)
         raise failure
+
+    def _note_failure(self, endpoint: PeerEndpoint, *, automatic: bool) -> None:
+        self._guard.failed(endpoint, self._clock.monotonic(), uniform(self._entropy), automatic=automatic)
 
     async def _run_attempt(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         self._counters.connect_attempts += 1
+        self._guard.began(endpoint, self._clock.monotonic())
         _log.debug("dialling %s", endpoint)
         try:
             with attempt.scope:
@@ -198,6 +233,7 @@ class Dialer:
             attempt.failure = ConnectFailed(link.reason, detail)
         if attempt.failure is not None:
             self._counters.connect_failures += 1
+            self._note_failure(endpoint, automatic=attempt.automatic)
             _log.debug("dialling %s failed: %s", endpoint, one_line(str(attempt.failure)))
 
     def _is_kept_elsewhere(self, link: Connection) -> bool:
@@ -218,31 +254,38 @@ class Dialer:
     async def keep_connected(self, endpoint: PeerEndpoint, on_failure: Callable[[PeerEndpoint], None]) -> None:
         """Keep a link to whoever is at the endpoint, for ever: redial after every end and every failure.
 
+        The end of a link that a dial led to is judged by who sees it (`Supervisor.on_ended`): one that did not last
+        counts as a failure, so that flapping slows down (T33).
+
         Args:
             on_failure: called after each attempt that came to nothing.
         """
         peer_id: PeerId | None = None
         told = _Told()
         try_again_at = math.inf
+        self.looking += 1
         while True:
             while peer_id is not None and (link := self._roster.links.get(peer_id)) is not None:
                 if not link.direct and endpoint.scheme != RELAY:
                     # A direct link would be better: it is tried at the pace of the redials.
                     break
                 # Whoever dialled it: one link to that peer is enough.
-                await link.over.wait()
+                await self._until_over(link)
             now = self._clock.monotonic()
-            due = min(self._backoff.due(endpoint, now), try_again_at)
+            due = min(self._guard.due(endpoint, now), try_again_at)
             if due > now:
                 self._counters.backoff_skips += 1
                 await trio.sleep_until(due)
                 # Meanwhile the peer may have dialled us: a second link would only replace one that works.
                 continue
             try:
-                link = await self.dial(endpoint)
+                link = await self.dial(endpoint, automatic=True)
             except ConnectFailed as failure:
                 now = self._clock.monotonic()
-                due = self._backoff.failed(endpoint, now, uniform(self._entropy), automatic=True)
+                if self._guard.due(endpoint, now) <= now:
+                    # It failed before there was anything to attempt, as a dial behind no relay in sight does.
+                    self._note_failure(endpoint, automatic=True)
+                due = self._guard.due(endpoint, now)
                 if endpoint.scheme == RELAY:
                     # It costs no connection, and whoever is waited for may attach to the relay at any time.
                     try_again_at = now + self._limits.relay_redial_s_max
@@ -253,17 +296,20 @@ class Dialer:
                 continue
             told, try_again_at = _Told(), math.inf
             peer_id = link.peer_id
-            await self._watch(link, endpoint)
+            started = self._clock.monotonic()
+            await self._until_over(link)
+            if not link.dialed_by_us:
+                # Of two links that one was kept. Its end tells as much of the place as that of our own would.
+                now = self._clock.monotonic()
+                replaced = peer_id in self._roster.links
+                self._guard.ended(endpoint, now - started, now, uniform(self._entropy), replaced=replaced)
 
-    async def _watch(self, link: Connection, endpoint: PeerEndpoint) -> None:
-        """Wait for the link's end; one that did not last counts as a failure, so that flapping slows down (T33)."""
-        started = self._clock.monotonic()
-        await link.over.wait()
-        now = self._clock.monotonic()
-        if now - started >= FLAPPING_S or link.peer_id in self._roster.links:
-            self._backoff.succeeded(endpoint)
-        else:
-            self._backoff.failed(endpoint, now, uniform(self._entropy), automatic=True)
+    async def _until_over(self, link: Connection) -> None:
+        self.looking -= 1
+        try:
+            await link.over.wait()
+        finally:
+            self.looking += 1
 
 
 TELL_AGAIN_S: Final = 600.0
@@ -281,5 +327,3 @@ async def _nowhere(who: str) -> Connection:
 
 PLACES_MAX: Final = 4
 """Addresses of one name that are dialled one after the other, where each is judged."""
-FLAPPING_S: Final = 5.0
-"""A link that lasted less is treated as a failed attempt by the redial schedule."""

@@ -144,14 +144,15 @@ class Leads:
 
     async def _dial(self, target: Target) -> None:
         try:
-            await self._dialer.dial(target.endpoint)
+            link = await self._dialer.dial_unasked(target.endpoint)
         except ConnectFailed as failure:
             if failure.reason is Reason.SELF and len(self._own_places) < OWN_PLACES_MAX:
                 self._own_places[target.endpoint.address] = None
         except NodeClosed:
             pass  # the nursery that this runs in is about to be cancelled
         else:
-            self.targets.proved(target)
+            if link is not None:
+                self.targets.proved(target)
         finally:
             self._under_way -= 1
             self._wake.set()

@@ -260,7 +260,7 @@ class Node:
             connect_deduped=counters.connect_deduped,
             connect_failures=counters.connect_failures,
             backoff_skips=counters.backoff_skips,
-            tracked_endpoints=len(rooms.backoff),
+            tracked_endpoints=len(rooms.guard),
         )
 
     def events(self) -> EventStream:
@@ -284,7 +284,7 @@ class Node:
                 id or node id that must be there. `"relay://RELAY/TARGET"` goes through a connected relay. A peer id or
                 node id alone is reached by route. Use `NodeConfig.peers` for links to keep for ever.
             rule: where it may lead, when somebody else says so; what it forbids fails like a place where nothing
-                listens.
+                listens, and a place that failed lately is left alone until it is due again.
 
         Raises:
             ConnectFailed: its `reason` says why.

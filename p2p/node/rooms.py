@@ -31,11 +31,12 @@ from p2p.node.wal import Wal
 from p2p.node.writer import Writer
 from p2p.peer.connection import Connection
 from p2p.policy.admission import ConnectionSlots, Scores
-from p2p.policy.backoff import Backoff
 from p2p.policy.buckets import TokenBucket
+from p2p.policy.guard import ConnectionGuard
 from p2p.policy.hints import HintSource
 from p2p.policy.origins import OriginAdmission
 from p2p.policy.pins import Pins
+from p2p.policy.places import PeerPlaces
 from p2p.registry.form import SCHEMES, host_of
 from p2p.session.handshake import SessionConfig
 from p2p.store.base import Store
@@ -76,8 +77,10 @@ class Rooms:
         self._events = events
         self._log_line = log_line
         self.roster = Roster(self.own, limits)
-        self.backoff = Backoff(limits)
-        self.slots: ConnectionSlots[Connection] = ConnectionSlots(limits)
+        self.guard = ConnectionGuard(limits)
+        self.slots: ConnectionSlots[Connection] = ConnectionSlots(limits, config.trusted_proxies)
+        self.places: PeerPlaces[Connection] = PeerPlaces(limits)
+        self._chosen = frozenset(endpoint.expect for endpoint in config.peers)
         self.scores = Scores(limits)
         self.pins = Pins(limits, strong=trusted or {}, weak=pins)
         self.origins = OriginAdmission(
@@ -174,6 +177,9 @@ class Rooms:
             session_config=session_config,
             roster=self.roster,
             slots=self.slots,
+            places=self.places,
+            guard=self.guard,
+            is_chosen=self._is_chosen,
             scores=self.scores,
             pins=self.pins,
             trusted=self._trusted,
@@ -194,7 +200,7 @@ class Rooms:
         self.dialer = Dialer(
             CircuitNetwork(network, self.circuits),
             self.roster,
-            self.backoff,
+            self.guard,
             self._counters,
             nursery=nursery,
             start_link=self.supervisor.start,
@@ -275,11 +281,17 @@ class Rooms:
         """Whether this identity proved itself to us, now or in an earlier run, or is trusted."""
         return peer_id in self.roster.met or self.pins.label_of(peer_id) is not None
 
+    def _is_chosen(self, peer_id: PeerId) -> bool:
+        return self._trusted is not None or self.pins.is_strong(peer_id) or str(peer_id) in self._chosen
+
     def _is_welcome(self, peer_id: PeerId) -> bool:
         return self._trusted is None or peer_id in self._trusted.values()
 
     def _has_room(self, under_way: int) -> bool:
-        return len(self.roster) + under_way < self._config.limits.max_peers
+        # Configured peers that are away find a place when they come back; a quarter of all, or leads would never help a
+        # node whose peers moved elsewhere for good.
+        away = min(self.dialer.looking, self._config.limits.max_peers // 4)
+        return self.places.free(chosen=True) > under_way + away
 
 
 def _capabilities(config: NodeConfig) -> tuple[tuple[str, str], ...]:

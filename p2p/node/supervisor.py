@@ -33,8 +33,10 @@ from p2p.node.succession import Succession
 from p2p.peer.connection import Connection, Pause, Routing
 from p2p.policy.admission import ConnectionSlots, Scores
 from p2p.policy.buckets import TokenBucket
+from p2p.policy.guard import ConnectionGuard
 from p2p.policy.origins import OriginAdmission
 from p2p.policy.pins import Pins
+from p2p.policy.places import PeerPlaces
 from p2p.session.events import PeerProven
 from p2p.session.handshake import SessionConfig
 from p2p.session.session import Session
@@ -42,7 +44,7 @@ from p2p.session.states import Role
 from p2p.text import one_line
 from p2p.transport.base import LinkStream
 from p2p.transport.circuit import CircuitStream
-from p2p.windows import Clock, Entropy
+from p2p.windows import Clock, Entropy, uniform
 
 _log = logging.getLogger("p2p.link")
 
@@ -58,6 +60,9 @@ class Supervisor:
         session_config: SessionConfig,
         roster: Roster,
         slots: ConnectionSlots[Connection],
+        places: PeerPlaces[Connection],
+        guard: ConnectionGuard,
+        is_chosen: Callable[[PeerId], bool],
         scores: Scores,
         pins: Pins,
         trusted: Mapping[str, PeerId] | None,
@@ -81,6 +86,9 @@ class Supervisor:
         self._roster = roster
         self._succession = Succession(roster, limits, on_kept=self._on_kept, on_gave_way=self._let_go)
         self._slots = slots
+        self._places = places
+        self._guard = guard
+        self._is_chosen = is_chosen
         self._scores = scores
         self._pins = pins
         self._trusted = None if trusted is None else frozenset(trusted.values())
@@ -168,8 +176,9 @@ class Supervisor:
             return Reason.BANNED, "banned for a while"
         if self._trusted is not None and peer_id not in self._trusted:
             return Reason.NOT_ADMITTED, "not on the trust list"
-        if len(self._roster) >= self._limits.max_peers and peer_id not in self._roster.links:
-            return Reason.FULL, f"{self._limits.max_peers} peers are connected"
+        chosen = link.dialed_by_us or self._is_chosen(peer_id)
+        if not self._places.enter(link, peer_id, chosen=chosen):
+            return Reason.FULL, _full(self._places, self._limits)
         return self._label(link, proven, is_configured=expected is not None and expected == proven.node_id)
 
     def _label(self, link: Connection, proven: PeerProven, *, is_configured: bool) -> tuple[Reason, str] | None:
@@ -312,6 +321,7 @@ class Supervisor:
         if link.connected_at is None:
             self._counters.handshakes_failed += 1
             self._slots.leave(link, authenticated=False)
+        self._places.leave(link)
         self._let_go(link)
         peer_id = link.session.peer_id
         if peer_id is not None:
@@ -324,6 +334,13 @@ class Supervisor:
         elif self._roster.remove(link):
             self._events.emit(PeerLeft(peer_id, link.label, reason, link.detail, link.clean))
             self._log_line(f"lost {_name(link)}: {_end_of(link)}")
+        if link.dialed_by_us and link.endpoint is not None and link.connected_at is not None:
+            self._note_dialed_end(link, link.endpoint, link.connected_at)
+
+    def _note_dialed_end(self, link: Connection, endpoint: PeerEndpoint, connected_at: float) -> None:
+        now = self._clock.monotonic()
+        replaced = link.peer_id in self._roster.links
+        self._guard.ended(endpoint, now - connected_at, now, uniform(self._entropy), replaced=replaced)
 
     def _log_refusal(self, line: str) -> None:
         # Strangers decide how many of these there are, so a flood of connections must not become one of lines.
@@ -348,3 +365,9 @@ def _end_of(link: Connection) -> str:
 
 def _name(link: Connection) -> str:
     return f"{link.label} ({link.peer_id.short})" if link.label else link.peer_id.short
+
+
+def _full(places: PeerPlaces[Connection], limits: Limits) -> str:
+    if len(places) >= limits.max_peers:
+        return f"{limits.max_peers} peers are connected"
+    return f"{places.strangers} peers came by themselves; the other places are for those that this node looks for"

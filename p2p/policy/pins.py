@@ -108,6 +108,10 @@ class Pins:
         """Whose label it is beyond doubt: by the trust list, or learned on a dial that named it."""
         return self._strong.get(node_id)
 
+    def is_strong(self, peer_id: PeerId) -> bool:
+        """Whether an operator named this identity: in the trust list, or as who is to be found at an endpoint."""
+        return peer_id in self._strong_labels
+
     def label_of(self, peer_id: PeerId) -> str | None:
         """The label of an identity: the strong one if it has both."""
         return self._strong_labels.get(peer_id) or self._labels.get(peer_id)

@@ -46,7 +46,7 @@ OF_NODE: Final[tuple[Gauge[Rooms], ...]] = (
     Gauge("unproven connections", lambda rooms: len(rooms.slots), lambda n: n.unauthenticated_max),
     Gauge("peers", lambda rooms: len(rooms.roster), lambda n: n.max_peers),
     Gauge("labels", lambda rooms: len(rooms.roster._by_label), lambda n: n.max_peers),
-    Gauge("backoff table", lambda rooms: len(rooms.backoff), lambda n: n.backoff_table_max),
+    Gauge("backoff table", lambda rooms: len(rooms.guard), lambda n: n.backoff_table_max),
     Gauge("scores", lambda rooms: len(rooms.scores), lambda n: n.scores_max),
     Gauge("records waiting", lambda rooms: rooms.writer._records_waiting, lambda n: n.appends_waiting_max),
     Gauge("jobs waiting", lambda rooms: len(rooms.writer._jobs), lambda n: n.max_peers * n.window_records_max),

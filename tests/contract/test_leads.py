@@ -9,51 +9,18 @@ import pytest
 import trio
 
 import p2p
-from p2p.crypto.identity import Identity
 from p2p.limits import Limits
 from p2p.policy.hints import DiscoveryAnnouncement, HintSource
-from p2p.store.memory import MemoryStore
 from p2p.testing.dice import Dice
 from p2p.transport.memory import MemoryNetwork
-from p2p.windows import InlineBlocking, SimulatedClock
+from tests.contract.hosts import PORT, Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trio.testing import MockClock
 
-PORT = 9000
 ANNOUNCE_S = 2.0
-
-
-class Host:
-    """A host whose identity and log outlive its nodes."""
-
-    def __init__(self, net: MemoryNetwork, number: int, **options: object) -> None:
-        self.address = f"10.0.{number // 250}.{number % 250 + 1}"
-        self.window = net.network_for(self.address)
-        self.dice = Dice(self.address)
-        self.identity = Identity.generate(self.dice.entropy)
-        self.store = MemoryStore(self.identity.peer_id)
-        self.node_id = f"n{number}"
-        self.options = options
-
-    @property
-    def announcement(self) -> DiscoveryAnnouncement:
-        return DiscoveryAnnouncement(self.node_id, self.address, PORT, self.identity.peer_id, "mem")
-
-    def node(self, **options: object) -> p2p.Node:
-        config = p2p.NodeConfig(
-            node_id=self.node_id,
-            listen_port=PORT,
-            open=True,
-            store=lambda _say: (self.store, self.identity),
-            network=self.window,
-            clock=SimulatedClock(),
-            entropy=self.dice.entropy,
-            blocking=InlineBlocking(),
-        )
-        return p2p.Node(dataclasses.replace(config, **self.options, **options))  # type: ignore[arg-type]
 
 
 def offer(node: p2p.Node, announcement: DiscoveryAnnouncement, came_from: str | None = None) -> None:
@@ -116,7 +83,7 @@ async def test_a_node_dials_neither_itself_nor_who_is_connected_nor_who_is_not_o
     one.options["trust"] = {"n1": other.identity.peer_id}
     async with trio.open_nursery() as nursery:
         a, b, _ = [await nursery.start(host.node().run) for host in (one, other, third)]
-        await b.connect(p2p.PeerEndpoint(one.address, PORT, "mem"))
+        await b.connect(one.endpoint)
         for _ in range(30):
             for host in (one, other, third):
                 offer(a, host.announcement)
@@ -142,7 +109,7 @@ async def test_a_place_that_turns_out_to_be_this_node_itself_is_dialled_once(aut
 async def test_dial_false_stops_every_dial_but_connect(autojump_clock: MockClock) -> None:
     net = MemoryNetwork()
     one, other = Host(net, 0), Host(net, 1)
-    there = p2p.PeerEndpoint(other.address, PORT, "mem")
+    there = other.endpoint
     async with trio.open_nursery() as nursery:
         b = await nursery.start(other.node().run)
         a = await nursery.start(one.node(dial=False, peers=(there,)).run)
@@ -163,7 +130,7 @@ async def test_t44_a_flood_of_forged_hints_costs_few_dials_and_keeps_no_acquaint
     async with trio.open_nursery() as nursery:
         a = await nursery.start(one.node().run)
         b = await nursery.start(other.node().run)
-        await a.connect(p2p.PeerEndpoint(other.address, PORT, "mem"))
+        await a.connect(other.endpoint)
         b.stop()
         await b.wait()
 
