@@ -27,7 +27,7 @@ import trio
 
 from p2p.crypto.announce import sign_announcement
 from p2p.crypto.identity import Identity
-from p2p.errors import ConfigError, ConnectFailed, RemoteProtocolError
+from p2p.errors import ConfigError, ConnectFailed, NodeClosed, RemoteProtocolError
 from p2p.ids import PeerEndpoint, check_node_id, is_loopback
 from p2p.limits import Limits
 from p2p.msg import DiscoveryAnnounce
@@ -175,6 +175,7 @@ class HttpBootstrap:
         self._http = config.http or make_http_client(token=config.token, ca_file=config.ca_file, limits=self._limits)
         self._known: dict[tuple[str, str, int], tuple[DiscoveryAnnouncement, float]] = {}
         self._scope = trio.CancelScope()
+        self._ran = False
 
     # Running.
 
@@ -183,7 +184,11 @@ class HttpBootstrap:
 
         Raises:
             ConfigError: `ca_file` cannot be used; before `started()`.
+            NodeClosed: it ran before.
         """
+        if self._ran:
+            raise NodeClosed("this bootstrap ran before: it runs once, make a new one")
+        self._ran = True
         if self.config.token is not None and self._base.startswith("http:") and not is_loopback(host_of(self._base)):
             self._say(f"the token for {self._base} travels in clear: use https")
         with self._scope:

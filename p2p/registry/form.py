@@ -93,10 +93,11 @@ def base_of(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        port_is_one = parts.port is None or parts.port > 0
-    except ValueError:
+        port = parts.port
+        PeerEndpoint(parts.hostname or "", port or 1)
+    except (ValueError, ConfigError):
         raise ConfigError(f"{url[:120]!r} is not a URL: write http://HOST:PORT or https://HOST") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_one:
+    if parts.scheme not in ("http", "https") or port == 0:
         raise ConfigError(f"{url[:120]!r} is no place of a registry: write http://HOST:PORT or https://HOST")
     if parts.username is not None or parts.password is not None:
         raise ConfigError("a registry URL holds no user or password: what it asks for is given as a token")

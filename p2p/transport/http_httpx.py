@@ -1,7 +1,8 @@
 """`HttpClient` by httpx. Import this module only where httpx is wanted: it is an optional part.
 
 It guards the node against the server (T48): an answer is at most so many bytes and is there within so many seconds,
-counted from the name look-up on; redirects are not followed; nothing is decompressed.
+counted from the name look-up on; redirects are not followed; nothing is decompressed. Of httpx only the transport is
+used: its client would keep a stranger's cookies, and fail at each later request over one that is not ASCII.
 
 Every request has a connection of its own: they are seconds apart, and one kept open would be one more thing that a
 restarted registry breaks.
@@ -12,6 +13,7 @@ ends a request early ends it from the inside: a cancellation, and never a `break
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,10 +23,12 @@ from typing import Final, Literal, Self
 import httpx
 import trio
 
-from p2p.errors import ConfigError, ConnectFailed, Reason, RemoteProtocolError
+from p2p.errors import ConfigError, ConnectFailed, P2PError, Reason, RemoteProtocolError
 from p2p.limits import Limits
 from p2p.text import one_line
 from p2p.transport.http import HttpAnswer
+
+_log = logging.getLogger("p2p.transport")
 
 ERROR_BYTES_MAX: Final = 200
 """Of what a library says of a failure."""
@@ -54,26 +58,21 @@ class HttpxClient:
         self._headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "trio-p2p"}
         if token is not None:
             self._headers["authorization"] = f"Bearer {token}"
-        self._client: httpx.AsyncClient | None = None
+        self._transport: httpx.AsyncHTTPTransport | None = None
 
     async def __aenter__(self) -> Self:
         # Reading the system's authorities takes tens of milliseconds.
         tls = await trio.to_thread.run_sync(self._tls)
-        self._client = httpx.AsyncClient(
-            headers=self._headers,
-            verify=tls,
-            follow_redirects=False,
-            timeout=None,  # noqa: S113  # ours is one for the whole; theirs starts anew with each byte
-            limits=httpx.Limits(max_keepalive_connections=0),
-            trust_env=False,
+        self._transport = httpx.AsyncHTTPTransport(
+            verify=tls, limits=httpx.Limits(max_keepalive_connections=0), trust_env=False
         )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
 
     def _tls(self) -> ssl.SSLContext:
         try:
@@ -82,13 +81,15 @@ class HttpxClient:
             raise ConfigError(f"{self._ca_file} holds no certificate in PEM: {error}") from None
 
     async def request(self, method: Literal["GET", "POST"], url: str, body: bytes | None = None) -> HttpAnswer:
-        assert self._client is not None, "enter the client before you use it"
-        headers = {"content-length": str(len(body)), "content-type": "application/json"} if body is not None else {}
+        assert self._transport is not None, "enter the client before you use it"
+        headers = dict(self._headers)
+        if body is not None:
+            headers["content-type"] = "application/json"
         try:
-            request = self._client.build_request(method, url, headers=headers)
+            request = httpx.Request(method, url, headers=headers, content=body)
             request.stream = _Body(body or b"")
             with trio.move_on_after(self._limits.registry_s_max):
-                response = await self._client.send(request, stream=True)
+                response = await self._transport.handle_async_request(request)
                 try:
                     return await self._whole(response)
                 finally:
@@ -97,6 +98,11 @@ class HttpxClient:
             raise RemoteProtocolError(f"no HTTP: {_told(error)}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConnectFailed(Reason.REFUSED, _told(error)) from None
+        except P2PError:
+            raise
+        except Exception as error:  # the boundary: what a library makes of a stranger's bytes may not end the node
+            _log.debug("a request to %s failed in an unknown way", url, exc_info=error)
+            raise RemoteProtocolError(f"no HTTP: {_told(error)}") from error
         raise ConnectFailed(Reason.TIMEOUT, f"no whole answer within {self._limits.registry_s_max:g} s")
 
     async def _whole(self, response: httpx.Response) -> HttpAnswer:
@@ -106,10 +112,12 @@ class HttpxClient:
             raise RemoteProtocolError("its answer is compressed, which was not asked for")
         # Now, while the connection is there for sure.
         server, client = _address(response, "server_addr"), _address(response, "client_addr")
+        stream = response.stream
+        assert isinstance(stream, httpx.AsyncByteStream)
         body = bytearray()
         bytes_max = self._limits.registry_answer_bytes_max
         with trio.CancelScope() as reading:
-            async for chunk in response.aiter_raw():
+            async for chunk in stream:
                 body += chunk
                 if len(body) > bytes_max:
                     reading.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import json
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -195,6 +196,55 @@ async def test_t48_what_is_no_http_is_one_error(reply: bytes) -> None:
     async with listening(serve) as url:
         with pytest.raises((RemoteProtocolError, ConnectFailed)):
             await ask(url)
+
+
+async def test_t48_no_cookie_of_a_registry_is_kept() -> None:
+    """One that is not ASCII would make every later request fail, if it were."""
+    heads: list[bytes] = []
+
+    async def serve(stream: trio.abc.Stream, head: bytes) -> None:
+        heads.append(head)
+        cookies = ["Set-Cookie: a=\u00b6", "Set-Cookie: b=1; Expires=Wed, 99 xyz"]
+        await answering(b'{"peers":[]}', "200 OK", *cookies)(stream, head)
+
+    async with listening(serve) as url, HttpxClient(limits=LIMITS) as client:
+        with trio.fail_after(OUTER_S):
+            for _ in range(3):
+                assert (await client.request("GET", url)).status == 200
+    assert not any(b"cookie" in head.lower() for head in heads)
+
+
+async def test_t48_mutated_answers_are_answers_or_one_of_two_errors() -> None:
+    chance = random.Random(48)
+    whole = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nSet-Cookie: a=b\r\n"
+        b'\r\nc\r\n{"peers":[]}\r\n0\r\n\r\n'
+    )
+    inserts = [b"\r\n", b"\n", b":", b"\x00", b"\xff\xfe", b"Upgrade: h2c\r\n", b"HTTP/1.1 101 S\r\n\r\n", b"999"]
+
+    async def serve(stream: trio.abc.Stream, _: bytes) -> None:
+        wounded = bytearray(whole)
+        for _ in range(chance.randint(1, 6)):
+            at = chance.randrange(len(wounded))
+            match chance.randrange(3):
+                case 0:
+                    wounded[at] = chance.randrange(256)
+                case 1:
+                    wounded[at:at] = chance.choice(inserts)
+                case _:
+                    del wounded[at : at + chance.randint(1, 10)]
+        await stream.send_all(bytes(wounded))
+
+    outcomes = set()
+    async with listening(serve) as url, HttpxClient(limits=LIMITS) as client:
+        with trio.fail_after(OUTER_S):
+            for _ in range(200):
+                try:
+                    await client.request("GET", url)
+                    outcomes.add("answer")
+                except (RemoteProtocolError, ConnectFailed) as error:
+                    outcomes.add(type(error).__name__)
+    assert {"answer", "RemoteProtocolError"} <= outcomes
 
 
 async def test_nobody_there_is_a_failed_connection() -> None:

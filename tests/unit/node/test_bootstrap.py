@@ -347,6 +347,15 @@ async def test_stop_ends_it_and_the_body_goes_on(autojump: MockClock) -> None:
     assert len(registry.asked) == 1
 
 
+async def test_it_runs_once(autojump: MockClock) -> None:
+    bootstrap = make_http_bootstrap(config(Registry()), lambda _: None)
+    async with bootstrap:
+        pass
+    with pytest.raises(p2p.NodeClosed, match="runs once"):
+        async with bootstrap:
+            pass
+
+
 async def test_what_the_body_raises_leaves_as_itself(autojump: MockClock) -> None:
     with pytest.raises(KeyError):
         async with make_http_bootstrap(config(Registry()), lambda _: None):
