@@ -14,7 +14,9 @@ from pathlib import Path
 
 from benchmarks.harness import Row, as_json, as_table
 
-NAMES = ("codec", "transport", "messages", "handshake", "store", "catchup", "mesh", "crowd", "imports", "registry")
+NAMES = (
+    "codec", "transport", "messages", "relay", "handshake", "store", "catchup", "mesh", "crowd", "imports", "registry"
+)  # fmt: skip
 """Each is a module here with `run(quick: bool) -> list[Row]` (see harness.py)."""
 
 

@@ -39,7 +39,8 @@ async def _raw_seconds(stream: trio.SocketStream, body: bytes, count: int) -> fl
     return time.perf_counter() - started
 
 
-async def _node_seconds(node: p2p.Node, peer: p2p.PeerId, done: p2p.Channel, body: bytes, count: int) -> float:
+async def node_seconds(node: p2p.Node, peer: p2p.PeerId, done: p2p.Channel, body: bytes, count: int) -> float:
+    """Send so many messages to a `node_sink` and wait until it has them all."""
     started = time.perf_counter()
     send = node.send
     for _ in range(count):
@@ -73,13 +74,13 @@ async def _measure(quick: bool) -> list[dict[str, Any]]:
             if quick:
                 count //= 4
             await _raw_seconds(raw, body, count // 4)
-            await _node_seconds(node, peer, done, body, count // 4)
+            await node_seconds(node, peer, done, body, count // 4)
             ratios, rates = [], []
             for _ in range(rounds):
                 baseline = await _raw_seconds(raw, body, count)
                 if size >= 64 * KIB:
                     baseline += _aead_seconds(body, count)
-                seconds = await _node_seconds(node, peer, done, body, count)
+                seconds = await node_seconds(node, peer, done, body, count)
                 ratios.append(baseline / seconds)
                 rates.append(count / seconds)
             ratio = statistics.median(ratios)

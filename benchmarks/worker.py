@@ -60,12 +60,34 @@ async def node_sink() -> None:
     """Take messages with a node's public API, and confirm each batch that ends with an empty one."""
     async with p2p.open_node(node_id="sink") as node, node.channel("bench", capacity=65_536) as channel:
         say(port=node.endpoints[0].port)
-        count = 0
-        async for message in channel:
-            if message.body:
-                count += 1
-            else:
-                await node.send(message.peer_id, "done", count.to_bytes(8, "little"))
+        await _confirm(node, channel)
+
+
+async def _confirm(node: p2p.Node, channel: p2p.Channel) -> None:
+    count = 0
+    async for message in channel:
+        if message.body:
+            count += 1
+        else:
+            await node.send(message.peer_id, "done", count.to_bytes(8, "little"))
+
+
+async def relay() -> None:
+    """Pass circuits on."""
+    async with p2p.open_node(node_id="relay", network_key=bytes(32), listen_host="127.0.0.1", relay=True) as node:
+        say(port=node.endpoints[0].port)
+        await node.wait()
+
+
+async def behind(port: int) -> None:
+    """As `node_sink`, and also behind a relay."""
+    options = {"network_key": bytes(32), "listen_host": "127.0.0.1", "via": [f"127.0.0.1:{port}"]}
+    async with p2p.open_node(node_id="sink", **options) as node, node.channel("bench", capacity=65_536) as channel:  # type: ignore[arg-type]
+        async with node.events() as events:
+            while not node.peers():
+                await events.__anext__()
+        say(port=node.endpoints[0].port, peer_id=str(node.peer_id))
+        await _confirm(node, channel)
 
 
 async def accept_only() -> None:
@@ -146,6 +168,8 @@ Role = Callable[[list[str], Inbox], Awaitable[None]]
 ROLES: dict[str, Role] = {
     "raw_sink": lambda args, inbox: raw_sink(),
     "node_sink": lambda args, inbox: node_sink(),
+    "relay": lambda args, inbox: relay(),
+    "behind": lambda args, inbox: behind(int(args[0])),
     "accept_only": lambda args, inbox: accept_only(),
     "follower": lambda args, inbox: follower(int(args[0]), int(args[1]), inbox),
     "crowd": lambda args, inbox: crowd(int(args[0]), inbox),

@@ -191,19 +191,19 @@ class Limits:
     """Times per minute that one link may have the same origin's log sent again from a lower head."""
 
     # Circuits through relays, and the routes to them. Wire: section 7; threat T72.
-    relay_window_bytes: int = 256 * KIB
+    relay_window_bytes: int = 512 * KIB
     """Per circuit and direction: sent and not yet taken by the far end (wire). A relay never keeps more of one."""
-    relay_slice_bytes_max: int = 32 * KIB
+    relay_slice_bytes_max: int = 64 * KIB
     """One Relay message's share of the stream (wire)."""
-    relay_circuits_max: int = 256
-    """Circuits that a relay carries in all."""
-    relay_circuits_per_peer_max: int = 64
+    relay_circuits_max: int = 128
+    """Circuits that a relay carries in all. Two windows of each are the most that it ever keeps: 128 MiB."""
+    relay_circuits_per_peer_max: int = 32
     """Circuits on one link, whoever opened them: one neighbour cannot use up the relay, or an end."""
     relay_circuits_per_pair_max: int = 4
     """Circuits between the same two neighbours of a relay. They need one, and two while one takes over from another: so
     nobody can use up what his target is allowed."""
-    relay_bytes_per_s: float = 128 * MIB
-    """What a relay lets through per circuit and direction in the long run."""
+    relay_bytes_per_s: float = 4096 * MIB
+    """What a relay lets through per circuit and direction in the long run: all there is, until an operator says less."""
     relay_circuit_bytes_max: int = 64 * 1024 * MIB
     """What a relay lets through one circuit in all; the two may open another."""
     relay_idle_s_max: float = 120.0

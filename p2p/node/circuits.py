@@ -121,7 +121,7 @@ class Circuits:
         self._links[key] = link
         self._incoming[key] = TokenBucket(self._limits.relay_incoming_per_s, self._limits.relay_incoming_burst)
         lane = self._switch.link_up(
-            key, link.peer_id, dialed_by_us=link.dialed_by_us, is_relay=said == HOP, wake=link.wake_writer
+            key, link.peer_id, dialed_by_us=link.dialed_by_us, is_relay=said == HOP, wake=link.flush_circuits
         )
         link.carry(lane)
         self._arrived.set()

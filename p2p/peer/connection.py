@@ -267,10 +267,14 @@ class Connection:
         if self.reason is None:
             self._outbox.relay = circuits
 
-    def wake_writer(self) -> None:
-        """The circuits that it carries have something to say. Never waits."""
-        if self._live and not self._writing:
-            self._start_writer()
+    def flush_circuits(self) -> None:
+        """The circuits that it carries have something to say: it is written as far as the socket takes it now.
+
+        At once and not by a task: else whole windows would gather at every step of the way, and each step would wait
+        for the one before. What comes up while this link handles events is flushed right after them.
+        """
+        if self._live and not self._flush_follows:
+            self.flush()
 
     def close(self, reason: Reason, detail: str = "") -> None:
         """Say Goodbye, flush what waits, read until the other's Goodbye; bounded by `drain_s_max`. Idempotent."""

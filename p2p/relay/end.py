@@ -36,7 +36,6 @@ class CircuitEnd:
         "_inbox",
         "_is_closed",
         "_leg",
-        "_slice_max",
         "_unreturned",
         "_window",
         "far",
@@ -58,7 +57,6 @@ class CircuitEnd:
         self.inbox_bytes = 0
         self._leg = leg
         self._window = limits.relay_window_bytes
-        self._slice_max = limits.relay_slice_bytes_max
         self._inbox: deque[bytes] = deque()
         self._unreturned = 0
         self._is_closed = False
@@ -77,8 +75,9 @@ class CircuitEnd:
     def send(self, data: memoryview) -> int:
         """Queue as many of the first bytes as there is credit for, and return how many."""
         taken = min(len(data), self.room)
-        for start in range(0, taken, self._slice_max):
-            self._leg.put(bytes(data[start : min(start + self._slice_max, taken)]))
+        if taken:
+            # A copy: whoever sends may use his buffer again.
+            self._leg.put(bytes(data[:taken]))
         return taken
 
     def read(self, bytes_max: int) -> bytes | None:

@@ -18,10 +18,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from p2p.binary import encode_u16, encode_u32
+from p2p.binary import encode_u16, encode_u32, encode_varint
 from p2p.errors import Reason
 from p2p.limits import Limits
-from p2p.msg import Relay
+from p2p.msg import Relay, encode_relay_data_head
 
 
 class Leg:
@@ -41,6 +41,7 @@ class Leg:
 
     __slots__ = (
         "_closing",
+        "_data_head",
         "_grant",
         "_is_listed",
         "_opening",
@@ -67,7 +68,8 @@ class Leg:
         self.is_over = False
         self._window = limits.relay_window_bytes
         self._slice_max = limits.relay_slice_bytes_max
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[memoryview] = deque()
+        self._data_head = encode_relay_data_head(circuit)
         self._grant = 0
         self._opening: Relay | None = None
         self._refused: Reason | None = None
@@ -98,11 +100,11 @@ class Leg:
         self._enlist()
 
     def put(self, data: bytes) -> None:
-        """Queue one slice, against credit."""
+        """Queue bytes of the stream, against credit; cut into slices, or joined to one, when they are taken."""
         assert len(data) <= self.credit, "bytes wait only against credit"
         self.credit -= len(data)
         self.queued_bytes += len(data)
-        self._queue.append(data)
+        self._queue.append(memoryview(data))
         self._enlist()
 
     def grant(self, credit: int) -> None:
@@ -160,13 +162,27 @@ class Leg:
             grant, self._grant = self._grant, 0
             return Relay(circuit, Relay.WINDOW, payload=encode_u32(grant)).encode()
         if self._queue:
-            data = self._queue.popleft()
-            self.queued_bytes -= len(data)
-            return Relay(circuit, Relay.DATA, payload=data).encode()
+            return self._next_slice()
         assert self._closing, "asked for a message without one"
         self.discard()
         self.lane.left(self)
         return Relay(circuit, Relay.CLOSE).encode()
+
+    def _next_slice(self) -> bytes:
+        """As much as one message may carry: each costs a seal, and much else, on every link of the way."""
+        queue, room = self._queue, self._slice_max
+        pieces: list[memoryview] = []
+        while queue and room:
+            piece = queue[0]
+            if len(piece) <= room:
+                queue.popleft()
+            else:
+                queue[0], piece = piece[room:], piece[:room]
+            pieces.append(piece)
+            room -= len(piece)
+        size = self._slice_max - room
+        self.queued_bytes -= size
+        return b"".join((self._data_head, encode_varint(size), *pieces))
 
     def _enlist(self) -> None:
         if not self._is_listed:

@@ -15,7 +15,8 @@ from p2p.msg import Relay
 from p2p.relay.end import CircuitEnd
 from tests.unit.relay.chain import Network, peer, read_all, triangle
 
-WINDOW = 256 * KIB
+WINDOW = Limits().relay_window_bytes
+SLICE = Limits().relay_slice_bytes_max
 
 
 def send(end: CircuitEnd, data: bytes) -> int:
@@ -142,7 +143,7 @@ def test_a_relay_never_keeps_more_than_a_window_of_a_direction() -> None:
     assert b.inbox_bytes == WINDOW
 
 
-@pytest.mark.parametrize("size", [0, 32 * KIB + 1])
+@pytest.mark.parametrize("size", [0, SLICE + 1])
 def test_t72_a_slice_of_no_size_ends_the_circuit_only(size: int) -> None:
     net = triangle()
     a, b = net.pair("A", "R", "B")
@@ -171,8 +172,8 @@ def test_t72_overrun_ends_the_circuit_only() -> None:
 def test_t72_a_relay_that_overruns_ends_the_circuit_at_the_end() -> None:
     net = triangle()
     a, b = net.pair("A", "R", "B")
-    for _ in range(8):
-        net.say("R", "B", Relay(1, Relay.DATA, payload=bytes(32 * KIB)))
+    for _ in range(WINDOW // SLICE):
+        net.say("R", "B", Relay(1, Relay.DATA, payload=bytes(SLICE)))
     assert b.inbox_bytes == WINDOW
     net.say("R", "B", Relay(1, Relay.DATA, payload=b"x"))
     assert b.reason is Reason.PROTOCOL
