@@ -203,7 +203,7 @@ class Limits:
     """Circuits between the same two neighbours of a relay. They need one, and two while one takes over from another: so
     nobody can use up what his target is allowed."""
     relay_bytes_per_s: float = 4096 * MIB
-    """What a relay lets through per circuit and direction in the long run: all there is, until an operator says less."""
+    """What a relay lets through per circuit and direction in the long run. An operator may say less."""
     relay_circuit_bytes_max: int = 64 * 1024 * MIB
     """What a relay lets through one circuit in all; the two may open another."""
     relay_idle_s_max: float = 120.0
