@@ -82,7 +82,7 @@ async def relay() -> None:
 async def behind(port: int) -> None:
     """As `node_sink`, and also behind a relay."""
     options = {"network_key": bytes(32), "listen_host": "127.0.0.1", "via": [f"127.0.0.1:{port}"]}
-    async with p2p.open_node(node_id="sink", **options) as node, node.channel("bench", capacity=65_536) as channel:  # type: ignore[arg-type]
+    async with p2p.open_node(node_id="sink", **options) as node, node.channel("bench", capacity=65_536) as channel:  # type: ignore[arg-type]  # options, passed on
         async with node.events() as events:
             while not node.peers():
                 await events.__anext__()
