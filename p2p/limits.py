@@ -276,7 +276,7 @@ class Limits:
     """Peers that one answer may name; a registry of ours lists no more."""
     registry_s_max: float = 10.0
     """For one question, from the name look-up to the last byte; and again for the names that the answer holds."""
-    registry_backoff_s_max: float = 300.0
+    registry_backoff_s_max: float = 120.0
     """The longest pause before a registry that failed is asked again."""
     registry_known_max: int = 1024
     """Peers that `snapshot` remembers."""

@@ -66,7 +66,7 @@ async def ask(url: str, method: str, path: str, body: bytes = b"", *headers: str
         "",
         "",
     ]
-    answer = await raw(url, "\r\n".join(head).encode() + body)
+    answer = await raw(url, "\r\n".join(head).encode("utf-8", "surrogateescape") + body)
     top, _, content = answer.partition(b"\r\n\r\n")
     first, *lines = top.decode().split("\r\n")
     named = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -166,7 +166,9 @@ class _Routes:
         if token is None:
             return
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), token.encode()):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(
+            shown.strip().encode("utf-8", "surrogateescape"), token.encode()
+        ):
             raise problem_of(401)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

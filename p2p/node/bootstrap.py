@@ -46,6 +46,8 @@ JITTER: Final = 0.25
 """The part of a wait that chance may take away: nodes that started together do not stay together."""
 ANNOUNCES_PER_TTL: Final = 3
 """So that one that is lost, and one that is late, still leave us listed."""
+ANNOUNCE_S_MIN: Final = 2.0
+"""However soon the registry says that it forgets."""
 POLLS_REMEMBERED: Final = 3
 """What a registry does not name any more for so many intervals leaves the snapshot."""
 POLL_MS_MIN: Final = 100
@@ -99,6 +101,11 @@ class BootstrapConfig:
         if not self.registry_url:
             raise ConfigError("registry_url is missing: http://HOST:PORT or https://HOST")
         base_of(self.registry_url)
+        try:
+            object.__setattr__(self, "mode", BootstrapMode(self.mode))
+        except ValueError:
+            modes = ", ".join(mode.value for mode in BootstrapMode)
+            raise ConfigError(f"mode is one of {modes}, not {self.mode!r}") from None
         if self.self_node_id is not None:
             check_node_id(self.self_node_id)
         if self.self_tcp_port is not None and not 1 <= self.self_tcp_port <= 65_535:
@@ -260,7 +267,7 @@ class HttpBootstrap:
             announce = sign_announcement(announce, self._identity)
         ttl_s = read_announced((await self._request("POST", "/announce", write_announce(announce))).body)
         self.counters.announces += 1
-        return min(self._poll_s, ttl_s / ANNOUNCES_PER_TTL)
+        return min(self._poll_s, max(ANNOUNCE_S_MIN, ttl_s / ANNOUNCES_PER_TTL))
 
     async def _pull(self) -> float:
         answer = await self._request("GET", f"/peers?limit={self.config.max_peers_per_poll}")

@@ -114,8 +114,13 @@ async def test_our_client_shows_its_token_and_others_stay_outside() -> None:
         for method, path, body in (("GET", "/peers", b""), ("POST", "/announce", VIX), ("GET", "/metrics", b"")):
             status, _, answer = await ask(url, method, path, body)
             assert (status, answer["error"]) == (401, "unauthorized")
-            wrong = await ask(url, method, path, body, "Authorization: Bearer a-token-of-some-lengt")
-            assert wrong[0] == 401
+            for wrong in (
+                "Bearer a-token-of-some-lengt",
+                "Basic a-token-of-some-length",
+                "Bearer",
+                "Bearer \u00ff\udcff",
+            ):
+                assert (await ask(url, method, path, body, f"Authorization: {wrong}"))[0] == 401
             assert (await ask(url, method, path, body, f"Authorization: Bearer {token}"))[0] == 200
         assert (await ask(url, "GET", "/livez"))[0] == 200
         heard = Heard()

@@ -112,7 +112,7 @@ async def test_after_failures_it_asks_less_and_less_often_and_then_as_before(aut
         times = await registry.times(14)
         gaps = [b - a for a, b in pairwise(times)]
         for number, gap in enumerate(gaps):
-            whole = min(4 * 2.0**number, 300)
+            whole = min(4 * 2.0**number, 120)
             assert 0.75 * whole <= gap <= whole
         registry.failure = None
         times = await registry.times(17)
@@ -373,6 +373,7 @@ async def test_what_the_body_raises_leaves_as_itself(autojump: MockClock) -> Non
         (lambda: BootstrapConfig("a", 1, "http://r", max_peers_per_poll=101), "1-100"),
         (lambda: BootstrapConfig("a", 1, "http://r", max_peers_per_poll=0), "1-100"),
         (lambda: BootstrapConfig("a", 1, "http://r", token="a\nb"), "token"),
+        (lambda: BootstrapConfig("a", 1, "http://r", "loud"), "pull_only, pull_and_announce"),  # type: ignore[arg-type]
         (
             lambda: make_http_bootstrap(
                 BootstrapConfig("a", None, "http://r", BootstrapMode.PULL_AND_ANNOUNCE), lambda _: None
@@ -384,6 +385,14 @@ async def test_what_the_body_raises_leaves_as_itself(autojump: MockClock) -> Non
 def test_a_setting_that_cannot_be_is_refused(make: Callable[[], object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         make()
+
+
+async def test_t48_a_registry_that_forgets_at_once_is_not_announced_to_without_pause(autojump: MockClock) -> None:
+    registry = Registry(ttl_s=1)
+    mine = config(registry, self_node_id="a", self_tcp_port=1, mode="pull_and_announce")
+    async with make_http_bootstrap(mine, lambda _: None):
+        times = await registry.times(5, "POST")
+    assert all(b - a >= 1.5 for a, b in pairwise(times))
 
 
 def test_vix_order_of_fields_and_a_secret_that_does_not_show() -> None:
