@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from msgspec import UNSET
 
 from p2p.cli.output import ReaderGone, complain, discard_output
 from p2p.cli.settings import (
@@ -109,8 +110,16 @@ def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> 
 @click.option("--trust", metavar="FILE", help="Who may connect: one `node_id peer_id` a line.")
 @click.option("--open", is_flag=True, default=None, help="Let anybody connect, on all interfaces.")
 @click.option("--append-stdin", is_flag=True, default=None, help="Every line of standard input becomes a record.")
-@click.option("--discovery", type=ON_OFF, help="Only `off` in this version.")
-@click.option("--bootstrap", type=ON_OFF, help="Only `off` in this version.")
+@click.option("--discovery", type=ON_OFF, help="Find nodes near by, and be found; on by default.")
+@click.option("--disc-port", type=int, metavar="PORT", help="UDP port of discovery, the same in all nodes; 37020.")
+@click.option("--disc-mode", type=click.Choice(["broadcast", "multicast"]), help="How to reach all; broadcast.")
+@click.option("--disc-interval", type=int, metavar="MS", help="Between two announcements; 2000.")
+@click.option("--bootstrap", type=ON_OFF, help="Ask the registry; on by default where one is named.")
+@click.option("--registry", metavar="URL", help="http://HOST:PORT or https://HOST of a registry to ask for peers.")
+@click.option("--registry-token-file", metavar="F", help="What that registry wants to be shown.")
+@click.option("--boot-interval", type=int, metavar="MS", help="Between two questions; 15000.")
+@click.option("--announce", type=ON_OFF, help="Tell the registry of this node, too; on by default.")
+@click.option("--advertise", metavar="HOST:PORT", help="The port that leads here from outside, if it is another one.")
 @click.option(
     "--relay", type=ON_OFF, help="Pass circuits on between peers that cannot reach each other; off by default."
 )
@@ -142,7 +151,7 @@ def cli(context: click.Context, /, config: str | None, **flags: Any) -> int:
         return EXIT_OK
     config = config or os.environ.get("P2P_CONFIG")
     environment = from_environment(os.environ)
-    if not given and not config and environment == from_flags({}):
+    if not given and not config and environment.id is UNSET:
         raise click.exceptions.NoArgsIsHelpError(context)
     file = from_file(Path(config).expanduser()) if config else from_flags({})
     settings = settle(from_flags(_lower_level(flags)), environment, file, os.environ)

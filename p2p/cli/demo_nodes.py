@@ -147,6 +147,7 @@ class DemoNode:
     async def start(self, nursery: trio.Nursery, dial_ports: list[int]) -> None:
         """Start the process and wait until it says where it listens."""
         command = [sys.executable, "-m", "p2p.cli", "--id", self.name, "--listen", "0", "--json", "--append-stdin"]
+        command += ["--discovery", "off"]
         command += ["--data-dir", str(self.data_dir), "--network-key-file", str(self.key_file)]
         command += ["--host", "127.0.0.1", "--run", str(LIFE_S), "--stats-every", str(STATS_MS), "--log-level", "error"]
         command += [argument for port in dial_ports for argument in ("--connect", f"127.0.0.1:{port}")]

@@ -17,6 +17,7 @@ import trio
 
 import p2p
 from p2p.cli.control import ControlServer, Served
+from p2p.cli.finding import bootstrap_of, discovery_of
 from p2p.cli.output import Output, ReaderGone, complain, json_line, log_to_stderr, table_of
 from p2p.cli.records import fitting, line_splitter, portions
 from p2p.cli.settings import Settings, UsageError
@@ -52,6 +53,8 @@ def node_config(settings: Settings) -> p2p.NodeConfig:
             network_name=settings.network,
             trust=settings.trust,
             open=settings.open,
+            discovery=discovery_of(settings.finding),
+            bootstrap=bootstrap_of(settings.finding),
             relay=settings.relay,
             via=settings.via,
         )

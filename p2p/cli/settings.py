@@ -75,7 +75,15 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     open: bool | UnsetType = UNSET
     append_stdin: bool | UnsetType = UNSET
     discovery: OnOff | UnsetType = UNSET
+    disc_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | UnsetType = UNSET
+    disc_mode: Literal["broadcast", "multicast"] | UnsetType = UNSET
+    disc_interval: Milliseconds | UnsetType = UNSET
     bootstrap: OnOff | UnsetType = UNSET
+    registry: str | UnsetType = UNSET
+    registry_token_file: str | UnsetType = UNSET
+    boot_interval: Milliseconds | UnsetType = UNSET
+    announce: OnOff | UnsetType = UNSET
+    advertise: str | UnsetType = UNSET
     relay: OnOff | UnsetType = UNSET
     via: tuple[str, ...] | UnsetType = UNSET
     http: str | UnsetType = UNSET
@@ -88,6 +96,11 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 KEYS: Final = Layer.__struct_fields__
+FINDING: Final = (
+    "discovery", "disc_port", "disc_mode", "disc_interval",
+    "bootstrap", "registry", "registry_token_file", "boot_interval", "announce", "advertise",
+)  # fmt: skip
+"""Keys about finding others, near by and at a registry."""
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +128,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         data_dir: None for a node in memory.
         run: seconds until it stops by itself, None for never.
         stats_every: milliseconds between stats lines, 0 for none.
+        finding: what was said with the keys of `FINDING`, for `p2p.cli.finding`.
     """
 
     id: str
@@ -135,6 +149,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trust: Path | None
     open: bool
     append_stdin: bool
+    finding: Mapping[str, Any]
     relay: bool
     via: tuple[PeerEndpoint, ...]
     http: HttpSettings | None
@@ -157,7 +172,7 @@ def from_file(path: Path) -> Layer:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not TOML: {error}") from None
     # A relative path in a file means beside that file, wherever the process was started.
-    for key in ("data_dir", "network_key_file", "trust", "http_unix", "http_tls_cert", "http_tls_key"):
+    for key in _PATHS:
         if isinstance(values.get(key), str):
             values[key] = str(path.parent / Path(values[key]).expanduser())
     return _convert(values, str(path), strict=True)
@@ -188,8 +203,11 @@ def from_flags(values: Mapping[str, Any]) -> Layer:
 _SWITCH: Final[Mapping[str, bool]] = {"1": True, "on": True, "yes": True, "true": True, "0": False, "off": False,
                                       "no": False, "false": False}  # fmt: skip
 SWITCHES: Final = frozenset({"memory", "no_connect", "quiet", "json", "open", "append_stdin", "http_open"})
-ON_OFF: Final = frozenset({"tui", "discovery", "bootstrap", "relay"})
+ON_OFF: Final = frozenset({"tui", "discovery", "bootstrap", "announce", "relay"})
 LISTS: Final = frozenset({"connect", "via", "http_host", "http_proxy"})
+_PATHS: Final = (
+    "data_dir", "network_key_file", "trust", "registry_token_file", "http_unix", "http_tls_cert", "http_tls_key",
+)  # fmt: skip
 _SWITCHED_TEXT: Final = frozenset(KEYS) - SWITCHES - LISTS
 
 
@@ -216,6 +234,10 @@ _NUMBERS: Final[Mapping[str, str]] = {
     "listen": "it takes a port, a whole number from 0 to 65535",
     "connect_delay": _MILLISECONDS,
     "stats_every": _MILLISECONDS,
+    "disc_interval": _MILLISECONDS,
+    "boot_interval": _MILLISECONDS,
+    "disc_port": "it takes a port, a whole number from 1 to 65535",
+    "disc_mode": "it takes broadcast or multicast",
     "run": "it takes seconds, a number above 0",
     "connect": 'it takes a list of endpoints, such as ["10.0.0.2:9001"]',
     "via": 'it takes a list of the endpoints of relays, such as ["10.0.0.2:9001"]',
@@ -272,9 +294,6 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
     node_id: str = merged["id"]
     if not is_node_id(node_id):
         raise UsageError(f"--id {node_id[:80]!r}: a node id is 1-64 of A-Z a-z 0-9 . _ - and not 64 hex digits")
-    for later in ("discovery", "bootstrap"):
-        if merged.get(later) == "on":
-            raise UsageError(f"--{later} on: this version has no {later} yet; name the peers with --connect HOST:PORT")
     if merged.get("json") and merged.get("tui") == "on":
         raise UsageError("--json and --tui on exclude each other")
     network: str = merged.get("network", "")
@@ -301,6 +320,7 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
         trust=_path(merged.get("trust")),
         open=merged.get("open", False),
         append_stdin=merged.get("append_stdin", False),
+        finding={key: merged[key] for key in FINDING if key in merged},
         relay=merged.get("relay") == "on",
         via=tuple(_endpoint("--via", text) for text in merged.get("via", ())),
         http=_http(merged),

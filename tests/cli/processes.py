@@ -19,9 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment without settings of ours, so that a developer's own do not reach the tests."""
+    """The environment without settings of ours, so that a developer's own do not reach the tests.
+
+    Discovery is off: tests that run at the same time would find each other.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("P2P_")}
-    return kept | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | more
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "P2P_DISCOVERY": "off"} | more
 
 
 async def p2p(*arguments: str | Path, stdin: bytes = b"", **more: str) -> subprocess.CompletedProcess[bytes]:

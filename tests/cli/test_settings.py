@@ -187,13 +187,6 @@ def test_memory_and_data_dir_exclude_each_other_in_one_place_only() -> None:
     assert settled({"data_dir": "d"}, {"P2P_MEMORY": "1"}).data_dir == Path("d")
 
 
-@pytest.mark.parametrize("name", ["discovery", "bootstrap"])
-def test_what_is_not_built_yet_takes_off_and_refuses_on(name: str) -> None:
-    settled({name: "off"})
-    with pytest.raises(UsageError, match=f"--{name} on"):
-        settled({name: "on"})
-
-
 def test_json_and_tui_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="--tui"):
         settled({"json": True, "tui": "on"})
@@ -219,7 +212,7 @@ def test_any_environment_gives_settings_or_one_usage_error(values: dict[str, str
 def test_every_key_says_what_it_takes() -> None:
     known = SWITCHES | ON_OFF | set(_NUMBERS) | {"log_level"}
     texts = {"id", "host", "data_dir", "network_key_file", "network", "trust"}
-    texts |= {"http", "http_unix", "http_tls_cert", "http_tls_key"}
+    texts |= {"registry", "registry_token_file", "advertise", "http", "http_unix", "http_tls_cert", "http_tls_key"}
     assert known | texts == set(KEYS)
     assert not known & texts
 

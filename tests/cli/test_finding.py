@@ -1,0 +1,114 @@
+"""What the flags say about finding others, and that nodes do find each other by them."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p.cli.finding import bootstrap_of, discovery_of
+from p2p.cli.settings import UsageError, from_environment, from_flags, settle
+from p2p.errors import ConfigError
+from p2p.node.bootstrap import BootstrapMode
+from p2p.node.discovery import DiscoveryMode
+from tests.cli.processes import Running, p2p_fails, running
+from tests.registries import registry
+
+
+def said(**flags: Any) -> dict[str, Any]:
+    """What reaches the rooms of what was given as flags."""
+    settings = settle(from_flags({"id": "A", **flags}), from_environment({}), from_flags({}), {"HOME": "/home/a"})
+    return dict(settings.finding)
+
+
+def test_discovery_is_on_unless_told_otherwise() -> None:
+    plain = discovery_of(said())
+    assert plain is not None
+    assert (plain.discovery_port, plain.mode, plain.announce_interval_ms) == (37020, DiscoveryMode.BROADCAST, 2000)
+    assert discovery_of(said(discovery="off", disc_port=4000)) is None
+    other = discovery_of(said(disc_port=4000, disc_mode="multicast", disc_interval=10_000))
+    assert other is not None
+    assert (other.discovery_port, other.mode, other.announce_interval_ms) == (4000, DiscoveryMode.MULTICAST, 10_000)
+    assert other.seen_ttl_ms == 30_000, "who is heard every ten seconds does not expire in between"
+
+
+def test_a_registry_is_asked_as_soon_as_one_is_named() -> None:
+    assert bootstrap_of(said()) is None
+    config = bootstrap_of(said(registry="http://127.0.0.1:8470"))
+    assert config is not None
+    assert (config.mode, config.poll_interval_ms) == (BootstrapMode.PULL_AND_ANNOUNCE, 15_000)
+    assert config.self_tcp_port is None, "the port that the node listens on"
+    assert bootstrap_of(said(registry="http://127.0.0.1:8470", bootstrap="off")) is None
+    quiet = bootstrap_of(said(registry="http://127.0.0.1:8470", announce="off", boot_interval=500))
+    assert quiet is not None
+    assert (quiet.mode, quiet.poll_interval_ms) == (BootstrapMode.PULL_ONLY, 500)
+
+
+@pytest.mark.parametrize("text", ["shop.example:4000", "[2001:db8::1]:4000", "4000", "192.0.2.1:4000"])
+def test_the_advertised_port_is_announced(text: str) -> None:
+    config = bootstrap_of(said(registry="https://registry.example", advertise=text))
+    assert config is not None
+    assert config.self_tcp_port == 4000
+
+
+@pytest.mark.parametrize("text", ["shop.example", "0", "h:0", "h:x", "h:70000", "a b:4000"])
+def test_what_cannot_be_advertised_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--advertise"):
+        bootstrap_of(said(registry="https://registry.example", advertise=text))
+
+
+def test_a_token_comes_from_a_file_that_others_cannot_read(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("0123456789abcdef\n")
+    file.chmod(0o600)
+    config = bootstrap_of(said(registry="https://registry.example", registry_token_file=str(file)))
+    assert config is not None
+    assert config.token == "0123456789abcdef"
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        bootstrap_of(said(registry="https://registry.example", registry_token_file=str(file)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--bootstrap", "on"], "--registry URL"),
+        (["--registry", "ftp://x"], "--registry"),
+        (["--registry", "nonsense"], "http://HOST:PORT"),
+        (["--registry", "http://127.0.0.1:1", "--boot-interval", "1"], "--boot-interval"),
+        (["--discovery", "on", "--disc-interval", "1"], "--disc-interval"),
+        (["--disc-port", "0"], "--disc-port 0: it takes a port"),
+        (["--disc-mode", "shouting"], "--disc-mode"),
+        (["--registry", "http://127.0.0.1:1", "--advertise", "x"], "--advertise 'x'"),
+    ],
+)
+async def test_wrong_values_are_usage(arguments: list[str], part: str) -> None:
+    assert part in await p2p_fails(2, "--id", "A", "--memory", *arguments)
+
+
+async def connected(*nodes: Running) -> None:
+    for node in nodes:
+        await node.until(lambda event: event.get("peers_connected", 0) >= len(nodes) - 1)
+
+
+async def test_nodes_that_know_nobody_find_each_other() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.255.255.255", 0))
+        port = str(probe.getsockname()[1])
+    options = ["--memory", "--discovery", "on", "--disc-port", port, "--disc-interval", "100"]
+    async with running("--id", "A", *options) as a, running("--id", "B", *options) as b:
+        await connected(a, b)
+        # Who dials nobody is found, and finds nobody: two such do not meet.
+        async with running("--id", "C", *options, "--no-connect") as c:
+            await connected(a, b, c)
+            stats = await c.until(lambda event: event.get("peers_connected") == 2)
+            assert stats["connect_attempts"] == 0
+
+
+async def test_nodes_that_know_only_a_registry_find_each_other() -> None:
+    async with registry() as url:
+        options = ["--memory", "--registry", url, "--boot-interval", "200"]
+        async with running("--id", "A", *options) as a, running("--id", "B", *options) as b:
+            await connected(a, b)
