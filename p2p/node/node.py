@@ -89,7 +89,10 @@ class Node:
         try:
             await self._open_and_run(task_status)
         except BaseExceptionGroup as group:
-            raise first_cause(group) from None
+            cause = first_cause(group)
+            # A room that read while the store was closed under it says so: that is part of stopping, and no failure.
+            if not (isinstance(cause, NodeClosed) and self._stop.is_set()):
+                raise cause from None
         finally:
             self._rooms = None
             self._dispatch.close()
