@@ -32,7 +32,7 @@ from p2p.ids import PeerEndpoint, check_node_id, is_loopback
 from p2p.limits import Limits
 from p2p.msg import DiscoveryAnnounce
 from p2p.node.service import run_around
-from p2p.policy.addresses import AddressClass, classify, may_be_dialled
+from p2p.policy.addresses import AddressClass, DialRule, classify
 from p2p.policy.hints import DiscoveryAnnouncement
 from p2p.registry.form import base_of, host_of, read_announced, read_peers, write_announce
 from p2p.transport.base import Network
@@ -77,7 +77,8 @@ class BootstrapConfig:
         token: what the registry asks for, if it does.
         allow_private: whether addresses of private networks may be dialled; None says yes to a registry that is in
             one itself.
-        own_ports: ports of this machine that no hint may aim us at, beside the one that is announced.
+        own_ports: ports that no hint may aim us at on this machine or a local network: the doors that only the
+            operator uses.
         ca_file: PEM of the authorities to trust for https, instead of the system's.
         http: another HTTP client, for tests.
 
@@ -297,7 +298,7 @@ class HttpBootstrap:
         return hint.peer_id == self._identity.peer_id
 
     async def _judged(self, hint: DiscoveryAnnouncement, answer: HttpAnswer) -> list[DiscoveryAnnouncement]:
-        """The hint with the addresses that may be dialled in place of its host: at most one of each family."""
+        """The hint with addresses that may be dialled in place of its host: at most one of each family."""
         if classify(hint.host) is AddressClass.NAME:
             try:
                 found = await self._network.resolve(PeerEndpoint(hint.host, hint.port))
@@ -306,27 +307,33 @@ class HttpBootstrap:
             hosts = [endpoint.host for endpoint in found]
         else:
             hosts = [hint.host]
-        fit: dict[bool, DiscoveryAnnouncement] = {}
-        for host in hosts:
-            if self._may_be_dialled(host, hint.port, answer):
-                fit.setdefault(
-                    ":" in host, DiscoveryAnnouncement(hint.node_id, host, hint.port, hint.peer_id, hint.scheme)
-                )
-        if not fit:
+        fit = [host for host in hosts if self._may_be_dialled(host, hint.port, answer)]
+        # TLS checks the name, so of a wss peer it is the name that is dialled, if all that it leads to may be.
+        keeps_name = hint.scheme == "wss" and hosts != [hint.host]
+        if not fit or (keeps_name and fit != hosts):
             self.counters.hints_refused += 1
-        return [*fit.values()]
+            return []
+        if keeps_name:
+            return [hint]
+        first_of_family = {":" in host: host for host in reversed(fit)}
+        return [
+            DiscoveryAnnouncement(hint.node_id, host, hint.port, hint.peer_id, hint.scheme)
+            for host in fit
+            if host in first_of_family.values()
+        ]
 
     def _may_be_dialled(self, host: str, port: int, answer: HttpAnswer) -> bool:
         kind, registry = classify(host), classify(answer.server)
+        if self._loopback_only and kind is not AddressClass.LOOPBACK:
+            return False
         private = self.config.allow_private
         if private is None:
             private = registry in (AddressClass.PRIVATE, AddressClass.LOOPBACK)
-        if not may_be_dialled(kind, private=private, loopback=registry is AddressClass.LOOPBACK):
-            return False
-        if self._loopback_only and kind is not AddressClass.LOOPBACK:
+        own_ports = frozenset(self.config.own_ports)
+        if not DialRule(private, registry is AddressClass.LOOPBACK, own_ports).allows(host, port):
             return False
         is_here = kind is AddressClass.LOOPBACK or host == answer.client
-        return not (is_here and port in (self.config.self_tcp_port, *self.config.own_ports))
+        return not (is_here and (port == self.config.self_tcp_port or port in own_ports))
 
     def _hand_on(self, hint: DiscoveryAnnouncement) -> None:
         place = (hint.scheme, hint.host, hint.port)

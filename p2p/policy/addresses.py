@@ -57,20 +57,6 @@ def classify(host: str) -> AddressClass:
     return AddressClass.RESERVED
 
 
-def may_be_dialled(kind: AddressClass, *, private: bool, loopback: bool) -> bool:
-    """Whether an address that somebody else named may be dialled (T49). NAME never: it is resolved first.
-
-    Args:
-        kind: where the address leads.
-        private, loopback: whether such ones may be.
-    """
-    return (
-        kind is AddressClass.PUBLIC
-        or (kind is AddressClass.PRIVATE and private)
-        or (kind is AddressClass.LOOPBACK and loopback)
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class DialRule:
     """Where a dial may lead that somebody else asked for (T49). Public addresses always are.
@@ -90,7 +76,11 @@ class DialRule:
         kind = classify(host)
         if kind is not AddressClass.PUBLIC and port in self.ports_denied:
             return False
-        return may_be_dialled(kind, private=self.private, loopback=self.loopback)
+        return (
+            kind is AddressClass.PUBLIC
+            or (kind is AddressClass.PRIVATE and self.private)
+            or (kind is AddressClass.LOOPBACK and self.loopback)
+        )
 
 
 def prefix_of(host: str) -> str:

@@ -261,14 +261,29 @@ async def test_t49_where_a_registry_may_send_us(
 
 async def test_t49_our_own_ports_are_left_alone(autojump: MockClock) -> None:
     registry = Registry(
-        *(ListedPeer(host, port, "x") for host in (LOOPBACK, "10.0.0.7", "10.0.0.8") for port in (9101, 5180, 9102)),
+        *(
+            ListedPeer(host, port, "x")
+            for host in (LOOPBACK, "10.0.0.7", "10.0.0.8", "8.8.4.4")
+            for port in (9101, 5180, 9102)
+        ),
         server=LOOPBACK,
         client="10.0.0.7",
     )
     found, _ = await heard(registry, self_tcp_port=9101, own_ports=(5180,))
     assert {(hint.host, hint.port) for hint in found} == {
-        (LOOPBACK, 9102), ("10.0.0.7", 9102), ("10.0.0.8", 9101), ("10.0.0.8", 5180), ("10.0.0.8", 9102),
-    }  # fmt: skip
+        *((host, 9102) for host in (LOOPBACK, "10.0.0.7", "10.0.0.8", "8.8.4.4")),
+        *((host, 9101) for host in ("10.0.0.8", "8.8.4.4")),
+        ("8.8.4.4", 5180),
+    }
+
+
+async def test_t49_a_name_that_tls_checks_stays_a_name_if_all_of_it_may_be_dialled(autojump: MockClock) -> None:
+    names = Names(good=["8.8.4.4", "2606:4700::1"], mixed=["8.8.4.4", "169.254.169.254"])
+    registry = Registry(*(ListedPeer(host, 443, "x", "wss") for host in ("good", "mixed", "8.8.4.5")))
+    found: list[DiscoveryAnnouncement] = []
+    async with HttpBootstrap(config(registry), lambda hint, _: found.append(hint), network=names):
+        await trio.testing.wait_all_tasks_blocked()
+    assert [hint.host for hint in found] == ["good", "8.8.4.5"]
 
 
 class Names(TcpNetwork):
