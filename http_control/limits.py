@@ -44,13 +44,6 @@ class HttpLimits:
     """Pauses before a failed server is started again; the last one repeats."""
 
     # Routes.
-    connect_ms: int = 5_000
-    connect_ms_max: int = 30_000
-    """How long POST connect waits for what comes of a dial, unless it says so, and at the most."""
-    page_max: int = 1_000
-    """Peers, origins or records on one page."""
-    append_max: int = 1_024
-    """Records in one POST wal."""
     hook_s_max: float = 10.0
     """The application's admin hook."""
     samples_max: int = 600

@@ -62,7 +62,8 @@ def _key(type: Any) -> object:
 
 def _described(path: str, operation: Operation, by_type: dict[object, Any], error: Any) -> dict[str, Any]:
     if isinstance(operation.answer, str):
-        content = {operation.answer.partition(";")[0]: {"schema": {"type": "string"}}}
+        shape = {"type": "object" if operation.answer == JSON else "string"}
+        content = {operation.answer.partition(";")[0]: {"schema": shape}}
     else:
         content = {JSON: {"schema": by_type[_key(operation.answer)]}}
     responses: dict[str, Any] = {str(operation.status): {"description": operation.summary, "content": content}}

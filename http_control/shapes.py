@@ -5,14 +5,21 @@ The names are docs/http.md's. Requests refuse unknown fields, so that a misspell
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
-from http_control.limits import HttpLimits
-
-_LIMITS = HttpLimits()
+# Bounds that are part of the interface: what a caller may ask for.
+CONNECT_MS: Final = 5_000
+CONNECT_MS_MAX: Final = 30_000
+"""How long POST connect waits for what comes of a dial, unless it is told, and at the most."""
+PAGE_MAX: Final = 1_000
+"""Peers, origins or records on one page."""
+APPEND_MAX: Final = 1_024
+"""Records in one POST wal."""
+TAIL_MAX: Final = 800
+"""Lines of GET logs."""
 
 Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 State = Literal["disconnected", "connecting", "handshaking", "connected", "stale", "closed"]
@@ -20,7 +27,7 @@ Mark = Literal["equal", "behind", "ahead", "frozen", "unknown"]
 LEVELS = Literal["trace", "debug", "info", "warning", "error", "critical", "off"]
 INT64 = 2**63 - 1
 Offset = Annotated[int, Meta(ge=0, le=INT64)]
-Limit = Annotated[int, Meta(ge=1, le=_LIMITS.page_max)]
+Limit = Annotated[int, Meta(ge=1, le=PAGE_MAX)]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -335,7 +342,7 @@ class RecordsQuery(Query, frozen=True, kw_only=True):
 class TailQuery(Query, frozen=True, kw_only=True):
     """How many of the lines that are kept."""
 
-    tail: Annotated[int, Meta(ge=0, le=_LIMITS.log_lines_max)] = _LIMITS.log_lines_max
+    tail: Annotated[int, Meta(ge=0, le=TAIL_MAX)] = TAIL_MAX
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -350,7 +357,7 @@ class Connect(Body, frozen=True, kw_only=True):
     scheme: str | None = None
     endpoint: str | None = None
     expect: str | None = None
-    wait_ms: Annotated[int, Meta(ge=1, le=_LIMITS.connect_ms_max)] = _LIMITS.connect_ms
+    wait_ms: Annotated[int, Meta(ge=1, le=CONNECT_MS_MAX)] = CONNECT_MS
 
 
 class Disconnect(Body, frozen=True, kw_only=True):
@@ -364,7 +371,7 @@ class Append(Body, frozen=True, kw_only=True):
 
     payload: str | None = None
     payload_b64: str | None = None
-    payloads: Annotated[list[str], Meta(min_length=1, max_length=_LIMITS.append_max)] | None = None
+    payloads: Annotated[list[str], Meta(min_length=1, max_length=APPEND_MAX)] | None = None
     kind: Annotated[str, Meta(min_length=1, max_length=64)] = "app"
     target: Hex | None = None
 

@@ -9,13 +9,13 @@ import trio
 from quart import Response
 
 from http_control import shapes
-from http_control.operation import Call, Operation, json_response
+from http_control.operation import JSON, Call, Operation, json_response
 from http_control.problem import Problem, problem_of
 
 _log = logging.getLogger("p2p.http")
 
 
-async def hook(call: Call) -> Response | shapes.HookResult:
+async def hook(call: Call) -> Response:
     """Run the application's hook."""
     admin_hook = call.control.options.admin_hook
     if admin_hook is None:
@@ -61,7 +61,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/admin/hook",
         "Run the application's hook",
         hook,
-        shapes.HookResult,
+        JSON,
         errors=(501, 502, 504),
         body=dict[str, Any],
         needs_node=False,
