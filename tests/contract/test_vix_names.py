@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import trio
+from quart_trio import QuartTrio
 
+import http_control
 import p2p
 from p2p import envelope, framing, msg, pack
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "vix.md").read_text(encoding="utf-8")
-NOT_YET = {
-    "P2PHttpOptions", "registerRoutes", "set_live_log_sink", "shutdown_live_logs",
-}  # fmt: skip
+NOT_YET: set[str] = set()
 NAMES = {
     "NodeConfig", "make_tcp_node", "Node::start", "Node::wait", "Node::stop", "Node::stats", "P2PRuntime",
     "P2PRuntime::start", "P2PRuntime::connect", "P2PRuntime::stats", "P2PRuntime::stop", "PeerEndpoint", "peers_total",
@@ -30,6 +30,7 @@ NAMES = {
     "OutboxPull", "make_envelope", "make_envelope_secure", "make_aad", "NullCrypto", "aead_decrypt",
     "DiscoveryConfig", "make_udp_discovery", "UdpDiscovery::start", "UdpDiscovery::snapshot", "UdpDiscovery::stop",
     "DiscoveryAnnouncement", "BootstrapConfig", "make_http_bootstrap",
+    "P2PHttpOptions", "registerRoutes", "set_live_log_sink", "shutdown_live_logs",
 }  # fmt: skip
 
 
@@ -71,6 +72,7 @@ async def test_the_line_runs(code: str) -> None:
         names: dict[str, Any] = {
             "p2p": p2p, "trio": trio, "framing": framing, "msg": msg, "pack": pack, "envelope": envelope,
             "node": node, "other": other, "config": p2p.NodeConfig(node_id="c"),
+            "http_control": http_control, "app": QuartTrio("app"),
         }  # fmt: skip
         with trio.fail_after(5):
             result = eval(compiled, names)

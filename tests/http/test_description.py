@@ -11,6 +11,7 @@ import trio
 from hypothesis import HealthCheck, Phase, given, settings
 
 import p2p
+from http_control import HttpLimits
 from tests.http.controlled import TOKEN, controlled, one_controlled
 
 EXAMPLES = int(os.environ.get("HTTP_EXAMPLES", "25"))
@@ -41,10 +42,12 @@ async def test_no_input_makes_it_fail_or_say_what_is_not_described() -> None:
     async def hook(value: dict[str, Any]) -> object:
         return value if len(value) % 2 else [value]
 
+    # It also tries wrong tokens, and would be sent away for a second after five.
+    limits = HttpLimits(failures_per_s=1_000_000)
     node = p2p.Node(p2p.NodeConfig(node_id="a"))
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)
-        async with controlled(node, admin_hook=hook, on_shutdown=lambda: None, on_log_level=str) as a:
+        async with controlled(node, admin_hook=hook, on_shutdown=lambda: None, on_log_level=str, limits=limits) as a:
             asked = await trio.to_thread.run_sync(ask_everything, a.url)
             assert len(asked) == 22  # all but the two streams and the description itself
             assert (await a.get("/status"))["running"] is True

@@ -1,0 +1,152 @@
+"""Routes on somebody's own application: several nodes, other prefixes, another server, a node that starts later."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+import trustme
+from quart_trio import QuartTrio
+
+import http_control
+import p2p
+from http_control import Bind, P2PHttpOptions, register_routes, register_site
+from tests.http.applications import served
+from tests.http.controlled import TOKEN, controlled
+
+OTHER_TOKEN = "another-token-of-the-tests"
+
+
+async def test_several_nodes_on_one_application_do_not_notice_each_other() -> None:
+    app = QuartTrio("shop")
+
+    @app.get("/")
+    async def shop() -> str:
+        return "the shop"
+
+    async with p2p.open_node(node_id="a") as a, p2p.open_node(node_id="b") as b:
+        lines: dict[str, list[str]] = {"a": [], "b": []}
+        for node, token in ((a, TOKEN), (b, OTHER_TOKEN)):
+            sink = lines[node.node_id].append
+            options = P2PHttpOptions(prefix=f"/api/{node.node_id}", token=token, log_sink=sink, stats_every_ms=100)
+            register_routes(app, p2p.P2PRuntime(node), options)
+        with pytest.raises(ValueError, match="/api/a"):
+            register_routes(app, p2p.P2PRuntime(a), P2PHttpOptions(prefix="api/a/"))
+        async with served(app) as (url, _), httpx.AsyncClient(base_url=url) as client:
+            assert (await client.get("/")).text == "the shop"
+            for name, token, other in (("a", TOKEN, OTHER_TOKEN), ("b", OTHER_TOKEN, TOKEN)):
+                headers = {"x-auth-token": token}
+                assert (await client.get(f"/api/{name}/status", headers=headers)).json()["node_id"] == name
+                refused = await client.get(f"/api/{name}/status", headers={"x-auth-token": other})
+                assert refused.status_code == 401
+            # What is not ours is the application's own affair.
+            assert "text/html" in (await client.get("/nowhere")).headers["content-type"]
+            assert (await client.get("/metrics")).status_code == 404
+            a._log_line("for a alone")
+            with trio.fail_after(30):
+                while not all(any("peers_total" in line for line in some) for some in lines.values()):
+                    await trio.sleep(0.01)
+                a._log_line("for a alone")
+        assert "for a alone" in lines["a"]
+        assert "for a alone" not in lines["b"]
+
+
+async def test_the_site_of_an_application_shows_all_its_nodes() -> None:
+    app = QuartTrio("shop", static_folder=None)
+    with pytest.raises(ValueError, match="register_routes first"):
+        register_site(app)
+    async with p2p.open_node(node_id="a") as a:
+        later = p2p.Node(p2p.NodeConfig(node_id="b"))
+        register_routes(app, p2p.P2PRuntime(a), P2PHttpOptions(prefix="/a", token=TOKEN))
+        register_routes(app, p2p.P2PRuntime(later), P2PHttpOptions(prefix="/b", token=TOKEN))
+        register_site(app)
+        headers = {"x-auth-token": TOKEN}
+        async with served(app) as (url, _), httpx.AsyncClient(base_url=url, headers=headers) as client:
+            assert (await client.get("/site.json")).json()["prefixes"] == ["/a", "/b"]
+            ready = await client.get("/readyz")
+            assert (ready.status_code, ready.json()["ok"]) == (503, False)
+            assert ready.json()["checks"]["/a"]["store"] is True
+            assert ready.json()["checks"]["/b"]["store"] is False
+            metrics = (await client.get("/metrics")).text
+            assert 'p2p_up{node="a",prefix="/a"} 1.0' in metrics
+            assert 'p2p_up{node="b",prefix="/b"} 0.0' in metrics
+            paths = (await client.get("/openapi.json")).json()["paths"]
+            assert {"/a/status", "/b/status", "/livez"} <= set(paths)
+
+
+async def test_routes_work_under_quarts_own_test_client() -> None:
+    app = QuartTrio("shop")
+    async with p2p.open_node(node_id="a") as a:
+        register_routes(app, p2p.P2PRuntime(a), P2PHttpOptions(token=TOKEN))
+        client = app.test_client()
+        answer = await client.get("/p2p/status", headers={"x-auth-token": TOKEN})
+        assert (await answer.get_json())["node_id"] == "a"
+        headers = {"x-auth-token": TOKEN, "content-type": "application/json"}
+        big = await client.post("/p2p/wal", headers=headers, data=b" " * 70_000)
+        assert (big.status_code, (await big.get_json())["error"]) == (413, "too_large")
+
+
+async def test_metrics_count_by_reason_and_bound_what_is_per_peer() -> None:
+    limits = http_control.HttpLimits(metrics_peers_max=1)
+    async with (
+        p2p.open_node(node_id="b") as b,
+        p2p.open_node(node_id="c") as c,
+        p2p.open_node(node_id="a") as node,
+        controlled(node, limits=limits) as a,
+    ):
+        for other in (b, c):
+            await a.post("/connect", {"endpoint": str(other.endpoints[0])})
+        text = (await a.client.get("/metrics")).text
+        assert text.count("\np2p_lag_records{") == 1
+        assert 'p2p_peers_connected{node="a",prefix="/p2p"} 2.0' in text
+        await node.disconnect("b")
+        text = (await a.client.get("/metrics")).text
+        assert 'p2p_links_ended_total{node="a",prefix="/p2p",reason="disconnected"} 1.0' in text
+        assert 'p2p_http_requests_total{node="a",prefix="/p2p",status="200"}' in text
+
+
+async def test_https_with_the_token(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    bind = Bind(tls_cert=tmp_path / "both.pem", tls_key=tmp_path / "both.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with p2p.open_node(node_id="a") as node, controlled(node, bind=bind) as a:
+        async with httpx.AsyncClient(base_url=a.url, headers={"x-auth-token": TOKEN}, verify=context) as client:
+            assert (await client.get("/p2p/status", headers={"origin": a.url})).json()["node_id"] == "a"
+
+
+async def test_the_server_may_fail_and_the_node_goes_on() -> None:
+    app = QuartTrio("shop")
+
+    @app.get("/end")
+    async def end() -> str:
+        async def break_down() -> None:
+            raise RuntimeError("a task of the application")
+
+        app.nursery.start_soon(break_down)
+        return "ended"
+
+    async with p2p.open_node(node_id="a") as a:
+        register_routes(app, p2p.P2PRuntime(a), P2PHttpOptions(token=TOKEN, stats_every_ms=100))
+        headers = {"x-auth-token": TOKEN}
+        async with served(app) as (url, _), httpx.AsyncClient(base_url=url, headers=headers) as client:
+            with trio.fail_after(30):
+                with trio.move_on_after(30):
+                    with contextlib.suppress(httpx.HTTPError):
+                        await client.get("/end")
+                while True:
+                    try:
+                        if (await client.get("/p2p/status")).status_code == 200:
+                            break
+                    except httpx.HTTPError:
+                        await trio.sleep(0.01)
+                # The node is followed again, by the next life of the application.
+                before = len((await client.get("/p2p/history")).json()["samples"])
+                while len((await client.get("/p2p/history")).json()["samples"]) <= before:
+                    await trio.sleep(0.01)
+        await a.wal.append(b"and the node lives")
