@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from http_control.source import networks_of
 from p2p.crypto.announce import sign_announcement
 from p2p.registry import ListedPeer
 from p2p.registry.form import write_announce
-from tests.registries import OUTER_S, ask, registry
+from tests.registries import OUTER_S, ask, raw, registry
 
 VIX = b'{"node_id":"kitchen","tcp_port":9101,"cap":{"proto":"1.0","transport":"tcp"}}'
 KITCHEN = p2p.Identity.generate(lambda size: b"k" * size)
@@ -313,3 +314,56 @@ async def test_t29_whatever_comes_is_never_an_error_of_ours() -> None:
             query = "".join(chance.choice("limit=&%0123456789aé;+\\[") for _ in range(12)).encode().hex("%")
             status, _, answer = await ask(url, "GET", f"/peers?limit=%{query}")
             assert status in {200, 400}, (query, answer)
+
+
+class Hanging(SqliteTable):
+    """A table that answers when it is let go, as a Redis that is stopped."""
+
+    may_be_abandoned = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+        self.let_go = threading.Event()
+
+    def pick(self, scopes: object, count: int) -> list[ListedPeer]:
+        self.asked.set()
+        self.let_go.wait(OUTER_S * 2)
+        return []
+
+
+async def test_a_table_that_hangs_does_not_hold_up_a_stop() -> None:
+    table = Hanging()
+    try:
+        with trio.fail_after(OUTER_S):
+            async with registry(table=table) as url, trio.open_nursery() as nursery:
+                nursery.start_soon(ask_and_be_dropped, url)
+                await trio.to_thread.run_sync(table.asked.wait, OUTER_S)
+                nursery.cancel_scope.cancel()
+    finally:
+        table.let_go.set()
+
+
+async def ask_and_be_dropped(url: str) -> None:
+    await raw(url, b"GET /peers HTTP/1.1\r\nHost: r\r\n\r\n")
+
+
+async def test_more_questions_than_may_wait_are_told_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("http_control.registry.app.CALLS_WAITING_MAX", 2)
+    table = Hanging()
+    statuses: list[int] = []
+    refused = trio.Event()
+
+    async def one(url: str) -> None:
+        statuses.append((await ask(url, "GET", "/peers"))[0])
+        refused.set()
+
+    with trio.fail_after(OUTER_S):
+        async with registry(table=table) as url, trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(one, url)
+            # One is in the thread, two wait for it; the fourth is answered while they hang.
+            await refused.wait()
+            assert statuses == [503]
+            table.let_go.set()
+    assert sorted(statuses) == [200, 200, 200, 503]
