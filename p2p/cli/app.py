@@ -247,6 +247,32 @@ def forget(data_dir: Path, as_json: bool, origin: str) -> int:
     return forget_origin(data_dir, origin, as_json=as_json)
 
 
+@cli.group(invoke_without_command=True)
+@click.option("--data-dir", metavar="DIR", type=A_PATH, envvar="P2P_DATA_DIR", help="The node's identity and log.")
+@AS_JSON
+@click.pass_context
+def peers(context: click.Context, data_dir: Path | None, as_json: bool) -> int:
+    """Print whom a data dir knows: label, peer id, and how many of its records are held."""
+    if context.invoked_subcommand is not None:
+        return EXIT_OK
+    if data_dir is None:
+        raise UsageError("whose peers? give --data-dir DIR")
+    from p2p.cli.peers import print_peers
+
+    return print_peers(data_dir, as_json=as_json)
+
+
+@peers.command("forget")
+@DATA_DIR
+@AS_JSON
+@click.argument("who", metavar="WHO")
+def forget_peer_command(data_dir: Path, as_json: bool, who: str) -> int:
+    """Free the label that is pinned to WHO, a node id or a peer id, while no node holds the data dir."""
+    from p2p.cli.peers import forget_peer
+
+    return forget_peer(data_dir, who, as_json=as_json)
+
+
 @cli.command("id")
 @click.option("--data-dir", metavar="DIR", type=A_PATH, envvar="P2P_DATA_DIR", help="Whose identity.")
 @click.option("--new", is_flag=True, help="Make a new identity there; an old log stays readable.")

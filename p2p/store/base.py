@@ -321,6 +321,10 @@ class Transaction(ABC):
     def set_pin(self, node_id: str, peer_id: PeerId, seen_ms: int, pins_max: int) -> None:
         """Remember whose label `node_id` is; of more than `pins_max`, those seen longest ago go."""
 
+    @abstractmethod
+    def drop_pin(self, node_id: str) -> None:
+        """The label is free again. Nothing happens if it was."""
+
     # What a store has to bring along.
 
     @abstractmethod

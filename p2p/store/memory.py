@@ -179,6 +179,12 @@ class _MemoryTransaction(Transaction):
         while len(pins) > pins_max:
             del pins[min(pins, key=lambda label: (pins[label][1], label))]
 
+    def drop_pin(self, node_id: str) -> None:
+        """The label is free again. Nothing happens if it was."""
+        before = dict(self._store.label_pins)
+        self._undo.append(lambda: setattr(self._store, "label_pins", before))
+        self._store.label_pins.pop(node_id, None)
+
     def _chain(self, origin: PeerId) -> _Chain:
         return self._store.chains.setdefault(origin, _Chain())
 

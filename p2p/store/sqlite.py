@@ -414,6 +414,10 @@ class _SqliteTransaction(Transaction):
                 (surplus,),
             )
 
+    def drop_pin(self, node_id: str) -> None:
+        """The label is free again. Nothing happens if it was."""
+        self._connection.execute("DELETE FROM pins WHERE node_id = ?", (node_id,))
+
     def _number(self, origin: PeerId) -> int:
         number = self.new_numbers.get(origin)
         if number is None and origin not in self._erased:

@@ -333,6 +333,10 @@ def test_pins_keep_those_seen_last(store: Store) -> None:
             transaction.set_pin(label, peer_id, seen_ms, 2)
     assert store.pins() == {"c": ids[2], "a": ids[3]}
     assert list(store.pins()) == ["c", "a"]
+    with store.write() as transaction:
+        transaction.drop_pin("c")
+        transaction.drop_pin("never there")
+    assert store.pins() == {"a": ids[3]}
 
 
 def test_quotas_are_what_the_writer_says(store: Store, log: Log) -> None:

@@ -1,0 +1,56 @@
+"""`p2p peers`: whom a data dir knows."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+from tests.cli.processes import p2p_fails, p2p_ok, running
+
+
+async def known(data_dir: Path) -> list[dict[str, Any]]:
+    said = await p2p_ok("peers", "--json", "--data-dir", data_dir)
+    return [json.loads(line) for line in said.splitlines()]
+
+
+async def meet(a_dir: Path, b_dir: Path) -> None:
+    async with running("--id", "A", "--data-dir", a_dir, "--append-stdin") as a:
+        await a.send_lines("one", "two")
+        await a.records(2)
+        async with running("--id", "B", "--data-dir", b_dir, "--connect", await a.endpoint()) as b:
+            await b.records(2)
+            (peer,) = await known(b_dir)
+            assert peer["node_id"] == "A", "beside a running node"
+            assert "another process has" in await p2p_fails(1, "peers", "forget", "--data-dir", b_dir, "A")
+            assert await b.end(signal.SIGTERM) == 0
+        assert await a.end(signal.SIGTERM) == 0
+
+
+async def test_whom_a_node_met_is_listed_and_may_be_forgotten(tmp_path: Path) -> None:
+    a_dir, b_dir = tmp_path / "a", tmp_path / "b"
+    await meet(a_dir, b_dir)
+    a_id = (await p2p_ok("id", "--data-dir", a_dir)).strip()
+    assert await known(b_dir) == [{"peer_id": a_id, "node_id": "A", "records": 2, "frozen": False}]
+    assert (await p2p_ok("peers", "--data-dir", b_dir)).strip() == f"A {a_id} 2 records"
+    assert a_id[:8] in await p2p_ok("peers", "forget", "--data-dir", b_dir, "A")
+    assert await known(b_dir) == [{"peer_id": a_id, "node_id": None, "records": 2, "frozen": False}]
+    assert "'A'" in await p2p_fails(1, "peers", "forget", "--data-dir", b_dir, "A")
+    assert "ok: 2 records" in await p2p_ok("wal", "verify", "--data-dir", b_dir)
+
+
+async def test_a_peer_id_names_a_pin_too(tmp_path: Path) -> None:
+    a_dir, b_dir = tmp_path / "a", tmp_path / "b"
+    await meet(a_dir, b_dir)
+    a_id = (await p2p_ok("id", "--data-dir", a_dir)).strip()
+    said = json.loads(await p2p_ok("peers", "forget", "--json", "--data-dir", b_dir, a_id))
+    assert said == {"forgot": "A", "peer_id": a_id}
+
+
+async def test_nobody_is_known_at_first_and_nothing_is_made(tmp_path: Path) -> None:
+    await p2p_ok("wal", "append", "--data-dir", tmp_path / "a", stdin=b"one\n")
+    assert await known(tmp_path / "a") == []
+    assert "--data-dir" in await p2p_fails(2, "peers")
+    await p2p_fails(1, "peers", "forget", "--data-dir", tmp_path / "none", "A")
+    assert not (tmp_path / "none").exists()
