@@ -63,6 +63,10 @@ class Limits:
     """Connections that the kernel keeps until we accept them."""
     descriptors_reserved: int = 16
     """File descriptors that accepting leaves free: the store, its journal and our own dials go on in a flood."""
+    ws_handshake_bytes_max: int = 8 * KIB
+    """An HTTP request for a WebSocket, or the answer; proxies add a few hundred bytes. Its time is that of the link."""
+    ws_close_s_max: float = 1.0
+    """Closing a WebSocket waits no longer for room for its Close."""
     accept_pause_s_max: float = 0.2
     """Out of descriptors or memory: so long, with jitter, until the next accept. Half of it at least."""
 

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, TypedDict
 
 from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError
-from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback
+from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_ipv4, is_loopback
 from p2p.limits import Limits
 from p2p.node.bootstrap import BootstrapConfig
 from p2p.node.discovery import DiscoveryConfig
+from p2p.policy.addresses import AddressClass, classify
 from p2p.policy.admission import ConnectionSlots
 from p2p.store.keys import load_trust, open_store
 from p2p.store.memory import open_memory_store
 from p2p.transport.system import SystemNetwork
+from p2p.transport.tls import TlsFiles
 from p2p.windows import Blocking, Clock, Entropy, SystemBlocking, SystemClock, system_entropy
 
 if TYPE_CHECKING:
@@ -42,9 +44,13 @@ class NodeConfig:
             `open` says who may come in.
         data_dir: where identity and log live; None keeps both in memory for this run.
         peers: endpoints (or their text) to keep connected for ever, whether or not they are up yet.
-        discovery: how to find nodes near by datagrams; None leaves it out. On loopback only while nothing says who may
-            come in.
+        discovery: how to find nodes near by datagrams, and be found; None leaves it out. The label and the port to
+            announce are this node's own, and it reaches no further than the listener does.
         bootstrap: a registry to ask for peers, and to announce this node at.
+        listen_ws_port: a second door, for WebSocket: a port, 0 for any free one, None for none. `wss://` if there is a
+            certificate.
+        tls_cert, tls_key: PEM files of the certificate that the WebSocket door shows, and of its key.
+        tls_ca: PEM file of who may have signed the certificates of `wss://` endpoints; None for the system's choice.
         dial: False makes no dial but those of `connect`: no configured peer, nobody that a hint names.
         network_key: exactly 32 random bytes that every member has; strangers fail before they are answered.
         network_name: keeps networks apart that share neither key nor purpose.
@@ -79,6 +85,10 @@ class NodeConfig:
     peers: tuple[PeerEndpoint, ...] = ()
     discovery: DiscoveryConfig | None = None
     bootstrap: BootstrapConfig | None = None
+    listen_ws_port: int | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
     dial: bool = True
     network_key: bytes | None = field(default=None, repr=False)
     network_name: str = ""
@@ -106,6 +116,12 @@ class NodeConfig:
         check_node_id(self.node_id)
         if self.listen_port is not None and not 0 <= self.listen_port <= 65535:
             raise ConfigError(f"listen_port {self.listen_port} is not within 0-65535")
+        if self.listen_ws_port is not None and not 0 <= self.listen_ws_port <= 65535:
+            raise ConfigError(f"listen_ws_port {self.listen_ws_port} is not within 0-65535")
+        if self.tls_cert is not None and self.listen_ws_port is None:
+            raise ConfigError("tls_cert is for the WebSocket door: give listen_ws_port, too")
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ConfigError("tls_key without tls_cert: a key alone proves nothing")
         if self.expire_after_s is not None and not self.expire_after_s > 0:
             raise ConfigError(f"expire_after_s must be above 0, not {self.expire_after_s}; None keeps all ages")
         if self.network_key is not None and len(self.network_key) != 32:
@@ -121,7 +137,7 @@ class NodeConfig:
             )
         if len(self.network_name.encode()) > self.limits.label_bytes_max:
             raise ConfigError(f"network_name is longer than {self.limits.label_bytes_max} bytes")
-        for name in ("data_dir", "trust"):
+        for name in ("data_dir", "trust", "tls_cert", "tls_key", "tls_ca"):
             given: object = getattr(self, name)
             if isinstance(given, str):
                 object.__setattr__(self, name, Path(given))
@@ -183,6 +199,25 @@ class NodeConfig:
             raise ConfigError(f"{self.node_id} would listen on {self.listen_host} for anybody: {WAYS_OUT}")
         return self.listen_host
 
+    def discovery_at(self, port: int) -> DiscoveryConfig | None:
+        """What is to be discovered by whom, once the node listens at a TCP port; 0 if it does not.
+
+        It reaches as far as the listener does: loopback, one address, or everything.
+        """
+        config, host = self.discovery, self.listen_host
+        if config is None:
+            return None
+        interfaces = config.interfaces
+        if not interfaces and host is not None and is_ipv4(host) and classify(host) is not AddressClass.UNSPECIFIED:
+            interfaces = (host,)
+        return dataclasses.replace(
+            config,
+            self_node_id=self.node_id,
+            self_tcp_port=port,
+            loopback_only=config.loopback_only or self.is_closed or (host is not None and is_loopback(host)),
+            interfaces=interfaces,
+        )
+
     def load_trust(self) -> Mapping[str, PeerId] | None:
         """The trust list, read from its file if it is one. Blocking.
 
@@ -205,7 +240,9 @@ class NodeConfig:
 
     def windows(self) -> tuple[Network, Blocking]:
         """The network and the worker lanes to use, real ones unless others were handed in."""
-        return self.network or SystemNetwork(self.limits), self.blocking or SystemBlocking(self.limits.hung_disk_s_max)
+        tls = TlsFiles(self.tls_cert, self.tls_key, self.tls_ca)
+        network = self.network or SystemNetwork(self.limits, tls=tls)
+        return network, self.blocking or SystemBlocking(self.limits.hung_disk_s_max)
 
 
 def _trusted(trust: Mapping[str, PeerId | str | bytes]) -> dict[str, PeerId]:
@@ -234,6 +271,10 @@ class NodeOptions(TypedDict, total=False):
     peers: Iterable[PeerEndpoint | str]
     discovery: DiscoveryConfig | None
     bootstrap: BootstrapConfig | None
+    listen_ws_port: int | None
+    tls_cert: Path | str | None
+    tls_key: Path | str | None
+    tls_ca: Path | str | None
     dial: bool
     network_key: bytes | None
     network_name: str

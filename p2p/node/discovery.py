@@ -27,6 +27,7 @@ from p2p.ids import check_node_id
 from p2p.limits import Limits
 from p2p.node.announce import Flaw, read_announcement, write_announcement
 from p2p.node.service import run_around
+from p2p.policy.addresses import AddressClass, classify
 from p2p.policy.buckets import TokenBucket
 from p2p.policy.hints import DiscoveryAnnouncement
 from p2p.policy.sightings import Sightings
@@ -99,6 +100,10 @@ class DiscoveryConfig:
             )
         if self.connect_cooldown_ms < 0:
             raise ConfigError(f"connect_cooldown_ms {self.connect_cooldown_ms} must not be negative")
+        if classify(self.multicast_group) is not AddressClass.MULTICAST or ":" in self.multicast_group:
+            raise ConfigError(
+                f"multicast_group {self.multicast_group!r} is no IPv4 group: those are 224.0.0.0 to 239.255.255.255"
+            )
         try:
             object.__setattr__(self, "mode", DiscoveryMode(self.mode))
         except ValueError:

@@ -26,6 +26,7 @@ from p2p import msg
 from p2p.errors import AddressInUse, ConfigError, ConnectFailed, NodeClosed, NotConnected, NotStarted
 from p2p.ids import PeerEndpoint, PeerId, is_who
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
+from p2p.node.discovery import UdpDiscovery
 from p2p.node.dispatch import MESSAGES_PER_CHECKPOINT, Channel, Dispatch, WhenFull
 from p2p.node.events import EventFeed, EventStream
 from p2p.node.lines import Lines
@@ -111,13 +112,9 @@ class Node:
             self._log_line(line)
         try:
             pins = await blocking.run("write", store.pins)
-            listener = None
-            if config.listen_port is not None:
-                listener = await network.listen(bind_host, config.listen_port)
-                self._endpoints = listener.endpoints
+            listeners: list[Listener] = []
             try:
-                if config.is_closed and listener is not None:
-                    self._log_line(f"{config.node_id} listens on loopback only: to let others in, {WAYS_OUT}")
+                await self._listen(network, bind_host, listeners)
                 rooms = Rooms(
                     config,
                     store=store,
@@ -130,10 +127,10 @@ class Node:
                     events=self._events,
                     log_line=self._log_line,
                 )
-                await self._supervise(rooms, network, listener, task_status)
+                await self._supervise(rooms, network, listeners, task_status)
             finally:
-                if listener is not None:
-                    with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S_MAX):
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S_MAX):
+                    for listener in listeners:
                         await listener.aclose()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S_MAX):
@@ -141,8 +138,20 @@ class Node:
                 # lock on the data dir, and nobody can close what it uses.
                 await blocking.run("write", store.close)
 
+    async def _listen(self, network: Network, host: str | None, listeners: list[Listener]) -> None:
+        config = self.config
+        if config.listen_port is not None:
+            listeners.append(await network.listen(host, config.listen_port))
+        if config.listen_ws_port is not None:
+            scheme = "ws" if config.tls_cert is None else "wss"
+            listeners.append(await network.listen(host, config.listen_ws_port, scheme))
+        self._endpoints = tuple(endpoint for listener in listeners for endpoint in listener.endpoints)
+        does = [*(["listens"] if listeners else []), *(["discovers"] if config.discovery is not None else [])]
+        if config.is_closed and does:
+            self._log_line(f"{config.node_id} {' and '.join(does)} on loopback only: to let others in, {WAYS_OUT}")
+
     async def _supervise(
-        self, rooms: Rooms, network: Network, listener: Listener | None, task_status: trio.TaskStatus[Node]
+        self, rooms: Rooms, network: Network, listeners: list[Listener], task_status: trio.TaskStatus[Node]
     ) -> None:
         config = self.config
         async with trio.open_nursery() as core:
@@ -155,7 +164,7 @@ class Node:
                     links.start_soon(rooms.circuits.run)
                     links.start_soon(rooms.paths.run)
                     self._rooms = rooms
-                    if listener is not None:
+                    for listener in listeners:
                         links.start_soon(
                             accept_links, listener, rooms.supervisor, rooms.slots, config.clock, self._log_line
                         )
@@ -225,6 +234,11 @@ class Node:
         """Where it listens, with the real ports; empty without a listener. Raises NotStarted before the node runs."""
         self._running()
         return self._endpoints
+
+    @property
+    def discovery(self) -> UdpDiscovery | None:
+        """This node's discovery by datagrams: its `snapshot()` and `counters`; None where it is off."""
+        return self._running().discovery
 
     @property
     def wal(self) -> Wal:

@@ -227,23 +227,18 @@ class Rooms:
             clock=config.clock,
             entropy=config.entropy,
         )
-        self.discovery = self._make_discovery(network, endpoints)
+        self.discovery = self._make_discovery(network, tuple(endpoints))
         self.bootstrap = self._make_bootstrap(network, endpoints)
 
-    def _make_discovery(self, network: Network, endpoints: Iterable[PeerEndpoint]) -> UdpDiscovery | None:
+    def _make_discovery(self, network: Network, endpoints: tuple[PeerEndpoint, ...]) -> UdpDiscovery | None:
         config = self._config
-        asked = config.discovery
-        if asked is None:
+        port = endpoints[0].port if config.listen_port is not None else 0
+        discovery = config.discovery_at(port)
+        if discovery is None:
             return None
-        place = next((endpoint for endpoint in endpoints if endpoint.scheme == "tcp"), None)
         return UdpDiscovery(
-            dataclasses.replace(
-                asked,
-                self_node_id=config.node_id,
-                self_tcp_port=place.port if place is not None else 0,
-                loopback_only=asked.loopback_only or config.is_closed,
-            ),
-            lambda announcement, came_from: self.leads.offer(announcement, HintSource.DISCOVERY, came_from),
+            discovery,
+            lambda hint, came_from: self.leads.offer(hint, HintSource.DISCOVERY, came_from),
             identity=self._identity,
             network=network,
             clock=config.clock,

@@ -188,6 +188,13 @@ class Datagrams(Protocol):
 class Network(Transport, Protocol):
     """The window to other machines."""
 
+    async def listen(self, host: str | None, port: int, scheme: str | None = None) -> Listener:
+        """As `Transport.listen`, in one of the network's schemes; None for its usual one.
+
+        Raises:
+            AddressInUse, ConfigError: as there; ConfigError also where the network has no such scheme.
+        """
+
     async def datagrams(self, near: Neighbourhood) -> Datagrams:
         """Open an ear and a voice for datagrams to everybody near.
 

@@ -199,8 +199,10 @@ class MemoryHost:
         """The host's name."""
         return self._name
 
-    async def listen(self, host: str | None, port: int) -> MemoryListener:
+    async def listen(self, host: str | None, port: int, scheme: str | None = None) -> MemoryListener:
         await trio.lowlevel.checkpoint()
+        if scheme not in {None, "mem"}:
+            raise ConfigError(f"cannot listen for {scheme}:// in memory")
         if host is not None and host != self._name and not is_loopback(host):
             raise ConfigError(f"cannot listen on {host!r}: this host is {self._name!r}")
         if port == 0:

@@ -17,8 +17,8 @@ FRONT_DOOR = """
 """.split()
 
 NODE = """
-    channel circuits config connect counters disconnect endpoints events get_peer log_to node_id outbox peer_id peers
-    ping routes run send stats stop wait wal
+    channel circuits config connect counters disconnect discovery endpoints events get_peer log_to node_id outbox
+    peer_id peers ping routes run send stats stop wait wal
 """.split()
 
 WAL = """

@@ -317,6 +317,8 @@ async def test_cancelling_ends_it_and_lets_the_port_go(net: MemoryNetwork) -> No
         ({"seen_ttl_ms": 2000}, "seen_ttl_ms"),
         ({"connect_cooldown_ms": -1}, "connect_cooldown_ms"),
         ({"mode": "shouting"}, "mode"),
+        ({"multicast_group": "10.0.0.1"}, "multicast_group"),
+        ({"multicast_group": "ff02::1"}, "multicast_group"),
     ],
 )
 def test_a_value_that_cannot_be_is_named(changes: dict[str, Any], names: str) -> None:

@@ -1,0 +1,112 @@
+"""Nodes that know nobody find each other by datagrams, and each peer once."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import AsyncExitStack
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import p2p
+from p2p.transport.memory import MemoryNetwork
+from p2p.windows import InlineBlocking, SimulatedClock
+
+NODES = 50
+
+
+def free_udp_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def all_connected(nodes: list[p2p.Node]) -> None:
+    while any(len(node.peers()) < len(nodes) - 1 for node in nodes):
+        await trio.sleep(0.05)
+
+
+def dials(nodes: list[p2p.Node]) -> int:
+    return sum(node.stats().connect_attempts for node in nodes)
+
+
+@pytest.mark.slow
+async def test_fifty_nodes_find_each_other_and_dial_each_peer_about_once(autojump_clock: MockClock) -> None:
+    """Everybody hears everybody at the same moment; nobody floods the others with double dials."""
+    net = MemoryNetwork(latency_s=0.002)
+    async with AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(
+                p2p.open_node(
+                    node_id=f"n{number}",
+                    network=net.network_for(f"host{number}"),
+                    clock=SimulatedClock(),
+                    blocking=InlineBlocking(),
+                    open=True,
+                    discovery=p2p.DiscoveryConfig(),
+                )
+            )
+            for number in range(NODES)
+        ]
+        with trio.fail_after(60):
+            await all_connected(nodes)
+        pairs = NODES * (NODES - 1) // 2
+        assert pairs <= dials(nodes) <= pairs * 1.5
+        before = dials(nodes)
+        await trio.sleep(20)
+        assert dials(nodes) == before, "who is connected is not dialled"
+        for node in nodes:
+            assert len({peer.peer_id for peer in node.peers()}) == len(node.peers()) == NODES - 1
+
+
+async def test_closed_nodes_of_one_machine_find_each_other_on_loopback() -> None:
+    """With neither network key nor trust list nor `open`, on real sockets, and one line says what that means."""
+    discovery = p2p.DiscoveryConfig(discovery_port=free_udp_port())
+    lines: list[str] = []
+    async with AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(
+                p2p.open_node(node_id=f"n{number}", discovery=discovery, on_log=lines.append)
+            )
+            for number in range(6)
+        ]
+        with trio.fail_after(60):
+            await all_connected(nodes)
+        assert all(endpoint.host == "127.0.0.1" for node in nodes for endpoint in node.endpoints)
+        found = nodes[0].discovery
+        assert found is not None
+        assert found.config.loopback_only
+        assert {hint.host for hint in found.snapshot()} == {"127.0.0.1"}
+    [line] = [line for line in lines if "loopback only" in line and line.startswith("n0 ")]
+    assert line.startswith("n0 listens and discovers on loopback only")
+    assert all(way in line for way in ("network key", "trust list", "open=True"))
+
+
+async def test_a_node_without_discovery_has_none() -> None:
+    async with p2p.open_node(node_id="a") as node:
+        assert node.discovery is None
+
+
+@pytest.mark.parametrize(
+    ("options", "loopback_only", "interfaces"),
+    [
+        ({}, True, ()),
+        ({"open": True}, False, ()),
+        ({"network_key": bytes(32)}, False, ()),
+        ({"trust": {}}, False, ()),
+        ({"open": True, "listen_host": "127.0.0.1"}, True, ("127.0.0.1",)),
+        ({"open": True, "listen_host": "192.0.2.7"}, False, ("192.0.2.7",)),
+        ({"open": True, "listen_host": "0.0.0.0"}, False, ()),
+        ({"open": True, "listen_host": "::"}, False, ()),
+    ],
+)
+def test_it_reaches_as_far_as_the_listener_does(
+    options: dict[str, object], loopback_only: bool, interfaces: tuple[str, ...]
+) -> None:
+    config = p2p.NodeConfig(node_id="a", discovery=p2p.DiscoveryConfig(), **options)  # type: ignore[arg-type]
+    at = config.discovery_at(9101)
+    assert at is not None
+    assert (at.self_node_id, at.self_tcp_port) == ("a", 9101)
+    assert (at.loopback_only, at.interfaces) == (loopback_only, interfaces)
