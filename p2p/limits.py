@@ -251,8 +251,8 @@ class Limits:
     lead_dials_max: int = 8
     """Dials of leads under way at a time."""
     lead_yield_s: float = 2.0
-    """Of two nodes that hear of each other the one with the larger peer id lets the other dial: an announcement
-    interval long, and up to half as long again."""
+    """Of two nodes that hear of each other one lets the other dial: an announcement interval long, and up to half as
+    long again."""
 
     # Discovery datagrams (wire: section 8; threats T44 to T47).
     announce_sent_bytes_max: int = 512

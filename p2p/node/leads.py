@@ -195,9 +195,18 @@ class Leads:
 
     def _yield_s(self, peer_id: PeerId | None) -> float:
         """How long to wait for the other's dial. It heard of us about when we heard of it, and either link will do."""
-        if peer_id is not None and self._own < peer_id:
+        if peer_id is not None and goes_first(self._own, peer_id):
             return 0.0
         return self._limits.lead_yield_s * (1 + uniform(self._entropy) / 2)
+
+
+def goes_first(own: PeerId, other: PeerId) -> bool:
+    """Which of two nodes dials, when each hears of the other: both come to the same answer, and each way is as likely.
+
+    Were it always the one with the smaller id, the largest of many would be dialled by all and dial nobody; but only
+    half of its places are for who comes by himself (T50).
+    """
+    return (own < other) == bool((own[-1] ^ other[-1]) & 1)
 
 
 def _neighbour(came_from: str) -> str:

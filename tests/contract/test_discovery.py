@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from contextlib import AsyncExitStack
 
 import pytest
 import trio
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 import p2p
+from p2p.node.leads import goes_first
 from p2p.transport.memory import MemoryNetwork
 from p2p.windows import InlineBlocking, SimulatedClock
 
@@ -110,3 +114,16 @@ def test_it_reaches_as_far_as_the_listener_does(
     assert at is not None
     assert (at.self_node_id, at.self_tcp_port) == ("a", 9101)
     assert (at.loopback_only, at.interfaces) == (loopback_only, interfaces)
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
+def test_exactly_one_of_two_goes_first(one: bytes, other: bytes) -> None:
+    assume(one != other)
+    assert goes_first(p2p.PeerId(one), p2p.PeerId(other)) != goes_first(p2p.PeerId(other), p2p.PeerId(one))
+
+
+def test_each_of_many_goes_first_about_half_the_time() -> None:
+    """So that nobody is dialled by more strangers than he keeps places for."""
+    everybody = [p2p.PeerId(hashlib.sha256(bytes([number])).digest()) for number in range(200)]
+    for one in everybody:
+        assert 60 < sum(goes_first(one, other) for other in everybody if other != one) < 140
