@@ -323,6 +323,14 @@ def registry(as_json: bool, **given: Any) -> int:
 
 
 @cli.command()
+def vectors() -> int:
+    """Print examples of all that goes over the wire, as JSON, to test another implementation with."""
+    from p2p.cli.vectors import print_vectors
+
+    return print_vectors()
+
+
+@cli.command()
 @click.option("--id", "node_id", metavar="NAME", help="Which node, where its data is by default.")
 @click.option("--data-dir", metavar="DIR", type=A_PATH, envvar="P2P_DATA_DIR", help="Which data dir.")
 @click.option("--listen", default=0, type=Count(0, 65535), metavar="PORT", help="Where the node would listen.")

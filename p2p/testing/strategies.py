@@ -1,8 +1,11 @@
 """Hypothesis strategies for all that goes over the wire, and for how a wire may hurt it.
 
 Values: one strategy per message (`hellos()`, `datas()`, …), `messages()` for any of them, `envelopes()` and
-`inner_envelopes()`, `announcements()`. Bytes: `streams()` of frames, `cuts(data)` into chunks, `mutations(data)`.
-All values are valid and within the given sizes; everything invalid comes from `mutations` or from `st.binary()`.
+`inner_envelopes()`, `announcements()`, `batches()` and whole `logs()` with good signatures. Bytes: `streams()` of
+frames, `cuts(data)` into chunks. All of these are valid and within the given sizes. What is not: `malformed()` draws
+bytes that must be refused, with the rule that they break; `mutations(data)` does any harm, and now and then none.
+
+While trio-p2p is installed, Hypothesis knows the types as well: `st.from_type(p2p.Envelope)`.
 
 Numbers favour the edges of their encodings (0, 127, 128, 2^32, 2^64 - 1), where codecs break.
 
@@ -26,6 +29,8 @@ from typing import Final
 from hypothesis import strategies as st
 
 from p2p import msg
+from p2p.crypto.announce import sign_announcement
+from p2p.crypto.identity import Identity
 from p2p.envelope import (
     ENCRYPTED,
     NONCE_BYTES,
@@ -37,6 +42,10 @@ from p2p.envelope import (
 )
 from p2p.framing import encode_varint
 from p2p.ids import PeerId
+from p2p.replication.batch import Batch, NewRecord, encode_bodies, seal
+from p2p.replication.clock import HLC_MAX
+from p2p.replication.heads import SEQ_MAX, ZERO_HASH
+from p2p.testing.malformed import FAULTS, Form, Malformed, faults_of
 
 BODY_BYTES_MAX: Final = 300
 """Default size of byte strings: past the step from one to two varint bytes, and still quick to shrink."""
@@ -257,6 +266,96 @@ def announcements() -> st.SearchStrategy[msg.DiscoveryAnnounce]:
     ).filter(fits)
 
 
+def identities() -> st.SearchStrategy[Identity]:
+    """Identities with real keys."""
+    return st.binary(min_size=32, max_size=32).map(lambda seed: Identity.generate(lambda size: seed[:size]))
+
+
+@st.composite
+def signed_announcements(draw: st.DrawFn) -> msg.DiscoveryAnnounce:
+    """Announcements that their key signed, of nodes that listen above port 9; they fit a datagram of 512 bytes."""
+    plain = msg.DiscoveryAnnounce(
+        draw(st.text("abcxyz-09", min_size=1, max_size=20)),
+        draw(st.integers(10, 65_535)),
+        draw(integers(64)),
+        draw(integers(64)),
+        (("proto", "1.0"),),
+    )
+    return sign_announcement(plain, draw(identities()))
+
+
+def new_records(size_max: int = BODY_BYTES_MAX) -> st.SearchStrategy[NewRecord]:
+    """Any record to append, for everybody or for somebody."""
+    return st.builds(NewRecord, kind=texts(20), target=st.none() | peer_ids(), payload=bodies(size_max))
+
+
+@st.composite
+def logs(draw: st.DrawFn, batches_max: int = 4, records_max: int = 5, begins: bool = True) -> list[Batch]:
+    """The batches of one origin, each behind the one before it, all of them signed.
+
+    Args:
+        batches_max: how many batches at the most, at least one.
+        records_max: how many records in each at the most, at least one.
+        begins: whether they begin at the log's beginning; otherwise anywhere.
+    """
+    identity = draw(identities())
+    contents = draw(
+        st.lists(st.lists(new_records(), min_size=1, max_size=records_max), min_size=1, max_size=batches_max)
+    )
+    count = sum(map(len, contents))
+    seq = 1 if begins else draw(st.integers(2, 1000) | st.integers(2, SEQ_MAX - count))
+    prev_hash = ZERO_HASH if begins else draw(st.binary(min_size=32, max_size=32).filter(any))
+    hlc = draw(st.integers(0, HLC_MAX - count))
+    found: list[Batch] = []
+    for records in contents:
+        batch = seal(
+            origin=identity.peer_id,
+            seq_begin=seq,
+            prev_hash=prev_hash,
+            base_hlc=hlc,
+            bodies=encode_bodies(records),
+            sign=identity.sign,
+        )
+        found.append(batch)
+        seq, prev_hash, hlc = batch.seq_end + 1, batch.hash, batch.last_hlc
+    return found
+
+
+def batches(records_max: int = 5) -> st.SearchStrategy[Batch]:
+    """One signed batch, the first of its log or any other."""
+    return st.booleans().flatmap(lambda begins: logs(1, records_max, begins)).map(lambda found: found[0])
+
+
+def well_formed(form: Form, type: MessageType | None = None) -> st.SearchStrategy[bytes]:
+    """Bytes of a form that everybody accepts; batches and announcements are signed.
+
+    Args:
+        form: what they are.
+        type: of the message, for a payload.
+    """
+    if form is Form.PAYLOAD:
+        assert type is not None, "which message's payload?"
+        return BY_TYPE[type]().map(lambda message: message.encode())
+    return _WELL_FORMED[form]()
+
+
+@st.composite
+def malformed(draw: st.DrawFn, form: Form | None = None, type: MessageType | None = None) -> Malformed:
+    """Bytes that must be refused, with the rule that they break and the `Reason` that follows.
+
+    Args:
+        form: of what; any by default.
+        type: payloads of this message only.
+    """
+    if type is not None:
+        form = Form.PAYLOAD
+    fault = draw(st.sampled_from(FAULTS if form is None else faults_of(form, type)))
+    if fault.types and type is None:
+        type = draw(st.sampled_from(sorted(fault.types)))
+    data = draw(well_formed(fault.form, type))
+    return fault.make(data, lambda low, high: draw(st.integers(low, high)), type)
+
+
 def streams(payloads: st.SearchStrategy[bytes] | None = None) -> st.SearchStrategy[tuple[list[bytes], bytes]]:
     """Payloads, and the stream of frames that carries them.
 
@@ -268,6 +367,17 @@ def streams(payloads: st.SearchStrategy[bytes] | None = None) -> st.SearchStrate
     return st.lists(payloads, max_size=8).map(
         lambda found: (found, b"".join([encode_varint(len(payload)) + payload for payload in found]))
     )
+
+
+_WELL_FORMED: Final[Mapping[Form, Callable[[], st.SearchStrategy[bytes]]]] = MappingProxyType(
+    {
+        Form.VARINT: lambda: integers(64).map(encode_varint),
+        Form.STREAM: lambda: streams().map(lambda found: found[1]),
+        Form.ENVELOPE: lambda: envelopes().map(lambda envelope: envelope.encode()),
+        Form.BATCH: lambda: batches().map(lambda batch: batch.wal_bytes),
+        Form.ANNOUNCE: lambda: signed_announcements().map(lambda said: said.to_json().encode()),
+    }
+)
 
 
 @st.composite
