@@ -18,6 +18,7 @@ from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint, is_loopback
 from p2p.limits import Limits
 from p2p.registry import Desk
+from p2p.store.keys import read_private
 
 if TYPE_CHECKING:
     from http_control.registry.app import RegistryOptions
@@ -91,14 +92,7 @@ def load_token(path: Path) -> str:
     Raises:
         ConfigError: it cannot be read, others can read it, or it holds no token.
     """
-    try:
-        with path.expanduser().open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
-            token = file.read(TOKEN_BYTES_MAX + 2).decode("ascii", "replace").strip()
-    except OSError as error:
-        raise ConfigError(f"the token file {path} cannot be read: {error.strerror or error}") from None
-    if mode & 0o077:
-        raise ConfigError(f"the token file {path} can be read by others (mode {mode:04o}): make it `chmod 600`")
+    token = read_private(path.expanduser(), "token file").decode("ascii", "replace").strip()
     if not TOKEN_BYTES_MIN <= len(token) <= TOKEN_BYTES_MAX or not token.isprintable() or " " in token:
         raise ConfigError(
             f"the token file {path} holds no token: one line of {TOKEN_BYTES_MIN}-{TOKEN_BYTES_MAX} letters and "
