@@ -23,7 +23,7 @@ from p2p.cli.records import fitting, line_splitter, portions
 from p2p.cli.settings import Settings, UsageError
 from p2p.cli.signals import on_signal, stop_signals
 from p2p.cli.stdin import stdin_lines
-from p2p.errors import ConfigError, ConnectFailed, NodeClosed, OwnLogForked, StoreError
+from p2p.errors import ConfigError, ConnectFailed, NodeClosed, OwnLogForked, Reason, StoreError
 from p2p.ids import PeerEndpoint
 from p2p.store.keys import load_network_key
 
@@ -198,12 +198,18 @@ class _Run:
     async def _connect_later(self, node: p2p.Node, endpoint: PeerEndpoint) -> None:
         """Keep an endpoint connected, from `--connect-delay` on."""
         await trio.sleep(self.settings.connect_delay / 1000)
+        told: Reason | None = None
         while True:
             try:
                 peer = await node.connect(endpoint)
+                told = None
                 await _until_left(node, peer)
             except ConnectFailed as failure:
-                _log.info("%s: %s", endpoint, failure)
+                # A failure is told once; that the node waits between two of them is none.
+                is_news = failure.reason not in (told, Reason.BACKOFF)
+                level = logging.WARNING if is_news else logging.DEBUG
+                _log.log(level, "%s: cannot connect to %s: %s; it is tried again", node.node_id, endpoint, failure)
+                told = failure.reason if is_news else told
             except NodeClosed:
                 return
             await trio.sleep(REDIAL_S)

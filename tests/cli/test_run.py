@@ -169,7 +169,6 @@ async def test_a_data_dir_in_use_is_one_line_and_exit_1(tmp_path: Path) -> None:
         (["--listen", "9001"], "--id"),
         (["--id", "A", "--memory", "--host", "0.0.0.0"], "network key"),
         (["--id", "A", "--memory", "--host", "no such host!"], "no such host!"),
-        (["--id", "A", "--memory", "--discovery", "on"], "--discovery"),
         (["--id", "A", "--memory", "--data-dir", "x"], "exclude"),
         (["--id", "A", "wal", "digest", "--data-dir", "x"], "--id"),
         (["wal", "digest"], "--data-dir"),
@@ -333,3 +332,14 @@ async def test_stats_count_the_logs_that_are_left_alone() -> None:
                 await c.send_lines("one")
                 await b.records(1)
                 await a.until(lambda event: event.get("logs_left_alone") == 1)
+
+
+async def test_a_delayed_connect_that_fails_is_told_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    options = ["--connect", f"127.0.0.1:{port}", "--connect-delay", "1", "--run", "5", "--log-level", "debug"]
+    done = await p2p("--id", "A", "--memory", *options)
+    lines = [line for line in done.stderr.decode().splitlines() if "cannot connect to" in line]
+    assert lines[0].startswith(f"[p2p] warn: A: cannot connect to tcp://127.0.0.1:{port}: refused: ")
+    assert len(lines) > 1
+    assert all(line.startswith("[p2p] debug: ") for line in lines[1:])
