@@ -106,7 +106,7 @@ class Succession:
         if alive:
             self._dismiss(candidate)
         elif candidate.link.is_live:
-            link.abort(Reason.DEAD, "a newer link of the same peer answers, and this one does not")
+            link.abort(Reason.MOVED, "a newer link of the same peer answers, and this one does not")
             self._keep(candidate.link)
 
     def ended(self, link: Connection) -> None:
