@@ -90,6 +90,29 @@ async def behind(port: int) -> None:
         await _confirm(node, channel)
 
 
+async def raw_echo() -> None:
+    """Send back what comes, as a plain trio server does."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async for chunk in stream:
+            await stream.send_all(chunk)
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    say(port=listeners[0].socket.getsockname()[1])
+    await trio.serve_listeners(serve, listeners)
+
+
+async def node_echo() -> None:
+    """Answer requests with what they bring, by a node's public API."""
+
+    def echo(request: p2p.Message) -> bytes:
+        return request.body
+
+    async with p2p.open_node(node_id="echo") as node, trio.open_nursery() as nursery:
+        await nursery.start(node.serve, "echo", echo)
+        say(port=node.endpoints[0].port)
+
+
 async def accept_only() -> None:
     """A TCP server that does nothing, and a node, side by side: what a connect is measured against."""
 
@@ -170,6 +193,8 @@ ROLES: dict[str, Role] = {
     "node_sink": lambda args, inbox: node_sink(),
     "relay": lambda args, inbox: relay(),
     "behind": lambda args, inbox: behind(int(args[0])),
+    "raw_echo": lambda args, inbox: raw_echo(),
+    "node_echo": lambda args, inbox: node_echo(),
     "accept_only": lambda args, inbox: accept_only(),
     "follower": lambda args, inbox: follower(int(args[0]), int(args[1]), inbox),
     "crowd": lambda args, inbox: crowd(int(args[0]), inbox),

@@ -46,6 +46,7 @@ from p2p.errors import (
     Reason,
     RecordTooLarge,
     RemoteProtocolError,
+    RequestFailed,
     StoreCorrupt,
     StoreError,
     StoreFull,
@@ -63,6 +64,7 @@ from p2p.node.config import NodeConfig
 from p2p.node.discovery import DiscoveryConfig, DiscoveryMode, UdpDiscovery, make_udp_discovery
 from p2p.node.dispatch import Channel, Message
 from p2p.node.node import Node, open_node
+from p2p.node.requests import RequestTimeout
 from p2p.node.status import NodeStats, Peer, PingReply
 from p2p.peer.connection import PeerState
 from p2p.policy.addresses import DialRule
@@ -125,6 +127,8 @@ __all__ = [
     "Record",
     "RecordTooLarge",
     "RemoteProtocolError",
+    "RequestFailed",
+    "RequestTimeout",
     "Route",
     "StandardCrypto",
     "StoreCorrupt",

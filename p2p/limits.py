@@ -133,6 +133,14 @@ class Limits:
     channels_max: int = 1024
     channel_name_bytes_max: int = 256
     pending_requests_max: int = 64
+    """Requests to one peer that wait for their answers; another one waits for its turn. As many of a peer's are served
+    here or wait for it, and one more is answered with status 3."""
+    pending_requests_bytes_max: int = 4 * MIB
+    """Bodies of one peer's requests that are served here or wait for it."""
+    requests_waiting_max: int = 1024
+    """Requests of all peers that wait for one service."""
+    abandoned_requests_max: int = 1024
+    """Requests of one link that timed out or were cancelled, whose answers may still come."""
     clone_alternations_per_minute_max: int = 3
     """Double links of one identity from two places: a copied key."""
 

@@ -1,7 +1,8 @@
 """Application messages: which channel a Data message belongs to, and who reads it.
 
-Responsible for channels, their bounds and their policies when full. It refuses to know links beyond "who sent this".
-A message for a channel that nobody reads is dropped and counted: whoever needs more uses the log.
+Responsible for channels, their bounds and their policies when full, and for handing requests to services. It refuses to
+know links beyond "who sent this". A message for a channel that nobody reads is dropped and counted: whoever needs more
+uses the log. A request that is lost here is answered with a status instead, so that its asker need not wait.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Never, Self
 
 import msgspec
 import trio
 
-from p2p.errors import ChannelBusy, ConfigError, NodeClosed
+from p2p.errors import ChannelBusy, ConfigError, LocalProtocolError, NodeClosed, PayloadTooLarge
 from p2p.limits import Limits
 from p2p.msg import Data
+from p2p.node.service import first_cause
+from p2p.node.serving import Asked, Body, Handler, Service, encode_body
 from p2p.node.status import Counters, Peer, snapshot_of
 from p2p.peer.connection import Connection, Pause
 
@@ -42,6 +45,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     channel: str
     body: bytes
     _link: Connection
+    _asked: Asked | None = None
 
     @property
     def peer_id(self) -> PeerId:
@@ -57,6 +61,47 @@ class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     def peer(self) -> Peer:
         """A snapshot of the sender, made when asked for."""
         return snapshot_of(self._link)
+
+    @property
+    def is_request(self) -> bool:
+        """Whether the sender waits for an answer."""
+        return self._asked is not None
+
+    async def reply(self, body: Body | None = None) -> None:
+        """Answer a request that was read from a channel; waits while the asker's outbox is full. Not in a service:
+        there the handler returns the answer.
+
+        Args:
+            body: bytes, or a msgspec struct that is sent as JSON.
+
+        Raises:
+            NotConnected: the asker has gone.
+            PayloadTooLarge: the answer does not fit a frame.
+            LocalProtocolError: it is no request, or was answered before.
+        """
+        asked = self._asked
+        if asked is None or asked.is_answered:
+            raise LocalProtocolError(f"{self!r} {'is no request' if asked is None else 'was answered already'}")
+        encoded = encode_body(body)
+        if len(encoded) > self._link.answer_bytes_max:
+            raise PayloadTooLarge(f"an answer of {len(encoded)} bytes; {self._link.answer_bytes_max} fit a frame")
+        await trio.lowlevel.checkpoint()
+        payload = asked.encode(Data.OK, encoded)
+        if self._link.send_reply_nowait(payload):
+            self._link.flush()
+        else:
+            await self._link.send_reply(payload)
+
+    def refuse(self, status: int = Data.OVERLOADED) -> None:
+        """Answer a request with a status and no body, so that its asker need not wait. Never waits.
+
+        Without effect on what is no request, or was answered before.
+
+        Args:
+            status: 1 failed, 2 nobody serves it, 3 overloaded.
+        """
+        if self._asked is not None:
+            self._asked.refuse(status)
 
     def __repr__(self) -> str:
         return f"<Message {self.channel!r} from {self.node_id or self.peer_id.short}, {len(self.body)} bytes>"
@@ -96,6 +141,8 @@ class Channel:
     ) -> None:
         self._dispatch.remove(self)
         self.close()
+        for message in self._queue:
+            message.refuse(Data.NO_HANDLER)
 
     def __aiter__(self) -> Self:
         return self
@@ -134,10 +181,9 @@ class Channel:
             if self.when_full == "wait":
                 if not self._is_stuck:
                     return partial(self._put_when_room, message)
-                self._dispatch.count_drop(self)
+                self._dispatch.drop(self, message)
                 return None
-            self._queue.popleft()
-            self._dispatch.count_drop(self)
+            self._dispatch.drop(self, self._queue.popleft())
         self._queue.append(message)
         if self._readers:
             self._readers.unpark()
@@ -158,7 +204,7 @@ class Channel:
         finally:
             if not is_queued:
                 # Also when the link ends while it waits.
-                self._dispatch.count_drop(self)
+                self._dispatch.drop(self, message)
 
     def close(self) -> None:
         """No more messages will come; readers end after what is queued."""
@@ -174,7 +220,7 @@ class Dispatch:
         self.wait_s_max = limits.channel_wait_s_max
         self._limits = limits
         self._counters = counters
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[str, Channel | Service] = {}
         self._closed = False
 
     def channel(self, name: str, capacity: int, when_full: WhenFull) -> Channel:
@@ -183,15 +229,40 @@ class Dispatch:
         Raises:
             ConfigError: name, capacity or policy is not usable.
         """
-        if not name or len(name.encode()) > self._limits.channel_name_bytes_max:
-            raise ConfigError(f"a channel name has 1-{self._limits.channel_name_bytes_max} bytes of UTF-8")
+        self._check_name(name)
         if capacity < 1:
             raise ConfigError(f"capacity must be at least 1, not {capacity}")
         if when_full not in ("wait", "drop_oldest"):
             raise ConfigError(f'when_full is "wait" or "drop_oldest", not {when_full!r}')
         return Channel(self, name, capacity, when_full)
 
-    def add(self, channel: Channel) -> None:
+    async def serve(self, name: str, handler: Handler, concurrency: int, task_status: trio.TaskStatus[None]) -> Never:
+        """Answer the requests of a channel until cancelled.
+
+        Raises:
+            ConfigError: an argument is not usable.
+            ChannelBusy: the channel has a reader or a handler already.
+            NodeClosed: the node stopped.
+        """
+        self._check_name(name)
+        if concurrency < 1:
+            raise ConfigError(f"concurrency must be at least 1, not {concurrency}")
+        service = Service(name, handler, self._limits)
+        self.add(service)
+        try:
+            async with trio.open_nursery() as nursery:
+                for _ in range(concurrency):
+                    nursery.start_soon(service.work)
+                task_status.started()
+        except BaseExceptionGroup as group:
+            # What a handler raises is answered; this is a cancellation, or an interrupt.
+            raise first_cause(group) from None
+        finally:
+            self.remove(service)
+            service.close()
+        raise NodeClosed("the node has stopped")
+
+    def add(self, channel: Channel | Service) -> None:
         """Open a channel.
 
         Raises:
@@ -205,23 +276,45 @@ class Dispatch:
             channel.close()
         self._channels[channel.name] = channel
 
-    def remove(self, channel: Channel) -> None:
+    def _check_name(self, name: str) -> None:
+        if not name or len(name.encode()) > self._limits.channel_name_bytes_max:
+            raise ConfigError(f"a channel name has 1-{self._limits.channel_name_bytes_max} bytes of UTF-8")
+
+    def remove(self, channel: Channel | Service) -> None:
         """Close a channel's name for new messages."""
         if self._channels.get(channel.name) is channel:
             del self._channels[channel.name]
 
-    def deliver(self, link: Connection, data: Data) -> Pause | None:
+    def deliver(self, link: Connection, message_id: int, flags: int, data: Data) -> Pause | None:
         """Give a message to its channel; a pause if the link must rest meanwhile."""
         channel = self._channels.get(data.channel)
+        if flags:
+            return self._deliver_request(link, message_id, data, channel)
+        if type(channel) is Channel:
+            return channel.put(Message(data.channel, data.body, link))
+        # Nobody reads it, or a service does, which has no use for what is not asked.
+        self._counters.messages_dropped += 1
+        return None
+
+    def _deliver_request(
+        self, link: Connection, message_id: int, data: Data, channel: Channel | Service | None
+    ) -> Pause | None:
+        asked = Asked(link, message_id)
         if channel is None:
             self._counters.messages_dropped += 1
+            asked.refuse(Data.NO_HANDLER)
             return None
-        return channel.put(Message(data.channel, data.body, link))
+        message = Message(data.channel, data.body, link, asked)
+        if isinstance(channel, Channel):
+            return channel.put(message)
+        channel.put(message, asked)
+        return None
 
-    def count_drop(self, channel: Channel) -> None:
-        """Count a message that its channel lost."""
+    def drop(self, channel: Channel, message: Message) -> None:
+        """Count a message that its channel lost, and tell its sender if it asked."""
         channel.dropped += 1
         self._counters.messages_dropped += 1
+        message.refuse(Data.OVERLOADED)
 
     def close(self) -> None:
         """Let every reader end: the node stops."""

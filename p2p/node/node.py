@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
-from typing import Final, Unpack
+from typing import Final, Never, TypeVar, Unpack, cast, overload
 
 import trio
 
@@ -32,15 +32,19 @@ from p2p.node.events import EventFeed, EventStream
 from p2p.node.lines import Lines
 from p2p.node.listener import accept_links
 from p2p.node.paths import Routes
+from p2p.node.requests import REQUEST_S_DEFAULT
 from p2p.node.rooms import Rooms
 from p2p.node.scrub import Scrub
 from p2p.node.service import first_cause, run_around
+from p2p.node.serving import Body, Handler, TypedHandler, decode_body, encode_body, typed
 from p2p.node.status import Counters, NodeStats, OutboxView, Peer, PingReply, snapshot_of
 from p2p.node.wal import Wal
-from p2p.peer.connection import Connection
+from p2p.peer.connection import Connection, check_fits
 from p2p.policy.addresses import DialRule
 from p2p.relay.switch import CircuitStats
 from p2p.transport.base import Listener, Network
+
+T = TypeVar("T")
 
 GOODBYE_S_MAX: Final = 1.0
 """What a stopping node waits for the others' Goodbyes."""
@@ -161,6 +165,7 @@ class Node:
                 async with trio.open_nursery() as links:
                     rooms.enter(links, network, self._endpoints)
                     await links.start(rooms.replicator.run)
+                    links.start_soon(rooms.requests.run)
                     links.start_soon(rooms.circuits.run)
                     links.start_soon(rooms.paths.run)
                     self._rooms = rooms
@@ -424,6 +429,137 @@ class Node:
             self._encoded_names.clear()
         self._encoded_names[channel] = name
         return name
+
+    async def broadcast(self, channel: str, body: bytes) -> int:
+        """Queue a message for every connected peer that has room for it, without waiting for those that have none.
+
+        As with `send`, delivered at most once. Peers that have no room are passed over and counted.
+
+        Returns:
+            For how many peers it was queued.
+        """
+        await trio.lowlevel.checkpoint()
+        payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
+        check_fits(payload, self._limits)
+        links = tuple(self._running().roster.links.values())
+        queued = sum(link.send_data_nowait(payload) for link in links)
+        self.counters.messages_unsent += len(links) - queued
+        return queued
+
+    @overload
+    async def request(
+        self, peer: Peer | PeerId | str, channel: str, body: Body, *, timeout_s: float = REQUEST_S_DEFAULT
+    ) -> bytes: ...
+
+    @overload
+    async def request(
+        self,
+        peer: Peer | PeerId | str,
+        channel: str,
+        body: Body,
+        *,
+        timeout_s: float = REQUEST_S_DEFAULT,
+        reply_type: type[T],
+    ) -> T: ...
+
+    async def request(
+        self,
+        peer: Peer | PeerId | str,
+        channel: str,
+        body: Body,
+        *,
+        timeout_s: float = REQUEST_S_DEFAULT,
+        reply_type: type[T] | None = None,
+    ) -> bytes | T:
+        """Ask a peer and return the body of its answer.
+
+        At most `pending_requests_max` requests to one peer are open; one more waits for its turn within its timeout.
+        Cancelled or timed out, a request is forgotten at once, and what the peer did with it is unknown.
+
+        Args:
+            peer: Peer, peer id (value or text) or node id; one that is no neighbour is reached by route, as by `send`.
+            channel: the name that the other side serves or reads, 1-256 bytes of UTF-8.
+            body: bytes, or a msgspec struct that is sent as JSON.
+            timeout_s: seconds from the call to the answer, above 0.
+            reply_type: what the answer is read as, from JSON; None for its bytes.
+
+        Raises:
+            RequestTimeout: there was no answer in time. It is a `trio.TooSlowError`, too.
+            RequestFailed: there was one, and its `status` says why it is none.
+            UnknownPeer, NotConnected: there is no live link to that peer (any more), and no way there.
+            PayloadTooLarge: the request does not fit a frame.
+            RemoteProtocolError: the answer cannot be read as `reply_type`.
+            NodeClosed: the node stopped meanwhile.
+        """
+        rooms = self._running()
+        link = rooms.roster.links.get(peer) if type(peer) is PeerId else None
+        if link is None:
+            link = await self._link_by_route(peer)
+        name = self._encoded_names.get(channel) or self._encode_name(channel)
+        payload = msg.encode_data(name, 0, 0, body if type(body) is bytes else encode_body(body))
+        try:
+            reply = await rooms.requests.ask(link, payload, timeout_s)
+        except NotConnected:
+            if self._stop.is_set():
+                raise NodeClosed(f"{self.config.node_id} stopped while a request waited") from None
+            raise
+        return reply if reply_type is None else decode_body(reply, reply_type)
+
+    @overload
+    async def serve(
+        self,
+        channel: str,
+        handler: Handler,
+        *,
+        concurrency: int = 8,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> Never: ...
+
+    @overload
+    async def serve(
+        self,
+        channel: str,
+        handler: TypedHandler[T],
+        *,
+        body_type: type[T],
+        concurrency: int = 8,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> Never: ...
+
+    async def serve(
+        self,
+        channel: str,
+        handler: Handler | TypedHandler[T],
+        *,
+        body_type: type[T] | None = None,
+        concurrency: int = 8,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> Never:
+        """Answer the requests of a channel, in this task, until cancelled.
+
+            async def clock(request: p2p.Message) -> bytes:
+                return b"noon"
+
+            await nursery.start(node.serve, "clock", clock)
+
+        A handler that raises answers with status 1 and is logged; everything else goes on.
+
+        Args:
+            channel: the name that others ask, 1-256 bytes of UTF-8.
+            handler: called with the `Message`, returns the answer: bytes, a msgspec struct that is sent as JSON, or
+                None for an empty one. May be async.
+            body_type: what requests are read as, from JSON; the handler gets that as a second argument. One that cannot
+                be read counts as a handler that raised.
+            concurrency: how many requests are served at a time.
+
+        Raises:
+            ConfigError: an argument is not usable.
+            ChannelBusy: the channel has a reader or a handler already.
+            NodeClosed: the node stopped.
+        """
+        self._running()
+        plain = cast("Handler", handler) if body_type is None else typed(cast("TypedHandler[T]", handler), body_type)
+        await self._dispatch.serve(channel, plain, concurrency, task_status)
 
     def channel(self, name: str, *, capacity: int = 1024, when_full: WhenFull = "wait") -> Channel:
         """Open a channel for reading: `async with node.channel("chat") as chat: async for message in chat: …`.

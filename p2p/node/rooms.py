@@ -24,6 +24,7 @@ from p2p.node.lines import Lines
 from p2p.node.notices import Notices
 from p2p.node.paths import Paths
 from p2p.node.replicator import Replicator
+from p2p.node.requests import Requests
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
 from p2p.node.supervisor import Supervisor
@@ -81,6 +82,7 @@ class Rooms:
         self.slots: ConnectionSlots[Connection] = ConnectionSlots(limits, config.trusted_proxies)
         self.places: PeerPlaces[Connection] = PeerPlaces(limits)
         self._chosen = frozenset(endpoint.expect for endpoint in config.peers)
+        self.requests = Requests(config.clock)
         self.scores = Scores(limits)
         self.pins = Pins(limits, strong=trusted or {}, weak=pins)
         self.origins = OriginAdmission(

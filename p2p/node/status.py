@@ -90,6 +90,8 @@ class Counters:
     hints_unusable: int = 0
     messages_dropped: int = 0
     """Application messages that found no reader, or waited too long for one."""
+    answers_late: int = 0
+    """Answers to requests that had timed out or were cancelled."""
     messages_unsent: int = 0
     """Queued messages that were lost with their link."""
     hook_failures: int = 0

@@ -19,7 +19,7 @@ from functools import partial
 import trio
 
 from p2p import msg
-from p2p.errors import Reason, RemoteProtocolError
+from p2p.errors import Reason
 from p2p.ids import PeerEndpoint, PeerId, is_node_id
 from p2p.limits import Limits
 from p2p.node.circuits import Circuits
@@ -255,11 +255,13 @@ class Supervisor:
         Raises:
             RemoteProtocolError: it answers a request that was never made.
         """
+        if data.reply_to:
+            if not link.take_answer(data):
+                self._counters.answers_late += 1
+            return None
         if link.after:
             return partial(self._take_in_turn, link, message_id, flags, data)
-        if data.reply_to:
-            raise RemoteProtocolError(f"an answer to message {data.reply_to}, which is no request that waits for one")
-        return self._dispatch.deliver(link, data)
+        return self._dispatch.deliver(link, message_id, flags, data)
 
     async def _take_in_turn(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> None:
         await self._succession.turn(link)

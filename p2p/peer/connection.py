@@ -32,6 +32,7 @@ from p2p import msg
 from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.ids import RELAY, PeerEndpoint, PeerId
 from p2p.limits import Limits
+from p2p.peer.asking import Ask, Asks, unsolicited
 from p2p.peer.outbox import ENVELOPE_BYTES_MAX, Outbox, RelayLane
 from p2p.policy.buckets import TokenBucket
 from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
@@ -55,6 +56,9 @@ the opening of a circuit, but nothing else of a circuit."""
 
 Routing: TypeAlias = msg.Relay | msg.Attached
 """Messages about other peers than the two of the link."""
+
+ANSWER_FIELDS_BYTES: Final = 16
+"""What an answer has beside its body: channel, reply_to, status and the body's length (wire section 4), rounded up."""
 
 _DATA: Final = int(msg.MessageType.DATA)
 
@@ -140,6 +144,11 @@ class Connection:
         self.replicating = False
         self.retiring = False
         self.after: tuple[Connection, ...] = ()
+        self.asks: Asks | None = None
+        """Requests of ours that wait for answers here; None before the first one."""
+        self.serving = 0
+        self.serving_bytes = 0
+        self.answer_bytes_max = limits.frame_bytes_max - ENVELOPE_BYTES_MAX - ANSWER_FIELDS_BYTES
         self.floods = 0
         self.unsent = 0
         self.settled = trio.Event()
@@ -201,36 +210,123 @@ class Connection:
         """Bytes of application messages that wait to be written."""
         return self._outbox.data_bytes
 
-    def send_data_nowait(self, payload: bytes, flags: int = 0) -> bool:
+    def send_data_nowait(self, payload: bytes) -> bool:
         """Queue an encoded Data message if there is room for it; False if the sender has to wait (`send_data`)."""
-        if self._closing is not None or not self._live or not self._outbox.put_data(_DATA, payload, flags):
+        if self._closing is not None or not self._live or not self._outbox.put_data(_DATA, payload):
             return False
         if not self._writing:
             self._start_writer()
         return True
 
-    async def send_data(self, payload: bytes, flags: int = 0) -> None:
+    async def send_data(self, payload: bytes) -> None:
         """Queue an encoded Data message as soon as there is room for it.
 
         Raises:
             NotConnected: the link is not live (any more).
             PayloadTooLarge: the message does not fit a frame.
         """
-        if len(payload) > self._limits.frame_bytes_max - ENVELOPE_BYTES_MAX:
-            raise PayloadTooLarge(
-                f"a message of {len(payload)} bytes does not fit a frame of {self._limits.frame_bytes_max} bytes"
-            )
+        check_fits(payload, self._limits)
         while self.is_live:
-            if self.send_data_nowait(payload, flags):
+            if self.send_data_nowait(payload):
                 return
             await self._room.park()
-        raise NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
+        raise self._closed()
+
+    def _closed(self) -> NotConnected:
+        return NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
+
+    # Requests and their answers.
+
+    def ask_nowait(self, payload: bytes, ask: Ask) -> bool:
+        """Send an encoded request if it may be open and there is room for it; False if it has to wait (`ask`)."""
+        asks = self.asks
+        if asks is None:
+            asks = self.asks = Asks(self._limits)
+        if not (asks.has_room and self.is_live and self._outbox.put_data(_DATA, payload, ask)):
+            return False
+        asks.begin(ask)
+        if len(asks) > 1:
+            # Somebody waits for the peer already: what is asked at the same time leaves together.
+            self.write_soon()
+        elif not self._flush_follows:
+            self.flush()
+        return True
+
+    async def ask(self, payload: bytes, ask: Ask) -> None:
+        """Send an encoded request as soon as it may be open and there is room for it.
+
+        Raises:
+            NotConnected: the link is not live (any more).
+            PayloadTooLarge: the request does not fit a frame.
+        """
+        check_fits(payload, self._limits)
+        is_sent = False
+        try:
+            while self.is_live:
+                is_sent = self.ask_nowait(payload, ask)
+                if is_sent:
+                    return
+                assert self.asks is not None
+                await (self._room if self.asks.has_room else self.asks.room).park()
+        finally:
+            if not is_sent and self.asks is not None:
+                # Its turn may be another's now.
+                self.asks.room.unpark()
+        raise self._closed()
+
+    def take_answer(self, data: msg.Data) -> bool:
+        """Give an answer to whoever waits for it; False if nobody does any more.
+
+        Raises:
+            RemoteProtocolError: there was no such request.
+        """
+        if self.asks is None:
+            raise unsolicited(data.reply_to)
+        return self.asks.answer(data)
+
+    @property
+    def _takes_answers(self) -> bool:
+        if self._closing is None:
+            return self._live
+        # A link that gives way answers what came before.
+        return self._live and self.retiring and not self.session.is_ending
+
+    def send_reply_nowait(self, payload: bytes) -> bool:
+        """Queue an encoded answer if there is room for it. It is written at the next `flush` or `write_soon`."""
+        return self._takes_answers and self._outbox.put_data(_DATA, payload)
+
+    async def send_reply(self, payload: bytes) -> None:
+        """Queue an encoded answer as soon as there is room for it.
+
+        Raises:
+            NotConnected: the link is over.
+        """
+        while self._takes_answers:
+            if self.send_reply_nowait(payload):
+                self.write_soon()
+                return
+            await self._room.park()
+        raise self._closed()
+
+    def send_status(self, payload: bytes) -> None:
+        """Queue an encoded answer without a body ahead of all messages. Never waits; dropped when the link is over."""
+        if self._takes_answers:
+            self._put_control(_DATA, payload)
+
+    def write_soon(self) -> None:
+        """Have what waits written by a task, together with what comes until it runs."""
+        if not self._writing:
+            self._start_writer()
+
+    # Replication.
 
     def send_control(self, message: msg.AnyMessage) -> None:
         """Queue a replication answer or notice. Never waits; dropped when the link is over."""
-        if not self.is_live:
-            return
-        if not self._outbox.put_control(message.TYPE, message.encode()):
+        if self.is_live:
+            self._put_control(message.TYPE, message.encode())
+
+    def _put_control(self, type: int, payload: bytes) -> None:
+        if not self._outbox.put_control(type, payload):
             self.abort(Reason.OVERLOADED, "it leaves more answers unread than it may ask for")
         elif not self._writing:
             self._start_writer()
@@ -290,7 +386,7 @@ class Connection:
             self._start_writer()
 
     def retire(self) -> None:
-        """Give way to another link with the same peer: no new sends, the rest flushed, Goodbye(Moved).
+        """Give way to another link with the same peer: no new sends, the rest flushed, answers given, Goodbye(Moved).
 
         The peer is probed meanwhile: if nothing comes back within `probe_s_max`, the link is dead and is cut.
         """
@@ -519,6 +615,8 @@ class Connection:
         self.reason, self.detail, self.clean = reason, detail, clean
         self._live = False
         self.unsent = self._outbox.clear()
+        if self.asks is not None:
+            self.asks.fail()
         self.settled.set()
         self._room.unpark_all()
         self._pongs.unpark_all()
@@ -538,12 +636,16 @@ class Connection:
             outbox.drain(session, self._limits.write_bytes)
             if outbox.has_data_room and self._room:
                 self._room.unpark_all()
-        if self._closing is not None and not outbox:
+        if self._closing is not None and not outbox and not self._owes_answers():
             session.goodbye(*self._closing)
         data = session.data_to_send()
         if self._traces and data:
             _log.log(TRACE, "%s: %d bytes go out", self, len(data))
         return data
+
+    def _owes_answers(self) -> bool:
+        """Whether a link that gives way has requests of either side that wait for their answers."""
+        return self.retiring and self.reason is None and bool(self.serving or self.asks)
 
     def flush(self) -> None:
         """Write what waits as far as the socket takes it now; a writer task does the rest.
@@ -553,6 +655,8 @@ class Connection:
         if self._writing:
             return
         if self._rest is None:
+            if self._closing is None and not self._outbox and not self.session.pending_bytes:
+                return
             data = self._next_bytes()
             if not data:
                 return
@@ -610,6 +714,14 @@ def _is_rated(message: msg.AnyMessage) -> bool:
     if isinstance(message, msg.Relay):
         return message.kind == msg.Relay.OPEN
     return type(message) in _RATED
+
+
+def check_fits(payload: bytes, limits: Limits) -> None:
+    """Raise PayloadTooLarge when an encoded message does not fit a frame."""
+    if len(payload) > limits.frame_bytes_max - ENVELOPE_BYTES_MAX:
+        raise PayloadTooLarge(
+            f"a message of {len(payload)} bytes does not fit a frame of {limits.frame_bytes_max} bytes"
+        )
 
 
 def _cause(error: BaseException) -> str:

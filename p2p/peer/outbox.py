@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Protocol
 
+from p2p.envelope import ACK_REQ
 from p2p.limits import Limits
 from p2p.msg import MessageType
 
@@ -48,6 +49,17 @@ class RelayLane(Protocol):
         ...
 
 
+class Sent(Protocol):
+    """A request, which wants to know the message id that it gets."""
+
+    is_over: bool
+    """Whether nobody waits for it any more: then it is not sent at all."""
+
+    def sent(self, msg_id: int) -> None:
+        """It was handed to the session."""
+        ...
+
+
 class Outbox:
     """Bounded lanes of encoded messages for one link."""
 
@@ -71,7 +83,7 @@ class Outbox:
         self._limits = limits
         self._control: deque[tuple[int, bytes]] = deque()
         self._control_bytes = 0
-        self._data: deque[tuple[int, bytes, int]] = deque()
+        self._data: deque[tuple[int, bytes, Sent | None]] = deque()
         self._wal: deque[tuple[int, bytes]] = deque()
         self._turn = 0
         self.relay: RelayLane | None = None
@@ -110,8 +122,8 @@ class Outbox:
         self._control_bytes += len(payload)
         return True
 
-    def put_data(self, type: int, payload: bytes, flags: int) -> bool:
-        """Queue an application message if there is room.
+    def put_data(self, type: int, payload: bytes, ask: Sent | None = None) -> bool:
+        """Queue an application message if there is room. With `ask` it is a request.
 
         There is below the high-water mark, as long as the message stays within the hard bounds; and an empty lane takes
         one message of any size that fits a frame.
@@ -123,7 +135,7 @@ class Outbox:
                 return False
         elif size > self._payload_max:
             return False
-        self._data.append((type, payload, flags))
+        self._data.append((type, payload, ask))
         self.data_bytes = waiting + size
         return True
 
@@ -156,9 +168,12 @@ class Outbox:
         data, send = self._data, session.send
         taken = 0
         while data and taken < turn_bytes:
-            type, payload, flags = data.popleft()
+            type, payload, ask = data.popleft()
             taken += len(payload)
-            send(type, payload, flags)
+            if ask is None:
+                send(type, payload)
+            elif not ask.is_over:
+                ask.sent(send(type, payload, ACK_REQ))
         self.data_bytes -= taken
         return taken
 

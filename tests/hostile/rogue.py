@@ -84,6 +84,7 @@ class Rogue:
         ended: how the session ended, once it has.
         is_live: whether the victim let it in.
         inbox: messages read and not asked for yet.
+        asked: ids of the requests read.
     """
 
     def __init__(self, stream: trio.SocketStream, config: SessionConfig, role: Role = Role.INITIATOR) -> None:
@@ -92,6 +93,7 @@ class Rogue:
         self.session = _Lenient(config, role, entropy=even_lengths, now=trio.current_time(), wall_ms=0)
         self.ended: Ended | None = None
         self.inbox: list[AnyMessage] = []
+        self.asked: list[int] = []
         self.is_live = False
 
     @property
@@ -186,6 +188,8 @@ class Rogue:
                 self.is_live = True
             elif isinstance(event, Received):
                 self.inbox.append(event.message)
+                if event.flags:
+                    self.asked.append(event.msg_id)
             elif isinstance(event, Ended):
                 self.ended = event
 

@@ -163,3 +163,53 @@ async def test_T15_links_of_one_peer_that_give_way_are_bounded(autojump_clock: M
         await trio.sleep(limits.channel_wait_s_max + limits.drain_s_max)
         assert len(links_of(large)) == len(links_of(small)) == 1
         assert kept_link(large, small).after == ()
+
+
+async def test_a_link_that_gives_way_answers_what_is_pending_on_it(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.01)
+    async with small_and_large(net) as (small, large), trio.open_nursery() as nursery:
+        served: list[str] = []
+
+        async def slowly(message: p2p.Message) -> bytes:
+            await trio.sleep(float(message.body))
+            served.append(message.peer_id.short)
+            return b"here"
+
+        async def ask(node: p2p.Node, peer: p2p.Node) -> None:
+            assert await node.request(peer.peer_id, "slow", b"2", timeout_s=10) == b"here"
+
+        await nursery.start(large.serve, "slow", slowly)
+        await nursery.start(small.serve, "slow", slowly)
+        await small.connect(place_of(large))
+        await trio.sleep(1)
+        first = kept_link(large, small)
+        async with trio.open_nursery() as asking:
+            asking.start_soon(ask, small, large)
+            asking.start_soon(ask, large, small)
+            await trio.sleep(0.5)
+            await small.connect(place_of(large, expect=str(large.peer_id)))
+            await trio.sleep(0.5)
+            assert first.retiring and first.reason is None
+            # New ones go over the new link.
+            assert await small.request(large.peer_id, "slow", b"0", timeout_s=6) == b"here"
+        assert len(served) == 3
+        await trio.sleep(0.5)
+        assert first.reason is Reason.MOVED and first.clean
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_link_that_gives_way_waits_no_longer_than_draining_for_an_answer(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.01)
+    async with small_and_large(net) as (small, large), large.channel("deaf") as deaf, trio.open_nursery() as nursery:
+        await small.connect(place_of(large))
+
+        async def ask() -> None:
+            with pytest.raises(p2p.NotConnected):
+                await small.request(large.peer_id, "deaf", b"", timeout_s=3600)
+
+        nursery.start_soon(ask)
+        await deaf.receive()
+        await small.connect(place_of(large, expect=str(large.peer_id)))
+        await trio.sleep(p2p.Limits().drain_s_max + 0.5)
+        assert len(links_of(small)) == len(links_of(large)) == 1
+        assert small.counters.links_ended == {Reason.MOVED: 1}

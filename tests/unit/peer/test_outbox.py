@@ -24,12 +24,12 @@ class Drained:
 
 def test_control_goes_before_everything_that_waited_longer() -> None:
     outbox, drained = Outbox(Limits()), Drained()
-    outbox.put_data(259, b"data", 4)
+    outbox.put_data(259, b"data")
     outbox.put_wal(10, b"wal")
     outbox.put_control(11, b"ack")
     outbox.drain(drained, KIB)
     assert drained.taken[0] == (11, b"ack", 0)
-    assert sorted(drained.taken[1:]) == [(10, b"wal", 0), (259, b"data", 4)]
+    assert sorted(drained.taken[1:]) == [(10, b"wal", 0), (259, b"data", 0)]
     assert not outbox and outbox.data_bytes == outbox.wal_bytes == 0
 
 
@@ -38,7 +38,7 @@ def test_bulk_wal_and_chatty_data_take_turns() -> None:
     for _number in range(8):
         outbox.put_wal(10, bytes(32 * KIB))
         for _ in range(64):
-            outbox.put_data(259, bytes(KIB), 0)
+            outbox.put_data(259, bytes(KIB))
     for _ in range(8):
         outbox.drain(drained, 64 * KIB)
     data_bytes = sum(len(payload) for type, payload, _ in drained.taken if type == 259)
@@ -49,7 +49,7 @@ def test_bulk_wal_and_chatty_data_take_turns() -> None:
 def test_each_lane_keeps_its_order() -> None:
     outbox, drained = Outbox(Limits()), Drained()
     for number in range(50):
-        outbox.put_data(259, b"d%03d" % number, 0)
+        outbox.put_data(259, b"d%03d" % number)
         outbox.put_wal(10, b"w%03d" % number)
     while outbox:
         outbox.drain(drained, 16)
@@ -60,9 +60,9 @@ def test_each_lane_keeps_its_order() -> None:
 
 def test_an_empty_lane_takes_one_message_of_any_size_that_fits_a_frame() -> None:
     outbox = Outbox(Limits())
-    assert not outbox.put_data(259, bytes(Limits().frame_bytes_max), 0)
-    assert outbox.put_data(259, bytes(900 * KIB), 0)
-    assert not outbox.put_data(259, b"x", 0)
+    assert not outbox.put_data(259, bytes(Limits().frame_bytes_max))
+    assert outbox.put_data(259, bytes(900 * KIB))
+    assert not outbox.put_data(259, b"x")
     assert not outbox.has_data_room
 
 
@@ -70,7 +70,7 @@ def test_an_empty_lane_takes_one_message_of_any_size_that_fits_a_frame() -> None
 def test_T22_the_bounds_hold_whatever_is_put(sizes: list[int]) -> None:
     limits = replace(Limits(), outbox_bytes_max=20_000, outbox_messages_max=30, outbox_high_water_bytes=10_000)
     outbox = Outbox(limits)
-    taken = [size for size in sizes if outbox.put_data(259, bytes(size), 0)]
+    taken = [size for size in sizes if outbox.put_data(259, bytes(size))]
     assert outbox.data_messages == len(taken) <= 30
     assert outbox.data_bytes == sum(taken) <= 20_000
     if len(taken) < len(sizes):
@@ -98,5 +98,5 @@ def test_clearing_counts_lost_application_messages_only() -> None:
     outbox = Outbox(Limits())
     outbox.put_control(11, b"x")
     outbox.put_wal(10, b"y")
-    outbox.put_data(259, b"z", 0)
+    outbox.put_data(259, b"z")
     assert outbox.clear() == 1

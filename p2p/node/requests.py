@@ -1,0 +1,97 @@
+"""Requests of this node: asked, answered or given up.
+
+Responsible for the deadlines of all open requests, and for turning what came of one into what its caller gets. It
+refuses to know who is asked (the caller brings a link), how many may be open (`peer.asking`), and who answers
+(`serving`).
+
+Nothing of trio is made per request. One task sleeps until the earliest deadline there is; a request that is due earlier
+moves that moment, which a later one never does, so with equal timeouts it is moved once per timeout and not once per
+request. When it comes, what is too old goes, and the next moment is found by looking at all that are open.
+
+Source: wire section 4 (Data).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import trio
+
+from p2p.errors import ConfigError, NotConnected, P2PError, RequestFailed
+from p2p.msg import Data
+from p2p.peer.asking import Ask
+from p2p.peer.connection import Connection
+from p2p.windows import Clock
+
+REQUEST_S_DEFAULT: Final = 5.0
+"""A request that says nothing else is answered within this, or it times out."""
+
+
+class RequestTimeout(P2PError, trio.TooSlowError):
+    """A request was not answered in time. Whether it was carried out is unknown."""
+
+
+class Requests:
+    """All open requests of one node."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._open: dict[Ask, None] = {}
+        self._due = math.inf
+        self._scope: trio.CancelScope | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def run(self) -> None:
+        """Keep the deadlines, until cancelled."""
+        while True:
+            with trio.CancelScope(deadline=self._due) as self._scope:
+                await trio.sleep_forever()
+            now = self._clock.monotonic()
+            for ask in [ask for ask in self._open if ask.deadline <= now]:
+                ask.expire()
+            self._due = min((ask.deadline for ask in self._open if not ask.is_over), default=math.inf)
+
+    async def ask(self, link: Connection, payload: bytes, timeout_s: float) -> bytes:
+        """Send an encoded request and return the body of its answer.
+
+        Raises:
+            RequestTimeout, RequestFailed: there was none in time, or one that says that there will be none.
+            NotConnected: the link ended before.
+            PayloadTooLarge: the request does not fit a frame.
+        """
+        if not timeout_s > 0:
+            raise ConfigError(f"timeout_s must be above 0, not {timeout_s!r}")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        deadline = self._clock.monotonic() + timeout_s
+        ask = Ask(deadline)
+        # Those that wait for their turn go first.
+        is_queue = link.asks is not None and bool(link.asks.room)
+        if is_queue or not link.ask_nowait(payload, ask):
+            with trio.CancelScope(deadline=deadline) as scope:
+                await link.ask(payload, ask)
+            if scope.cancelled_caught:
+                raise RequestTimeout(f"{link}: there was no room for the request within {timeout_s:g} s")
+        if deadline < self._due:
+            self._due = deadline
+            if self._scope is not None:
+                self._scope.deadline = deadline
+        self._open[ask] = None
+        try:
+            await ask.wait()
+        finally:
+            del self._open[ask]
+        return _outcome(ask, link, timeout_s)
+
+
+def _outcome(ask: Ask, link: Connection, timeout_s: float) -> bytes:
+    reply = ask.reply
+    if reply is not None:
+        if reply.status == Data.OK:
+            return reply.body
+        raise RequestFailed(reply.status, str(link))
+    if ask.is_late:
+        raise RequestTimeout(f"{link}: no answer within {timeout_s:g} s")
+    raise NotConnected(f"{link} ended before the answer came")

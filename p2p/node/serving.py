@@ -1,0 +1,245 @@
+"""Services: handlers that answer the requests of one channel.
+
+Responsible for who is served when: a bounded queue, a few tasks that call the handler, and one answer for every request
+whatever the handler does. It refuses to know how requests are sent (`requests`) and how answers travel
+(`peer.connection`).
+
+A request is answered with what its handler returns; or with a status: 1 if the handler raised, 2 if nobody serves the
+channel (any more), 3 if too many wait already, of this peer or of all. Whatever one handler does, the others go on. An
+answer that has to wait for room in its peer's outbox keeps its task, and so slows down nobody but this service.
+
+Nothing of trio is made per request: the tasks are there from the start, and a request that finds one idle wakes it. A
+handler that is a plain function needs not even that: it is called as its request is read, and the answer leaves with
+the reader's next write.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+
+import msgspec
+import trio
+
+from p2p.errors import NotConnected, PayloadTooLarge, RemoteProtocolError
+from p2p.limits import Limits
+from p2p.msg import Data, encode_data
+from p2p.policy.buckets import TokenBucket
+
+if TYPE_CHECKING:
+    from p2p.node.dispatch import Message
+    from p2p.peer.connection import Connection
+
+_log = logging.getLogger("p2p.serve")
+
+Body: TypeAlias = bytes | msgspec.Struct
+"""What a request or an answer carries: bytes as they are, a struct as JSON."""
+
+Handler: TypeAlias = Callable[["Message"], "Awaitable[Body | None] | Body | None"]
+
+T = TypeVar("T")
+
+TypedHandler: TypeAlias = Callable[["Message", T], "Awaitable[Body | None] | Body | None"]
+
+REQUESTS_PER_CHECKPOINT: Final = 64
+"""A handler that never has to wait still lets others run this often."""
+
+
+def encode_body(body: object) -> bytes:
+    """Return the bytes of a body; None is an empty one.
+
+    Raises:
+        TypeError: it is neither bytes nor a msgspec struct.
+    """
+    if body is None:
+        return b""
+    if isinstance(body, msgspec.Struct):
+        return msgspec.json.encode(body)
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    raise TypeError(f"a body is bytes or a msgspec struct, not {type(body).__name__}")
+
+
+def decode_body(body: bytes, body_type: type[T]) -> T:
+    """Read a body as a type, from JSON.
+
+    Raises:
+        RemoteProtocolError: it cannot be read so.
+    """
+    try:
+        return msgspec.json.decode(body, type=body_type)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise RemoteProtocolError(f"a body is no {getattr(body_type, '__name__', body_type)}: {error}") from None
+
+
+def typed(handler: TypedHandler[T], body_type: type[T]) -> Handler:
+    """Make a handler that reads bodies as a type before it calls the one given."""
+
+    def read(message: Message) -> Awaitable[Body | None] | Body | None:
+        return handler(message, decode_body(message.body, body_type))
+
+    async def read_and_wait(message: Message) -> Body | None:
+        result = read(message)
+        return await result if isinstance(result, Awaitable) else result
+
+    return read_and_wait if iscoroutinefunction(handler) else read
+
+
+class Service:
+    """A handler, and the requests that wait for it.
+
+    Args:
+        name: the channel.
+        handler: called with each request.
+        limits: bounds.
+
+    Attributes:
+        refused: requests that were answered with status 3.
+    """
+
+    def __init__(self, name: str, handler: Handler, limits: Limits) -> None:
+        self.name = name
+        self.refused = 0
+        self._handler = handler
+        self._limits = limits
+        self._is_plain = not iscoroutinefunction(handler)
+        # The last one is what a plain function returned, if it has to be awaited or waits for room; else None.
+        self._waiting: deque[tuple[Message, Asked, Awaitable[object] | bytes | None]] = deque()
+        self._idle = trio.lowlevel.ParkingLot()
+        self._closed = False
+        self._lines = TokenBucket(limits.refusal_lines_per_s, limits.refusal_lines_burst)
+        self._untold = 0
+
+    def put(self, message: Message, asked: Asked) -> None:
+        """Answer a request at once, line it up, or refuse it. Never waits."""
+        link, limits = asked.link, self._limits
+        size = len(message.body)
+        if (
+            link.serving >= limits.pending_requests_max
+            or link.serving_bytes + size > limits.pending_requests_bytes_max
+            or len(self._waiting) >= limits.requests_waiting_max
+        ):
+            self.refused += 1
+            asked.refuse(Data.OVERLOADED)
+            return
+        begun = None
+        if self._is_plain and not self._waiting:
+            begun = self._call(message, asked)
+            if isinstance(begun, bytes) and link.send_reply_nowait(begun):
+                # Mostly the reader calls, which flushes after what it read.
+                link.write_soon()
+                return
+        link.serving += 1
+        link.serving_bytes += size
+        self._waiting.append((message, asked, begun))
+        if self._idle:
+            self._idle.unpark()
+
+    async def work(self) -> None:
+        """Serve one request after the other, until `close`."""
+        waiting = self._waiting
+        since_checkpoint = 0
+        while not self._closed:
+            if not waiting:
+                since_checkpoint = 0
+                await self._idle.park()
+                continue
+            since_checkpoint += 1
+            if since_checkpoint == REQUESTS_PER_CHECKPOINT:
+                since_checkpoint = 0
+                await trio.lowlevel.checkpoint()
+                continue
+            await self._serve(*waiting.popleft())
+
+    async def _serve(self, message: Message, asked: Asked, begun: Awaitable[object] | bytes | None) -> None:
+        link = asked.link
+        payload = None
+        try:
+            result = self._call(message, asked) if begun is None else begun
+            payload = result if isinstance(result, bytes) else await self._finish(message, asked, result)
+            if not link.send_reply_nowait(payload):
+                await link.send_reply(payload)
+        except NotConnected:
+            # The asker has gone.
+            pass
+        finally:
+            link.serving -= 1
+            link.serving_bytes -= len(message.body)
+            if payload is None:
+                # Cancelled: nobody serves it any more.
+                asked.refuse(Data.NO_HANDLER)
+            # Where more requests wait their answers leave together; the link's writer has been started for them.
+            if self._waiting:
+                link.write_soon()
+            else:
+                link.flush()
+
+    def _call(self, message: Message, asked: Asked) -> Awaitable[object] | bytes:
+        """Call the handler; return the encoded answer, or what has to be awaited for it."""
+        try:
+            result = self._handler(message)
+            return result if isinstance(result, Awaitable) else _encode_answer(asked, result)
+        except Exception:  # noqa: BLE001  # the handler is somebody else's code: its asker is told, and no one else
+            return self._failed(message, asked)
+
+    async def _finish(self, message: Message, asked: Asked, result: Awaitable[object]) -> bytes:
+        try:
+            return _encode_answer(asked, await result)
+        except Exception:  # noqa: BLE001  # as in _call
+            return self._failed(message, asked)
+
+    def _failed(self, message: Message, asked: Asked) -> bytes:
+        self._tell(message)
+        return asked.encode(Data.HANDLER_FAILED, b"")
+
+    def _tell(self, message: Message) -> None:
+        # A peer that knows how to make a handler fail must not decide how much is logged.
+        if not self._lines.take(trio.current_time()):
+            self._untold += 1
+            return
+        untold, self._untold = self._untold, 0
+        more = f" (and {untold} times before)" if untold else ""
+        _log.exception("the handler of %r failed on %r%s", self.name, message, more)
+
+    def close(self) -> None:
+        """No more requests are served; those that wait are told so."""
+        self._closed = True
+        self._idle.unpark_all()
+        while self._waiting:
+            message, asked, begun = self._waiting.popleft()
+            if isinstance(begun, Coroutine):
+                begun.close()
+            asked.link.serving -= 1
+            asked.link.serving_bytes -= len(message.body)
+            asked.refuse(Data.NO_HANDLER)
+
+
+def _encode_answer(asked: Asked, result: object) -> bytes:
+    body = result if type(result) is bytes else encode_body(result)
+    if len(body) > asked.link.answer_bytes_max:
+        raise PayloadTooLarge(f"an answer of {len(body)} bytes; {asked.link.answer_bytes_max} fit a frame")
+    return asked.encode(Data.OK, body)
+
+
+class Asked:
+    """Which request a message is, and whether it was answered: it is, once."""
+
+    __slots__ = ("_msg_id", "is_answered", "link")
+
+    def __init__(self, link: Connection, msg_id: int) -> None:
+        self.link = link
+        self.is_answered = False
+        self._msg_id = msg_id
+
+    def encode(self, status: int, body: bytes) -> bytes:
+        """Return the payload of the answer. After that there is no other."""
+        self.is_answered = True
+        return encode_data(b"", self._msg_id, status, body)
+
+    def refuse(self, status: int) -> None:
+        """Answer with a status, at once, unless there was an answer."""
+        if not self.is_answered:
+            self.link.send_status(self.encode(status, b""))

@@ -1,0 +1,365 @@
+"""Requests over real TCP: docs/contract.md, the sentences about request, serve and broadcast."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+import p2p
+from p2p.limits import KIB
+from tests.contract.test_node import two_nodes
+
+
+async def echo(message: p2p.Message) -> bytes:
+    return message.body
+
+
+class Ask(msgspec.Struct):
+    zone: str
+
+
+class Numbers(msgspec.Struct):
+    first: int
+
+
+class Time(msgspec.Struct):
+    zone: str
+    hour: int
+
+
+async def test_a_request_is_answered_by_who_serves_its_channel() -> None:
+    async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+
+        async def clock(message: p2p.Message) -> bytes:
+            assert message.is_request
+            assert message.peer_id == a.peer_id
+            return b"noon, " + message.body
+
+        await nursery.start(b.serve, "clock", clock)
+        for who in (peer, peer.peer_id, "b"):
+            assert await a.request(who, "clock", b"please", timeout_s=5) == b"noon, please"
+        nursery.cancel_scope.cancel()
+
+
+async def test_both_sides_may_serve_and_ask_at_once() -> None:
+    async with two_nodes() as (a, b, _), trio.open_nursery() as nursery:
+        answers: list[bytes] = []
+
+        async def ask(node: p2p.Node, peer: p2p.Node, number: int) -> None:
+            body = b"%s %d" % (node.node_id.encode(), number)
+            assert await node.request(peer.peer_id, "echo", body) == body
+            answers.append(body)
+
+        for node in (a, b):
+            await nursery.start(node.serve, "echo", echo)
+        async with trio.open_nursery() as askers:
+            for number in range(200):
+                askers.start_soon(ask, a, b, number)
+                askers.start_soon(ask, b, a, number)
+        assert len(set(answers)) == 400
+        nursery.cancel_scope.cancel()
+
+
+async def test_bodies_may_be_structs() -> None:
+    async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+
+        async def clock(_message: p2p.Message, ask: Ask) -> Time:
+            return Time(ask.zone, 12)
+
+        await nursery.start(lambda task_status: b.serve("clock", clock, body_type=Ask, task_status=task_status))
+        assert await a.request(peer, "clock", Ask("utc"), reply_type=Time) == Time("utc", 12)
+        assert await a.request(peer, "clock", Ask("utc")) == b'{"zone":"utc","hour":12}'
+        with pytest.raises(p2p.RequestFailed) as failed:
+            await a.request(peer, "clock", b"what time is it")
+        assert failed.value.status == 1
+        with pytest.raises(p2p.RemoteProtocolError, match="Numbers"):
+            await a.request(peer, "clock", Ask("utc"), reply_type=Numbers)
+        nursery.cancel_scope.cancel()
+
+
+async def test_T68_a_handler_that_raises_answers_status_1_is_logged_and_harms_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+
+        async def divide(message: p2p.Message) -> bytes:
+            return b"%d" % (10 // int(message.body))
+
+        await nursery.start(b.serve, "divide", divide)
+        with caplog.at_level(logging.ERROR, "p2p.serve"):
+            for body in (b"0", b"none"):
+                with pytest.raises(p2p.RequestFailed, match="handler failed") as failed:
+                    await a.request(peer, "divide", body)
+                assert failed.value.status == 1
+        assert "ZeroDivisionError" in caplog.text
+        assert "ValueError" in caplog.text
+        assert await a.request(peer, "divide", b"5") == b"2"
+        nursery.cancel_scope.cancel()
+
+
+async def test_T68_a_peer_that_makes_a_handler_fail_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+
+        def fail(_message: p2p.Message) -> bytes:
+            raise RuntimeError("no")
+
+        await nursery.start(b.serve, "fail", fail)
+        with caplog.at_level(logging.ERROR, "p2p.serve"):
+            for _ in range(200):
+                with pytest.raises(p2p.RequestFailed):
+                    await a.request(peer, "fail", b"")
+        assert 0 < len(caplog.records) < 100
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_that_is_none_or_too_large_is_a_failure() -> None:
+    async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+        await nursery.start(b.serve, "large", lambda message: bytes(int(message.body)))
+        await nursery.start(b.serve, "odd", lambda _: 17)  # type: ignore[arg-type, return-value]
+        assert len(await a.request(peer, "large", b"%d" % (1024 * KIB - 200))) == 1024 * KIB - 200
+        for channel, body in (("large", b"%d" % (1024 * KIB)), ("odd", b"")):
+            with pytest.raises(p2p.RequestFailed) as failed:
+                await a.request(peer, channel, body)
+            assert failed.value.status == 1
+        with pytest.raises(p2p.PayloadTooLarge):
+            await a.request(peer, "large", bytes(1024 * KIB))
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_nobody_serves_fails_with_status_2_and_at_once() -> None:
+    async with two_nodes() as (a, b, peer):
+        with pytest.raises(p2p.RequestFailed, match="nobody serves") as failed:
+            await a.request(peer, "clock", b"", timeout_s=3600)
+        assert failed.value.status == 2
+        # The handler's task ends while it is asked: those that wait are told.
+        async with trio.open_nursery() as nursery:
+            begun = trio.Event()
+
+            async def never(_message: p2p.Message) -> bytes:
+                begun.set()
+                await trio.sleep_forever()
+                return b""
+
+            async def ask() -> None:
+                with pytest.raises(p2p.RequestFailed) as failed:
+                    await a.request(peer, "never", b"", timeout_s=3600)
+                assert failed.value.status == 2
+
+            server = trio.CancelScope()
+
+            async def serve(task_status: trio.TaskStatus[None]) -> None:
+                with server:
+                    await b.serve("never", never, concurrency=1, task_status=task_status)
+
+            await nursery.start(serve)
+            for _ in range(3):
+                nursery.start_soon(ask)
+            await begun.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            server.cancel()
+
+
+async def test_a_request_may_be_read_from_a_channel_and_answered_later() -> None:
+    async with two_nodes() as (a, b, peer), b.channel("mail", capacity=2) as mail, trio.open_nursery() as nursery:
+        answers: list[bytes] = []
+
+        async def ask(body: bytes) -> None:
+            answers.append(await a.request(peer, "mail", body))
+
+        nursery.start_soon(ask, b"first")
+        first = await mail.receive()
+        assert first.is_request
+        await a.send(peer, "mail", b"no request")
+        other = await mail.receive()
+        assert not other.is_request
+        with pytest.raises(p2p.LocalProtocolError, match="no request"):
+            await other.reply(b"")
+        assert answers == []
+        await first.reply(b"yes")
+        with pytest.raises(p2p.LocalProtocolError, match="already"):
+            await first.reply(b"and no")
+        while not answers:
+            await trio.sleep(0)
+        assert answers == [b"yes"]
+
+
+async def test_a_request_that_a_full_channel_loses_fails_with_status_3() -> None:
+    async with two_nodes() as (a, b, peer), b.channel("x", capacity=1, when_full="drop_oldest"):
+        async with trio.open_nursery() as nursery:
+            statuses: list[int] = []
+
+            async def ask() -> None:
+                try:
+                    await a.request(peer, "x", b"")
+                except p2p.RequestFailed as error:
+                    statuses.append(error.status)
+
+            for _ in range(5):
+                nursery.start_soon(ask)
+            while len(statuses) < 4:
+                await trio.sleep(0.001)
+            nursery.cancel_scope.cancel()
+        assert statuses == [3] * 4
+
+
+async def test_a_request_times_out_and_is_a_TooSlowError() -> None:
+    async with two_nodes() as (a, b, peer), b.channel("slow") as slow:
+        with pytest.raises(p2p.RequestTimeout) as late:
+            await a.request(peer, "slow", b"", timeout_s=0.05)
+        assert isinstance(late.value, trio.TooSlowError)
+        assert isinstance(late.value, p2p.P2PError)
+        # Its answer comes late, and is no fault of the peer's.
+        await (await slow.receive()).reply(b"sorry")
+        await a.send(peer, "slow", b"the link lives")
+        assert (await slow.receive()).body == b"the link lives"
+        assert a.counters.answers_late == 1
+        for wrong in (0, -1, float("nan")):
+            with pytest.raises(p2p.ConfigError, match="timeout_s"):
+                await a.request(peer, "slow", b"", timeout_s=wrong)
+
+
+async def test_a_cancelled_request_frees_its_place_at_once() -> None:
+    async with two_nodes() as (a, b, peer), b.channel("slow") as slow:
+        for _ in range(3 * p2p.Limits().pending_requests_max):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await a.request(peer, "slow", b"")
+        link = a._rooms.roster.links[peer.peer_id]  # type: ignore[union-attr]
+        for _ in range(3 * p2p.Limits().pending_requests_max):
+            with trio.move_on_after(0) as scope:
+                await a.request(peer, "slow", b"")
+            assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(a.request, peer, "slow", b"real")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert len(link.asks) == 10
+            nursery.cancel_scope.cancel()
+        assert len(link.asks) == len(a._rooms.requests) == 0  # type: ignore[union-attr]
+        while slow._queue:
+            await (await slow.receive()).reply(b"late")
+        await trio.sleep(0.05)
+        assert a.peers(), "late answers are forgiven"
+
+
+async def test_T25_one_more_request_than_may_be_open_waits_for_its_turn() -> None:
+    limit = p2p.Limits().pending_requests_max
+    async with two_nodes() as (a, b, peer), b.channel("slow") as slow, trio.open_nursery() as nursery:
+        answers: list[bytes] = []
+
+        async def ask(number: int) -> None:
+            answers.append(await a.request(peer, "slow", b"%d" % number, timeout_s=3600))
+
+        for number in range(limit):
+            nursery.start_soon(ask, number)
+        got = [await slow.receive() for _ in range(limit)]
+        for number in range(limit, limit + 3):
+            nursery.start_soon(ask, number)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert len(slow) == 0
+        with pytest.raises(p2p.RequestTimeout, match="no room"):
+            await a.request(peer, "slow", b"", timeout_s=0.01)
+        for message in got:
+            await message.reply(message.body)
+        for _ in range(3):
+            message = await slow.receive()
+            await message.reply(message.body)
+        while len(answers) < limit + 3:
+            await trio.sleep(0.001)
+        assert sorted(map(int, answers)) == list(range(limit + 3))
+
+
+async def test_concurrency_bounds_the_handlers_that_run() -> None:
+    async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+        running = most = 0
+
+        async def count(_message: p2p.Message) -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await trio.sleep(0.001)
+            running -= 1
+
+        await nursery.start(lambda task_status: b.serve("n", count, concurrency=3, task_status=task_status))
+        async with trio.open_nursery() as askers:
+            for _ in range(30):
+                askers.start_soon(a.request, peer, "n", b"")
+        assert most == 3
+        nursery.cancel_scope.cancel()
+
+
+async def test_requests_end_with_their_link_and_with_the_node() -> None:
+    async with two_nodes() as (a, b, peer), b.channel("slow") as slow:
+        ended: list[type[BaseException]] = []
+
+        async def ask() -> None:
+            try:
+                await a.request("b", "slow", b"", timeout_s=3600)
+            except p2p.P2PError as error:
+                ended.append(type(error))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await slow.receive()
+            await b.disconnect(a.peer_id)
+        assert ended == [p2p.NotConnected]
+        await a.connect(b.endpoints[0])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            message = await slow.receive()
+            a.stop()
+        assert ended[1:] == [p2p.NodeClosed]
+        await a.wait()
+        with pytest.raises(p2p.NodeClosed):
+            await a.request(peer, "slow", b"")
+        with trio.fail_after(30):
+            while b.peers():
+                await trio.sleep(0.001)
+        with pytest.raises(p2p.NotConnected):
+            await message.reply(b"too late")
+
+
+async def test_serve_ends_with_the_node_and_a_name_has_one_server() -> None:
+    ended: list[str] = []
+    async with p2p.open_node(node_id="a") as node:
+        async with trio.open_nursery() as nursery:
+
+            async def serve(task_status: trio.TaskStatus[None]) -> None:
+                with pytest.raises(p2p.NodeClosed):
+                    await node.serve("x", echo, task_status=task_status)
+                ended.append("x")
+
+            await nursery.start(serve)
+            with pytest.raises(p2p.ChannelBusy):
+                await node.serve("x", echo)
+            with pytest.raises(p2p.ChannelBusy):
+                async with node.channel("x"):
+                    pass
+            for name, concurrency in (("", 1), ("y", 0)):
+                with pytest.raises(p2p.ConfigError):
+                    await node.serve(name, echo, concurrency=concurrency)
+            node.stop()
+    assert ended == ["x"]
+    with pytest.raises(p2p.NodeClosed):
+        await node.serve("x", echo)
+
+
+async def test_a_broadcast_reaches_everybody_connected() -> None:
+    async with (
+        p2p.open_node(node_id="hub") as hub,
+        p2p.open_node(node_id="a") as a,
+        p2p.open_node(node_id="b") as b,
+        a.channel("news") as at_a,
+        b.channel("news") as at_b,
+    ):
+        assert await hub.broadcast("news", b"nobody there") == 0
+        await hub.connect(a.endpoints[0])
+        await hub.connect(b.endpoints[0])
+        assert await hub.broadcast("news", b"hello") == 2
+        assert (await at_a.receive()).body == (await at_b.receive()).body == b"hello"
+        with pytest.raises(p2p.PayloadTooLarge):
+            await hub.broadcast("news", bytes(1024 * KIB))
