@@ -58,7 +58,10 @@ export class Peers {
     row.cells[1].append(el("span", { class: "state" }), el("span", { class: "way" }));
     row.onclick = () => this.details(peer.id);
     row.onkeydown = (event) => {
-      if (event.key === "Enter") this.details(peer.id);
+      if (event.key === "Enter") {
+        event.preventDefault(); // else the same key presses the button that has the focus then
+        this.details(peer.id);
+      }
       const next = event.key === "ArrowDown" ? row.nextElementSibling : event.key === "ArrowUp" ? row.previousElementSibling : null;
       if (next) {
         event.preventDefault();

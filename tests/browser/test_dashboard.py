@@ -1,0 +1,340 @@
+"""The dashboard in a real browser, against real nodes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+from playwright.sync_api import Route
+
+import http_control
+import p2p
+from tests.browser.chromium import Visit, killable, visit
+from tests.http.controlled import TOKEN, controlled
+from tests.programs import needs
+
+pytestmark = [needs("chromium"), pytest.mark.slow]
+
+LONG_NAME = "a-peer-with-the-longest-name-that-there-may-be".ljust(64, "-")
+HOSTILE = '<img src=x onerror="document.title=1"><script>alert(1)</script>'
+
+
+def ask(node: Callable[..., Any], *arguments: Any) -> Any:
+    """Call an async function of a node from the browser's thread."""
+    return trio.from_thread.run(node, *arguments)
+
+
+async def test_it_asks_for_the_token_and_keeps_it_to_this_tab() -> None:
+    def steps(seen: Visit) -> None:
+        page = seen.page
+        page.goto(seen.url)
+        seen.unlock("not the token")
+        seen.until("#token-error", "not the node's")
+        seen.unlock(TOKEN)
+        seen.until_live()
+        seen.until("#node-name", "a")
+        assert TOKEN not in page.url
+        assert TOKEN not in page.evaluate("JSON.stringify({...localStorage})")
+        assert TOKEN in page.evaluate("JSON.stringify({...sessionStorage})")
+        assert page.context.cookies() == []
+        page.reload()
+        seen.until_live()
+        page.click("#lock")
+        page.click("#token-forget")
+        page.locator("#token-dialog[open]").wait_for()
+        assert TOKEN not in page.evaluate("JSON.stringify({...sessionStorage})")
+
+    async with p2p.open_node(node_id="a") as node, controlled(node) as a:
+        await visit(a.url, steps)
+
+
+async def test_it_shows_a_peer_that_joins_and_how_it_leaves() -> None:
+    def steps(seen: Visit) -> None:
+        page = seen.page
+        seen.open(TOKEN)
+        seen.until("#peers-empty", "Nobody is connected")
+        ask(b.connect, a.node.endpoints[0])
+        seen.until("#peers-table tbody tr", "shop-2")
+        seen.until("#peers-table .state.connected", "connected")
+        seen.until("#card-peers", "1")
+        seen.until("#picture .node text", "shop-2")
+        page.locator("#picture .link.ok").wait_for(state="attached")
+        seen.until("#logs-lines li", "connected to shop-2")
+        trio.from_thread.run_sync(b.stop)
+        page.locator("#peers-table tbody tr").wait_for(state="detached")
+        seen.until("#logs-lines li", "lost shop-2")
+        seen.until("#card-peers", "0")
+
+    async with (
+        p2p.open_node(node_id="a") as node,
+        p2p.open_node(node_id="shop-2") as b,
+        controlled(node, stats_every_ms=200) as a,
+    ):
+        await visit(a.url, steps)
+
+
+async def test_it_connects_and_says_what_came_of_it() -> None:
+    def steps(seen: Visit) -> None:
+        page = seen.page
+        seen.open(TOKEN, "/connect")
+        assert page.evaluate("document.activeElement.id") == "connect-endpoint"
+        page.keyboard.type("nonsense")
+        page.keyboard.press("Enter")
+        page.locator("#connect-result.bad").wait_for()
+        page.fill("#connect-endpoint", f"127.0.0.1:{silent}")
+        page.click("#connect button")
+        page.locator("#connect-result.bad").filter(has_text="refused").wait_for()
+        page.fill("#connect-endpoint", str(b.endpoints[0]))
+        page.click("#connect button")
+        seen.until("#connect-result.good", "Connected to shop-2")
+        page.fill("#connect-endpoint", str(b.endpoints[0]))
+        page.click("#connect button")
+        seen.until("#connect-result.good", "already")
+
+    with trio.socket.socket() as closed:
+        await closed.bind(("127.0.0.1", 0))
+        silent = closed.getsockname()[1]
+    async with (
+        p2p.open_node(node_id="a") as node,
+        p2p.open_node(node_id="shop-2") as b,
+        controlled(node, stats_every_ms=200) as a,
+    ):
+        await visit(a.url, steps)
+
+
+async def test_what_it_appends_is_durable_and_its_way_to_the_peers_is_shown() -> None:
+    def steps(seen: Visit) -> None:
+        page = seen.page
+        seen.open(TOKEN)
+        page.fill("#append-payload", "sold 3")
+        page.fill("#append-kind", "sale")
+        page.press("#append-payload", "Enter")
+        seen.until("#append-result.good", "record 1")
+        seen.until("#wal-table tbody tr", "this node")
+        page.locator("#wal-table .mark.equal").filter(has_text="shop-2").wait_for()
+        seen.until("#card-records", "1")
+        page.locator("#wal-digest").filter(has_text=node.wal.digest().hex()[:8]).wait_for()
+
+    async with (
+        p2p.open_node(node_id="a") as node,
+        p2p.open_node(node_id="shop-2", peers=[node.endpoints[0]]) as b,
+        controlled(node, stats_every_ms=200) as a,
+    ):
+        await visit(a.url, steps)
+        async with b.wal.follow() as records:
+            record = await records.__anext__()
+        assert (record.payload, record.kind) == (b"sold 3", "sale")
+
+
+async def test_it_survives_a_restart_of_the_server() -> None:
+    async with (
+        p2p.open_node(node_id="a") as node,
+        p2p.open_node(node_id="b", peers=[node.endpoints[0]]),
+        trio.open_nursery() as nursery,
+    ):
+        runtime = p2p.P2PRuntime(node)
+        scope = trio.CancelScope()
+
+        async def serve(port: int, task_status: trio.TaskStatus[list[str]]) -> None:
+            options = http_control.P2PHttpOptions(bind=http_control.Bind(port=port), token=TOKEN, stats_every_ms=200)
+            with scope:
+                await http_control.serve(runtime, options, task_status=task_status)
+
+        async def start(port: int) -> list[str]:
+            nonlocal scope
+            scope = trio.CancelScope()
+            return await nursery.start(lambda task_status: serve(port, task_status))
+
+        def steps(seen: Visit) -> None:
+            page = seen.page
+            seen.open(TOKEN)
+            trio.from_thread.run_sync(scope.cancel)
+            page.locator('#health[data-state="lost"]').wait_for()
+            ask(start, port)
+            seen.until_live()
+            ask(node.wal.append, b"after the restart")
+            seen.until("#card-records", "1")
+            seen.until("#peers-table tbody tr", "b")
+
+        url = (await start(0))[0]
+        port = int(url.rpartition(":")[2].strip("/"))
+        await visit(url.rstrip("/"), steps)
+        nursery.cancel_scope.cancel()
+
+
+async def test_T57_what_a_hostile_peer_is_called_is_shown_as_text() -> None:
+    """Node ids cannot hold markup, so the answers are changed on their way to the page."""
+
+    def poisoned(route: Route) -> None:
+        answer = route.fetch()
+        text = answer.text().replace('"node_id":"shop-2"', f'"node_id":{json.dumps(HOSTILE)}')
+        route.fulfill(response=answer, body=text)
+
+    def events(route: Route) -> None:
+        peer = {"id": "ab" * 32, "node_id": HOSTILE, "state": "connected", "endpoint": HOSTILE, "secure": True} | {
+            "direct": True, "connected_ms": 1, "last_seen_ms": 1, "rtt_ms": 1.5, "bytes_in": 1, "bytes_out": 1,
+            "outbox_bytes": 0, "lag_records": 0, "behind_records": 0, "ahead_records": 0,
+        }  # fmt: skip
+        body = f"event: peers\ndata: {json.dumps({'peers': [peer]})}\n\n"
+        route.fulfill(status=200, content_type="text/event-stream", body=body)
+
+    def lines(route: Route) -> None:
+        body = f"id: 1\nevent: log\ndata: {json.dumps({'time_ms': 1, 'line': HOSTILE + chr(0x202E) + 'evil'})}\n\n"
+        route.fulfill(status=200, content_type="text/event-stream", body=body)
+
+    def steps(seen: Visit) -> None:
+        page = seen.page
+        page.goto(seen.url)
+        page.route(re.compile(r"/p2p/events"), events)
+        page.route(re.compile(r"/p2p/logs/live"), lines)
+        page.route(re.compile(r"/p2p/(links|wal)"), poisoned)
+        seen.unlock(TOKEN)
+        seen.until("#peers-table tbody td", HOSTILE)
+        page.locator("#picture .node title").filter(has_text=HOSTILE).wait_for(state="attached")
+        seen.until("#logs-lines li", HOSTILE)
+        seen.until("#logs-lines li", "\\u202eevil")
+        page.click("#peers-table tbody tr")
+        seen.until("#peer-title", HOSTILE)
+        assert page.locator("main img, main script, dialog img, dialog script").count() == 0
+        assert page.title() != "1"
+
+    async with (
+        p2p.open_node(node_id="a") as node,
+        p2p.open_node(node_id="shop-2", peers=[node.endpoints[0]]),
+        controlled(node) as a,
+    ):
+        await visit(a.url, steps)
+
+
+async def test_T57_the_policy_stops_what_is_not_from_this_place() -> None:
+    def steps(seen: Visit) -> None:
+        page = seen.page
+        seen.open(TOKEN)
+        script = "Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'})"
+        page.evaluate(f"document.body.append({script})")
+        page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = 1\">')")
+        page.locator("#health").wait_for()
+        assert page.evaluate("window.ran") is None
+        assert seen.complaints, "the browser tells of what the policy stopped"
+        assert all("Content Security Policy" in complaint for complaint in seen.complaints)
+        seen.complaints.clear()
+
+    async with p2p.open_node(node_id="a") as node, controlled(node) as a:
+        await visit(a.url, steps)
+
+
+async def test_everything_is_within_reach_of_the_keyboard() -> None:
+    def steps(seen: Visit) -> None:
+        page = seen.page
+        seen.open(TOKEN)
+        seen.until("#peers-table tbody tr", "shop-2")
+        page.focus("#peers-table tbody tr")
+        page.keyboard.press("Enter")
+        seen.until("#peer-title", "shop-2")
+        seen.until("#peer-facts dd", str(b.peer_id))
+        page.keyboard.press("Escape")
+        page.locator("#peer-dialog[open]").wait_for(state="hidden")
+        page.focus('#picture .node[role="button"]')
+        page.keyboard.press("Enter")
+        seen.until("#peer-title", "shop-2")
+        page.focus("#peer-disconnect")
+        page.keyboard.press("Enter")
+        page.locator("#peer-result").filter(has_text=re.compile("Disconnected|has left")).wait_for()
+        page.keyboard.press("Escape")
+        page.locator("#peers-table tbody tr").wait_for(state="detached")
+        reached = set()
+        page.focus(".skip")
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.id || document.activeElement.closest('th')?.dataset.key"))
+        wanted = {"theme", "lock", "peers-filter", "peers-state", "connect-endpoint", "append-payload", "logs-filter"}
+        assert wanted | {"node_id", "rtt_ms"} <= reached
+
+    async with (
+        p2p.open_node(node_id="a") as node,
+        p2p.open_node(node_id="shop-2") as b,
+        controlled(node, stats_every_ms=200) as a,
+    ):
+        await b.connect(node.endpoints[0])
+        await visit(a.url, steps)
+
+
+async def test_the_table_is_filtered_and_sorted() -> None:
+    def steps(seen: Visit) -> None:
+        page = seen.page
+        names = page.locator("#peers-table tbody .name")
+        seen.open(TOKEN)
+        seen.until("#peers-count", "3")
+        assert names.all_inner_texts() == ["lab-1", "shop-2", "van-3"]
+        page.click('th[data-key="node_id"] button')
+        assert names.all_inner_texts() == ["van-3", "shop-2", "lab-1"]
+        assert page.get_attribute('th[data-key="node_id"]', "aria-sort") == "descending"
+        page.fill("#peers-filter", "SHOP")
+        seen.until("#peers-count", "1 of 3")
+        assert names.all_inner_texts() == ["shop-2"]
+        page.select_option("#peers-state", "stale")
+        seen.until("#peers-empty", "No peer matches")
+
+    async with (
+        p2p.open_node(node_id="a") as node,
+        p2p.open_node(node_id="shop-2", peers=[node.endpoints[0]]),
+        p2p.open_node(node_id="van-3", peers=[node.endpoints[0]]),
+        p2p.open_node(node_id="lab-1", peers=[node.endpoints[0]]),
+        controlled(node) as a,
+    ):
+        await visit(a.url, steps)
+
+
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (390, "light"), (1280, "dark"), (1280, "light")])
+async def test_it_fits_its_screen_in_both_themes(width: int, theme: str) -> None:
+    def steps(seen: Visit) -> None:
+        page = seen.page
+        seen.open(TOKEN)
+        seen.until("#peers-table tbody tr", LONG_NAME)
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+        back = "getComputedStyle(document.body).backgroundColor"
+        dark = page.evaluate(back)
+        page.click("#theme")
+        page.click("#theme")
+        assert page.inner_text("#theme") == "Light"
+        light = page.evaluate(back)
+        assert (dark == light) == (theme == "light")
+
+    async with (
+        p2p.open_node(node_id="a") as node,
+        p2p.open_node(node_id=LONG_NAME, peers=[node.endpoints[0]]),
+        controlled(node) as a,
+    ):
+        await visit(a.url, steps, viewport={"width": width, "height": 844}, color_scheme=theme)
+
+
+async def test_a_browser_that_is_killed_leaves_nothing_behind() -> None:
+    async def readers() -> int:
+        metrics = (await a.client.get("/metrics")).text
+        return sum(int(float(value)) for value in re.findall(r"^p2p_http_readers{.*} (\S+)$", metrics, re.MULTILINE))
+
+    async def until(count: int) -> None:
+        with trio.fail_after(30):
+            while await readers() != count:
+                await trio.lowlevel.checkpoint()
+
+    def steps(seen: Visit, process: subprocess.Popen[bytes]) -> None:
+        seen.open(TOKEN)
+        ask(until, 2)
+        process.kill()
+        process.wait()
+        ask(until, 0)
+        done.append(True)
+
+    done: list[bool] = []
+    async with p2p.open_node(node_id="a") as node, controlled(node) as a:
+        await trio.to_thread.run_sync(killable, a.url, steps)
+        assert done == [True]
+        assert (await a.get("/status"))["running"] is True
+
+
