@@ -22,6 +22,10 @@ COUNTED = ("handshakes_started", "handshakes_completed", "handshakes_failed", "c
            "connect_failures", "backoff_skips")  # fmt: skip
 MORE = ("messages_dropped", "messages_unsent", "hook_failures", "ignored_messages", "links_rested")
 
+RELAYING = {"relay_circuits": "relayed_total", "relay_bytes": "relayed_bytes", "relay_refusals": "refused_total",
+            "relay_circuits_broken": "broken_total"}  # fmt: skip
+"""Counters of a relay, and what they are called in `node.circuits`."""
+
 
 class Nodes(Collector):
     """All nodes of an application, each under its node id and prefix.
@@ -48,6 +52,8 @@ class Nodes(Collector):
                 "store_writable": "Whether the store takes writes",
                 "lag_records_max": "Own records that the peer furthest behind does not hold yet",
                 "outbox_bytes": "Queued for all peers",
+                "circuits_ends": "Circuits through relays that end here",
+                "circuits_relayed": "Circuits that this node passes on",
                 "http_readers": "Open event streams",
             }.items()
         }
@@ -56,7 +62,7 @@ class Nodes(Collector):
         )
         counters = {
             name: CounterMetricFamily(f"p2p_{name}", f"{name.replace('_', ' ')} since the start", labels=labels)
-            for name in (*COUNTED, *MORE, "http_auth_failures")
+            for name in (*COUNTED, *MORE, *RELAYING, "http_auth_failures")
         }
         ended = CounterMetricFamily("p2p_links_ended", "Links that ended, by reason", labels=[*labels, "reason"])
         traffic = CounterMetricFamily("p2p_link_bytes", "Bytes of all links", labels=[*labels, "direction"])
@@ -81,12 +87,17 @@ class Nodes(Collector):
             stats = asdict(control.node.stats())
             for name in COUNTED:
                 counters[name].add_metric(here, stats[name])
+            circuits = asdict(control.node.circuits)
+            for name, field in RELAYING.items():
+                counters[name].add_metric(here, circuits[field])
             shown = control.status(view)
             values = stats | {
                 "records": shown.records,
                 "own_records": shown.own_records,
                 "store_writable": int(shown.writable),
                 "lag_records_max": shown.lag_records,
+                "circuits_ends": circuits["ends"],
+                "circuits_relayed": circuits["relayed"],
                 "outbox_bytes": sum(control.node.outbox.bytes_waiting().values()),
             }
             for name, gauge in gauges.items():

@@ -61,7 +61,7 @@ class Operation:
     """A method on a path.
 
     Attributes:
-        method: GET, POST or PUT; GET answers HEAD, too.
+        method: GET, POST, PUT or DELETE; GET answers HEAD, too.
         path: behind the prefix, with names in braces.
         summary: one line.
         handler: returns the answer, or raises a `Problem` or a `P2PError`.

@@ -24,6 +24,7 @@ TAIL_MAX: Final = 800
 Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 State = Literal["disconnected", "connecting", "handshaking", "connected", "stale", "closed"]
 Mark = Literal["equal", "behind", "ahead", "frozen", "unknown"]
+Who = Annotated[str, Meta(min_length=1, max_length=64)]
 LEVELS = Literal["trace", "debug", "info", "warning", "error", "critical", "off"]
 INT64 = 2**63 - 1
 Offset = Annotated[int, Meta(ge=0, le=INT64)]
@@ -176,6 +177,71 @@ class Disconnected(Answer, frozen=True, kw_only=True):
     peer: Hex
 
 
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the routing table."""
+
+    target: Hex
+    node_id: str | None
+    next_hop: Hex
+    next_hop_node_id: str | None
+    via_relay: bool
+    ttl: int
+    hops: int | None
+    learnt: bool
+
+
+class Circuits(msgspec.Struct, frozen=True, kw_only=True):
+    """Circuits through relays: those that end here, and those that this node passes on."""
+
+    ends: int
+    relayed: int
+    relayed_total: int
+    relayed_bytes: int
+    refused_total: int
+    broken_total: int
+    strays: int
+
+
+class Routes(Answer, frozen=True, kw_only=True):
+    """A page of the routing table."""
+
+    total: int
+    offset: int
+    limit: int
+    routes: list[Route]
+    circuits: Circuits
+
+
+class RouteSet(Answer, frozen=True, kw_only=True):
+    """A route that was set."""
+
+    target: Hex
+    next_hop: Hex
+
+
+class RouteRemoved(Answer, frozen=True, kw_only=True):
+    """Routes that were forgotten."""
+
+    removed: bool = True
+    target: Hex
+
+
+class Sent(Answer, frozen=True, kw_only=True):
+    """A message that was queued."""
+
+    sent: bool = True
+    peer: Hex
+    direct: bool
+    endpoint: str | None
+
+
+class Pinged(Answer, frozen=True, kw_only=True):
+    """A round trip."""
+
+    peer: Peer
+    rtt_ms: float
+
+
 class HeadMark(msgspec.Struct, frozen=True, kw_only=True):
     """What one peer showed of one origin, compared with ours."""
 
@@ -324,6 +390,19 @@ class PeersQuery(Query, frozen=True, kw_only=True):
     limit: Limit = 100
 
 
+class RoutesQuery(Query, frozen=True, kw_only=True):
+    """Which routes."""
+
+    offset: Offset = 0
+    limit: Limit = 100
+
+
+class RouteQuery(Query, frozen=True, kw_only=True):
+    """Which target: a peer id or a node id."""
+
+    target: Who
+
+
 class WalQuery(Query, frozen=True, kw_only=True):
     """Which origins."""
 
@@ -363,7 +442,33 @@ class Connect(Body, frozen=True, kw_only=True):
 class Disconnect(Body, frozen=True, kw_only=True):
     """Whom to part from: a peer id or a node id."""
 
-    peer: Annotated[str, Meta(min_length=1, max_length=64)]
+    peer: Who
+
+
+class SetRoute(Body, frozen=True, kw_only=True):
+    """The next step towards a peer; both are named by peer id or node id."""
+
+    target: Who
+    next_hop: Who
+    via_relay: bool = True
+    ttl: Annotated[int, Meta(ge=1, le=8)] = 8
+    expires_ms: Annotated[int, Meta(ge=1, le=INT64)] | None = None
+
+
+class Send(Body, frozen=True, kw_only=True):
+    """A message: exactly one of the two bodies."""
+
+    peer: Who
+    channel: Annotated[str, Meta(min_length=1, max_length=256)]
+    body: str | None = None
+    body_b64: str | None = None
+    wait_ms: Annotated[int, Meta(ge=1, le=_LIMITS.connect_ms_max)] = _LIMITS.connect_ms
+
+
+class PingPeer(Body, frozen=True, kw_only=True):
+    """How long to wait for the answer."""
+
+    wait_ms: Annotated[int, Meta(ge=1, le=_LIMITS.connect_ms_max)] = _LIMITS.connect_ms
 
 
 class Append(Body, frozen=True, kw_only=True):

@@ -445,3 +445,95 @@ def log(
 
     target = Target(url, data_dir, token_file)
     return remote.run_remote(target, partial(remote.show_log, as_json=as_json, follow=follow, lines=lines))
+
+
+WAIT = click.option("--wait", default=5000, type=Count(1, 30_000), metavar="MS", help="For what comes of it; 5000.")
+
+
+@cli.command()
+@_of_a_node
+@WAIT
+@click.argument("who", metavar="PEER")
+@click.argument("channel", metavar="CHANNEL")
+@click.argument("text", metavar="TEXT")
+def send(
+    url: str | None,
+    data_dir: Path | None,
+    token_file: Path | None,
+    as_json: bool,
+    wait: int,
+    who: str,
+    channel: str,
+    text: str,
+) -> int:
+    """Have a running node send TEXT to a CHANNEL of PEER, a node id or peer id; by route if it is no neighbour."""
+    from p2p.cli import remote, ways
+    from p2p.cli.client import Target
+
+    act = partial(ways.send, as_json=as_json, who=who, channel=channel, text=text, wait_ms=wait)
+    return remote.run_remote(Target(url, data_dir, token_file), act)
+
+
+@cli.command()
+@_of_a_node
+@WAIT
+@click.argument("who", metavar="PEER")
+def ping(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, wait: int, who: str) -> int:
+    """Have a running node measure the round trip to PEER, and tell the way it takes."""
+    from p2p.cli import remote, ways
+    from p2p.cli.client import Target
+
+    act = partial(ways.ping, as_json=as_json, who=who, wait_ms=wait)
+    return remote.run_remote(Target(url, data_dir, token_file), act)
+
+
+@cli.group()
+def routes() -> None:
+    """See and set the ways of a running node to peers that are no neighbours."""
+
+
+@routes.command("list")
+@_of_a_node
+def list_routes(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool) -> int:
+    """Print every route, the best of a peer first."""
+    from p2p.cli import remote, ways
+    from p2p.cli.client import Target
+
+    return remote.run_remote(Target(url, data_dir, token_file), partial(ways.list_routes, as_json=as_json))
+
+
+@routes.command("add")
+@_of_a_node
+@click.option("--ttl", default=8, type=Count(1, 8), metavar="HOPS", help="Links that the way may have; 8.")
+@click.option("--expires", type=Count(1, 2**31), metavar="MS", help="Forget it after so long; never by default.")
+@click.argument("target", metavar="PEER")
+@click.argument("relay", metavar="RELAY")
+def add_route(
+    url: str | None,
+    data_dir: Path | None,
+    token_file: Path | None,
+    as_json: bool,
+    ttl: int,
+    expires: int | None,
+    target: str,
+    relay: str,
+) -> int:
+    """Reach PEER over RELAY, each a peer id (or the node id of a connected peer)."""
+    from p2p.cli import remote, ways
+    from p2p.cli.client import Target
+
+    act = partial(ways.add_route, as_json=as_json, target=target, relay=relay, ttl=ttl, expires_ms=expires)
+    return remote.run_remote(Target(url, data_dir, token_file), act)
+
+
+@routes.command("remove")
+@_of_a_node
+@click.argument("target", metavar="PEER")
+def remove_route(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, target: str) -> int:
+    """Forget the routes to PEER."""
+    from p2p.cli import remote, ways
+    from p2p.cli.client import Target
+
+    return remote.run_remote(
+        Target(url, data_dir, token_file), partial(ways.remove_route, as_json=as_json, target=target)
+    )

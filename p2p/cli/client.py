@@ -71,6 +71,14 @@ class Control:
         """POST JSON; otherwise as `get`."""
         return await self._ask("POST", path, body)
 
+    async def put(self, path: str, body: object) -> dict[str, Any]:
+        """PUT JSON; otherwise as `get`."""
+        return await self._ask("PUT", path, body)
+
+    async def delete(self, path: str) -> dict[str, Any]:
+        """DELETE a path; otherwise as `get`."""
+        return await self._ask("DELETE", path, None)
+
     async def text(self, path: str) -> str:
         """GET a path that answers with text."""
         return (await self._answer("GET", path, None)).text

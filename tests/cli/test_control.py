@@ -99,3 +99,31 @@ async def test_a_log_is_followed_until_somebody_stops_it(tmp_path: Path) -> None
                 assert line["time_ms"] > 0
                 process.terminate()
                 assert await process.wait() == 0
+
+
+async def test_a_peer_behind_a_relay_is_found_pinged_and_written_to(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    await p2p_ok("id", "--new-network-key", key)
+    shared = ("--network-key-file", key, "--host", "127.0.0.1", "--discovery", "off")
+    a_dir = tmp_path / "a"
+    async with running("--id", "R", "--data-dir", tmp_path / "r", "--relay", "on", *shared) as r:
+        relay = (await r.until(lambda event: event["event"] == "started"))["endpoints"][0]
+        async with (
+            running("--id", "B", "--data-dir", tmp_path / "b", "--via", relay, *shared) as b,
+            running("--id", "A", "--data-dir", a_dir, "--via", relay, "--http", "127.0.0.1:0", *shared) as a,
+        ):
+            target = (await b.until(lambda event: event["event"] == "started"))["peer_id"]
+            await a.until(lambda event: event.get("peers_connected") == 1)
+            await b.until(lambda event: event.get("peers_connected") == 1)
+            of_a = ("--data-dir", a_dir)
+            answered = await p2p_ok("ping", *of_a, target)
+            assert "through a relay: relay://" in answered
+            assert "sent to" in await p2p_ok("send", *of_a, "B", "chat", "hi")
+            await b.until(lambda event: event.get("peers_connected") == 2)
+            assert f"{target} is reached over" in await p2p_ok("routes", "add", *of_a, target, "R")
+            listed = (await p2p_ok("routes", "list", *of_a)).splitlines()
+            assert f"{target}  B" in listed[0]
+            assert "over R" in listed[0]
+            await p2p_ok("routes", "remove", *of_a, target)
+            assert "no route" in await p2p_fails(1, "routes", "remove", *of_a, "00" * 32)
+            assert "nobody" in await p2p_fails(1, "ping", *of_a, "nobody")

@@ -1,0 +1,160 @@
+"""Ways to peers: the routing table, and what goes over it. A message, a ping."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable
+from dataclasses import asdict
+from typing import Final, TypeVar
+
+import trio
+
+from http_control import shapes
+from http_control.operation import Call, Operation
+from http_control.problem import Problem
+from p2p import ConfigError, NotConnected, PayloadTooLarge, PeerId, Route, UnknownPeer
+
+T = TypeVar("T")
+
+
+async def routes(call: Call) -> shapes.Routes:
+    """Show the routing table."""
+    query: shapes.RoutesQuery = call.query
+    known = call.node.routes.list()
+    labels = {peer.peer_id: peer.node_id for peer in call.node.peers()}
+    page = [
+        shapes.Route(
+            target=str(one.target),
+            node_id=labels.get(one.target),
+            next_hop=str(one.route.next_hop),
+            next_hop_node_id=labels.get(one.route.next_hop),
+            via_relay=one.route.via_relay,
+            ttl=one.route.ttl,
+            hops=one.hops,
+            learnt=one.is_learnt,
+        )
+        for one in known[query.offset : query.offset + query.limit]
+    ]
+    circuits = shapes.Circuits(**asdict(call.node.circuits))
+    return shapes.Routes(total=len(known), offset=query.offset, limit=query.limit, routes=page, circuits=circuits)
+
+
+async def set_route(call: Call) -> shapes.RouteSet:
+    """Set the route to a peer."""
+    body: shapes.SetRoute = call.body
+    target, next_hop = _identity(call, body.target), _identity(call, body.next_hop)
+    more = {} if body.expires_ms is None else {"expires_s": body.expires_ms / 1000}
+    try:
+        call.node.routes.upsert_route(target, Route(next_hop, body.via_relay, body.ttl), **more)
+    except ConfigError as error:
+        raise Problem(400, "invalid_argument", str(error)) from None
+    return shapes.RouteSet(target=str(target), next_hop=str(next_hop))
+
+
+async def remove_route(call: Call) -> shapes.RouteRemoved:
+    """Forget the routes to a peer."""
+    target = _identity(call, call.query.target)
+    if not call.node.routes.remove_route(target):
+        raise Problem(404, "unknown_route", f"there is no route to {target}", hint="see GET routes")
+    return shapes.RouteRemoved(target=str(target))
+
+
+async def send(call: Call) -> shapes.Sent:
+    """Queue a message for a peer's channel."""
+    body: shapes.Send = call.body
+    data = _payload(body)
+    await _within(call.node.send(body.peer, body.channel, data), body.peer, body.wait_ms)
+    peer = call.node.get_peer(body.peer)
+    place = None if peer.endpoint is None else str(peer.endpoint)
+    return shapes.Sent(peer=str(peer.peer_id), direct=peer.direct, endpoint=place)
+
+
+async def ping(call: Call) -> shapes.Pinged:
+    """Measure the round trip to a peer."""
+    who = call.path["who"]
+    reply = await _within(call.node.ping(who), who, call.body.wait_ms)
+    return shapes.Pinged(peer=call.control.view().peer(reply.peer), rtt_ms=reply.rtt_s * 1000)
+
+
+async def _within(work: Awaitable[T], who: str, wait_ms: int) -> T:
+    try:
+        with trio.fail_after(wait_ms / 1000):
+            return await work
+    except trio.TooSlowError:
+        raise Problem(504, "timeout", f"nothing came of it within {wait_ms} ms") from None
+    except UnknownPeer as error:
+        raise Problem(404, "unknown_peer", str(error), hint="name it by its peer id, or see GET peers") from None
+    except NotConnected as error:
+        raise Problem(502, "not_connected", str(error), peer_asked=who[:80]) from None
+    except PayloadTooLarge as error:
+        raise Problem(413, "payload_too_large", str(error)) from None
+    except ConfigError as error:
+        raise Problem(400, "invalid_argument", str(error)) from None
+
+
+def _payload(body: shapes.Send) -> bytes:
+    if (body.body is None) == (body.body_b64 is None):
+        raise Problem(400, "invalid_argument", "give exactly one of body and body_b64")
+    if body.body is not None:
+        return body.body.encode()
+    assert body.body_b64 is not None
+    try:
+        return base64.b64decode(body.body_b64, validate=True)
+    except (binascii.Error, ValueError):
+        raise Problem(400, "invalid_argument", "body_b64 is not base64") from None
+
+
+def _identity(call: Call, who: str) -> PeerId:
+    try:
+        return PeerId.parse(who)
+    except ConfigError:
+        pass
+    try:
+        return call.node.get_peer(who).peer_id
+    except (UnknownPeer, NotConnected):
+        raise Problem(
+            404, "unknown_peer", f"no identity is known for {who[:80]!r}", hint="name it by its peer id"
+        ) from None
+
+
+OPERATIONS: Final = (
+    Operation("GET", "/routes", "The routing table", routes, shapes.Routes, query=shapes.RoutesQuery),
+    Operation(
+        "PUT",
+        "/routes",
+        "Set the route to a peer",
+        set_route,
+        shapes.RouteSet,
+        errors=(404,),
+        body=shapes.SetRoute,
+    ),
+    Operation(
+        "DELETE",
+        "/routes",
+        "Forget the routes to a peer",
+        remove_route,
+        shapes.RouteRemoved,
+        errors=(404,),
+        query=shapes.RouteQuery,
+    ),
+    Operation(
+        "POST",
+        "/send",
+        "Queue a message for a peer's channel",
+        send,
+        shapes.Sent,
+        status=202,
+        errors=(404, 502, 504),
+        body=shapes.Send,
+    ),
+    Operation(
+        "POST",
+        "/peers/{who}/ping",
+        "Measure the round trip to a peer",
+        ping,
+        shapes.Pinged,
+        errors=(404, 502, 504),
+        body=shapes.PingPeer,
+    ),
+)

@@ -1,0 +1,65 @@
+"""Routes, messages and pings of docs/http.md, over real HTTP and a real relay."""
+
+from __future__ import annotations
+
+import base64
+
+import trio
+
+import p2p
+from tests.contract.relays import client_of, relay_node
+from tests.http.controlled import controlled, one_controlled
+
+NOBODY = "00" * 32
+
+
+async def test_a_peer_behind_a_relay_is_reached_by_a_route_that_was_put() -> None:
+    with trio.fail_after(60):
+        async with relay_node() as r, client_of(r, node_id="b") as b, b.channel("chat") as chat:
+            async with client_of(r, node_id="a") as node, controlled(node) as a:
+                message = {"peer": str(b.peer_id), "channel": "chat", "body": "hi"}
+                assert (await a.post("/send", message, 502))["error"] == "not_connected"
+                put = await a.ask("PUT", "/routes", json={"target": str(b.peer_id), "next_hop": "r"})
+                assert (put["target"], put["next_hop"]) == (str(b.peer_id), str(r.peer_id))
+                table = await a.get("/routes")
+                assert table["total"] == 1
+                (route,) = table["routes"]
+                assert (route["next_hop_node_id"], route["via_relay"], route["learnt"]) == ("r", True, False)
+                sent = await a.post("/send", message, 202)
+                assert (sent["peer"], sent["direct"]) == (str(b.peer_id), False)
+                assert sent["endpoint"].startswith("relay://")
+                assert (await chat.receive()).body == b"hi"
+                raw = {"peer": "b", "channel": "chat", "body_b64": base64.b64encode(b"\xff").decode()}
+                await a.post("/send", raw, 202)
+                assert (await chat.receive()).body == b"\xff"
+                pinged = await a.post("/peers/b/ping", {})
+                assert pinged["rtt_ms"] > 0
+                assert (pinged["peer"]["id"], pinged["peer"]["direct"]) == (str(b.peer_id), False)
+                assert (await a.get("/routes"))["circuits"]["ends"] == 1
+                metrics = (await a.client.get("/metrics")).text
+                assert 'p2p_circuits_ends{node="a",prefix="/p2p"} 1.0' in metrics
+                removed = await a.ask("DELETE", f"/routes?target={b.peer_id}")
+                assert removed["removed"] is True
+                assert (await a.ask("DELETE", f"/routes?target={b.peer_id}", 404))["error"] == "unknown_route"
+
+
+async def test_what_cannot_be_is_told() -> None:
+    async with p2p.open_node(node_id="b") as b, one_controlled() as a:
+        await a.node.connect(b.endpoints[0])
+        assert (await a.post("/send", {"peer": "nobody", "channel": "c", "body": ""}, 404))["error"] == "unknown_peer"
+        assert (await a.post("/peers/nobody/ping", {}, 404))["error"] == "unknown_peer"
+        assert (await a.post(f"/peers/{NOBODY}/ping", {}, 502))["error"] == "not_connected"
+        for wrong in (
+            {"peer": "b", "channel": "c"},
+            {"peer": "b", "channel": "c", "body": "", "body_b64": ""},
+            {"peer": "b", "channel": "c", "body_b64": "*"},
+            {"peer": "b", "channel": "é" * 200, "body": ""},
+        ):
+            assert (await a.post("/send", wrong, 400))["error"] == "invalid_argument"
+        same = {"target": "b", "next_hop": "b"}
+        assert (await a.ask("PUT", "/routes", 400, json=same))["error"] == "invalid_argument"
+        unknown = {"target": NOBODY, "next_hop": "nobody"}
+        assert (await a.ask("PUT", "/routes", 404, json=unknown))["error"] == "unknown_peer"
+        assert (await a.ask("PUT", "/routes", 400, json={**same, "ttl": 9}))["error"] == "invalid_json"
+        assert (await a.ask("DELETE", "/routes", 400))["error"] == "invalid_argument"
+        assert (await a.get("/routes"))["routes"] == []
