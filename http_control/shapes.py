@@ -462,13 +462,13 @@ class Send(Body, frozen=True, kw_only=True):
     channel: Annotated[str, Meta(min_length=1, max_length=256)]
     body: str | None = None
     body_b64: str | None = None
-    wait_ms: Annotated[int, Meta(ge=1, le=_LIMITS.connect_ms_max)] = _LIMITS.connect_ms
+    wait_ms: Annotated[int, Meta(ge=1, le=CONNECT_MS_MAX)] = CONNECT_MS
 
 
 class PingPeer(Body, frozen=True, kw_only=True):
     """How long to wait for the answer."""
 
-    wait_ms: Annotated[int, Meta(ge=1, le=_LIMITS.connect_ms_max)] = _LIMITS.connect_ms
+    wait_ms: Annotated[int, Meta(ge=1, le=CONNECT_MS_MAX)] = CONNECT_MS
 
 
 class Append(Body, frozen=True, kw_only=True):
