@@ -117,14 +117,8 @@ class RedisTable:
         chosen = self._chance.sample(members, min(count, len(members)))
         keys = [f"{PREFIX}peer:{member}" for member in chosen]
         values, lives = self._within(lambda: self._read(keys))
-        return [
-            msgspec.structs.replace(
-                msgspec.json.decode(value, type=registry.ListedPeer), expires_s=round(life / 1000, 1)
-            )
-            for value, life in zip(values, lives, strict=True)
-            # One that expired between the two is not there any more.
-            if value is not None and life > 0
-        ]
+        found = [_listed(value, life) for value, life in zip(values, lives, strict=True)]
+        return [peer for peer in found if peer is not None]
 
     def _draw(self, scopes: Sequence[registry.Scope], count: int) -> list[str]:
         with self._redis.pipeline(transaction=False) as pipe:
@@ -158,6 +152,17 @@ class RedisTable:
             return work()
         except self._errors as error:
             raise TableUnavailable(f"Redis cannot be used: {error}") from None
+
+
+def _listed(value: str | None, life_ms: int) -> registry.ListedPeer | None:
+    """An entry as it is listed; None if it expired meanwhile, or if it is not one of ours."""
+    if value is None or life_ms <= 0:
+        return None
+    try:
+        peer = msgspec.json.decode(value, type=registry.ListedPeer)
+    except msgspec.MsgspecError:
+        return None
+    return msgspec.structs.replace(peer, expires_s=round(life_ms / 1000, 1))
 
 
 def _scope_key(scope: registry.Scope) -> str:

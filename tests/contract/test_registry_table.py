@@ -273,6 +273,20 @@ def test_a_registry_with_a_short_ttl_does_not_cut_the_others_entries(redis_url: 
 
 
 @needs("redis-server")
+def test_what_others_wrote_into_redis_is_passed_over_or_said(redis_url: str) -> None:
+    table = RedisTable(redis_url)
+    table._redis.flushall()
+    table.note(entry(), ROOM)
+    table.note(entry("8.8.4.5"), ROOM)
+    table._redis.set("p2p:{registry}:peer:8.8.4.4|9101|tcp|", "not JSON", ex=60)
+    assert {host for host, *_ in picked(table)} == {"8.8.4.5"}
+    table._redis.set("p2p:{registry}:scope:0", "no sorted set")
+    with pytest.raises(TableUnavailable, match="WRONGTYPE"):
+        table.pick(ALL, 10)
+    table.close()
+
+
+@needs("redis-server")
 def test_a_redis_that_dies_is_said_and_met_again(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         table = RedisTable(url)
