@@ -262,6 +262,12 @@ class Limits:
     """Of two nodes that hear of each other one lets the other dial: an announcement interval long, and up to half as
     long again."""
 
+    # The address book.
+    book_places_max: int = 1024
+    book_places_per_peer_max: int = 4
+    book_failures_max: int = 256
+    """Dials in a row; at the longest pause between them that is most of a day."""
+
     # Discovery datagrams (wire: section 8; threats T44 to T47).
     announce_sent_bytes_max: int = 512
     announce_read_bytes_max: int = 1200

@@ -30,6 +30,7 @@ from typing import Final, NamedTuple, Protocol
 
 from p2p.errors import RemoteProtocolError
 from p2p.ids import PeerId
+from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Held
 from p2p.replication.batch import Batch, parse_batch, verify_signature
 from p2p.replication.fork import Proof, make_proof
@@ -173,6 +174,12 @@ class LogReader(Protocol):
 
     def pins(self) -> dict[str, PeerId]:
         """Weak pins of labels, the one seen longest ago first."""
+
+    def book(self) -> list[BookPlace]:
+        """The places where peers were met, the one that was good longest ago first."""
+
+    def bans(self) -> dict[PeerId, int]:
+        """Who is left alone, and until when (Unix milliseconds), the one that ends first first."""
 
     def verify(self) -> Iterator[Damage]:
         """Check every hash, chain, signature, head and proof; yields what is wrong."""
@@ -324,6 +331,22 @@ class Transaction(ABC):
     @abstractmethod
     def drop_pin(self, node_id: str) -> None:
         """The label is free again. Nothing happens if it was."""
+
+    @abstractmethod
+    def set_place(self, place: BookPlace) -> None:
+        """Write a place into the address book, in place of what it said of that address."""
+
+    @abstractmethod
+    def drop_place(self, address: Address) -> None:
+        """Take a place out of the address book, if it is there."""
+
+    @abstractmethod
+    def set_ban(self, peer_id: PeerId, until_ms: int, bans_max: int) -> None:
+        """Leave an identity alone until then; of more than `bans_max`, those that end first go."""
+
+    @abstractmethod
+    def drop_ban(self, peer_id: PeerId) -> None:
+        """Take a ban back, if there is one."""
 
     # What a store has to bring along.
 

@@ -18,6 +18,7 @@ from functools import partial
 
 from p2p.crypto.identity import Identity
 from p2p.ids import PeerId
+from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Held
 from p2p.replication.batch import Batch
 from p2p.replication.fork import Proof
@@ -68,6 +69,8 @@ class MemoryStore:
         self.proofs: dict[PeerId, tuple[bytes, bytes]] = {}
         self.follower_cursors: dict[tuple[str, PeerId], int] = {}
         self.label_pins: dict[str, tuple[PeerId, int]] = {}
+        self.places: dict[Address, BookPlace] = {}
+        self.peers_banned: dict[PeerId, int] = {}
         self.targets: dict[PeerId, set[PeerId]] = {}
         # The two lanes are two threads: a reader must not see half a transaction.
         self._lock = threading.Lock()
@@ -136,6 +139,16 @@ class MemoryStore:
             oldest_first = sorted(self.label_pins.items(), key=lambda item: (item[1][1], item[0]))
             return {node_id: peer_id for node_id, (peer_id, _) in oldest_first}
 
+    def book(self) -> list[BookPlace]:
+        """The places where peers were met, the one that was good longest ago first."""
+        with self._lock:
+            return sorted(self.places.values(), key=lambda place: (place.good_ms, place.endpoint.address))
+
+    def bans(self) -> dict[PeerId, int]:
+        """Who is left alone, and until when, the one that ends first first."""
+        with self._lock:
+            return dict(sorted(self.peers_banned.items(), key=lambda item: (item[1], item[0])))
+
     def verify(self) -> Iterator[Damage]:
         """Check everything; yields what is wrong."""
         for origin, state in sorted(self._states.items()):
@@ -184,6 +197,30 @@ class _MemoryTransaction(Transaction):
         before = dict(self._store.label_pins)
         self._undo.append(lambda: setattr(self._store, "label_pins", before))
         self._store.label_pins.pop(node_id, None)
+
+    def set_place(self, place: BookPlace) -> None:
+        self._remember("places")
+        self._store.places[place.endpoint.address] = place
+
+    def drop_place(self, address: Address) -> None:
+        self._remember("places")
+        self._store.places.pop(address, None)
+
+    def set_ban(self, peer_id: PeerId, until_ms: int, bans_max: int) -> None:
+        self._remember("peers_banned")
+        bans = self._store.peers_banned
+        bans[peer_id] = until_ms
+        while len(bans) > bans_max:
+            del bans[min(bans, key=lambda who: (bans[who], who))]
+
+    def drop_ban(self, peer_id: PeerId) -> None:
+        self._remember("peers_banned")
+        self._store.peers_banned.pop(peer_id, None)
+
+    def _remember(self, table: str) -> None:
+        """Keep a small table as it is now, for `undo`."""
+        before = dict(getattr(self._store, table))
+        self._undo.append(lambda: setattr(self._store, table, before))
 
     def _chain(self, origin: PeerId) -> _Chain:
         return self._store.chains.setdefault(origin, _Chain())

@@ -64,6 +64,13 @@ STEPS: Final[tuple[Step, ...]] = (
     """,
     "ALTER TABLE origins ADD COLUMN lost_seq INTEGER NOT NULL DEFAULT 0",
     _index_targets,
+    """
+    CREATE TABLE book (
+        scheme TEXT NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL, peer_id BLOB NOT NULL, node_id TEXT NOT NULL,
+        source TEXT NOT NULL, good_ms INTEGER NOT NULL, failures INTEGER NOT NULL, PRIMARY KEY (scheme, host, port)
+    ) WITHOUT ROWID;
+    CREATE TABLE bans (peer_id BLOB PRIMARY KEY, until_ms INTEGER NOT NULL) WITHOUT ROWID;
+    """,
 )
 """For each version what leads to it from the one before: statements, ended by semicolons, or a function."""
 

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
 
-from p2p.errors import StoreCorrupt, StoreError, StoreFull, StoreReadOnly
-from p2p.ids import PeerId
+from p2p.errors import ConfigError, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
+from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Held
 from p2p.replication.batch import Batch
 from p2p.replication.fork import Proof
@@ -58,6 +59,8 @@ _LOAD: Final = (
     " AND c.seq_end >= ? AND c.seq_end <= ? ORDER BY c.seq_end"
 )
 _STATES: Final = "SELECT peer_id, seq, hash, tail_seq, size, frozen_from, lost_seq FROM origins"
+_BOOK_SINCE: Final = 4
+"""The version of the schema that brought address book and bans."""
 _STATES_OF_1: Final = "SELECT peer_id, seq, hash, tail_seq, size, frozen_from, 0 FROM origins"
 """A tool that only reads looks at older files as they are."""
 _NEXT: Final = (
@@ -169,6 +172,26 @@ class SqliteReader:
         with self._in_use, translated(self._path, "read"):
             rows = self._connection.execute("SELECT node_id, peer_id FROM pins ORDER BY seen_ms, node_id").fetchall()
         return {node_id: _peer_id(peer_id, self._path) for node_id, peer_id in rows}
+
+    def book(self) -> list[BookPlace]:
+        """The places where peers were met, the one that was good longest ago first; none in a file of before there
+        were any."""
+        if self._version < _BOOK_SINCE:
+            return []
+        with self._in_use, translated(self._path, "read"):
+            rows = self._connection.execute(
+                "SELECT scheme, host, port, peer_id, node_id, source, good_ms, failures FROM book"
+                " ORDER BY good_ms, scheme, host, port"
+            ).fetchall()
+        return [place for row in rows if (place := _place_of(*row)) is not None]
+
+    def bans(self) -> dict[PeerId, int]:
+        """Who is left alone, and until when, the one that ends first first."""
+        if self._version < _BOOK_SINCE:
+            return {}
+        with self._in_use, translated(self._path, "read"):
+            rows = self._connection.execute("SELECT peer_id, until_ms FROM bans ORDER BY until_ms, peer_id").fetchall()
+        return {_peer_id(peer_id, self._path): until_ms for peer_id, until_ms in rows}
 
     def verify(self) -> Iterator[Damage]:
         """Check the file, and every hash, chain, signature, head and proof; yields what is wrong."""
@@ -346,6 +369,14 @@ class SqliteStore:
         """Weak pins of labels, the one seen longest ago first."""
         return self._reader.pins()
 
+    def book(self) -> list[BookPlace]:
+        """The places where peers were met, the one that was good longest ago first."""
+        return self._reader.book()
+
+    def bans(self) -> dict[PeerId, int]:
+        """Who is left alone, and until when, the one that ends first first."""
+        return self._reader.bans()
+
     def verify(self) -> Iterator[Damage]:
         """Check the file, and every hash, chain, signature, head and proof; yields what is wrong."""
         return self._reader.verify()
@@ -417,6 +448,30 @@ class _SqliteTransaction(Transaction):
     def drop_pin(self, node_id: str) -> None:
         """The label is free again. Nothing happens if it was."""
         self._connection.execute("DELETE FROM pins WHERE node_id = ?", (node_id,))
+
+    def set_place(self, place: BookPlace) -> None:
+        at = place.endpoint
+        self._connection.execute(
+            "INSERT OR REPLACE INTO book (scheme, host, port, peer_id, node_id, source, good_ms, failures)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (at.scheme, at.host, at.port, place.peer_id, place.node_id, place.source, place.good_ms, place.failures),
+        )
+
+    def drop_place(self, address: Address) -> None:
+        self._connection.execute("DELETE FROM book WHERE scheme = ? AND host = ? AND port = ?", address)
+
+    def set_ban(self, peer_id: PeerId, until_ms: int, bans_max: int) -> None:
+        execute = self._connection.execute
+        execute("INSERT OR REPLACE INTO bans (peer_id, until_ms) VALUES (?, ?)", (peer_id, until_ms))
+        surplus = execute("SELECT COUNT(*) FROM bans").fetchone()[0] - bans_max
+        if surplus > 0:
+            execute(
+                "DELETE FROM bans WHERE peer_id IN (SELECT peer_id FROM bans ORDER BY until_ms, peer_id LIMIT ?)",
+                (surplus,),
+            )
+
+    def drop_ban(self, peer_id: PeerId) -> None:
+        self._connection.execute("DELETE FROM bans WHERE peer_id = ?", (peer_id,))
 
     def _number(self, origin: PeerId) -> int:
         number = self.new_numbers.get(origin)
@@ -548,6 +603,16 @@ def _mend(connection: sqlite3.Connection) -> list[str]:
             connection.execute("ROLLBACK")
         raise
     return said
+
+
+def _place_of(
+    scheme: str, host: str, port: int, peer_id: bytes, node_id: str, source: str, good_ms: int, failures: int
+) -> BookPlace | None:
+    # A row that makes no sense is no reason not to start: what is in the book can be learnt again.
+    try:
+        return BookPlace(PeerEndpoint(host, port, scheme), PeerId(peer_id), node_id, source, good_ms, failures)
+    except (ConfigError, TypeError):
+        return None
 
 
 def _read_states(

@@ -24,6 +24,7 @@ import trio
 from p2p.crypto.identity import Identity
 from p2p.errors import StoreError, StoreFull
 from p2p.ids import PeerId
+from p2p.policy.book import BookPlace
 from p2p.store.base import Damage, Loaded, OriginState, Transaction
 from p2p.store.memory import MemoryStore
 from p2p.testing.dice import Dice
@@ -224,6 +225,12 @@ class DiskStore:
 
     def pins(self) -> dict[str, PeerId]:
         return self._log.pins()
+
+    def book(self) -> list[BookPlace]:
+        return self._log.book()
+
+    def bans(self) -> dict[PeerId, int]:
+        return self._log.bans()
 
     def verify(self) -> Iterator[Damage]:
         return self._log.verify()

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.ids import PeerId
+from p2p.ids import PeerEndpoint, PeerId
+from p2p.policy.book import BookPlace
 from p2p.replication.batch import Batch, NewRecord
 from p2p.replication.fork import make_proof
 from p2p.replication.heads import EMPTY_LOG, ZERO_HASH, LogHead
@@ -326,6 +327,49 @@ def test_cursors_never_go_back(store: Store) -> None:
     assert store.cursors("new") == {OWN: 0}
 
 
+def test_the_book_has_one_entry_per_place_and_takes_them_out_again(store: Store) -> None:
+    ids = [identity(number).peer_id for number in range(2)]
+    here, there = PeerEndpoint("192.0.2.1", 9001), PeerEndpoint("::1", 9001, "wss")
+    first = BookPlace(here, ids[0], "a", "discovery", 5)
+    other = BookPlace(there, ids[1], "", "connect", 3, 16)
+    with store.write() as transaction:
+        transaction.set_place(first)
+        transaction.set_place(other)
+    assert store.book() == [other, first]
+    moved = BookPlace(here, ids[1], "b", "registry", 1)
+    with store.write() as transaction:
+        transaction.set_place(moved)
+        transaction.drop_place(there.address)
+        transaction.drop_place(("tcp", "nowhere", 1))
+    assert store.book() == [moved]
+
+
+def test_bans_keep_those_that_end_last(store: Store) -> None:
+    ids = [identity(number).peer_id for number in range(4)]
+    for number, until_ms in enumerate((40, 20, 30, 50)):
+        with store.write() as transaction:
+            transaction.set_ban(ids[number], until_ms, 3)
+    assert list(store.bans().items()) == [(ids[2], 30), (ids[0], 40), (ids[3], 50)]
+    with store.write() as transaction:
+        transaction.drop_ban(ids[0])
+        transaction.drop_ban(ids[1])
+        transaction.set_ban(ids[2], 60, 3)
+    assert list(store.bans().items()) == [(ids[3], 50), (ids[2], 60)]
+
+
+def test_a_write_that_fails_leaves_book_and_bans_as_they_were(store: Store) -> None:
+    here = identity(0).peer_id
+    with store.write() as transaction:
+        transaction.set_place(BookPlace(PeerEndpoint("192.0.2.1", 9001), here, "a", "discovery", 5))
+        transaction.set_ban(here, 5, 3)
+    before = (store.book(), store.bans())
+    with pytest.raises(ZeroDivisionError), store.write() as transaction:
+        transaction.drop_place(("tcp", "192.0.2.1", 9001))
+        transaction.drop_ban(here)
+        raise ZeroDivisionError
+    assert (store.book(), store.bans()) == before
+
+
 def test_pins_keep_those_seen_last(store: Store) -> None:
     ids = [identity(number).peer_id for number in range(4)]
     for seen_ms, (label, peer_id) in enumerate(zip("abca", (*ids[:3], ids[3]), strict=True)):
@@ -366,11 +410,15 @@ def test_what_is_durable_is_there_after_reopening(kind: Kind, tmp_path: Path, lo
     with store.write() as transaction:
         transaction.set_cursor("f", OWN, 3)
         transaction.set_pin("a", OWN, 1, 10)
+        transaction.set_place(BookPlace(PeerEndpoint("192.0.2.1", 9001), OWN, "a", "discovery", 5, 2))
+        transaction.set_ban(OWN, 7, 10)
         transaction.freeze(make_proof(log.batches[3], log.branch(3).add(b"another")))
-    before = (store.states(), store.proof(OWN), store.cursors("f"), store.pins())
+    before = (store.states(), store.proof(OWN), store.cursors("f"), store.pins(), store.book(), store.bans())
+    assert len(store.book()) == len(store.bans()) == 1
     store.close()
     store = kind.open(tmp_path)
-    assert (store.states(), store.proof(OWN), store.cursors("f"), store.pins()) == before
+    after = (store.states(), store.proof(OWN), store.cursors("f"), store.pins(), store.book(), store.bans())
+    assert after == before
     assert dict(store.current()) == before[0]
     store.close()
 

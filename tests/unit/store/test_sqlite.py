@@ -416,6 +416,8 @@ def old_file(path: Path, version: int, count: int = 3) -> Log:
             "INSERT INTO chain VALUES (1, ?, ?, ?, ?, 0, ?)",
             (batch.seq_end, batch.seq_begin, batch.hash, zlib.crc32(batch.signature), number),
         )
+    if version >= 3:
+        connection.execute(schema.INDEX_TARGET, (TARGET, 1))
     connection.close()
     return log
 
@@ -426,8 +428,10 @@ def test_a_file_of_every_older_version_is_read_as_it_is_and_migrated_when_opened
     with closing(SqliteReader(path)) as reader:
         assert reader.states()[log.origin].seq == log.batches[-1].seq_end
         assert list(reader.verify()) == []
+        assert (reader.book(), reader.bans()) == ([], {})
     with closing(SqliteStore(path, OWN)) as store:
         assert store.states() == store.current()
+        assert (store.book(), store.bans()) == ([], {})
         assert store.origins_for(TARGET, 9) == [log.origin]
         log.add(b"one more")
         with store.write() as transaction:
