@@ -297,11 +297,12 @@ def identity(data_dir: Path | None, new: bool, new_network_key: Path | None, as_
 @AS_JSON
 @click.option("--records", default=200, type=Count(1, 20_000), metavar="N", help="Per node and round; 200.")
 @click.option("--keep", metavar="DIR", type=A_PATH, help="Keep the data dirs there.")
-def demo(as_json: bool, records: int, keep: Path | None) -> int:
+@click.option("--http", is_flag=True, help="Serve each node's dashboard, and stay before the end until Ctrl-C.")
+def demo(as_json: bool, records: int, keep: Path | None, http: bool) -> int:
     """Five nodes on this machine write, part, meet again and agree; one is killed on the way."""
     from p2p.cli.demo import run_demo
 
-    return run_demo(as_json=as_json, records=records, keep=keep)
+    return run_demo(as_json=as_json, records=records, keep=keep, http=http)
 
 
 @cli.command()

@@ -8,6 +8,7 @@ store is checked from the first hash to the last signature.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -35,39 +36,52 @@ DEMO_S_MAX: Final = 55.0
 LOOK_S: Final = 0.1
 
 
-def run_demo(*, as_json: bool, records: int, keep: Path | None) -> int:
-    """Play the whole story; 0 if all digests are equal at the end."""
-    return trio.run(_run, as_json, records, keep)
+def run_demo(*, as_json: bool, records: int, keep: Path | None, http: bool) -> int:
+    """Play the whole story; 0 if all digests are equal at the end.
+
+    With http every node serves its dashboard, and before the end they stay until somebody interrupts.
+    """
+    return trio.run(_run, as_json, records, keep, Watching() if http else None)
 
 
-async def _run(as_json: bool, records: int, keep: Path | None) -> int:
+class Watching:
+    """Somebody looks at the dashboards: an interrupt while the nodes stay lets the story go on."""
+
+    def __init__(self) -> None:
+        self.is_staying = False
+        self.enough = trio.Event()
+
+
+async def _run(as_json: bool, records: int, keep: Path | None, watching: Watching | None) -> int:
     code = 1
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
 
             def obey(number: int) -> None:
                 nonlocal code
-                if not nursery.cancel_scope.cancel_called:
+                if watching is not None and watching.is_staying:
+                    watching.enough.set()
+                elif not nursery.cancel_scope.cancel_called:
                     code = 128 + number
                     complain("interrupted: the nodes are ended")
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(on_signal, signals, obey)
-            code = await _play(as_json, records, keep)
+            code = await _play(as_json, records, keep, watching)
             nursery.cancel_scope.cancel()
     return code
 
 
-async def _play(as_json: bool, records: int, keep: Path | None) -> int:
+async def _play(as_json: bool, records: int, keep: Path | None, watching: Watching | None) -> int:
     with _place(keep) as folder, choose_view(as_json=as_json) as view:
         key_file = folder / "network.key"
         new_network_key(key_file, entropy=system_entropy)
-        nodes = [DemoNode(name, folder / name, key_file) for name in NAMES]
+        nodes = [DemoNode(name, folder / name, key_file, http=watching is not None) for name in NAMES]
         story = _Story(nodes, view, records)
         failure: BaseException | None = None
         try:
             with trio.move_on_after(DEMO_S_MAX) as limit:
-                await story.tell()
+                await story.tell(limit, watching)
             if limit.cancelled_caught:
                 raise DemoFailed(f"not done within {DEMO_S_MAX:.0f} s: it never came that {story.awaited}")
         except* DemoFailed as failures:
@@ -109,17 +123,21 @@ class _Story:
         self.held: list[Holdings] = []
         self.awaited = "everybody started"
 
-    async def tell(self) -> None:
-        """All of it, in order."""
+    async def tell(self, limit: trio.CancelScope, watching: Watching | None) -> None:
+        """All of it, in order; while somebody is watching the limit rests."""
         begin = trio.current_time()
         async with trio.open_nursery() as nursery:
             for pair, link in self.links.items():
                 self.ports[pair] = await nursery.start(link.run)
             await self._write_alone(nursery)
+            if watching is not None:
+                self.view.phase(f"watch it: {self.nodes[0].dashboard()}")
             first_s = await self._meet()
             await self._part_and_write()
             await self._kill_and_restart(nursery)
             second_s = await self._heal()
+            if watching is not None:
+                await self._stay(limit, watching)
             await self._stop_and_check()
             nursery.cancel_scope.cancel()
         self.view.summary(
@@ -188,6 +206,16 @@ class _Story:
         for pair in CUT:
             self.links[pair].mend()
         return await self._until(lambda: self._agree(self.nodes), "all agree again")
+
+    async def _stay(self, limit: trio.CancelScope, watching: Watching) -> None:
+        limit.deadline = math.inf
+        watching.is_staying = True
+        for node in self.nodes:
+            self.view.phase(f"all agree; dashboard of {node.dashboard()}")
+        self.view.phase("the nodes stay until you press Ctrl-C")
+        await watching.enough.wait()
+        watching.is_staying = False
+        limit.deadline = trio.current_time() + DEMO_S_MAX
 
     async def _stop_and_check(self) -> None:
         self.view.phase("all agree; the nodes are stopped and every store is checked")

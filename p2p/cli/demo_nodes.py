@@ -27,6 +27,8 @@ from p2p.store.keys import open_reader
 
 LIFE_S: Final = 100
 """A node ends by itself after so long, should the demo be killed before it could end it."""
+WATCHED_LIFE_S: Final = 3600
+"""The same for nodes that somebody watches in a browser."""
 STATS_MS: Final = 200
 START_S_MAX: Final = 20.0
 WRITE_ON_S: Final = 0.01
@@ -123,12 +125,16 @@ class DemoNode:
 
     Attributes:
         port: where it listens, None while it does not run.
+        http: whether it serves its dashboard.
+        url: where, once it runs.
         handshakes: completed by all its processes so far, as their stats lines said.
     """
 
     name: str
     data_dir: Path
     key_file: Path
+    http: bool = False
+    url: str | None = None
     peer_id: PeerId | None = None
     port: int | None = None
     connected: int = 0
@@ -149,7 +155,9 @@ class DemoNode:
         command = [sys.executable, "-m", "p2p.cli", "--id", self.name, "--listen", "0", "--json", "--append-stdin"]
         command += ["--discovery", "off"]
         command += ["--data-dir", str(self.data_dir), "--network-key-file", str(self.key_file)]
-        command += ["--host", "127.0.0.1", "--run", str(LIFE_S), "--stats-every", str(STATS_MS), "--log-level", "error"]
+        command += ["--host", "127.0.0.1", "--stats-every", str(STATS_MS), "--log-level", "error"]
+        command += ["--run", str(WATCHED_LIFE_S if self.http else LIFE_S)]
+        command += ["--http", "127.0.0.1:0"] if self.http else []
         command += [argument for port in dial_ports for argument in ("--connect", f"127.0.0.1:{port}")]
         log = await trio.open_file(f"{self.data_dir}.log", "ab")
         async with log:
@@ -165,6 +173,11 @@ class DemoNode:
             await nursery.start(self._listen_to, self.process)
         if self.port is None:
             raise DemoFailed(f"{self.name} did not start: {self.last_words()}")
+
+    def dashboard(self) -> str:
+        """Where its dashboard is, and the token that it asks for."""
+        token = (self.data_dir / "control.token").read_text(encoding="ascii").strip()
+        return f"{self.name} {self.url} (token {token})"
 
     def last_words(self) -> str:
         """The last line the process wrote to standard error."""
@@ -188,6 +201,7 @@ class DemoNode:
                 if event["event"] == "started":
                     self.peer_id = PeerId.parse(event["peer_id"])
                     self.port = int(event["endpoints"][0].rpartition(":")[2])
+                    self.url = event["http"][0] if "http" in event else None
                     is_started = True
                     task_status.started()
                 elif event["event"] == "stats":

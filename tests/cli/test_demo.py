@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 
@@ -44,6 +46,31 @@ async def test_it_converges_and_cleans_up(tmp_path: Path) -> None:
     assert {node["digest"] for node in statuses[-1]} == {summary["digest"]}
     assert {node["lag"] for node in statuses[-1]} == {0}
     assert list(tmp_path.iterdir()) == []
+    assert processes_naming(tmp_path) == []
+
+
+@pytest.mark.slow
+async def test_with_http_it_stays_to_be_looked_at(tmp_path: Path) -> None:
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, "demo", "--json", "--records", "20", "--http"],
+        stdout=subprocess.PIPE,
+        env=environment(TMPDIR=str(tmp_path)),
+    )
+    assert process.stdout is not None
+    text = b""
+    async with process.stdout, httpx.AsyncClient() as client:
+        with trio.fail_after(90):
+            while b"press Ctrl-C" not in text:
+                part = await process.stdout.receive_some()
+                assert part, text
+                text += part
+            found = re.findall(r"dashboard of (\w+) (http://[\d.:]+) \(token ([\w-]+)\)", text.decode())
+            assert [name for name, _, _ in found] == ["ann", "bob", "cat", "dan", "eve"]
+            for name, url, token in found:
+                answer = await client.get(f"{url}/p2p/status", headers={"x-auth-token": token})
+                assert answer.json()["node_id"] == name
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 0
     assert processes_naming(tmp_path) == []
 
 
