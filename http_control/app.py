@@ -26,7 +26,7 @@ from http_control.request_checks import check_form, check_site
 from http_control.routes import operations
 from http_control.server import ServerOptions, serve_app
 from http_control.site import Site
-from p2p import NodeClosed, NotStarted, P2PRuntime, one_line
+from p2p import ConfigError, NodeClosed, NotStarted, P2PRuntime, one_line
 
 _log = logging.getLogger("p2p.http")
 
@@ -218,7 +218,13 @@ async def _answer(control: Control, methods: dict[str, Operation], asked: Reques
         raise Problem(405, problem.error, str(problem), headers=(("allow", allowed),))
     check_form(asked)
     if not operation.is_open:
-        await (await control.door()).check(asked, trio.current_time())
+        try:
+            door = await control.door()
+        except ConfigError as error:
+            # Where it lies is for the operator to know, who reads the log.
+            _log.error("nobody can be let in: %s", error)
+            raise Problem(503, "node_not_running", "the token of this node is not there; the log says why") from None
+        await door.check(asked, trio.current_time())
     query = decode_query(list(asked.args.items(multi=True)), operation.query)
     body = None
     if operation.body is not None:

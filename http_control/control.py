@@ -184,6 +184,7 @@ class Control:
 
     def _tell_heads(self) -> None:
         moved, self._moved = self._moved, set()
+        heads_max = self.options.limits.heads_per_event_max
         with suppress(NotStarted, NodeClosed):
             view = self.view()
             heads = [
@@ -194,10 +195,11 @@ class Control:
                     "hash": head.hash.hex(),
                     "frozen": head.frozen,
                 }
-                for origin in sorted(moved)
+                for origin in sorted(moved)[:heads_max]
                 if (head := view.heads.get(origin)) is not None
             ]
-            value = {"digest": self.node.wal.digest().hex(), "records": view.records, "heads": heads}
+            more = max(0, len(moved) - heads_max)
+            value = {"digest": self.node.wal.digest().hex(), "records": view.records, "heads": heads, "more": more}
             self.happenings.publish("heads_moved", {"time_ms": self._clock.wall_ms()} | value)
 
     async def _tick(self) -> None:
@@ -280,7 +282,10 @@ def _plain(value: object) -> object:
         return value.hex()
     if isinstance(value, p2p.Reason):
         return value.label
-    if isinstance(value, (bool, int, float, str)) or value is None:
+    if isinstance(value, str):
+        # What a peer said of itself may turn the reading direction, or a terminal's colours.
+        return one_line(value)
+    if isinstance(value, (bool, int, float)) or value is None:
         return value
     if isinstance(value, (set, frozenset, list, tuple)):
         return sorted(str(_plain(item)) for item in value)

@@ -53,6 +53,8 @@ class HttpLimits:
     """Events that are kept for readers that come back."""
     heads_every_s: float = 0.25
     """Between two `heads_moved` events: a busy log commits hundreds of times a second."""
+    heads_per_event_max: int = 64
+    """Heads in one of them: events are kept, and there may be a thousand origins."""
     metrics_peers_max: int = 32
     """Peers that get a series of their own in /metrics: those furthest behind."""
 

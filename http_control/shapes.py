@@ -360,11 +360,9 @@ class Checks(msgspec.Struct, frozen=True, kw_only=True):
     discovery: bool | None
 
 
-class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether all nodes here can do their work, by prefix."""
+class Ready(Answer, frozen=True, kw_only=True):
+    """All nodes here can do their work; what was looked at, by prefix."""
 
-    ok: bool
-    module: str = "p2p_http"
     checks: dict[str, Checks]
 
 

@@ -14,7 +14,7 @@ from http_control.control import Control, package_version
 from http_control.metrics import registry_of, render
 from http_control.openapi import description
 from http_control.operation import JSON, Call, Operation, json_response
-from http_control.problem import problem_of
+from http_control.problem import Problem, problem_of
 from http_control.routes import operations
 from p2p import NodeClosed, NotStarted
 
@@ -62,10 +62,12 @@ class Site:
     async def _livez(self, _call: Call) -> shapes.Answer:
         return shapes.Answer()
 
-    async def _readyz(self, _call: Call) -> Response:
+    async def _readyz(self, _call: Call) -> shapes.Ready:
         checks = {control.options.prefix: _checks(control) for control in self._controls}
         is_ready = all(one.listener and one.store and one.discovery is not False for one in checks.values())
-        return json_response(shapes.Ready(ok=is_ready, checks=checks), 200 if is_ready else 503)
+        if not is_ready:
+            raise Problem(503, "not_ready", "a node cannot do its work, see the checks", checks=checks)
+        return shapes.Ready(checks=checks)
 
     async def _metrics(self, _call: Call) -> Response:
         return Response(render(self._registry), content_type=METRICS)
@@ -116,6 +118,8 @@ def _checks(control: Control) -> shapes.Checks:
     try:
         listens = bool(control.node.endpoints) or control.node.config.listen_port is None
         writes = control.node.wal.is_writable
+        asked = control.node.config.discovery is not None
+        discovers = control.node.discovery is not None if asked else None
     except (NotStarted, NodeClosed):
         return shapes.Checks(listener=False, store=False, discovery=None)
-    return shapes.Checks(listener=listens, store=writes, discovery=None)
+    return shapes.Checks(listener=listens, store=writes, discovery=discovers)

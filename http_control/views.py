@@ -127,13 +127,19 @@ class View:
         """Records that the peer has not shown and we hold, and the other way round."""
         shown = self._shown.get(peer, {})
         behind = ahead = 0
-        for origin in {*self.heads, *shown}:
-            ours, theirs = self.heads.get(origin), shown.get(origin)
-            if (ours is not None and ours.frozen) or (theirs is not None and theirs.frozen):
+        # Plain on purpose: there may be a thousand origins, for each of sixty peers, once a second.
+        for origin, ours in self.heads.items():
+            theirs = shown.get(origin)
+            if ours.frozen or (theirs is not None and theirs.frozen):
                 continue
-            difference = (ours.seq if ours is not None else 0) - self._seq_at(peer, origin)
-            behind += max(0, difference)
-            ahead += max(0, -difference)
+            seq = theirs.seq if theirs is not None else 0
+            if origin == self.own:
+                seq = self._seq_at(peer, origin)
+            if seq < ours.seq:
+                behind += ours.seq - seq
+            else:
+                ahead += seq - ours.seq
+        ahead += sum(head.seq for origin, head in shown.items() if origin not in self.heads and not head.frozen)
         return behind, ahead
 
     def _seq_at(self, peer: PeerId, origin: PeerId) -> int:
@@ -199,6 +205,13 @@ class View:
             for peer, records in self._lag.items()
         ]
 
+    def _relay_of(self, peer: shapes.Peer) -> str | None:
+        """The peer id of the relay that a link runs through, if it is one of ours by now."""
+        if peer.direct or peer.endpoint is None:
+            return None
+        relay = p2p.PeerEndpoint.parse(peer.endpoint).host
+        return next((str(one.peer_id) for one in self.snapshots if relay in (str(one.peer_id), one.node_id)), None)
+
     def links(self) -> tuple[list[shapes.LinkNode], list[shapes.Link]]:
         """This node, its peers, and the links between them."""
         nodes = [shapes.LinkNode(id=str(self.own), node_id=self._node.node_id, is_self=True)]
@@ -211,7 +224,7 @@ class View:
                     to=peer.id,
                     state=peer.state,
                     direct=peer.direct,
-                    via=None,
+                    via=self._relay_of(peer),
                     rtt_ms=peer.rtt_ms,
                     lag_records=peer.lag_records,
                     behind_records=peer.behind_records,

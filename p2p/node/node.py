@@ -199,6 +199,7 @@ class Node:
                 await links.start(rooms.discovery.run)
             except (AddressInUse, ConfigError) as error:
                 # There are other ways to find and be found, and a port that somebody keeps is no reason to be down.
+                rooms.discovery = None
                 self._log_line.warn(f"nodes near are not discovered: {error}")
 
     def stop(self) -> None:

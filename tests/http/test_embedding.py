@@ -90,6 +90,24 @@ async def test_routes_work_under_quarts_own_test_client() -> None:
         assert (big.status_code, (await big.get_json())["error"]) == (413, "too_large")
 
 
+async def test_a_node_without_its_token_lets_nobody_in_and_says_so_to_the_operator(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = QuartTrio("shop")
+    node = p2p.Node(p2p.NodeConfig(node_id="a", data_dir=tmp_path / "not-yet"))
+    register_routes(app, p2p.P2PRuntime(node), P2PHttpOptions())
+    async with served(app) as (url, _), httpx.AsyncClient(base_url=url) as client:
+        early = await client.get("/p2p/logs")
+        assert (early.status_code, early.json()["error"]) == (503, "node_not_running")
+        assert "not-yet" not in early.text
+        assert "control.token" in caplog.text
+        async with p2p.P2PRuntime(node):
+            token = {"x-auth-token": "wrong"}
+            assert (await client.get("/p2p/logs", headers=token)).status_code == 401
+            token = {"x-auth-token": (tmp_path / "not-yet" / "control.token").read_text().strip()}
+            assert (await client.get("/p2p/status", headers=token)).status_code == 200
+
+
 async def test_metrics_count_by_reason_and_bound_what_is_per_peer() -> None:
     limits = http_control.HttpLimits(metrics_peers_max=1)
     async with (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import socket
 from typing import Any
 
 import pytest
@@ -136,6 +137,32 @@ async def test_peers_are_listed_filtered_and_paged() -> None:
         assert [(node["node_id"], node["self"]) for node in links["nodes"]] == [("a", True), ("b", False), ("c", False)]
         assert {link["from"] for link in links["links"]} == {str(a.node.peer_id)}
         assert [link["to"] for link in links["links"]] == [str(b.peer_id), str(c.peer_id)]
+
+
+async def test_a_link_through_a_relay_says_so() -> None:
+    key, host = bytes(range(32)), "127.0.0.1"
+    async with (
+        p2p.open_node(node_id="r", relay=True, network_key=key, listen_host=host) as relay,
+        p2p.open_node(node_id="b", network_key=key, listen_host=host) as b,
+        p2p.open_node(node_id="a", network_key=key, listen_host=host) as node,
+        controlled(node) as a,
+    ):
+        await b.connect(relay.endpoints[0])
+        await a.post("/connect", {"endpoint": str(relay.endpoints[0])})
+        answer = await a.post("/connect", {"endpoint": f"relay://r/{b.peer_id}"})
+        assert answer["peer"]["direct"] is False
+        links = {link["to"]: (link["direct"], link["via"]) for link in (await a.get("/links"))["links"]}
+        assert links == {str(relay.peer_id): (True, None), str(b.peer_id): (False, str(relay.peer_id))}
+
+
+async def test_readiness_knows_whether_nodes_near_are_looked_for() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = p2p.DiscoveryConfig(loopback_only=True, discovery_port=port)
+    async with p2p.open_node(node_id="d", discovery=config) as node, controlled(node) as d:
+        checks = (await d.client.get("/readyz")).json()["checks"]["/p2p"]
+        assert checks == {"listener": True, "store": True, "discovery": True}
 
 
 @pytest.mark.parametrize(
