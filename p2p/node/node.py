@@ -499,7 +499,7 @@ class Node:
         name = self._encoded_names.get(channel) or self._encode_name(channel)
         payload = msg.encode_data(name, 0, 0, body if type(body) is bytes else encode_body(body))
         try:
-            reply = await rooms.requests.ask(link, payload, timeout_s)
+            reply = await rooms.requests.ask(link, channel, payload, timeout_s)
         except NotConnected:
             if self._stop.is_set():
                 raise NodeClosed(f"{self.config.node_id} stopped while a request waited") from None

@@ -54,8 +54,8 @@ class Requests:
                 ask.expire()
             self._due = min((ask.deadline for ask in self._open if not ask.is_over), default=math.inf)
 
-    async def ask(self, link: Connection, payload: bytes, timeout_s: float) -> bytes:
-        """Send an encoded request and return the body of its answer.
+    async def ask(self, link: Connection, channel: str, payload: bytes, timeout_s: float) -> bytes:
+        """Send an encoded request and return the body of its answer. The channel is named where it fails.
 
         Raises:
             RequestTimeout, RequestFailed: there was none in time, or one that says that there will be none.
@@ -73,7 +73,7 @@ class Requests:
             with trio.CancelScope(deadline=deadline) as scope:
                 await link.ask(payload, ask)
             if scope.cancelled_caught:
-                raise RequestTimeout(f"{link}: there was no room for the request within {timeout_s:g} s")
+                raise RequestTimeout(f"{_place(link, channel)}: no room for the request within {timeout_s:g} s")
         if deadline < self._due:
             self._due = deadline
             if self._scope is not None:
@@ -83,15 +83,19 @@ class Requests:
             await ask.wait()
         finally:
             del self._open[ask]
-        return _outcome(ask, link, timeout_s)
+        return _outcome(ask, link, channel, timeout_s)
 
 
-def _outcome(ask: Ask, link: Connection, timeout_s: float) -> bytes:
+def _place(link: Connection, channel: str) -> str:
+    return f"{channel!r} at {link.label or link.peer_id.short}"
+
+
+def _outcome(ask: Ask, link: Connection, channel: str, timeout_s: float) -> bytes:
     reply = ask.reply
     if reply is not None:
         if reply.status == Data.OK:
             return reply.body
-        raise RequestFailed(reply.status, str(link))
+        raise RequestFailed(reply.status, _place(link, channel))
     if ask.is_late:
-        raise RequestTimeout(f"{link}: no answer within {timeout_s:g} s")
-    raise NotConnected(f"{link} ended before the answer came")
+        raise RequestTimeout(f"{_place(link, channel)}: no answer within {timeout_s:g} s")
+    raise NotConnected(f"{_place(link, channel)}: the link ended before the answer came")

@@ -132,7 +132,7 @@ async def test_an_answer_that_is_none_or_too_large_is_a_failure() -> None:
 
 async def test_what_nobody_serves_fails_with_status_2_and_at_once() -> None:
     async with two_nodes() as (a, b, peer):
-        with pytest.raises(p2p.RequestFailed, match="nobody serves") as failed:
+        with pytest.raises(p2p.RequestFailed, match="'clock' at b: nobody serves") as failed:
             await a.request(peer, "clock", b"", timeout_s=3600)
         assert failed.value.status == 2
         # The handler's task ends while it is asked: those that wait are told.
