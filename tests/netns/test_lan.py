@@ -1,0 +1,86 @@
+"""Nodes on several hosts of one LAN, that know nobody: no address, no name, no registry."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.netns.lan import Lan, lan
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def net() -> Iterator[Lan]:
+    with lan() as made:
+        yield made
+
+
+def wait_for(process: subprocess.Popen[str], count: int) -> list[str]:
+    """The hosts of the peers, as soon as there are as many."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        peers: list[str] = json.loads(line)
+        if len(peers) == count:
+            return peers
+    raise AssertionError("the node ended")
+
+
+def run_hosts(net: Lan, stack: ExitStack, hosts: str, **settings: Any) -> list[subprocess.Popen[str]]:
+    given = {"open": True} | settings
+    return [stack.enter_context(net.participant(host, node_id=host, **given)) for host in hosts]
+
+
+@pytest.mark.parametrize("mode", ["broadcast", "multicast"])
+def test_three_hosts_find_each_other(net: Lan, mode: str) -> None:
+    for host in "abc":
+        net.host(host)
+    with ExitStack() as stack:
+        for process in run_hosts(net, stack, "abc", discovery={"mode": mode}):
+            assert len(wait_for(process, 2)) == 2
+
+
+def test_hosts_without_ipv4_find_each_other_by_ipv6(net: Lan) -> None:
+    """And dial the link-local address that they hear, with its interface."""
+    for host in "abc":
+        net.host(host, ipv4=False)
+    with ExitStack() as stack:
+        for process in run_hosts(net, stack, "abc"):
+            assert all(host.startswith("fe80::") for host in wait_for(process, 2))
+
+
+def test_a_network_key_serves_as_well_and_one_without_it_stays_alone(net: Lan) -> None:
+    for host in "abc":
+        net.host(host)
+    with ExitStack() as stack:
+        stranger = run_hosts(net, stack, "c")
+        members = run_hosts(net, stack, "ab", open=False, network_key="k" * 32)
+        for process in members:
+            wait_for(process, 1)
+        assert wait_for(stranger[0], 0) == []
+
+
+def test_a_node_that_lets_nobody_in_says_nothing_to_others(net: Lan) -> None:
+    for host in "abc":
+        net.host(host)
+    with ExitStack() as stack:
+        closed = run_hosts(net, stack, "c", open=False)
+        for process in run_hosts(net, stack, "ab"):
+            wait_for(process, 1)
+        assert wait_for(closed[0], 0) == []
+
+
+def test_a_cable_that_is_plugged_in_later_is_used(net: Lan) -> None:
+    net.host("a")
+    net.host("b", is_up=False)
+    with ExitStack() as stack:
+        first, second = run_hosts(net, stack, "ab")
+        wait_for(second, 0)
+        net.set_link("b", "up")
+        assert wait_for(first, 1)
+        assert wait_for(second, 1)
