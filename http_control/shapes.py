@@ -235,6 +235,15 @@ class Sent(Answer, frozen=True, kw_only=True):
     endpoint: str | None
 
 
+class Answered(Answer, frozen=True, kw_only=True):
+    """What a peer answered: as text where it is UTF-8."""
+
+    peer: Hex
+    direct: bool
+    body: str | msgspec.UnsetType = msgspec.UNSET
+    body_b64: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class Pinged(Answer, frozen=True, kw_only=True):
     """A round trip."""
 
@@ -461,6 +470,10 @@ class Send(Body, frozen=True, kw_only=True):
     body: str | None = None
     body_b64: str | None = None
     wait_ms: Annotated[int, Meta(ge=1, le=CONNECT_MS_MAX)] = CONNECT_MS
+
+
+class Ask(Send, frozen=True, kw_only=True):
+    """A question: exactly one of the two bodies."""
 
 
 class PingPeer(Body, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Ways to peers: the routing table, and what goes over it. A message, a ping."""
+"""Ways to peers: the routing table, and what goes over it. A message, a question, a ping."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import trio
 from http_control import shapes
 from http_control.operation import Call, Operation
 from http_control.problem import Problem
-from p2p import ConfigError, NotConnected, PayloadTooLarge, PeerId, Route, UnknownPeer
+from p2p import ConfigError, NotConnected, PayloadTooLarge, PeerId, RequestFailed, Route, UnknownPeer
 
 T = TypeVar("T")
+
+GRACE_MS: Final = 1000
 
 
 async def routes(call: Call) -> shapes.Routes:
@@ -70,6 +72,22 @@ async def send(call: Call) -> shapes.Sent:
     return shapes.Sent(peer=str(peer.peer_id), direct=peer.direct, endpoint=place)
 
 
+async def request(call: Call) -> shapes.Answered:
+    """Ask a peer, and wait for its answer."""
+    body: shapes.Ask = call.body
+    question = _payload(body)
+    timeout_s = body.wait_ms / 1000
+    # The node keeps the time by itself; what is on top is for the way to it.
+    asked = call.node.request(body.peer, body.channel, question, timeout_s=timeout_s)
+    answer = await _within(asked, body.peer, body.wait_ms + GRACE_MS)
+    peer = call.node.get_peer(body.peer)
+    try:
+        return shapes.Answered(peer=str(peer.peer_id), direct=peer.direct, body=answer.decode())
+    except UnicodeDecodeError:
+        encoded = base64.b64encode(answer).decode()
+        return shapes.Answered(peer=str(peer.peer_id), direct=peer.direct, body_b64=encoded)
+
+
 async def ping(call: Call) -> shapes.Pinged:
     """Measure the round trip to a peer."""
     who = call.path["who"]
@@ -81,6 +99,8 @@ async def _within(work: Awaitable[T], who: str, wait_ms: int) -> T:
     try:
         with trio.fail_after(wait_ms / 1000):
             return await work
+    except RequestFailed as error:
+        raise Problem(502, "request_failed", str(error), request_status=error.status) from None
     except trio.TooSlowError:
         raise Problem(504, "timeout", f"nothing came of it within {wait_ms} ms") from None
     except UnknownPeer as error:
@@ -93,7 +113,7 @@ async def _within(work: Awaitable[T], who: str, wait_ms: int) -> T:
         raise Problem(400, "invalid_argument", str(error)) from None
 
 
-def _payload(body: shapes.Send) -> bytes:
+def _payload(body: shapes.Send | shapes.Ask) -> bytes:
     if (body.body is None) == (body.body_b64 is None):
         raise Problem(400, "invalid_argument", "give exactly one of body and body_b64")
     if body.body is not None:
@@ -147,6 +167,15 @@ OPERATIONS: Final = (
         status=202,
         errors=(404, 502, 504),
         body=shapes.Send,
+    ),
+    Operation(
+        "POST",
+        "/request",
+        "Ask a peer, and wait for its answer",
+        request,
+        shapes.Answered,
+        errors=(404, 502, 504),
+        body=shapes.Ask,
     ),
     Operation(
         "POST",

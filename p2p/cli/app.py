@@ -479,6 +479,30 @@ def send(
 @_of_a_node
 @WAIT
 @click.argument("who", metavar="PEER")
+@click.argument("channel", metavar="CHANNEL")
+@click.argument("text", metavar="TEXT")
+def request(
+    url: str | None,
+    data_dir: Path | None,
+    token_file: Path | None,
+    as_json: bool,
+    wait: int,
+    who: str,
+    channel: str,
+    text: str,
+) -> int:
+    """Have a running node ask PEER, which serves CHANNEL, and print its answer."""
+    from p2p.cli import remote, ways
+    from p2p.cli.client import Target
+
+    act = partial(ways.request, as_json=as_json, who=who, channel=channel, text=text, wait_ms=wait)
+    return remote.run_remote(Target(url, data_dir, token_file), act)
+
+
+@cli.command()
+@_of_a_node
+@WAIT
+@click.argument("who", metavar="PEER")
 def ping(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, wait: int, who: str) -> int:
     """Have a running node measure the round trip to PEER, and tell the way it takes."""
     from p2p.cli import remote, ways

@@ -1,4 +1,4 @@
-"""`p2p send`, `ping`, `routes`: what goes over a running node's links and routes, through its HTTP control."""
+"""`p2p send`, `request`, `ping`, `routes`: what goes over a running node's links and routes."""
 
 from __future__ import annotations
 
@@ -22,6 +22,16 @@ async def send(
     body = {"peer": who, "channel": channel, "body": text, "wait_ms": wait_ms}
     answer = await control.post("/send", body)
     output.result(json_line(answer) if as_json else one_line(f"sent to {answer['peer']}, {_way(answer)}"))
+    return 0
+
+
+async def request(
+    control: Control, output: Output, *, as_json: bool, who: str, channel: str, text: str, wait_ms: int
+) -> int:
+    """Have the node ask a peer."""
+    answer = await control.post("/request", {"peer": who, "channel": channel, "body": text, "wait_ms": wait_ms})
+    said = answer["body"] if "body" in answer else f"base64:{answer['body_b64']}"
+    output.result(json_line(answer) if as_json else one_line(said))
     return 0
 
 

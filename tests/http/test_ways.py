@@ -63,3 +63,24 @@ async def test_what_cannot_be_is_told() -> None:
         assert (await a.ask("PUT", "/routes", 400, json={**same, "ttl": 9}))["error"] == "invalid_json"
         assert (await a.ask("DELETE", "/routes", 400))["error"] == "invalid_argument"
         assert (await a.get("/routes"))["routes"] == []
+
+
+async def test_a_question_is_answered_or_why_not_is_told() -> None:
+    async def answer(request: p2p.Message) -> bytes:
+        if request.body == b"fail":
+            raise ValueError("on purpose")
+        return request.body if request.body != b"bytes" else bytes((255,))
+
+    async with p2p.open_node(node_id="b") as b, one_controlled() as a, trio.open_nursery() as nursery:
+        await nursery.start(b.serve, "echo", answer)
+        await a.node.connect(b.endpoints[0])
+        question = {"peer": "b", "channel": "echo", "body": "hi"}
+        answered = await a.post("/request", question)
+        assert (answered["body"], answered["peer"], answered["direct"]) == ("hi", str(b.peer_id), True)
+        assert (await a.post("/request", {**question, "body": "bytes"}))["body_b64"] == "/w=="
+        failed = await a.post("/request", {**question, "body": "fail"}, 502)
+        assert (failed["error"], failed["request_status"]) == ("request_failed", 1)
+        unserved = await a.post("/request", {**question, "channel": "nobody-serves-this"}, 502)
+        assert unserved["request_status"] == 2
+        assert (await a.post("/request", {**question, "peer": "nobody"}, 404))["error"] == "unknown_peer"
+        nursery.cancel_scope.cancel()

@@ -23,8 +23,8 @@ CLOSED = (
     ("GET", "/p2p/status"), ("GET", "/p2p/peers"), ("GET", "/p2p/peers/b"), ("GET", "/p2p/links"), ("GET", "/p2p/wal"),
     ("GET", "/p2p/wal/records"), ("GET", "/p2p/history"), ("GET", "/p2p/logs"), ("GET", "/p2p/logs/live"),
     ("GET", "/p2p/events"), ("POST", "/p2p/connect"), ("POST", "/p2p/disconnect"), ("POST", "/p2p/wal"),
-    ("POST", "/p2p/peers/b/ping"), ("POST", "/p2p/send"), ("GET", "/p2p/routes"), ("PUT", "/p2p/routes"),
-    ("DELETE", "/p2p/routes"),
+    ("POST", "/p2p/peers/b/ping"), ("POST", "/p2p/send"), ("POST", "/p2p/request"), ("GET", "/p2p/routes"),
+    ("PUT", "/p2p/routes"), ("DELETE", "/p2p/routes"),
     ("POST", "/p2p/admin/hook"), ("PUT", "/p2p/log-level"), ("POST", "/p2p/shutdown"), ("GET", "/readyz"),
     ("GET", "/metrics"), ("GET", "/openapi.json"),
 )  # fmt: skip

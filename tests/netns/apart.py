@@ -1,0 +1,142 @@
+"""Two hosts that reach only relays: network namespaces, and a wire from each host to each relay and none between them.
+
+No namespace forwards anything. What passes a relay's wires can be kept, frame by frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tests.programs import find_program
+
+ROOT = Path(__file__).resolve().parents[2]
+MEMBER = Path(__file__).with_name("relay_member.py")
+CAPTURE = """
+import socket, sys
+frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+frames.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)  # SO_RCVBUFFORCE
+print("ready", flush=True)
+with open(sys.argv[1], "wb") as kept:
+    while True:
+        kept.write(frames.recv(70000))
+"""
+
+
+def why_not() -> str | None:
+    """Why this machine does not let a test make namespaces and wires; None if it does."""
+    ip = find_program("ip")
+    if ip is None:
+        return "not installed: iproute2 (Debian package)"
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    name = f"p2p-wire-{os.getpid()}"
+    for words in (("netns", "add", name), ("-n", name, "link", "add", "a", "type", "veth", "peer", "name", "b")):
+        tried = subprocess.run([ip, *words], check=False, capture_output=True, text=True)
+        if tried.returncode:
+            break
+    subprocess.run([ip, "netns", "delete", name], check=False, capture_output=True)
+    return f"no namespaces with wires here: {tried.stderr.strip()}" if tried.returncode else None
+
+
+class Wires:
+    """Namespaces by name, and wires between pairs of them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._ip = find_program("ip") or "ip"
+        self._made: list[str] = []
+        self._wires = 0
+
+    def ip(self, *words: str) -> None:
+        subprocess.run([self._ip, *words], check=True, capture_output=True, text=True)
+
+    def of(self, host: str) -> str:
+        return f"{self._name}-{host}"
+
+    def host(self, host: str) -> None:
+        self.ip("netns", "add", self.of(host))
+        self._made.append(self.of(host))
+        self.ip("-n", self.of(host), "link", "set", "dev", "lo", "up")
+
+    def wire(self, host: str, relay: str) -> str:
+        """Join two namespaces, and return the address of the second on that wire."""
+        self._wires += 1
+        number, here, there = self._wires, self.of(host), self.of(relay)
+        ends = (f"to-{relay}", f"to-{host}")
+        self.ip("-n", here, "link", "add", "name", ends[0], "type", "veth", "peer", "name", ends[1], "netns", there)
+        for namespace, end, last in ((here, ends[0], 1), (there, ends[1], 2)):
+            self.ip("-n", namespace, "address", "add", f"10.78.{number}.{last}/24", "dev", end)
+            self.ip("-n", namespace, "link", "set", "dev", end, "up")
+        return f"10.78.{number}.2"
+
+    def reaches(self, host: str, address: str) -> bool:
+        """Whether a host knows any way to an address."""
+        asked = [self._ip, "-n", self.of(host), "route", "get", address]
+        return subprocess.run(asked, check=False, capture_output=True).returncode == 0
+
+    @contextlib.contextmanager
+    def _run(self, host: str, *words: str, errors: IO[str] | None = None) -> Iterator[subprocess.Popen[str]]:
+        command = [self._ip, "netns", "exec", self.of(host), sys.executable, *words]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, stderr=errors, text=True, env=environment
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    @contextlib.contextmanager
+    def member(self, host: str, **settings: Any) -> Iterator[Member]:
+        """A node on that host: `relay_member.py`."""
+        with self._run(host, str(MEMBER), json.dumps(settings)) as process:
+            yield Member(process)
+
+    @contextlib.contextmanager
+    def capture(self, host: str, into: Path) -> Iterator[None]:
+        """Keep every frame on the host's wires."""
+        with self._run(host, "-c", CAPTURE, str(into)) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+            process.send_signal(signal.SIGINT)
+
+    def remove(self) -> None:
+        for namespace in self._made:
+            subprocess.run([self._ip, "netns", "delete", namespace], check=False, capture_output=True)
+
+
+class Member:
+    """A running `relay_member.py`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def until(self, event: str) -> dict[str, Any]:
+        """The next line that tells of an event of that name."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            told: dict[str, Any] = json.loads(line)
+            if told["event"] == event:
+                return told
+        raise AssertionError(f"the member ended before it told {event}")
+
+    def go_on(self) -> None:
+        """Let it do what it waits with."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """End it where it stands."""
+        self._process.kill()
+        self._process.wait()
