@@ -55,6 +55,10 @@ class PlainH11(H11Protocol):
         elif size > self.config.h11_max_incomplete_size:
             # h11 looks at the size of what is incomplete only: a header that comes in one piece gets past it.
             refusal = 431
+        elif not request.target.startswith(b"/"):
+            # The forms for proxies and for the server as a whole: nothing here is asked for by them, and what Quart
+            # makes of an empty path is an exception.
+            refusal = 400
         if refusal is not None:
             await self._send_error_response(refusal)
             await self.send(Closed())

@@ -6,6 +6,7 @@ held up by a body that trickles, nor forget to look at its size. WebSockets are 
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, cast
 
 import trio
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
         HTTPScope,
         Scope,
     )
+
+
+_log = logging.getLogger("p2p.http")
 
 
 class Intake:
@@ -57,7 +61,20 @@ class Intake:
                 return cast("ASGIReceiveEvent", event)
             return await receive()
 
-        await self._app(scope, replay, send)
+        has_begun = False
+
+        async def note(event: ASGISendEvent) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(event)
+
+        try:
+            await self._app(scope, replay, note)
+        except Exception:
+            if has_begun:
+                raise
+            _log.exception("the application failed")
+            await _answer(problem_of(500), send)
 
     async def _body(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> bytes | None:
         """The whole body; None when the client has gone."""

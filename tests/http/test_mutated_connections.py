@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import socket
 import struct
 
+import pytest
 import trio
 
 from http_control.limits import HttpLimits
 from tests.http.applications import connect, descriptors, descriptors_back_to, raw, served, small_app
+from tests.http.controlled import TOKEN, one_controlled
 
 COUNT = int(os.environ.get("HTTP_MUTATIONS", "300"))
 SEED = int(os.environ.get("HTTP_SEED", "1"))
@@ -43,8 +46,17 @@ PIECES = (
 )  # fmt: skip
 
 
-def mutated(dice: random.Random) -> bytes:
-    data = bytearray(dice.choice(VALID))
+OF_A_NODE = tuple(
+    request.replace(b"GET / ", b"GET /p2p/status ")
+    .replace(b"/stream", b"/p2p/events")
+    .replace(b"/count", b"/p2p/connect")
+    .replace(b"Host: a", b"Host: localhost\r\nX-Auth-Token: " + TOKEN.encode())
+    for request in VALID
+)
+
+
+def mutated(dice: random.Random, valid: tuple[bytes, ...]) -> bytes:
+    data = bytearray(dice.choice(valid))
     for _ in range(dice.randint(0, 4)):
         at = dice.randrange(len(data) + 1)
         match dice.randrange(5):
@@ -55,16 +67,29 @@ def mutated(dice: random.Random) -> bytes:
             case 2:
                 del data[at : at + dice.randint(1, 20)]
             case 3:
-                data += dice.choice(VALID)
+                data += dice.choice(valid)
             case _:
                 data = data[:at] or data
     return bytes(data)
 
 
-async def attack(url: str, seed: int) -> None:
+async def attack_often(url: str, valid: tuple[bytes, ...]) -> None:
+    """All of the connections, some at a time."""
+    places = trio.CapacityLimiter(AT_ONCE)
+
+    async def one(seed: int) -> None:
+        async with places:
+            await attack(url, valid, seed)
+
+    async with trio.open_nursery() as attackers:
+        for number in range(COUNT):
+            attackers.start_soon(one, SEED * 1_000_000 + number)
+
+
+async def attack(url: str, valid: tuple[bytes, ...], seed: int) -> None:
     """One connection: pieces of a mutated request, then one of the ways to leave."""
     dice = random.Random(seed)
-    data = mutated(dice)
+    data = mutated(dice, valid)
     stream = await connect(url)
     try:
         with trio.move_on_after(1):
@@ -88,21 +113,28 @@ async def attack(url: str, seed: int) -> None:
         await trio.aclose_forcefully(stream)
 
 
-async def test_t54_mutated_connections_end_themselves_only() -> None:
-    limits = HttpLimits(header_s_max=2, body_s_max=2, write_stall_s_max=2, linger_s_max=0.2)
+LIMITS = HttpLimits(header_s_max=2, body_s_max=2, write_stall_s_max=2, linger_s_max=0.2)
+
+
+async def test_t54_mutated_connections_do_not_reach_a_node_and_find_no_bug(caplog: pytest.LogCaptureFixture) -> None:
     before = descriptors()
-    async with served(small_app(), limits) as (url, _):
+    async with one_controlled(stats_every_ms=100, limits=LIMITS) as a:
+        await a.get("/ping")
+        open_and_idle = descriptors()
+        await attack_often(a.url, OF_A_NODE)
+        assert (await a.get("/ping"))["pong"] is True
+        assert 'status="5' not in (await a.client.get("/metrics")).text.replace('status="502"', "")
+        await descriptors_back_to(open_and_idle)
+    await descriptors_back_to(before)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_t54_mutated_connections_end_themselves_only() -> None:
+    before = descriptors()
+    async with served(small_app(), LIMITS) as (url, _):
         await raw(url, VALID[1])
         open_and_idle = descriptors()
-        places = trio.CapacityLimiter(AT_ONCE)
-
-        async def one(seed: int) -> None:
-            async with places:
-                await attack(url, seed)
-
-        async with trio.open_nursery() as attackers:
-            for number in range(COUNT):
-                attackers.start_soon(one, SEED * 1_000_000 + number)
+        await attack_often(url, VALID)
         with trio.fail_after(30):
             assert b"hello" in await raw(url, VALID[1])
         await descriptors_back_to(open_and_idle)

@@ -114,6 +114,10 @@ async def test_a_connection_that_is_to_be_closed_is_closed(request_: bytes) -> N
     ("request_", "status", "error"),
     [
         (b"nonsense\r\n\r\n", 400, "bad_request"),
+        (b"GET ?x HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request"),
+        (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request"),
+        (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request"),
+        (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request"),
         (b"PRI * HTTP/2.0\r\nHost: a\r\n\r\n", 505, "version_not_supported"),
         (GET + b"X: " + b"x" * 20_000 + b"\r\n\r\n", 431, "headers_too_large"),
         (GET + b"X: " + b"x" * 200_000, 431, "headers_too_large"),
@@ -234,6 +238,15 @@ async def test_an_application_that_fails_fails_one_request() -> None:
     async with served(small_app()) as (url, _), httpx.AsyncClient(base_url=url) as client:
         assert (await client.get("/fail")).status_code == 500
         assert (await client.get("/")).status_code == 200
+
+
+async def test_an_application_that_fails_before_it_answers_is_answered_for() -> None:
+    async def broken(scope: dict[str, object], receive: object, send: object) -> None:
+        raise ValueError("meant")
+
+    with trio.fail_after(30):
+        async with served(broken) as (url, _):  # type: ignore[arg-type]  # one that has no lifespan either
+            assert problem(await raw(url, GET + b"Connection: close\r\n\r\n")) == (500, "internal")
 
 
 async def test_a_broken_application_is_started_again_on_the_same_port() -> None:
