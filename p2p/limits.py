@@ -262,7 +262,10 @@ class Limits:
     """Of two nodes that hear of each other one lets the other dial: an announcement interval long, and up to half as
     long again."""
 
-    # The address book.
+    # The address book, and bans over a restart.
+    book_after_s: float = 5.0
+    """Between two looks into the book: what else connects peers has as long before the first one."""
+    bans_kept_max: int = 1024
     book_places_max: int = 1024
     book_places_per_peer_max: int = 4
     book_failures_max: int = 256

@@ -45,7 +45,7 @@ def append_lines(data_dir: Path, *, as_json: bool, kind: str) -> int:
 
 
 async def _append_lines(data_dir: Path, as_json: bool, kind: str) -> int:
-    config = p2p.NodeConfig(node_id="wal-append", listen_port=None, data_dir=data_dir, on_log=complain)
+    config = p2p.NodeConfig(node_id="wal-append", listen_port=None, dial=False, data_dir=data_dir, on_log=complain)
     with stop_signals() as signals:
         try:
             async with p2p.open_node(config) as node:

@@ -23,6 +23,7 @@ from p2p.crypto.identity import Identity
 from p2p.errors import Reason, RemoteProtocolError
 from p2p.ids import PeerId
 from p2p.limits import MIB, Limits
+from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Judgement, Verdict, ack_value, judge
 from p2p.replication.batch import Batch, parse_batch, seal, take_for_one_batch
 from p2p.replication.clock import HybridClock
@@ -93,6 +94,8 @@ class Group:
         bodies: encoded records of our own, to be sealed in this order.
         cursors: follower name and origin -> seq.
         pins: label -> whose it is, and when it was seen (Unix milliseconds).
+        places: address -> what the address book says of it; None takes it out.
+        bans: identity -> until when it is left alone (Unix milliseconds); None takes the ban back.
         damaged: batches that failed their hash when they were read.
         quotas: bytes that the origins of the pushes may take, where there is a bound.
     """
@@ -101,6 +104,8 @@ class Group:
     bodies: Sequence[bytes] = ()
     cursors: Mapping[tuple[str, PeerId], int] = field(default_factory=dict)
     pins: Mapping[str, tuple[PeerId, int]] = field(default_factory=dict)
+    places: Mapping[Address, BookPlace | None] = field(default_factory=dict)
+    bans: Mapping[PeerId, int | None] = field(default_factory=dict)
     damaged: Sequence[DamagedRange] = ()
     quotas: Mapping[PeerId, int] = field(default_factory=dict)
 
@@ -217,9 +222,22 @@ class Committer:
                 transaction.set_cursor(name, origin, seq)
             for node_id, (peer_id, seen_ms) in group.pins.items():
                 transaction.set_pin(node_id, peer_id, seen_ms, self._limits.weak_pins_max)
+            self._note_acquaintances(transaction, group)
         done.states = transaction.changed
         done.damaged = transaction.damaged
         return done
+
+    def _note_acquaintances(self, transaction: Transaction, group: Group) -> None:
+        for address, place in group.places.items():
+            if place is None:
+                transaction.drop_place(address)
+            else:
+                transaction.set_place(place)
+        for peer_id, until_ms in group.bans.items():
+            if until_ms is None:
+                transaction.drop_ban(peer_id)
+            else:
+                transaction.set_ban(peer_id, until_ms, self._limits.bans_kept_max)
 
     def _reason_not_to_seal(self, transaction: Transaction, done: Committed) -> Unsealed | None:
         own = transaction.state(self._own)

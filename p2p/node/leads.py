@@ -19,6 +19,7 @@ import trio
 from p2p.errors import ConfigError, ConnectFailed, NodeClosed, Reason
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
+from p2p.node.acquaintances import Acquaintances
 from p2p.node.dialer import Dialer
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
@@ -45,6 +46,7 @@ class Leads:
         is_welcome: whether an identity would be admitted.
         has_room: whether there is a slot for so many dials under way.
         dialer: makes the dials.
+        acquaintances: told what came of them.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Leads:
         is_welcome: Callable[[PeerId], bool],
         has_room: Callable[[int], bool],
         dialer: Dialer,
+        acquaintances: Acquaintances,
         counters: Counters,
         clock: Clock,
         entropy: Entropy,
@@ -77,6 +80,7 @@ class Leads:
         self._is_welcome = is_welcome
         self._has_room = has_room
         self._dialer = dialer
+        self._acquaintances = acquaintances
         self._counters = counters
         self._clock = clock
         self._entropy = entropy
@@ -92,7 +96,8 @@ class Leads:
             source: by what it came.
             came_from: the address of who says so, or the registry's; for the bounds per source.
         """
-        self._counters.hints += 1
+        if source is not HintSource.BOOK:
+            self._counters.hints += 1
         if not self._dials:
             return
         try:
@@ -143,17 +148,22 @@ class Leads:
                     await self._wake.wait()
 
     async def _dial(self, target: Target) -> None:
+        address = target.endpoint.address
+        failed = False
+        self._acquaintances.dialling(address, target.source[0])
         try:
             link = await self._dialer.dial_unasked(target.endpoint)
         except ConnectFailed as failure:
+            failed = True
             if failure.reason is Reason.SELF and len(self._own_places) < OWN_PLACES_MAX:
-                self._own_places[target.endpoint.address] = None
+                self._own_places[address] = None
         except NodeClosed:
             pass  # the nursery that this runs in is about to be cancelled
         else:
             if link is not None:
                 self.targets.proved(target)
         finally:
+            self._acquaintances.dialled(address, failed=failed)
             self._under_way -= 1
             self._wake.set()
 

@@ -33,7 +33,7 @@ from p2p.node.lines import Lines
 from p2p.node.listener import accept_links
 from p2p.node.paths import Routes
 from p2p.node.requests import REQUEST_S_DEFAULT
-from p2p.node.rooms import Rooms
+from p2p.node.rooms import Rooms, read_remembered
 from p2p.node.scrub import Scrub
 from p2p.node.service import first_cause, run_around
 from p2p.node.serving import Body, Handler, TypedHandler, decode_body, encode_body, typed
@@ -115,7 +115,7 @@ class Node:
         for line in said:
             self._log_line(line)
         try:
-            pins = await blocking.run("write", store.pins)
+            remembered = await blocking.run("write", read_remembered, store)
             listeners: list[Listener] = []
             try:
                 await self._listen(network, bind_host, listeners)
@@ -124,7 +124,7 @@ class Node:
                     store=store,
                     identity=identity,
                     trusted=trusted,
-                    pins=pins,
+                    remembered=remembered,
                     blocking=blocking,
                     dispatch=self._dispatch,
                     counters=self.counters,
@@ -174,6 +174,8 @@ class Node:
                             accept_links, listener, rooms.supervisor, rooms.slots, config.clock, self._log_line
                         )
                     links.start_soon(rooms.leads.run)
+                    if config.dial:
+                        links.start_soon(rooms.acquaintances.run, rooms.leads.offer)
                     await self._discover(rooms, links)
                     if rooms.bootstrap is not None:
                         await links.start(rooms.bootstrap.run)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import trio
 
@@ -12,6 +13,7 @@ from p2p.crypto.noise import NoiseStatic
 from p2p.errors import Reason
 from p2p.ids import PeerEndpoint, PeerId, is_loopback
 from p2p.node import circuits, paths
+from p2p.node.acquaintances import Acquaintances
 from p2p.node.bootstrap import HttpBootstrap
 from p2p.node.circuits import CircuitNetwork, Circuits
 from p2p.node.config import WAYS_OUT, NodeConfig
@@ -32,6 +34,7 @@ from p2p.node.wal import Wal
 from p2p.node.writer import Writer
 from p2p.peer.connection import Connection
 from p2p.policy.admission import ConnectionSlots, Scores
+from p2p.policy.book import BookPlace
 from p2p.policy.buckets import TokenBucket
 from p2p.policy.guard import ConnectionGuard
 from p2p.policy.hints import HintSource
@@ -43,6 +46,23 @@ from p2p.session.handshake import SessionConfig
 from p2p.store.base import Store
 from p2p.transport.base import Network
 from p2p.windows import Blocking
+
+
+class Remembered(NamedTuple):
+    """What a node knows of its peers from earlier runs."""
+
+    pins: Mapping[str, PeerId]
+    book: Sequence[BookPlace]
+    bans: Mapping[PeerId, int]
+
+
+def read_remembered(store: Store) -> Remembered:
+    """Read what the store kept. Blocking.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    return Remembered(store.pins(), store.book(), store.bans())
 
 
 class Rooms:
@@ -61,7 +81,7 @@ class Rooms:
         store: Store,
         identity: Identity,
         trusted: Mapping[str, PeerId] | None,
-        pins: Mapping[str, PeerId],
+        remembered: Remembered,
         blocking: Blocking,
         dispatch: Dispatch,
         counters: Counters,
@@ -84,7 +104,7 @@ class Rooms:
         self._chosen = frozenset(endpoint.expect for endpoint in config.peers)
         self.requests = Requests(config.clock)
         self.scores = Scores(limits)
-        self.pins = Pins(limits, strong=trusted or {}, weak=pins)
+        self.pins = Pins(limits, strong=trusted or {}, weak=remembered.pins)
         self.origins = OriginAdmission(
             self.own,
             limits,
@@ -105,6 +125,17 @@ class Rooms:
             forgotten=self.origins.forget,
             is_unlimited=self.origins.is_unlimited,
         )
+        self.acquaintances = Acquaintances(
+            limits,
+            remembered.book,
+            config.peers,
+            roster=self.roster,
+            places=self.places,
+            guard=self.guard,
+            write=self.writer.remember_place,
+            clock=config.clock,
+        )
+        self._restore_bans(remembered.bans)
         self.replicator = Replicator(
             own=self.own,
             writer=self.writer,
@@ -137,6 +168,14 @@ class Rooms:
     def _emit(self, event: NodeEvent) -> None:
         self._events.emit(event)
         self._notices.tell(event)
+
+    def _restore_bans(self, bans: Mapping[PeerId, int]) -> None:
+        now, wall_ms = self._config.clock.monotonic(), self._config.clock.wall_ms()
+        for peer_id, until_ms in bans.items():
+            if until_ms > wall_ms:
+                self.scores.ban(peer_id, now + (until_ms - wall_ms) / 1000, now)
+            else:
+                self.writer.remember_ban(peer_id, None)
 
     def _settle(self, origin: PeerId, via: PeerId, held: bool) -> None:
         self.origins.settle(origin, via, held=held)
@@ -194,6 +233,8 @@ class Rooms:
             events=self._events,
             log_line=self._log_line,
             remember_pin=self.writer.remember_pin,
+            remember_ban=self.writer.remember_ban,
+            acquaintances=self.acquaintances,
             clock=config.clock,
             entropy=config.entropy,
             nursery=nursery,
@@ -225,6 +266,7 @@ class Rooms:
             is_welcome=self._is_welcome,
             has_room=self._has_room,
             dialer=self.dialer,
+            acquaintances=self.acquaintances,
             counters=self._counters,
             clock=config.clock,
             entropy=config.entropy,

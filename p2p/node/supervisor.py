@@ -22,6 +22,7 @@ from p2p import msg
 from p2p.errors import Reason
 from p2p.ids import PeerEndpoint, PeerId, is_node_id
 from p2p.limits import Limits
+from p2p.node.acquaintances import Acquaintances
 from p2p.node.circuits import Circuits
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import CloneSuspected, EventFeed, LabelConflict, PeerConnected, PeerLeft
@@ -75,6 +76,8 @@ class Supervisor:
         events: EventFeed,
         log_line: Callable[[str], None],
         remember_pin: Callable[[str, PeerId], None],
+        remember_ban: Callable[[PeerId, int], None],
+        acquaintances: Acquaintances,
         clock: Clock,
         entropy: Entropy,
         nursery: trio.Nursery,
@@ -101,6 +104,8 @@ class Supervisor:
         self._events = events
         self._log_line = log_line
         self._remember_pin = remember_pin
+        self._remember_ban = remember_ban
+        self._acquaintances = acquaintances
         self._clock = clock
         self._entropy = entropy
         self._nursery = nursery
@@ -132,6 +137,7 @@ class Supervisor:
 
     async def disconnect(self, peer_id: PeerId) -> None:
         """Say Goodbye to a peer, on every link it has, and wait for their ends (at most `drain_s_max`)."""
+        self._acquaintances.left(peer_id)
         links = self._succession.of_peer(peer_id)
         for link in links:
             link.close(Reason.DISCONNECTED)
@@ -215,6 +221,7 @@ class Supervisor:
         self._slots.leave(link, authenticated=True)
         self._origins.prove(peer_id)
         self._roster.remember(peer_id)
+        self._acquaintances.met(link)
         old = self._roster.links.get(peer_id)
         if old is not None and not old.dialed_by_us and not link.dialed_by_us and old.direct == link.direct:
             self._note_change(link)
@@ -354,7 +361,10 @@ class Supervisor:
 
     def penalize(self, peer_id: PeerId, reason: Reason) -> None:
         """Take points from an identity; at 0 its links end and it is left alone for a while."""
-        if self._scores.penalize(peer_id, reason.penalty, self._clock.monotonic()):
+        now = self._clock.monotonic()
+        if self._scores.penalize(peer_id, reason.penalty, now):
+            ban_s = self._scores.banned_until(peer_id, now) - now
+            self._remember_ban(peer_id, self._clock.wall_ms() + int(ban_s * 1000))
             self._log_line(f"{peer_id.short} is banned for a while: {reason.label}")
             for link in self._succession.of_peer(peer_id):
                 link.close(Reason.BANNED)

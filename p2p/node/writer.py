@@ -51,6 +51,7 @@ from p2p.node.commits import (
     Taken,
     Unsealed,
 )
+from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Verdict, ack_value
 from p2p.replication.batch import Batch, NewRecord, encode_bodies, origin_of
 from p2p.replication.heads import EMPTY_LOG, LogHead
@@ -185,6 +186,8 @@ class Writer:
         self._under_way: list[_Waiting] = []
         self._forgetting: dict[_Waiting, None] = {}
         self._pins: dict[str, tuple[PeerId, int]] = {}
+        self._places: dict[Address, BookPlace | None] = {}
+        self._bans: dict[PeerId, int | None] = {}
         self._damaged: dict[DamagedRange, None] = {}
         self._failure: StoreError | None = None
         self._retry_at = math.inf
@@ -411,6 +414,21 @@ class Writer:
         self._pins[node_id] = (peer_id, self._clock.wall_ms())
         self._wake.set()
 
+    def remember_place(self, address: Address, place: BookPlace | None) -> None:
+        """Note a place of the address book, or (None) take it out; written with the next commit. Never waits."""
+        self._places[address] = place
+        while len(self._places) > 2 * self._limits.book_places_max:
+            # Only while the store fails; what is lost can be learnt again.
+            del self._places[next(iter(self._places))]
+        self._wake.set()
+
+    def remember_ban(self, peer_id: PeerId, until_ms: int | None) -> None:
+        """Note until when an identity is left alone (None: no longer); written with the next commit. Never waits."""
+        self._bans[peer_id] = until_ms
+        while len(self._bans) > self._limits.scores_max:
+            del self._bans[next(iter(self._bans))]
+        self._wake.set()
+
     def hold_appends(self, seconds: float) -> None:
         """Let our own records wait for so long at the most, because a peer may know more of our log than we do."""
         self._held_until = max(self._held_until, self._clock.monotonic() + seconds)
@@ -474,7 +492,7 @@ class Writer:
         if self._jobs or self._cursors or self._cursor_waiters or (self._appends and not holding):
             return True
         # Nobody waits for these: while the store fails they may wait.
-        return self._failure is None and bool(self._pins or self._damaged)
+        return self._failure is None and bool(self._pins or self._places or self._bans or self._damaged)
 
     async def _commit(self) -> None:
         group, queued, shares = self._take_group()
@@ -485,6 +503,8 @@ class Writer:
         except StoreError as error:
             # What nobody waits for is tried again; what somebody waits for is answered.
             self._pins = {**group.pins, **self._pins}
+            self._places = {**group.places, **self._places}
+            self._bans = {**group.bans, **self._bans}
             self._damaged = {**dict.fromkeys(group.damaged), **self._damaged}
             self._fail(error, queued, waiters, shares)
         else:
@@ -493,8 +513,14 @@ class Writer:
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def _take_group(self) -> tuple[Group, list[_Queued], list[_Share]]:
-        group = Group(cursors=self._cursors, pins=self._pins, damaged=tuple(self._damaged))
-        self._cursors, self._pins, self._damaged = {}, {}, {}
+        group = Group(
+            cursors=self._cursors,
+            pins=self._pins,
+            places=self._places,
+            bans=self._bans,
+            damaged=tuple(self._damaged),
+        )
+        self._cursors, self._pins, self._places, self._bans, self._damaged = {}, {}, {}, {}, {}
         queued: list[_Queued] = []
         quotas: dict[PeerId, int] = {}
         room = self._limits.commit_bytes_max

@@ -167,6 +167,16 @@ class Scores:
         record.banned_until = now + self._ban_s(record.bans)
         return True
 
+    def ban(self, who: Hashable, until: float, now: float) -> None:
+        """Leave `who` alone until then: a ban of an earlier run, or an operator's."""
+        record = self._records.pop(who, None)
+        if record is None:
+            self._make_room(now)
+            record = _Record(0.0, now)
+        record.bans = max(1, record.bans)
+        record.banned_until = max(record.banned_until, until)
+        self._records[who] = record
+
     def is_banned(self, who: Hashable, now: float) -> bool:
         """Whether `who` is to be left alone."""
         record = self._records.get(who)

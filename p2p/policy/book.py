@@ -28,7 +28,7 @@ class BookPlace:
         endpoint: what was dialled; nobody is expected there by it.
         peer_id: who proved himself there last.
         node_id: the label that it had, "" for none.
-        source: how this node came to dial it: "configured", "connect", "discovery" or "registry".
+        source: how this node came to dial it: "configured", "connect", "discovery", "registry", or "book" alone.
         good_ms: when the last session there began, Unix milliseconds.
         failures: dials in a row that came to nothing since.
     """
