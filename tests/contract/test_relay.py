@@ -392,6 +392,48 @@ async def test_t72_a_relay_that_changes_what_passes_loses_the_session_and_change
         assert [it.node_id for it in a.peers()] == [it.node_id for it in b.peers()] == ["r"]
 
 
+async def test_t72_a_relay_cannot_get_one_client_banned_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_r_b() as (a, r, b), b.channel("chat") as chat:
+        with monkeypatch.context() as patch:
+            for _ in range(12):
+                await a.connect(f"relay://r/{b.peer_id}")
+                await until_linked(b, a)
+                corrupt(r, flips, patch)
+                await a.send(b.peer_id, "chat", b"changed on the way")
+                await until(lambda: b.peer_id not in {it.peer_id for it in a.peers()}, a)
+                await until(lambda: a.peer_id not in {it.peer_id for it in b.peers()}, b)
+                patch.undo()
+        await a.connect(f"relay://r/{b.peer_id}")
+        await a.send(b.peer_id, "chat", b"honest")
+        assert (await chat.receive()).body == b"honest"
+
+
+async def test_t72_a_ring_of_relays_with_a_wrong_route() -> None:
+    with trio.fail_after(60):
+        async with (
+            relay_node("r1") as r1,
+            relay_node("r2", peers=[at(r1)]) as r2,
+            relay_node("r3", peers=[at(r1), at(r2)]) as r3,
+            client_of(r1, node_id="a") as a,
+            client_of(r3, node_id="b") as b,
+        ):
+            await until_linked(r3, r1, r2)
+            await until_linked(r1, r2, r3)
+            await until_linked(r2, r1)
+            nobody = p2p.PeerId(bytes(32))
+            for relay, following in ((r1, r2), (r2, r3), (r3, r1)):
+                relay.routes.upsert_route(nobody, p2p.Route(following.peer_id, via_relay=True))
+            a.routes.upsert_route(nobody, p2p.Route(r1.peer_id, via_relay=True))
+            with pytest.raises(p2p.NotConnected, match="no_route"):
+                await a.send(nobody, "chat", b"round and round")
+            assert [relay.circuits.relayed_total for relay in (r1, r2, r3)] == [3, 2, 2]
+            while any(relay.circuits.relayed for relay in (r1, r2, r3)):
+                await trio.sleep(0.01)
+            # The ring still serves who can be reached through it.
+            r1.routes.upsert_route(b.peer_id, p2p.Route(r3.peer_id, via_relay=True))
+            assert (await a.connect(f"relay://r1/{b.peer_id}")).peer_id == b.peer_id
+
+
 async def test_t72_a_relay_sees_ciphertext_only(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_r_b() as (a, r, b), b.channel("secret-channel") as chat:
         seen = corrupt(r, lambda message: [message], monkeypatch)

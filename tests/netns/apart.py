@@ -38,7 +38,8 @@ def why_not() -> str | None:
     if os.geteuid() != 0:
         return "network namespaces need root"
     name = f"p2p-wire-{os.getpid()}"
-    for words in (("netns", "add", name), ("-n", name, "link", "add", "a", "type", "veth", "peer", "name", "b")):
+    wire = ("-n", name, "link", "add", "name", "here", "type", "veth", "peer", "name", "there")
+    for words in (("netns", "add", name), wire):
         tried = subprocess.run([ip, *words], check=False, capture_output=True, text=True)
         if tried.returncode:
             break
