@@ -335,8 +335,8 @@ class Supervisor:
         peer_id = link.session.peer_id
         if peer_id is not None:
             self._succession.ended(link)
-        # Inside a circuit everything but what stands under a good seal may be the relay's doing, or that of somebody who
-        # wants the relay to seem guilty: nobody is scored for it.
+        # Inside a circuit everything but what stands under a good seal may be the relay's doing, or that of somebody
+        # who wants the relay to seem guilty: nobody is scored for it.
         is_its_own = link.direct or reason is Reason.PROTOCOL
         if reason.penalty and peer_id is not None and not link.clean and is_its_own:
             self.penalize(peer_id, reason)
