@@ -319,7 +319,7 @@ class Node:
         """
         rooms = self._running()
         if isinstance(endpoint, PeerId) or (isinstance(endpoint, str) and is_who(endpoint)):
-            return snapshot_of(await rooms.paths.link_to(endpoint))
+            return snapshot_of(await self._link_by_route(endpoint))
         place = PeerEndpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
         if not place.is_dialable:
             raise ConfigError(f"{place}: port 0 cannot be dialled")

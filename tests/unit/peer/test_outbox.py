@@ -1,4 +1,4 @@
-"""The three lanes: order, fairness, bounds."""
+"""The four lanes: order, fairness, bounds."""
 
 from __future__ import annotations
 
@@ -100,3 +100,44 @@ def test_clearing_counts_lost_application_messages_only() -> None:
     outbox.put_wal(10, b"y")
     outbox.put_data(259, b"z")
     assert outbox.clear() == 1
+
+
+class Circuits:
+    """A relay lane with so many messages of a size."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self._left = [bytes([n % 256]) * size for n in range(count)]
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def take(self) -> bytes:
+        return self._left.pop(0)
+
+
+def test_circuits_data_and_batches_take_turns_and_nobody_starves() -> None:
+    outbox, drained = Outbox(Limits()), Drained()
+    outbox.relay = Circuits(20, 32 * KIB)
+    for _ in range(20):
+        outbox.put_wal(10, bytes(32 * KIB))
+    for _ in range(7):
+        outbox.put_data(259, bytes(32 * KIB))
+    while outbox:
+        outbox.drain(drained, 64 * KIB)
+    seen = [type for type, _, _ in drained.taken]
+    assert (seen.count(258), seen.count(10), seen.count(259)) == (20, 20, 7)
+    for start in range(0, 18, 6):
+        assert set(seen[start : start + 6]) == {258, 10, 259}
+
+
+def test_a_relay_lane_that_has_nothing_after_all_ends_its_turn() -> None:
+    class Empty(Circuits):
+        def take(self) -> bytes:
+            self._left.clear()
+            return b""
+
+    outbox, drained = Outbox(Limits()), Drained()
+    outbox.relay = Empty(3, 10)
+    outbox.drain(drained, 64 * KIB)
+    assert drained.taken == []
+    assert not outbox
