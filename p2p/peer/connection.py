@@ -119,7 +119,55 @@ class Connection:
         direct: False if the stream is a circuit through a relay.
         label: the peer's node id where the node accepted it as a label, else None.
         after: links of the same peer whose application messages come before this one's.
+        asks: requests of ours that wait for answers here; None before the first one.
     """
+
+    # A node keeps thousands of idle links: the fields are slots, and what only some links need is made when it is.
+    __slots__ = (
+        "_clock",
+        "_closing",
+        "_control",
+        "_end_by",
+        "_flush_follows",
+        "_is_over",
+        "_limits",
+        "_live",
+        "_nursery",
+        "_outbox",
+        "_over",
+        "_owner",
+        "_ponged_at",
+        "_pongs",
+        "_probe_by",
+        "_probed_at",
+        "_read_scope",
+        "_rest",
+        "_rest_scope",
+        "_room",
+        "_scope",
+        "_settled",
+        "_stream",
+        "_traces",
+        "_writing",
+        "after",
+        "answer_bytes_max",
+        "asks",
+        "clean",
+        "connected_at",
+        "detail",
+        "dialed_by_us",
+        "direct",
+        "endpoint",
+        "floods",
+        "label",
+        "reason",
+        "replicating",
+        "retiring",
+        "serving",
+        "serving_bytes",
+        "session",
+        "unsent",
+    )
 
     def __init__(
         self,
@@ -145,15 +193,11 @@ class Connection:
         self.retiring = False
         self.after: tuple[Connection, ...] = ()
         self.asks: Asks | None = None
-        """Requests of ours that wait for answers here; None before the first one."""
         self.serving = 0
         self.serving_bytes = 0
         self.answer_bytes_max = limits.frame_bytes_max - ENVELOPE_BYTES_MAX - ANSWER_FIELDS_BYTES
         self.floods = 0
         self.unsent = 0
-        self.settled = trio.Event()
-        """Set when the link is live or over: what a dial waits for."""
-        self.over = trio.Event()
         self._stream = stream
         self._owner = owner
         self._clock = clock
@@ -166,8 +210,11 @@ class Connection:
         self._writing = False
         self._flush_follows = False
         self._rest: memoryview | None = None
-        self._room = trio.lowlevel.ParkingLot()
-        self._pongs = trio.lowlevel.ParkingLot()
+        self._room: trio.lowlevel.ParkingLot | None = None
+        self._pongs: trio.lowlevel.ParkingLot | None = None
+        self._settled: trio.Event | None = None
+        self._over: trio.Event | None = None
+        self._is_over = False
         self._ponged_at = 0.0
         self._rest_scope: trio.CancelScope | None = None
         self._end_by = _NEVER
@@ -206,6 +253,24 @@ class Connection:
         return PeerState.STALE if silent_s > 2 * self._limits.ping_after_s else PeerState.CONNECTED
 
     @property
+    def settled(self) -> trio.Event:
+        """Set when the link is live or over: what a dial waits for."""
+        if self._settled is None:
+            self._settled = trio.Event()
+            if self._live or self.reason is not None:
+                self._settled.set()
+        return self._settled
+
+    @property
+    def over(self) -> trio.Event:
+        """Set when the link's task has done its work."""
+        if self._over is None:
+            self._over = trio.Event()
+            if self._is_over:
+                self._over.set()
+        return self._over
+
+    @property
     def outbox_bytes(self) -> int:
         """Bytes of application messages that wait to be written."""
         return self._outbox.data_bytes
@@ -229,8 +294,13 @@ class Connection:
         while self.is_live:
             if self.send_data_nowait(payload):
                 return
-            await self._room.park()
+            await self._room_lot().park()
         raise self._closed()
+
+    def _room_lot(self) -> trio.lowlevel.ParkingLot:
+        if self._room is None:
+            self._room = trio.lowlevel.ParkingLot()
+        return self._room
 
     def _closed(self) -> NotConnected:
         return NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
@@ -267,7 +337,7 @@ class Connection:
                 if is_sent:
                     return
                 assert self.asks is not None
-                await (self._room if self.asks.has_room else self.asks.room).park()
+                await (self._room_lot() if self.asks.has_room else self.asks.room).park()
         finally:
             if not is_sent and self.asks is not None:
                 # Its turn may be another's now.
@@ -305,7 +375,7 @@ class Connection:
             if self.send_reply_nowait(payload):
                 self.write_soon()
                 return
-            await self._room.park()
+            await self._room_lot().park()
         raise self._closed()
 
     def send_status(self, payload: bytes) -> None:
@@ -346,6 +416,8 @@ class Connection:
         """
         await trio.lowlevel.checkpoint()
         if self.is_live:
+            if self._pongs is None:
+                self._pongs = trio.lowlevel.ParkingLot()
             asked_at = self._clock.monotonic()
             self.session.ping(asked_at)
             if not self._writing:
@@ -451,7 +523,9 @@ class Connection:
                     await self._stream.aclose()
             else:
                 self._stream.abort()
-            self.over.set()
+            self._is_over = True
+            if self._over is not None:
+                self._over.set()
             self._owner.on_ended(self)
 
     async def _read_until_over(self) -> None:
@@ -549,11 +623,7 @@ class Connection:
                 if not self._control.take(now):
                     return self._rest_from_flood()
             elif isinstance(event, Ponged):
-                self._ponged_at = now
-                self._pongs.unpark_all()
-                if self._probe_by != _NEVER and not self.retiring:
-                    self._probe_by = _NEVER
-                    owner.on_probed(self, alive=True)
+                self._take_pong(now)
             elif isinstance(event, Ended):
                 self._end(event.reason, event.detail, clean=event.clean)
                 return None
@@ -561,7 +631,7 @@ class Connection:
                 self._live = True
                 self.connected_at = now
                 owner.on_live(self)
-                self.settled.set()
+                self._settle()
             elif isinstance(event, PeerProven):
                 self._admit(event)
             elif isinstance(event, Ignored):
@@ -573,6 +643,14 @@ class Connection:
             self._owner.on_routing(self, message)
             return None
         return self._owner.on_wal(self, message)
+
+    def _take_pong(self, now: float) -> None:
+        self._ponged_at = now
+        if self._pongs is not None:
+            self._pongs.unpark_all()
+        if self._probe_by != _NEVER and not self.retiring:
+            self._probe_by = _NEVER
+            self._owner.on_probed(self, alive=True)
 
     def _admit(self, proven: PeerProven) -> None:
         refusal = self._owner.on_proven(self, proven)
@@ -617,9 +695,16 @@ class Connection:
         self.unsent = self._outbox.clear()
         if self.asks is not None:
             self.asks.fail()
-        self.settled.set()
-        self._room.unpark_all()
-        self._pongs.unpark_all()
+        self._settle()
+        for waiting in (self._room, self._pongs):
+            if waiting is not None:
+                waiting.unpark_all()
+
+    def _settle(self) -> None:
+        if self._settled is not None:
+            self._settled.set()
+            # Who asks from here on gets a set one.
+            self._settled = None
 
     # Writing.
 
@@ -634,7 +719,7 @@ class Connection:
         session, outbox = self.session, self._outbox
         if outbox and session.state is State.LIVE:
             outbox.drain(session, self._limits.write_bytes)
-            if outbox.has_data_room and self._room:
+            if self._room is not None and outbox.has_data_room and self._room:
                 self._room.unpark_all()
         if self._closing is not None and not outbox and not self._owes_answers():
             session.goodbye(*self._closing)

@@ -20,12 +20,12 @@ from p2p.limits import Limits
 Link = TypeVar("Link", bound=Hashable)
 
 
-class _Place(Generic[Link]):
+class _Place:
     __slots__ = ("chosen", "links")
 
     def __init__(self) -> None:
         self.chosen = False
-        self.links: set[Link] = set()
+        self.links = 0
 
 
 class PeerPlaces(Generic[Link]):
@@ -40,7 +40,7 @@ class PeerPlaces(Generic[Link]):
     def __init__(self, limits: Limits) -> None:
         self._max = limits.max_peers
         self._strangers_max = max(1, limits.max_peers // 2)
-        self._peers: dict[PeerId, _Place[Link]] = {}
+        self._peers: dict[PeerId, _Place] = {}
         self._holders: dict[Link, PeerId] = {}
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class PeerPlaces(Generic[Link]):
                 return False
             place = self._peers[peer_id] = _Place()
         place.chosen |= chosen
-        place.links.add(link)
+        place.links += 1
         self._holders[link] = peer_id
         return True
 
@@ -84,6 +84,6 @@ class PeerPlaces(Generic[Link]):
         if peer_id is None:
             return
         place = self._peers[peer_id]
-        place.links.remove(link)
+        place.links -= 1
         if not place.links:
             del self._peers[peer_id]

@@ -205,7 +205,8 @@ class Lane:
     __slots__ = ("_turns", "_wake", "left")
 
     def __init__(self, wake: Callable[[], None], left: Callable[[Leg], None]) -> None:
-        self._turns: deque[Leg] = deque()
+        self._turns: deque[Leg] | None = None
+        """None as long as no circuit had anything to say: most links never carry one."""
         self._wake: Final = wake
         self.left: Final = left
 
@@ -228,13 +229,16 @@ class Lane:
 
     def enlist(self, leg: Leg) -> None:
         """Give a leg its turn."""
-        self._turns.append(leg)
-        if len(self._turns) == 1:
+        turns = self._turns
+        if turns is None:
+            turns = self._turns = deque()
+        turns.append(leg)
+        if len(turns) == 1:
             self._wake()
 
     def clear(self) -> None:
         """The link is over."""
-        self._turns.clear()
+        self._turns = None
 
 
 def refused(circuit: int, reason: Reason) -> bytes:

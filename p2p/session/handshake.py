@@ -57,6 +57,7 @@ class SessionConfig:
 
     Attributes:
         claims: node id, capabilities and peer id as every proof of ours holds them.
+        offered: the capabilities by name.
     """
 
     node_id: str
@@ -67,10 +68,12 @@ class SessionConfig:
     capabilities: Capabilities
     limits: Limits = field(repr=False)
     claims: bytes = field(init=False, repr=False)
+    offered: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         claims = (encode_str(self.node_id), encode_capabilities(self.capabilities), self.identity.peer_id)
         object.__setattr__(self, "claims", b"".join(claims))
+        object.__setattr__(self, "offered", MappingProxyType(dict(self.capabilities)))
 
 
 class Proven(NamedTuple):
@@ -269,6 +272,9 @@ class Handshake:
             raise RemoteProtocolError(f"more than {self._config.limits.capabilities_max} capabilities")
         if not (is_node_id(node_id) or node_id == str(peer_id)):
             raise RemoteProtocolError("a node id that is none, or looks like another peer's id")
+        if capabilities == self._config.capabilities:
+            # Most peers offer what we do: thousands of them share one mapping.
+            return Proven(peer_id, node_id, self._config.offered)
         return Proven(peer_id, node_id, MappingProxyType(dict(capabilities)))
 
 
