@@ -7,7 +7,6 @@ changed, and for those who read `/events` the state as it is.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import re
 from collections import deque
@@ -178,8 +177,8 @@ class Control:
         fields: dict[str, object] = {"time_ms": self._clock.wall_ms()}
         if isinstance(event, events.PeerConnected):
             return name, fields | {"peer": self.view().peer(event.peer)}
-        for field in dataclasses.fields(event):
-            fields[field.name] = _plain(getattr(event, field.name))
+        for field in type(event).__struct_fields__:
+            fields[field] = _plain(getattr(event, field))
         return name, fields
 
     def _tell_heads(self) -> None:

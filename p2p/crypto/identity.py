@@ -17,12 +17,6 @@ from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from p2p.errors import ConfigError
 from p2p.ids import PeerId
@@ -69,6 +63,9 @@ class Identity:
         Raises:
             ConfigError: it is not an unencrypted Ed25519 private key in PEM. The text does not quote the content.
         """
+        # Imported here: most of it is about other kinds of keys, and takes 4 ms.
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
         try:
             private = load_pem_private_key(pem, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -79,6 +76,8 @@ class Identity:
 
     def to_pem(self) -> bytes:
         """Return the private key as PKCS #8 in PEM, unencrypted: keep it in a file of mode 0600."""
+        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
         return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def sign(self, data: bytes) -> bytes:

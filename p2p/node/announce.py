@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from p2p.binary import encode_str, encode_u16, encode_u64
 from p2p.crypto.identity import SIGNATURE_BYTES, Identity, verify
@@ -35,8 +36,7 @@ class Flaw(Enum):
     """It names no key, and only signed ones count here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Announced:
+class Announced(msgspec.Struct, frozen=True):
     """What an announcement says.
 
     Attributes:

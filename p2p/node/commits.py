@@ -15,9 +15,10 @@ Source: replication sections 2, 4 and 5.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
+
+import msgspec
 
 from p2p.crypto.identity import Identity
 from p2p.errors import Reason, RemoteProtocolError
@@ -33,8 +34,7 @@ from p2p.store.base import DamagedRange, OriginState, Store, Transaction
 _WARM_BYTES: Final = 4 * MIB
 
 
-@dataclass(frozen=True, slots=True)
-class PushJob:
+class PushJob(msgspec.Struct, frozen=True):
     """A WalPush to judge.
 
     Attributes:
@@ -49,8 +49,7 @@ class PushJob:
     own_shown: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ProofJob:
+class ProofJob(msgspec.Struct, frozen=True):
     """A ForkProof to check."""
 
     first: bytes
@@ -58,8 +57,7 @@ class ProofJob:
     admitted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetJob:
+class ForgetJob(msgspec.Struct, frozen=True):
     """An origin to drop."""
 
     origin: PeerId
@@ -68,8 +66,7 @@ class ForgetJob:
 Job = PushJob | ProofJob | ForgetJob
 
 
-@dataclass(frozen=True, slots=True)
-class PushOutcome:
+class PushOutcome(msgspec.Struct, frozen=True):
     """What became of a push.
 
     Attributes:
@@ -85,8 +82,7 @@ class PushOutcome:
     detail: str = ""
 
 
-@dataclass(slots=True)
-class Group:
+class Group(msgspec.Struct):
     """What one commit takes on.
 
     Attributes:
@@ -100,14 +96,14 @@ class Group:
         quotas: bytes that the origins of the pushes may take, where there is a bound.
     """
 
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[Job] = msgspec.field(default_factory=list)
     bodies: Sequence[bytes] = ()
-    cursors: Mapping[tuple[str, PeerId], int] = field(default_factory=dict)
-    pins: Mapping[str, tuple[PeerId, int]] = field(default_factory=dict)
-    places: Mapping[Address, BookPlace | None] = field(default_factory=dict)
-    bans: Mapping[PeerId, int | None] = field(default_factory=dict)
+    cursors: Mapping[tuple[str, PeerId], int] = msgspec.field(default_factory=dict)
+    pins: Mapping[str, tuple[PeerId, int]] = msgspec.field(default_factory=dict)
+    places: Mapping[Address, BookPlace | None] = msgspec.field(default_factory=dict)
+    bans: Mapping[PeerId, int | None] = msgspec.field(default_factory=dict)
     damaged: Sequence[DamagedRange] = ()
-    quotas: Mapping[PeerId, int] = field(default_factory=dict)
+    quotas: Mapping[PeerId, int] = msgspec.field(default_factory=dict)
 
 
 class Unsealed(Enum):
@@ -118,8 +114,7 @@ class Unsealed(Enum):
     FORKED = "our own log is forked"
 
 
-@dataclass(slots=True)
-class Committed:
+class Committed(msgspec.Struct):
     """What a durable commit did.
 
     Attributes:
@@ -134,15 +129,15 @@ class Committed:
         over_quota: origins that found no room.
     """
 
-    outcomes: list[PushOutcome | Verdict | None] = field(default_factory=list)
+    outcomes: list[PushOutcome | Verdict | None] = msgspec.field(default_factory=list)
     seq_first: int | None = None
-    sealed: list[Batch] = field(default_factory=list)
+    sealed: list[Batch] = msgspec.field(default_factory=list)
     unsealed: Unsealed | None = None
-    states: dict[PeerId, OriginState | None] = field(default_factory=dict)
-    frozen: list[Proof] = field(default_factory=list)
-    damaged: list[DamagedRange] = field(default_factory=list)
+    states: dict[PeerId, OriginState | None] = msgspec.field(default_factory=dict)
+    frozen: list[Proof] = msgspec.field(default_factory=list)
+    damaged: list[DamagedRange] = msgspec.field(default_factory=list)
     own_ahead: int = 0
-    over_quota: list[PeerId] = field(default_factory=list)
+    over_quota: list[PeerId] = msgspec.field(default_factory=list)
 
 
 class Taken(NamedTuple):

@@ -6,10 +6,10 @@ They are notices, not the record of anything: the queue of a slow reader is boun
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import msgspec
 import trio
 
 from p2p.errors import NodeClosed, Reason
@@ -19,20 +19,17 @@ if TYPE_CHECKING:
     from p2p.node.status import Peer
 
 
-@dataclass(frozen=True, slots=True)
-class NodeEvent:
+class NodeEvent(msgspec.Struct, frozen=True):
     """Base of everything that `node.events()` yields."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerConnected(NodeEvent):
+class PeerConnected(NodeEvent, frozen=True):
     """The first live link to this peer is up."""
 
     peer: Peer
 
 
-@dataclass(frozen=True, slots=True)
-class PeerLeft(NodeEvent):
+class PeerLeft(NodeEvent, frozen=True):
     """The last live link to this peer is over; `clean` if it said Goodbye."""
 
     peer_id: PeerId
@@ -42,31 +39,27 @@ class PeerLeft(NodeEvent):
     clean: bool
 
 
-@dataclass(frozen=True, slots=True)
-class HeadsMoved(NodeEvent):
+class HeadsMoved(NodeEvent, frozen=True):
     """The durable logs of these origins grew (or shrank, after damage)."""
 
     origins: frozenset[PeerId]
 
 
-@dataclass(frozen=True, slots=True)
-class ForkFound(NodeEvent):
+class ForkFound(NodeEvent, frozen=True):
     """There is proof that this origin signed two histories; it is frozen below `lower_seq`."""
 
     origin: PeerId
     lower_seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class CloneSuspected(NodeEvent):
+class CloneSuspected(NodeEvent, frozen=True):
     """Links of one identity alternate quickly: its key seems to be used in two places."""
 
     peer_id: PeerId
     node_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class LabelConflict(NodeEvent):
+class LabelConflict(NodeEvent, frozen=True):
     """A peer shows a node id that is pinned to another identity; it is known without a label, or refused."""
 
     node_id: str
@@ -75,36 +68,31 @@ class LabelConflict(NodeEvent):
     refused: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StoreReadOnly(NodeEvent):
+class StoreReadOnly(NodeEvent, frozen=True):
     """The store cannot be written: appends raise, pushes are answered "not applied", reading goes on."""
 
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class StoreWritable(NodeEvent):
+class StoreWritable(NodeEvent, frozen=True):
     """The store takes writes again."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchDamaged(NodeEvent):
+class BatchDamaged(NodeEvent, frozen=True):
     """A stored batch failed its hash; it is quarantined and will be fetched again from a peer."""
 
     origin: PeerId
     seq_begin: int
 
 
-@dataclass(frozen=True, slots=True)
-class LogRepaired(NodeEvent):
+class LogRepaired(NodeEvent, frozen=True):
     """What was damaged or lost of this origin's log is back: it is whole up to `seq`."""
 
     origin: PeerId
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class OwnLogAhead(NodeEvent):
+class OwnLogAhead(NodeEvent, frozen=True):
     """A peer holds signed records of this node, up to `seq`, that the own store lost (a restored backup).
 
     They are fetched back; until then nothing is appended.
@@ -113,8 +101,7 @@ class OwnLogAhead(NodeEvent):
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaReached(NodeEvent):
+class QuotaReached(NodeEvent, frozen=True):
     """An origin used up its bytes here; its further records are left alone."""
 
     origin: PeerId

@@ -27,8 +27,8 @@ Source: wire section 5, "Double links".
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 import trio
 
 from p2p.errors import Reason
@@ -38,12 +38,11 @@ from p2p.node.roster import Roster
 from p2p.peer.connection import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(msgspec.Struct, frozen=True):
     """A live link that is kept if the one that is better by rule turns out to be dead."""
 
     link: Connection
-    decided: trio.Event = field(default_factory=trio.Event)
+    decided: trio.Event = msgspec.field(default_factory=trio.Event)
 
 
 class Succession:

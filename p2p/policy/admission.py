@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from p2p.errors import ConfigError
 from p2p.ids import is_loopback
@@ -113,8 +114,7 @@ class ConnectionSlots(Generic[Link]):
         return any(address in network for network in self._exempt)
 
 
-@dataclass(slots=True)
-class _Record:
+class _Record(msgspec.Struct):
     points: float
     since: float
     bans: int = 0

@@ -12,7 +12,8 @@ forgotten. Failures are counted and not dated: a clock that jumps by years makes
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
@@ -20,8 +21,7 @@ from p2p.limits import Limits
 Address = tuple[str, str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class BookPlace:
+class BookPlace(msgspec.Struct, frozen=True):
     """A place where a peer was met.
 
     Attributes:
@@ -74,7 +74,7 @@ class Book:
         Returns:
             The places that are forgotten for it.
         """
-        return self._keep(replace(place, failures=0))
+        return self._keep(msgspec.structs.replace(place, failures=0))
 
     def failed(self, address: Address) -> BookPlace | None:
         """A dial there came to nothing.
@@ -86,7 +86,7 @@ class Book:
         place = self._places.get(address)
         if place is None:
             return None
-        place = replace(place, failures=place.failures + 1)
+        place = msgspec.structs.replace(place, failures=place.failures + 1)
         if place.failures >= self._limits.book_failures_max:
             del self._places[address]
             return place

@@ -14,14 +14,14 @@ Pure: it knows identities and counts, nothing of links or stores.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from p2p.ids import PeerId
 from p2p.limits import Limits
 
 
-@dataclass(slots=True)
-class _Introduction:
+class _Introduction(msgspec.Struct):
     """An origin that somebody else brought, and who is charged for it; nobody if that was in an earlier run.
 
     Until something of it is held it only stands for as long as pushes of it are being judged: their bytes may be

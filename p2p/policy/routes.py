@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from p2p.errors import ConfigError
 from p2p.ids import PeerId
@@ -24,8 +25,7 @@ TTL_MAX: Final = 8
 _ALWAYS: Final = -math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """The next step towards a peer.
 
     Args:
@@ -46,8 +46,7 @@ class Route:
             raise ConfigError(f"a route's ttl is 1-{TTL_MAX}, not {self.ttl}")
 
 
-@dataclass(frozen=True, slots=True)
-class KnownRoute:
+class KnownRoute(msgspec.Struct, frozen=True):
     """A line of the table.
 
     Attributes:
@@ -65,8 +64,7 @@ class KnownRoute:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Learnt:
+class _Learnt(msgspec.Struct, frozen=True):
     hops: int
     since: float
     until: float

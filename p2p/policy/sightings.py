@@ -16,8 +16,9 @@ This machine's own programs have no bound per source: there may be many nodes on
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+import msgspec
 
 from p2p.ids import PeerId, is_loopback
 from p2p.limits import Limits
@@ -31,8 +32,7 @@ _Place: TypeAlias = tuple[_Who, str, int]
 _LONG_AGO: Final = float("-inf")
 
 
-@dataclass(slots=True)
-class _Sighting:
+class _Sighting(msgspec.Struct):
     hint: DiscoveryAnnouncement
     heard_at: float
     told_at: float = _LONG_AGO

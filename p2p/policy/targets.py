@@ -19,7 +19,8 @@ lets chance decide who goes, so that a real one among the made-up ones has its p
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
@@ -30,8 +31,7 @@ _Address = tuple[str, str, int]
 _Source = tuple[HintSource, str]
 
 
-@dataclass(slots=True)
-class Target:
+class Target(msgspec.Struct):
     """A place that a hint named.
 
     Attributes:

@@ -14,8 +14,9 @@ who come from one, loopback only to this machine's own programs.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 from p2p.crypto.announce import signer_of
 from p2p.errors import RemoteProtocolError
@@ -40,8 +41,7 @@ _SCOPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """An announcement that was taken.
 
     Attributes:
@@ -55,8 +55,7 @@ class Entry:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(msgspec.Struct, frozen=True):
     """What a table of entries has room for.
 
     Attributes:

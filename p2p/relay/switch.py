@@ -25,6 +25,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from p2p.errors import ConnectFailed, Reason, RemoteProtocolError
 from p2p.ids import PeerId, is_peer_id_text
 from p2p.limits import Limits
@@ -41,15 +43,13 @@ NextHop = Callable[[PeerId, PeerId], PeerId | None]
 """Given a target and the neighbour who asks: the relay to ask next, None if no way is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True):
     """Somebody opened a circuit to this node. Not taken yet: `end.take()` does, `end.abort(reason)` refuses."""
 
     end: CircuitEnd
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A refusal to be sent on a link at once: no circuit came of what it answers."""
 
     key: int

@@ -14,9 +14,10 @@ Source: replication section 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from p2p.errors import RemoteProtocolError
 from p2p.ids import PeerId
@@ -71,8 +72,7 @@ class LogView(Protocol):
         """Whether the origin's quota has room for so many bytes more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """The decision on one push.
 
     Attributes:

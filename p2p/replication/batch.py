@@ -22,7 +22,6 @@ import hashlib
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -108,8 +107,7 @@ class Record(msgspec.Struct, frozen=True):
         return wall_time(self.hlc)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """A sealed batch: its bytes, and what they say.
 
     Attributes:

@@ -22,8 +22,9 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+import msgspec
 
 from p2p.errors import Reason, RemoteProtocolError
 from p2p.ids import PeerId
@@ -39,20 +40,17 @@ NO_LINK: Final = -1
 """In a `Load`: it is for the node, not for one link."""
 
 
-@dataclass(frozen=True, slots=True)
-class HoldAppends:
+class HoldAppends(msgspec.Struct, frozen=True):
     """Local appends wait until `ReleaseAppends`, and so many seconds at the most."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseAppends:
+class ReleaseAppends(msgspec.Struct, frozen=True):
     """Local appends go on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Penalize:
+class Penalize(msgspec.Struct, frozen=True):
     """This peer did what an honest one does not."""
 
     peer: PeerId

@@ -13,15 +13,14 @@ Source: replication section 5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from p2p.errors import RemoteProtocolError
 from p2p.ids import PeerId
 from p2p.replication.batch import Batch, parse_batch, verify_signature
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(msgspec.Struct, frozen=True):
     """Two sealed batches of one origin that contradict each other, in the order of seq_begin, then of hash."""
 
     first: Batch

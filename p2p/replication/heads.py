@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from p2p.ids import PeerId
 
@@ -24,16 +25,14 @@ SEQ_MAX: Final = 2**63 - 1
 _DIGEST_CONTEXT: Final = b"vix-p2p/digest/1"
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The end of a log: its last seq (0 for an empty one) and the hash of the batch that ends there."""
 
     seq: int
     hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LogHead:
+class LogHead(msgspec.Struct, frozen=True):
     """How far one origin's log is held here: contiguous, verified and durable.
 
     Attributes:

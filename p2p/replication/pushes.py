@@ -31,8 +31,9 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import msgspec
 
 from p2p.errors import RemoteProtocolError
 from p2p.ids import PeerId
@@ -61,8 +62,7 @@ class Mismatch(NamedTuple):
     seq: int
 
 
-@dataclass(slots=True)
-class _Under:
+class _Under(msgspec.Struct):
     """A push under way."""
 
     queue: _Queue
@@ -72,8 +72,7 @@ class _Under:
     is_cover: bool
 
 
-@dataclass(slots=True)
-class _Queue:
+class _Queue(msgspec.Struct):
     """One origin on this link."""
 
     origin: PeerId

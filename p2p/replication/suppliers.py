@@ -32,8 +32,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+
+import msgspec
 
 from p2p.ids import PeerId
 from p2p.replication.heads import SEQ_MAX
@@ -56,14 +57,12 @@ class Stall(NamedTuple):
     link: int
 
 
-@dataclass(slots=True)
-class _Doubt:
+class _Doubt(msgspec.Struct):
     until: float
     pause_s: float
 
 
-@dataclass(slots=True)
-class _Origin:
+class _Origin(msgspec.Struct):
     seq: int = 0
     last: int = SEQ_MAX
     peak: int = 0
@@ -72,10 +71,10 @@ class _Origin:
     since: float = 0.0
     armed: bool = False
     courted: int | None = None
-    claims: dict[int, int] = field(default_factory=dict)
-    asking: set[int] = field(default_factory=set)
-    declined: set[int] = field(default_factory=set)
-    doubts: dict[int, _Doubt] = field(default_factory=dict)
+    claims: dict[int, int] = msgspec.field(default_factory=dict)
+    asking: set[int] = msgspec.field(default_factory=set)
+    declined: set[int] = msgspec.field(default_factory=set)
+    doubts: dict[int, _Doubt] = msgspec.field(default_factory=dict)
 
     def is_behind(self) -> bool:
         return self.peak > self.seq < self.last

@@ -28,9 +28,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
+
+import msgspec
 
 from p2p.errors import Reason, RemoteProtocolError
 from p2p.ids import PeerId
@@ -68,8 +69,7 @@ class Load(NamedTuple):
     bytes_max: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(msgspec.Struct, frozen=True):
     """What the machines of all links of a node look at together.
 
     Attributes:
@@ -106,8 +106,7 @@ class _Check(NamedTuple):
     rests: bool
 
 
-@dataclass(slots=True)
-class _Owed:
+class _Owed(msgspec.Struct):
     """A push that we have not answered yet."""
 
     origin: PeerId | None

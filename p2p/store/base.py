@@ -25,8 +25,9 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol
+
+import msgspec
 
 from p2p.errors import RemoteProtocolError
 from p2p.ids import PeerId
@@ -48,8 +49,7 @@ _PUT_RIGHT: Final = "start the node: it puts this right from the log itself"
 _FORGET: Final = "another node's log: `p2p wal forget ORIGIN`, and peers bring it back. This node's own: "
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBatch:
+class StoredBatch(msgspec.Struct, frozen=True):
     """A batch as it lies in the store; its hash was checked when it was read."""
 
     seq_begin: int
@@ -57,8 +57,7 @@ class StoredBatch:
     wal_bytes: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class OriginState:
+class OriginState(msgspec.Struct, frozen=True):
     """What is held of one origin.
 
     Attributes:
@@ -107,8 +106,7 @@ class Loaded(NamedTuple):
     damaged: DamagedRange | None
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(msgspec.Struct, frozen=True):
     """One finding of `verify`.
 
     Attributes:
@@ -274,7 +272,7 @@ class Transaction(ABC):
         self._insert(batch)
         if targets := batch.targets():
             self._index(origin, targets)
-        self.changed[origin] = replace(
+        self.changed[origin] = msgspec.structs.replace(
             state,
             seq=batch.seq_end,
             hash=batch.hash,
@@ -291,10 +289,10 @@ class Transaction(ABC):
         if state.frozen_from is not None:
             return
         self._insert_proof(proof)
-        frozen = replace(state, frozen_from=proof.lower_seq)
+        frozen = msgspec.structs.replace(state, frozen_from=proof.lower_seq)
         if state.seq >= proof.lower_seq:
             seq, batch_hash = self._boundary_below(origin, proof.lower_seq)
-            frozen = replace(frozen, seq=seq, hash=batch_hash)
+            frozen = msgspec.structs.replace(frozen, seq=seq, hash=batch_hash)
         self.changed[origin] = frozen
 
     def quarantine(self, damaged: DamagedRange) -> None:
@@ -306,13 +304,13 @@ class Transaction(ABC):
         state = self.state(origin)
         if seq_begin <= state.seq:
             seq, batch_hash = self._boundary_below(origin, seq_begin)
-            self.changed[origin] = replace(state, seq=seq, hash=batch_hash)
+            self.changed[origin] = msgspec.structs.replace(state, seq=seq, hash=batch_hash)
 
     def note_lost(self, seq: int) -> None:
         """Our own log was signed up to `seq`, held here or not: that stays known, also over a restart."""
         state = self.state(self.own)
         if seq > state.lost_seq:
-            self.changed[self.own] = replace(state, lost_seq=seq)
+            self.changed[self.own] = msgspec.structs.replace(state, lost_seq=seq)
 
     def forget(self, origin: PeerId) -> None:
         """Drop everything held of the origin: batches, proof and cursors."""
@@ -400,7 +398,7 @@ class Transaction(ABC):
                 else:
                     self.quarantine(DamagedRange(origin, held.seq_begin, held.seq_end))
                 return
-            self.changed[origin] = replace(self.state(origin), seq=batch.seq_end, hash=batch.hash)
+            self.changed[origin] = msgspec.structs.replace(self.state(origin), seq=batch.seq_end, hash=batch.hash)
             last = batch
 
 

@@ -20,13 +20,16 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError, IdentityMismatch, StoreError, StoreLocked
 from p2p.ids import PeerId, check_node_id
-from p2p.store.sqlite import SqliteReader, SqliteStore
 from p2p.windows import Entropy
+
+if TYPE_CHECKING:
+    # Imported where a store is opened: a node that keeps nothing has no use for SQLite, which takes 4 ms to import.
+    from p2p.store.sqlite import SqliteReader, SqliteStore
 
 KEY_FILE: Final = "identity.pem"
 STORE_FILE: Final = "log.sqlite"
@@ -89,6 +92,8 @@ def open_store(
         ConfigError: the key file is readable by others, cut off, or no key; or the dir holds something else.
         StoreError: it cannot be opened or made.
     """
+    from p2p.store.sqlite import SqliteStore
+
     fresh = _make_dir(data_dir)
     lock = DirLock(data_dir)
     try:
@@ -114,6 +119,8 @@ def open_reader(data_dir: Path) -> SqliteReader:
         ConfigError: there is no store.
         StoreError: it cannot be read.
     """
+    from p2p.store.sqlite import SqliteReader
+
     path = data_dir / STORE_FILE
     if not path.is_file():
         if not data_dir.exists():
@@ -141,6 +148,8 @@ def renew_identity(data_dir: Path, *, entropy: Entropy) -> tuple[Identity, PeerI
         StoreLocked: a node runs on it.
         ConfigError, StoreError: it is no usable data dir.
     """
+    from p2p.store.sqlite import SqliteStore
+
     lock = DirLock(data_dir)
     try:
         old = _dir_identity(data_dir, entropy)
@@ -198,6 +207,8 @@ def _dir_identity(data_dir: Path, entropy: Entropy) -> Identity:
 
 def _finish_renewal(data_dir: Path, identity: Identity) -> Identity:
     """A renewal was cut short: the store says whether the next key is already the one."""
+    from p2p.store.sqlite import SqliteReader
+
     next_path = data_dir / _NEXT_KEY_FILE
     reader = SqliteReader(data_dir / STORE_FILE)
     owner = reader.own

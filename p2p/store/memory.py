@@ -13,8 +13,9 @@ import zlib
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from functools import partial
+
+import msgspec
 
 from p2p.crypto.identity import Identity
 from p2p.ids import PeerId
@@ -37,8 +38,7 @@ from p2p.store.check import check_chain, check_proof_kept
 from p2p.windows import Entropy
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(msgspec.Struct, frozen=True):
     """A batch and what is known of it without reading it."""
 
     held: Held
@@ -47,12 +47,11 @@ class _Row:
     damaged: bool = False
 
 
-@dataclass(slots=True)
-class _Chain:
+class _Chain(msgspec.Struct):
     """One origin's batches by the seq they end at."""
 
-    ends: list[int] = field(default_factory=list)
-    rows: dict[int, _Row] = field(default_factory=dict)
+    ends: list[int] = msgspec.field(default_factory=list)
+    rows: dict[int, _Row] = msgspec.field(default_factory=dict)
 
 
 class MemoryStore:
@@ -271,7 +270,7 @@ class _MemoryTransaction(Transaction):
         row = rows.get(seq_end)
         if row is None or row.damaged or row.held.seq_begin != seq_begin:
             return False
-        rows[seq_end] = replace(row, damaged=True)
+        rows[seq_end] = msgspec.structs.replace(row, damaged=True)
         self._undo.append(lambda: rows.__setitem__(seq_end, row))
         return True
 

@@ -21,10 +21,11 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import astuple
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
+
+import msgspec
 
 from p2p.errors import ConfigError, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
 from p2p.ids import PeerEndpoint, PeerId
@@ -421,7 +422,7 @@ class _SqliteTransaction(Transaction):
                 self._connection.execute(
                     "UPDATE origins SET seq = ?, hash = ?, tail_seq = ?, size = ?, frozen_from = ?, lost_seq = ?"
                     " WHERE no = ?",
-                    (*astuple(state), self._number(origin)),
+                    (*msgspec.structs.astuple(state), self._number(origin)),
                 )
 
     def set_cursor(self, name: str, origin: PeerId, seq: int) -> None:

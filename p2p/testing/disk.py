@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 import trio
+from msgspec.structs import replace
 
 from p2p.crypto.identity import Identity
 from p2p.errors import StoreError, StoreFull

@@ -8,10 +8,10 @@ one direction at once (a bug of the caller).
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from operator import index
 from typing import Final, Protocol
 
+import msgspec
 import trio
 
 from p2p.ids import PeerEndpoint
@@ -126,8 +126,7 @@ class Transport(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbourhood:
+class Neighbourhood(msgspec.Struct, frozen=True):
     """Everybody within reach of a datagram: who shares a link with this machine and listens on the port.
 
     Args:
@@ -145,8 +144,7 @@ class Neighbourhood:
     interfaces: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
+class Spread(msgspec.Struct, frozen=True):
     """What became of one datagram to everybody.
 
     Attributes:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 _IFF_UP: Final = 0x1
 _IFF_BROADCAST: Final = 0x2
@@ -29,8 +30,7 @@ _REQUEST: Final = struct.Struct(f"{_NAME_BYTES}s24x")
 LOOPBACK_BROADCAST: Final = "127.255.255.255"
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(msgspec.Struct, frozen=True):
     """An interface that is up.
 
     Attributes:

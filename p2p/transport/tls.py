@@ -7,17 +7,17 @@ sending. Here whatever was encrypted waits in the caller's hands until it is sen
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from p2p.errors import ConfigError
 
 _READ_BYTES: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
+class TlsFiles(msgspec.Struct, frozen=True):
     """PEM files for `wss://`.
 
     Args:

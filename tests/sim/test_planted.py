@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,7 +21,7 @@ from p2p.node.follow import Follower
 from p2p.node.node import Node
 from p2p.node.replicator import Replicator
 from p2p.peer.connection import Connection
-from p2p.peer.outbox import Outbox
+from p2p.peer.outbox import Outbox, Sent
 from p2p.replication import accept
 from p2p.testing.plan import Plan, draw_plan
 from p2p.testing.world import World
@@ -127,8 +128,8 @@ def a_call_that_hangs_after_the_end(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_queue_without_bound(patch: pytest.MonkeyPatch) -> None:
-    def put(self: Outbox, type: int, payload: bytes, flags: int) -> bool:
-        self._data.append((type, payload, flags))
+    def put(self: Outbox, type: int, payload: bytes, ask: Sent | None = None) -> bool:
+        self._data = deque((*self._data, (type, payload, ask)))
         self.data_bytes += len(payload)
         return True
 

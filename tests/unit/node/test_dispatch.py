@@ -10,6 +10,7 @@ import trio
 
 import p2p
 from p2p.errors import Reason
+from p2p.peer.connection import Connection
 from p2p.transport.memory import MemoryNetwork
 from tests.unit.node.nodes import kept_link, place_of, small_and_large
 
@@ -78,20 +79,23 @@ async def test_disconnecting_a_link_that_rests_takes_no_longer_than_draining(aut
         assert stuck.dropped == 1, "the one that waited for room"
 
 
-async def test_a_link_that_ends_as_it_is_to_rest_leaves_nothing_behind(autojump_clock: MockClock) -> None:
+async def test_a_link_that_ends_as_it_is_to_rest_leaves_nothing_behind(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A rest that never begins is no coroutine that nobody awaits: pytest makes an error of those."""
     async with small_and_large(MemoryNetwork()) as (a, b), b.channel("stuck", capacity=1) as stuck:
         await a.connect(place_of(b))
         await trio.sleep(1)
         link = kept_link(b, a)
-        flush = link.flush
+        flush = Connection.flush
 
-        def end_instead() -> None:
-            flush()
-            if len(stuck) == 1:
+        def end_instead(flushed: Connection) -> None:
+            flush(flushed)
+            if flushed is link and len(stuck) == 1:
                 link.abort(Reason.ABNORMAL)
 
-        link.flush = end_instead  # type: ignore[method-assign]  # between the message and the rest that it asks for
+        # Between the message and the rest that it asks for.
+        monkeypatch.setattr(Connection, "flush", end_instead)
         for _ in range(3):
             await a.send(b.peer_id, "stuck", b"")
         await link.over.wait()

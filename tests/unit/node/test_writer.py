@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -325,7 +326,7 @@ async def test_t34_t35_gaps_and_duplicates_are_answered_and_change_nothing() -> 
 async def test_t37_forged_and_foreign_batches_are_told_apart() -> None:
     log, stranger = foreign(), foreign(number=3)
     async with running(Bench(admit=lambda origin, via: origin != stranger.origin and via == PEER)) as bench:
-        forged = replace(log.batches[0], wal_bytes=log.batches[0].wal_bytes[:-64] + bytes(64))
+        forged = msgspec.structs.replace(log.batches[0], wal_bytes=log.batches[0].wal_bytes[:-64] + bytes(64))
         outcomes = await bench.push(forged, stranger.batches[0])
         assert [outcome.verdict for outcome in outcomes] == [Verdict.MALFORMED, Verdict.LEFT_ALONE]
         assert [outcome.origin for outcome in outcomes] == [log.origin, stranger.origin]

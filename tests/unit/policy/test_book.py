@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,7 +43,7 @@ def test_what_fails_for_long_is_forgotten_and_only_some_failures_are_written_dow
 
 
 def test_a_session_forgives_the_failures() -> None:
-    book = Book(LIMITS, [replace(place(1, 1), failures=200)])
+    book = Book(LIMITS, [msgspec.structs.replace(place(1, 1), failures=200)])
     book.met(place(1, 1))
     assert [known.failures for known in book] == [0]
 
