@@ -252,7 +252,7 @@ def forget(data_dir: Path, as_json: bool, origin: str) -> int:
 @AS_JSON
 @click.pass_context
 def peers(context: click.Context, data_dir: Path | None, as_json: bool) -> int:
-    """Print whom a data dir knows: label, peer id, and how many of its records are held."""
+    """Print whom a data dir knows: label, peer id, records held, places where it was met, bans."""
     if context.invoked_subcommand is not None:
         return EXIT_OK
     if data_dir is None:
@@ -267,10 +267,33 @@ def peers(context: click.Context, data_dir: Path | None, as_json: bool) -> int:
 @AS_JSON
 @click.argument("who", metavar="WHO")
 def forget_peer_command(data_dir: Path, as_json: bool, who: str) -> int:
-    """Free the label that is pinned to WHO, a node id or a peer id, while no node holds the data dir."""
+    """Free the label and the places of WHO, a node id or a peer id, while no node holds the data dir."""
     from p2p.cli.peers import forget_peer
 
     return forget_peer(data_dir, who, as_json=as_json)
+
+
+@peers.command("ban")
+@DATA_DIR
+@AS_JSON
+@click.option("--hours", default=24, type=Count(1, 8760), metavar="N", help="For how long; 24.")
+@click.argument("who", metavar="WHO")
+def ban_peer_command(data_dir: Path, as_json: bool, hours: int, who: str) -> int:
+    """Leave WHO, a node id or a peer id, alone for a while; from the node's next start on."""
+    from p2p.cli.peers import ban_peer
+
+    return ban_peer(data_dir, who, hours, as_json=as_json)
+
+
+@peers.command("unban")
+@DATA_DIR
+@AS_JSON
+@click.argument("who", metavar="WHO")
+def unban_peer_command(data_dir: Path, as_json: bool, who: str) -> int:
+    """Take the ban of WHO back, while no node holds the data dir."""
+    from p2p.cli.peers import unban_peer
+
+    return unban_peer(data_dir, who, as_json=as_json)
 
 
 @cli.command("id")

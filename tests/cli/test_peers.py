@@ -28,24 +28,52 @@ async def meet(a_dir: Path, b_dir: Path) -> None:
         assert await a.end(signal.SIGTERM) == 0
 
 
-async def test_whom_a_node_met_is_listed_and_may_be_forgotten(tmp_path: Path) -> None:
+async def test_whom_a_node_met_and_where_is_listed_and_may_be_forgotten(tmp_path: Path) -> None:
     a_dir, b_dir = tmp_path / "a", tmp_path / "b"
     await meet(a_dir, b_dir)
     a_id = (await p2p_ok("id", "--data-dir", a_dir)).strip()
-    assert await known(b_dir) == [{"peer_id": a_id, "node_id": "A", "records": 2, "frozen": False}]
-    assert (await p2p_ok("peers", "--data-dir", b_dir)).strip() == f"A {a_id} 2 records"
-    assert a_id[:8] in await p2p_ok("peers", "forget", "--data-dir", b_dir, "A")
-    assert await known(b_dir) == [{"peer_id": a_id, "node_id": None, "records": 2, "frozen": False}]
+    (peer,) = await known(b_dir)
+    (place,) = peer.pop("places")
+    assert peer == {"peer_id": a_id, "node_id": "A", "records": 2, "frozen": False, "banned_until": None}
+    assert place["endpoint"].startswith("tcp://127.0.0.1:")
+    assert place["source"] == "configured"
+    assert place["failures"] == 0
+    said = (await p2p_ok("peers", "--data-dir", b_dir)).strip()
+    assert said == f"A {a_id} 2 records, at {place['endpoint']} (configured, {place['last_success']})"
+    assert "the label A is free, 1 places" in await p2p_ok("peers", "forget", "--data-dir", b_dir, "A")
+    (peer,) = await known(b_dir)
+    assert (peer["node_id"], peer["places"]) == (None, [])
     assert "'A'" in await p2p_fails(1, "peers", "forget", "--data-dir", b_dir, "A")
     assert "ok: 2 records" in await p2p_ok("wal", "verify", "--data-dir", b_dir)
 
 
-async def test_a_peer_id_names_a_pin_too(tmp_path: Path) -> None:
+async def test_a_peer_id_names_whom_to_forget_too(tmp_path: Path) -> None:
     a_dir, b_dir = tmp_path / "a", tmp_path / "b"
     await meet(a_dir, b_dir)
     a_id = (await p2p_ok("id", "--data-dir", a_dir)).strip()
     said = json.loads(await p2p_ok("peers", "forget", "--json", "--data-dir", b_dir, a_id))
-    assert said == {"forgot": "A", "peer_id": a_id}
+    assert (said["forgot"], said["peer_id"], len(said["places"])) == ("A", a_id, 1)
+
+
+async def test_a_ban_holds_from_the_next_start_on_until_it_is_taken_back(tmp_path: Path) -> None:
+    a_dir, b_dir = tmp_path / "a", tmp_path / "b"
+    await meet(a_dir, b_dir)
+    assert "banned until" in await p2p_ok("peers", "ban", "--hours", "2", "--data-dir", b_dir, "A")
+    (peer,) = await known(b_dir)
+    assert peer["banned_until"] is not None
+    assert "banned until" in await p2p_ok("peers", "--data-dir", b_dir)
+    async with running("--id", "B", "--data-dir", b_dir) as b:
+        async with running("--id", "A", "--data-dir", a_dir, "--connect", await b.endpoint()) as a:
+            await a.until(lambda event: event.get("connect_failures", 0) >= 1)
+            assert await a.end(signal.SIGTERM) == 0
+        assert await b.end(signal.SIGTERM) == 0
+    assert "no longer" in await p2p_ok("peers", "unban", "--data-dir", b_dir, "A")
+    assert (await known(b_dir))[0]["banned_until"] is None
+    assert "is not banned" in await p2p_fails(1, "peers", "unban", "--data-dir", b_dir, "A")
+    stranger = "ab" * 32
+    said = json.loads(await p2p_ok("peers", "ban", "--json", "--data-dir", b_dir, stranger))
+    assert said["banned"] == stranger
+    assert "'nobody'" in await p2p_fails(1, "peers", "ban", "--data-dir", b_dir, "nobody")
 
 
 async def test_nobody_is_known_at_first_and_nothing_is_made(tmp_path: Path) -> None:
