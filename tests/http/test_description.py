@@ -24,7 +24,7 @@ async def test_every_operation_and_every_status_is_described() -> None:
         description = (await a.client.get("/openapi.json")).json()
     assert description["openapi"] == "3.1.0"
     operations = [operation for methods in description["paths"].values() for operation in methods.values()]
-    assert len({operation["operationId"] for operation in operations}) == len(operations) == 25
+    assert len({operation["operationId"] for operation in operations}) == len(operations) == 31
     for operation in operations:
         responses = operation["responses"]
         assert {"400", "403", "405", "413", "421", "431", "500"} <= set(responses)
@@ -49,7 +49,7 @@ async def test_no_input_makes_it_fail_or_say_what_is_not_described() -> None:
         await nursery.start(node.run)
         async with controlled(node, admin_hook=hook, on_shutdown=lambda: None, on_log_level=str, limits=limits) as a:
             asked = await trio.to_thread.run_sync(ask_everything, a.url)
-            assert len(asked) == 22  # all but the two streams and the description itself
+            assert len(asked) == 28  # all but the two streams and the description itself
             assert (await a.get("/status"))["running"] is True
         node.stop()
 
