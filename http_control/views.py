@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Protocol
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import asdict
 
 import p2p
 from http_control import shapes

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Awaitable
-from dataclasses import asdict
 from typing import Final, TypeVar
 
 import trio
+from msgspec.structs import asdict
 
 from http_control import shapes
 from http_control.operation import Call, Operation

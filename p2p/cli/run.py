@@ -8,11 +8,11 @@ the log is made to survive.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from typing import Final
 
+import msgspec
 import trio
 
 import p2p
@@ -182,7 +182,7 @@ class _Run:
             return
 
     def _stats_line(self, node: p2p.Node) -> None:
-        stats = dataclasses.asdict(node.stats())
+        stats = msgspec.structs.asdict(node.stats())
         if not self.settings.json:
             self.output.notice(f"[p2p] {table_of(stats)}")
             return

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+import msgspec
 import trio
 
 from p2p.crypto.announce import sign_announcement
@@ -119,8 +120,7 @@ class BootstrapConfig:
             raise ConfigError("a token is printable ASCII")
 
 
-@dataclass(slots=True)
-class BootstrapCounters:
+class BootstrapCounters(msgspec.Struct):
     """What came of it so far."""
 
     polls: int = 0

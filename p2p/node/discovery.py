@@ -14,11 +14,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
+import msgspec
 import trio
 
 from p2p.crypto.identity import Identity
@@ -121,8 +122,7 @@ class DiscoveryConfig:
         )
 
 
-@dataclass(slots=True)
-class DiscoveryCounters:
+class DiscoveryCounters(msgspec.Struct):
     """What happened since the start.
 
     Attributes:
@@ -147,7 +147,7 @@ class DiscoveryCounters:
     crowded: int = 0
     told: int = 0
     hook_failures: int = 0
-    flaws: dict[Flaw, int] = field(default_factory=lambda: dict.fromkeys(Flaw, 0))
+    flaws: dict[Flaw, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Flaw, 0))
 
 
 class UdpDiscovery:

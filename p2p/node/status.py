@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from p2p.errors import Reason
 from p2p.ids import PeerEndpoint, PeerId
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from p2p.peer.connection import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """A connected peer as it was when this was asked for.
 
     Attributes:
@@ -41,8 +41,7 @@ class Peer:
     bytes_out: int
 
 
-@dataclass(frozen=True, slots=True)
-class PingReply:
+class PingReply(msgspec.Struct, frozen=True):
     """What `node.ping` found.
 
     Attributes:
@@ -54,8 +53,7 @@ class PingReply:
     rtt_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class NodeStats:
+class NodeStats(msgspec.Struct, frozen=True):
     """Counters since the node started, with Vix's names."""
 
     peers_total: int = 0
@@ -74,8 +72,7 @@ class NodeStats:
     """Endpoints whose failures are remembered."""
 
 
-@dataclass(slots=True)
-class Counters:
+class Counters(msgspec.Struct):
     """The live numbers behind `NodeStats`, and those that metrics add."""
 
     handshakes_started: int = 0
@@ -98,7 +95,7 @@ class Counters:
     ignored_messages: int = 0
     links_rested: int = 0
     """Times that a link was not read for a moment, since its peer sent more control messages than it may."""
-    links_ended: dict[Reason, int] = field(default_factory=dict)
+    links_ended: dict[Reason, int] = msgspec.field(default_factory=dict)
 
     def count_end(self, reason: Reason) -> None:
         """Count the end of a link under its reason."""

@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -56,8 +55,7 @@ class Answer(msgspec.Struct, frozen=True):
     message: Relay
 
 
-@dataclass(slots=True)
-class CircuitStats:
+class CircuitStats(msgspec.Struct):
     """What a switch counted since its start, and how many circuits there are."""
 
     ends: int = 0
@@ -277,7 +275,7 @@ class Switch:
     def snapshot(self) -> CircuitStats:
         """The counters, with the circuits there are now."""
         sides = (side for link in self._links.values() for side in link.sides.values())
-        return replace(
+        return msgspec.structs.replace(
             self.stats, relayed=len(self._passages), ends=sum(1 for side in sides if side.end is not None)
         )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import socket
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -31,7 +31,7 @@ async def test_ping_and_status() -> None:
         assert status["node_id"] == "a"
         assert status["peer_id"] == str(a.node.peer_id)
         assert status["endpoints"] == [str(a.node.endpoints[0])]
-        stats = dataclasses.asdict(a.node.stats())
+        stats = msgspec.structs.asdict(a.node.stats())
         assert {name: status[name] for name in stats} == stats
         assert status["digest"] == a.node.wal.digest().hex()
         assert (status["status"], status["writable"], status["records"]) == ("ok", True, 0)
