@@ -26,6 +26,11 @@ RELAYING = {"relay_circuits": "relayed_total", "relay_bytes": "relayed_bytes", "
             "relay_circuits_broken": "broken_total"}  # fmt: skip
 """Counters of a relay, and what they are called in `node.circuits`."""
 
+DISCOVERY = ("announced", "send_failures", "heard", "too_fast", "crowded", "told")
+REGISTRY = ("polls", "announces", "failures", "hints", "hints_refused")
+FINDING = (*(f"discovery_{name}" for name in DISCOVERY), *(f"registry_{name}" for name in REGISTRY))
+"""Counters of the ways to find others, where a node has them."""
+
 
 class Nodes(Collector):
     """All nodes of an application, each under its node id and prefix.
@@ -62,7 +67,7 @@ class Nodes(Collector):
         )
         counters = {
             name: CounterMetricFamily(f"p2p_{name}", f"{name.replace('_', ' ')} since the start", labels=labels)
-            for name in (*COUNTED, *MORE, *RELAYING, "http_auth_failures")
+            for name in (*COUNTED, *MORE, *RELAYING, "http_auth_failures", *FINDING)
         }
         ended = CounterMetricFamily("p2p_links_ended", "Links that ended, by reason", labels=[*labels, "reason"])
         traffic = CounterMetricFamily("p2p_link_bytes", "Bytes of all links", labels=[*labels, "direction"])
@@ -90,6 +95,13 @@ class Nodes(Collector):
             circuits = asdict(control.node.circuits)
             for name, field in RELAYING.items():
                 counters[name].add_metric(here, circuits[field])
+            for found, prefix, names in (
+                (control.node.discovery, "discovery", DISCOVERY),
+                (control.node.bootstrap, "registry", REGISTRY),
+            ):
+                if found is not None:
+                    for name in names:
+                        counters[f"{prefix}_{name}"].add_metric(here, getattr(found.counters, name))
             shown = control.status(view)
             values = stats | {
                 "records": shown.records,

@@ -45,8 +45,12 @@ def discovery_of(said: Mapping[str, Any]) -> DiscoveryConfig | None:
         raise UsageError(f"--disc-interval: {error}") from None
 
 
-def bootstrap_of(said: Mapping[str, Any]) -> BootstrapConfig | None:
+def bootstrap_of(said: Mapping[str, Any], own_ports: tuple[int, ...] = ()) -> BootstrapConfig | None:
     """Which registry to ask, and how; None where none is named or it is off.
+
+    Args:
+        said: see `Settings.finding`.
+        own_ports: what else this process serves, where no registry may aim its node.
 
     Raises:
         UsageError: a value is not usable, or something is missing.
@@ -69,6 +73,7 @@ def bootstrap_of(said: Mapping[str, Any]) -> BootstrapConfig | None:
             poll_interval_ms=said.get("boot_interval", plain.poll_interval_ms),
             self_tcp_port=advertised,
             token=token,
+            own_ports=own_ports,
         )
     except ConfigError as error:
         raise UsageError(f"--registry, --boot-interval: {error}") from None

@@ -54,7 +54,7 @@ def node_config(settings: Settings) -> p2p.NodeConfig:
             trust=settings.trust,
             open=settings.open,
             discovery=discovery_of(settings.finding),
-            bootstrap=bootstrap_of(settings.finding),
+            bootstrap=bootstrap_of(settings.finding, _own_ports(settings)),
             relay=settings.relay,
             via=settings.via,
         )
@@ -63,6 +63,12 @@ def node_config(settings: Settings) -> p2p.NodeConfig:
     except ConfigError as error:
         raise UsageError(str(error)) from None
     return config
+
+
+def _own_ports(settings: Settings) -> tuple[int, ...]:
+    """The port of HTTP control, where it is known before it is bound."""
+    port = settings.http.at.rpartition(":")[2] if settings.http is not None and settings.http.at is not None else ""
+    return (int(port),) if port.isascii() and port.isdigit() and 0 < int(port) <= 65535 else ()
 
 
 def run_node(settings: Settings) -> int:

@@ -25,6 +25,7 @@ import trio
 from p2p import msg
 from p2p.errors import AddressInUse, ConfigError, ConnectFailed, NodeClosed, NotConnected, NotStarted
 from p2p.ids import PeerEndpoint, PeerId, is_who
+from p2p.node.bootstrap import HttpBootstrap
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
 from p2p.node.discovery import UdpDiscovery
 from p2p.node.dispatch import MESSAGES_PER_CHECKPOINT, Channel, Dispatch, WhenFull
@@ -247,6 +248,11 @@ class Node:
     def discovery(self) -> UdpDiscovery | None:
         """This node's discovery by datagrams: its `snapshot()` and `counters`; None where it is off."""
         return self._running().discovery
+
+    @property
+    def bootstrap(self) -> HttpBootstrap | None:
+        """This node's registry client: its `snapshot()` and `counters`; None without a registry."""
+        return self._running().bootstrap
 
     @property
     def wal(self) -> Wal:

@@ -41,6 +41,9 @@ def test_a_registry_is_asked_as_soon_as_one_is_named() -> None:
     assert (config.mode, config.poll_interval_ms) == (BootstrapMode.PULL_AND_ANNOUNCE, 15_000)
     assert config.self_tcp_port is None, "the port that the node listens on"
     assert bootstrap_of(said(registry="http://127.0.0.1:8470", bootstrap="off")) is None
+    served = bootstrap_of(said(registry="http://127.0.0.1:8470"), own_ports=(8080,))
+    assert served is not None
+    assert served.own_ports == (8080,), "no registry aims a node at its own control"
     quiet = bootstrap_of(said(registry="http://127.0.0.1:8470", announce="off", boot_interval=500))
     assert quiet is not None
     assert (quiet.mode, quiet.poll_interval_ms) == (BootstrapMode.PULL_ONLY, 500)

@@ -17,8 +17,8 @@ FRONT_DOOR = """
 """.split()
 
 NODE = """
-    broadcast channel circuits config connect counters disconnect discovery endpoints events get_peer log_to node_id
-    outbox peer_id peers ping request routes run send serve stats stop wait wal
+    bootstrap broadcast channel circuits config connect counters disconnect discovery endpoints events get_peer
+    log_to node_id outbox peer_id peers ping request routes run send serve stats stop wait wal
 """.split()
 
 WAL = """

@@ -163,6 +163,9 @@ async def test_readiness_knows_whether_nodes_near_are_looked_for() -> None:
     async with p2p.open_node(node_id="d", discovery=config) as node, controlled(node) as d:
         checks = (await d.client.get("/readyz")).json()["checks"]["/p2p"]
         assert checks == {"listener": True, "store": True, "discovery": True}
+        metrics = (await d.client.get("/metrics")).text
+        assert 'p2p_discovery_heard_total{node="d",prefix="/p2p"}' in metrics
+        assert "p2p_registry_polls_total{" not in metrics, "it asks no registry"
 
 
 @pytest.mark.parametrize(
