@@ -57,6 +57,10 @@ def node_config(settings: Settings) -> p2p.NodeConfig:
             bootstrap=bootstrap_of(settings.finding, _own_ports(settings)),
             relay=settings.relay,
             via=settings.via,
+            listen_ws_port=settings.listen_ws,
+            tls_cert=settings.tls_cert,
+            tls_key=settings.tls_key,
+            tls_ca=settings.tls_ca,
         )
         # Looked at here, so that an address nobody may be let in on is wrong usage and not a failed start.
         _ = config.bind_host

@@ -41,7 +41,7 @@ LEVELS: Final[Mapping[str, int]] = {
     "none": 100,
 }
 
-DIALLED: Final = ("tcp",)
+DIALLED: Final = ("tcp", "ws", "wss")
 NETWORK_BYTES_MAX: Final = Limits().label_bytes_max
 
 PREFIX: Final = "P2P_"
@@ -86,6 +86,10 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     advertise: str | UnsetType = UNSET
     relay: OnOff | UnsetType = UNSET
     via: tuple[str, ...] | UnsetType = UNSET
+    listen_ws: Port | UnsetType = UNSET
+    tls_cert: str | UnsetType = UNSET
+    tls_key: str | UnsetType = UNSET
+    tls_ca: str | UnsetType = UNSET
     http: str | UnsetType = UNSET
     http_unix: str | UnsetType = UNSET
     http_tls_cert: str | UnsetType = UNSET
@@ -152,6 +156,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     finding: Mapping[str, Any]
     relay: bool
     via: tuple[PeerEndpoint, ...]
+    listen_ws: int | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_ca: Path | None
     http: HttpSettings | None
 
 
@@ -207,6 +215,7 @@ ON_OFF: Final = frozenset({"tui", "discovery", "bootstrap", "announce", "relay"}
 LISTS: Final = frozenset({"connect", "via", "http_host", "http_proxy"})
 _PATHS: Final = (
     "data_dir", "network_key_file", "trust", "registry_token_file", "http_unix", "http_tls_cert", "http_tls_key",
+    "tls_cert", "tls_key", "tls_ca",
 )  # fmt: skip
 _SWITCHED_TEXT: Final = frozenset(KEYS) - SWITCHES - LISTS
 
@@ -232,6 +241,7 @@ _KEYS_ARE: Final = f"; there are {', '.join(KEYS)}"
 _MILLISECONDS: Final = "it takes milliseconds, a whole number from 0 to 86400000"
 _NUMBERS: Final[Mapping[str, str]] = {
     "listen": "it takes a port, a whole number from 0 to 65535",
+    "listen_ws": "it takes a port, a whole number from 0 to 65535",
     "connect_delay": _MILLISECONDS,
     "stats_every": _MILLISECONDS,
     "disc_interval": _MILLISECONDS,
@@ -323,6 +333,10 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
         finding={key: merged[key] for key in FINDING if key in merged},
         relay=merged.get("relay") == "on",
         via=tuple(_endpoint("--via", text) for text in merged.get("via", ())),
+        listen_ws=merged.get("listen_ws"),
+        tls_cert=_path(merged.get("tls_cert")),
+        tls_key=_path(merged.get("tls_key")),
+        tls_ca=_path(merged.get("tls_ca")),
         http=_http(merged),
     )
 

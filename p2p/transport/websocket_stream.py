@@ -255,6 +255,8 @@ class WebSocketStream(LinkStream):
                     self._queue_pong()
                     self._queue(BytesMessage(bytes(octets[start : start + FRAME_BYTES])))
             await self._flush()
+            while self._queue_pong():  # what came meanwhile could not be answered by who received it
+                await self._flush()
             self._check_usable()
         finally:
             self._sending = False
@@ -292,10 +294,12 @@ class WebSocketStream(LinkStream):
             data = self._tls.data_to_send()
         self._out += data
 
-    def _queue_pong(self) -> None:
-        if self._pong is not None and not self._ended and self._failure is None:
-            self._queue(Pong(self._pong))
-            self._pong = None
+    def _queue_pong(self) -> bool:
+        if self._pong is None or self._ended or self._failure is not None:
+            return False
+        self._queue(Pong(self._pong))
+        self._pong = None
+        return True
 
     def _check_open(self) -> None:
         if self._closed:

@@ -213,6 +213,7 @@ def test_every_key_says_what_it_takes() -> None:
     known = SWITCHES | ON_OFF | set(_NUMBERS) | {"log_level"}
     texts = {"id", "host", "data_dir", "network_key_file", "network", "trust"}
     texts |= {"registry", "registry_token_file", "advertise", "http", "http_unix", "http_tls_cert", "http_tls_key"}
+    texts |= {"tls_cert", "tls_key", "tls_ca"}
     assert known | texts == set(KEYS)
     assert not known & texts
 

@@ -1,0 +1,382 @@
+"""WebSocket beyond the contract of all transports: other implementations, any bytes, proxies of the mind."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+import trio_websocket
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
+
+from p2p.errors import ConfigError, ConnectFailed, Reason
+from p2p.ids import PeerEndpoint
+from p2p.limits import Limits
+from p2p.transport.system import SystemNetwork
+from p2p.transport.tls import TlsFiles
+from p2p.transport.websocket import WebSocketListener, WebSocketNetwork
+from p2p.transport.websocket_stream import FRAME_BYTES, WebSocketStream
+from tests.certificates import certificates
+
+UPGRADE = (
+    b"GET /any/path?x=1 HTTP/1.1\r\nHost: node.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+
+
+@asynccontextmanager
+async def listening(limits: Limits | None = None, tls: TlsFiles | None = None) -> AsyncIterator[WebSocketListener]:
+    listener = await WebSocketNetwork(limits, tls).listen("127.0.0.1", 0)
+    try:
+        yield listener
+    finally:
+        await listener.aclose()
+
+
+async def serve_echo(listener: WebSocketListener, *, count: int = 1) -> None:
+    for _ in range(count):
+        stream = await listener.accept()
+        async with stream:
+            try:
+                while data := await stream.receive_some():
+                    await stream.send_all(data)
+            except trio.BrokenResourceError:
+                pass
+
+
+async def raw_to(listener: WebSocketListener) -> trio.SocketStream:
+    return await trio.open_tcp_stream("127.0.0.1", listener.endpoints[0].port)
+
+
+async def answer_to(listener: WebSocketListener, sent: bytes, *, is_all: bool = False) -> bytes:
+    """What a raw client is answered; b"" also for a reset."""
+    async with await raw_to(listener) as raw:
+        await raw.send_all(sent)
+        if is_all:
+            await raw.send_eof()
+        try:
+            return await raw.receive_some()
+        except trio.BrokenResourceError:
+            return b""
+
+
+# Other implementations.
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_trio_websocket_talks_with_our_listener(secure: bool) -> None:
+    files = certificates("127.0.0.1")
+    async with listening(tls=files if secure else None) as listener, trio.open_nursery() as nursery:
+        nursery.start_soon(serve_echo, listener)
+        context = ssl.create_default_context(cafile=files.ca) if secure else False
+        port = listener.endpoints[0].port
+        async with trio_websocket.open_websocket("127.0.0.1", port, "/p2p", use_ssl=context) as other:
+
+            async def say() -> None:
+                for message in (b"one", b"", b"x" * 200_000):
+                    await other.send_message(message)
+                await other.ping(b"are you there")
+
+            got = b""
+            async with trio.open_nursery() as saying:
+                saying.start_soon(say)
+                while len(got) < 200_003:
+                    got += await other.get_message()
+            assert got == b"one" + b"x" * 200_000
+    assert other.closed is not None
+    assert other.closed.code == 1000
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_we_talk_with_trio_websockets_listener(secure: bool) -> None:
+    files = certificates("127.0.0.1")
+    context = files.for_listening() if secure else None
+    ends = []
+    ended = trio.Event()
+
+    async def handle(request: trio_websocket.WebSocketRequest) -> None:
+        other = await request.accept()
+        try:
+            while True:
+                await other.send_message(await other.get_message())
+        except trio_websocket.ConnectionClosed as closed:
+            ends.append(closed.reason.code)
+            ended.set()
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(
+            lambda task_status: trio_websocket.serve_websocket(handle, "127.0.0.1", 0, context, task_status=task_status)
+        )
+        scheme = "wss" if secure else "ws"
+        stream = await WebSocketNetwork(tls=TlsFiles(ca=files.ca)).connect(
+            PeerEndpoint("127.0.0.1", server.port, scheme)
+        )
+        async with stream:
+            got = b""
+            async with trio.open_nursery() as saying:
+                saying.start_soon(stream.send_all, b"y" * 300_000)
+                while len(got) < 300_000:
+                    got += await stream.receive_some()
+            assert got == b"y" * 300_000
+        with trio.fail_after(30):
+            await ended.wait()
+        nursery.cancel_scope.cancel()
+    assert ends == [1000]
+
+
+# The handshake.
+
+
+async def test_a_web_page_is_refused_whoever_it_belongs_to() -> None:
+    async with listening() as listener, trio.open_nursery() as nursery:
+        nursery.start_soon(serve_echo, listener)
+        answer = await answer_to(listener, UPGRADE + b"Origin: http://127.0.0.1\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 403 ")
+
+
+async def test_t05_other_http_is_answered_and_closed_other_bytes_are_closed() -> None:
+    for sent in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 3\r\n\r\nabc",
+                 b"VP2P" + bytes(100), b"\x16\x03\x01\x02\x00" + bytes(600), b"\r\n\r\n\r\n"):  # fmt: skip
+        async with listening() as listener, trio.open_nursery() as nursery:
+            nursery.start_soon(serve_echo, listener)
+            answer = await answer_to(listener, sent, is_all=True)
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+
+
+async def test_t06_an_endless_request_is_cut_off() -> None:
+    limits = replace(Limits(), ws_handshake_bytes_max=1000)
+    async with listening(limits) as listener, trio.open_nursery() as nursery:
+        nursery.start_soon(serve_echo, listener)
+        async with await raw_to(listener) as raw:
+            await raw.send_all(UPGRADE)
+            with pytest.raises(trio.BrokenResourceError):
+                while True:
+                    await raw.send_all(b"X-More: " + b"x" * 100 + b"\r\n")
+                    await trio.lowlevel.checkpoint()
+
+
+async def test_a_hostile_host_or_path_ends_one_stream_and_nothing_else() -> None:
+    hosts = (b"xn--" + b"\xff" * 40, b"a" * 300, b"")
+    async with listening() as listener:
+        for host in hosts:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve_echo, listener)
+                await answer_to(listener, UPGRADE.replace(b"node.example", host) + b"\r\n", is_all=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "HTTP 404"),
+        (b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n", "HTTP 302"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "HTTP 200"),
+        (b"SSH-2.0-OpenSSH\r\n", "no WebSocket came about"),
+        (b"", "no WebSocket came about"),
+    ],
+)
+async def test_a_dial_that_is_answered_otherwise_says_so(answer: bytes, says: str) -> None:
+    async def answer_it(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        if answer:
+            await stream.send_all(answer)
+
+    async with trio.open_nursery() as nursery:
+        [server] = await nursery.start(lambda task_status: trio.serve_tcp(
+            answer_it, 0, host="127.0.0.1", task_status=task_status))  # fmt: skip
+        port = server.socket.getsockname()[1]
+        with pytest.raises(ConnectFailed, match=says) as caught:
+            await WebSocketNetwork().connect(PeerEndpoint("127.0.0.1", port, "ws"))
+        assert caught.value.reason is Reason.REFUSED
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_dial_that_nobody_answers_ends_in_time() -> None:
+    async with listening() as listener:
+        limits = replace(Limits(), dial_s_max=0.2)
+        with pytest.raises(ConnectFailed) as caught:
+            await WebSocketNetwork(limits).connect(listener.endpoints[0])
+        assert caught.value.reason is Reason.TIMEOUT
+
+
+# Certificates.
+
+
+@pytest.mark.parametrize("case", ["unknown authority", "another name"])
+async def test_a_certificate_that_is_not_accepted_says_why(case: str) -> None:
+    files = certificates("node.example" if case == "another name" else "127.0.0.1")
+    client = WebSocketNetwork(tls=TlsFiles(ca=files.ca if case == "another name" else None))
+    async with listening(tls=files) as listener, trio.open_nursery() as nursery:
+        nursery.start_soon(serve_echo, listener)
+        with pytest.raises(ConnectFailed, match="certificate") as caught:
+            await client.connect(listener.endpoints[0])
+        assert caught.value.reason is Reason.CRYPTO
+
+
+async def test_tls_is_not_spoken_where_it_is_not_expected() -> None:
+    async with listening() as listener, trio.open_nursery() as nursery:
+        nursery.start_soon(serve_echo, listener)
+        with pytest.raises(ConnectFailed, match="wss://"):
+            await WebSocketNetwork().connect(replace(listener.endpoints[0], scheme="wss"))
+
+
+async def test_files_that_cannot_be_used_are_named(tmp_path: Any) -> None:
+    (tmp_path / "junk.pem").write_text("junk")
+    for files in (TlsFiles(tmp_path / "none.pem"), TlsFiles(tmp_path / "junk.pem")):
+        with pytest.raises(ConfigError, match=r"none\.pem|junk\.pem"):
+            await WebSocketNetwork(tls=files).listen("127.0.0.1", 0)
+    with pytest.raises(ConnectFailed, match="authorities"):
+        async with listening() as listener:
+            await WebSocketNetwork(tls=TlsFiles(ca=tmp_path / "none.pem")).connect(
+                replace(listener.endpoints[0], scheme="wss")
+            )
+
+
+# Frames.
+
+
+async def shaken(listener: WebSocketListener) -> tuple[trio.SocketStream, WebSocketStream]:
+    """A raw client whose handshake is done, and the stream that serves it."""
+    raw = await raw_to(listener)
+    await raw.send_all(UPGRADE + b"\r\n")
+    stream = await listener.accept()
+    await stream.shake_hands()
+    assert b"101" in await raw.receive_some()
+    return raw, stream
+
+
+def frame(opcode: int, payload: bytes, *, fin: bool = True, masked: bool = True) -> bytes:
+    length = len(payload)
+    head = bytes([opcode | (0x80 if fin else 0), (0x80 if masked else 0) | (min(126, length))])
+    return head + (length.to_bytes(2, "big") if length >= 126 else b"") + (bytes(4) if masked else b"") + payload
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        frame(1, b"text"), frame(2, b"unmasked", masked=False), frame(3, b"reserved"), frame(9, b"x" * 126),
+        frame(9, b"cut", fin=False), frame(0, b"continues nothing"), b"\xff\xff\xff\xff", frame(8, b"\x03"),
+        frame(8, (1002).to_bytes(2, "big")),
+    ],
+)  # fmt: skip
+async def test_what_is_no_binary_websocket_breaks_the_stream(sent: bytes) -> None:
+    async with listening() as listener:
+        raw, stream = await shaken(listener)
+        async with raw, stream:
+            await raw.send_all(sent)
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.send_all(b"more")
+
+
+async def test_a_cut_connection_is_broken_and_a_close_is_an_end() -> None:
+    async with listening() as listener:
+        raw, stream = await shaken(listener)
+        async with raw, stream:
+            await raw.send_all(frame(2, b"last") + frame(8, (1000).to_bytes(2, "big")))
+            assert await stream.receive_some() == b"last"
+            assert await stream.receive_some() == b""
+            assert (await raw.receive_some())[0] == 0x88, "a Close is answered with a Close"
+        raw, stream = await shaken(listener)
+        async with raw, stream:
+            await raw.send_eof()
+            with pytest.raises(trio.BrokenResourceError, match="without a Close"):
+                await stream.receive_some()
+
+
+async def test_empty_and_cut_messages_are_no_end() -> None:
+    async with listening() as listener:
+        raw, stream = await shaken(listener)
+        async with raw, stream:
+            for part in (frame(2, b""), frame(2, b"a", fin=False), frame(0, b"", fin=False), frame(0, b"b")):
+                for octet in part:
+                    await raw.send_all(bytes([octet]))
+            got = b""
+            while len(got) < 2:
+                got += await stream.receive_some()
+            assert got == b"ab"
+
+
+async def test_pings_are_answered_and_a_flood_of_them_costs_no_memory() -> None:
+    async with listening() as listener:
+        raw, stream = await shaken(listener)
+        async with raw, stream:
+            await raw.send_all(frame(9, b"hi") + frame(2, b"x"))
+            assert await stream.receive_some() == b"x"
+            assert await raw.receive_some() == frame(10, b"hi", masked=False)
+
+            async def flood() -> None:
+                while True:
+                    await raw.send_all(frame(9, b"p" * 125) * 1000)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(flood)
+                with trio.move_on_after(0.5):
+                    await stream.receive_some()
+                nursery.cancel_scope.cancel()
+            assert len(stream._out) < 2 * FRAME_BYTES
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6))
+def test_any_bytes_end_one_stream_at_the_most(chunks: list[bytes]) -> None:
+    async def main() -> None:
+        async with listening() as listener:
+            raw, stream = await shaken(listener)
+            async with raw, stream:
+                for chunk in chunks:
+                    await raw.send_all(chunk)
+                await raw.send_eof()
+                try:
+                    while await stream.receive_some():
+                        pass
+                except trio.BrokenResourceError:
+                    pass
+
+    trio.run(main)
+
+
+async def test_closing_waits_for_nobody_for_long() -> None:
+    limits = replace(Limits(), ws_close_s_max=0.1)
+    async with listening(limits) as listener:
+        raw, stream = await shaken(listener)
+        async with raw:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.send_all, bytes(32 * 1024 * 1024))
+                await wait_all_tasks_blocked(0.02)
+                nursery.cancel_scope.cancel()
+            await stream.aclose()
+
+
+# The network of them all.
+
+
+def test_nothing_of_it_is_imported_before_it_is_used() -> None:
+    code = "import sys, p2p; assert not [n for n in sys.modules if n.split('.')[0] in ('wsproto', 'h11')]"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_without_the_package_both_ways_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "p2p.transport.websocket", raising=False)
+    monkeypatch.delitem(sys.modules, "p2p.transport.websocket_stream", raising=False)
+    monkeypatch.setitem(sys.modules, "wsproto", None)
+    network = SystemNetwork()
+    with pytest.raises(ConnectFailed, match=r"pip install 'trio-p2p\[ws\]'") as caught:
+        await network.connect(PeerEndpoint("127.0.0.1", 9, "ws"))
+    assert caught.value.reason is Reason.UNSUPPORTED
+    with pytest.raises(ConfigError, match=r"pip install 'trio-p2p\[ws\]'"):
+        await network.listen("127.0.0.1", 0, "ws")
+
+
+async def test_a_scheme_that_is_not_carried_is_named() -> None:
+    with pytest.raises(ConnectFailed, match="mem://"):
+        await SystemNetwork().connect(PeerEndpoint("a", 9, "mem"))
+    with pytest.raises(ConfigError, match="mem://"):
+        await SystemNetwork().listen("127.0.0.1", 0, "mem")
