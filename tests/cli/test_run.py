@@ -343,3 +343,11 @@ async def test_a_delayed_connect_that_fails_is_told_once() -> None:
     assert lines[0].startswith(f"[p2p] warn: A: cannot connect to tcp://127.0.0.1:{port}: refused: ")
     assert len(lines) > 1
     assert all(line.startswith("[p2p] debug: ") for line in lines[1:])
+
+
+async def test_the_websocket_door_is_one_of_the_endpoints_and_can_be_dialled() -> None:
+    async with running("--id", "A", "--memory", "--listen-ws", "0") as door:
+        started = await door.started()
+        [place] = [endpoint for endpoint in started["endpoints"] if endpoint.startswith("ws://127.0.0.1:")]
+        async with running("--id", "B", "--memory", "--connect", place) as caller:
+            await caller.until(lambda event: event.get("peers_connected") == 1)
