@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 
+from p2p.testing.plan import draw_plan
 from p2p.testing.world import World
 
 
@@ -15,18 +19,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="the world, or the first of many (default 0)")
     parser.add_argument("--worlds", type=int, default=1, help="how many, with consecutive seeds (default 1)")
     parser.add_argument("--trace", action="store_true", help="print every event")
+    parser.add_argument("--nodes", type=int, metavar="N", help="how many nodes; 5 to 7 by default")
+    parser.add_argument("--seconds", type=float, metavar="S", help="virtual seconds that a world lasts; about 60")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that run worlds (default 1)")
+    parser.add_argument("--quiet", action="store_true", help="print nothing of worlds that are well")
     options = parser.parse_args(arguments)
-    failed = 0
-    for seed in range(options.seed, options.seed + options.worlds):
-        report = World(seed).run()
-        if options.trace:
-            sys.stdout.write("".join(f"{line}\n" for line in report.trace))
-        sys.stdout.write(f"{report}\n  trace {report.digest}\n")
-        sys.stdout.flush()
-        failed += bool(report.failures)
+    seeds = range(options.seed, options.seed + options.worlds)
+    run = partial(_run, nodes=options.nodes, seconds=options.seconds, with_trace=options.trace)
+    failed: list[int] = []
+    with ProcessPoolExecutor(options.jobs) if options.jobs > 1 else nullcontext() as pool:
+        outcomes = pool.map(run, seeds) if pool is not None else map(run, seeds)
+        for seed, (is_well, text) in zip(seeds, outcomes, strict=True):
+            if not (is_well and options.quiet):
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            if not is_well:
+                failed.append(seed)
     if options.worlds > 1:
-        sys.stdout.write(f"{options.worlds - failed} of {options.worlds} worlds are well\n")
+        sys.stdout.write(f"{options.worlds - len(failed)} of {options.worlds} worlds are well\n")
+    if failed:
+        sys.stdout.write(f"seeds that failed: {', '.join(map(str, failed))}\n")
     return 1 if failed else 0
+
+
+def _run(seed: int, *, nodes: int | None, seconds: float | None, with_trace: bool) -> tuple[bool, str]:
+    """Run one world; whether it was well, and what to print of it."""
+    report = World(seed, draw_plan(seed, nodes=nodes, seconds=seconds)).run()
+    trace = "".join(f"{line}\n" for line in report.trace) if with_trace else ""
+    return not report.failures, f"{trace}{report}\n  trace {report.digest}\n"
 
 
 if __name__ == "__main__":

@@ -38,6 +38,10 @@ class Dice:
         """True with this probability."""
         return self._random.random() < probability
 
+    def fraction(self) -> float:
+        """A number from 0 to below 1."""
+        return self._random.random()
+
     def number(self, low: float, high: float) -> float:
         """A number between the two, evenly drawn."""
         return self._random.uniform(low, high)

@@ -51,6 +51,7 @@ class Disk:
         latency_s: the longest that a piece of work takes before, and again after, its moment.
         fails_with: what every write ends with, None on a good day.
         reads_fail: whether every read fails.
+        fault_rate: how many reads and commits of one fail, 0 to 1.
         released: set while work may go on; a stalled disk clears it.
     """
 
@@ -60,7 +61,9 @@ class Disk:
         self.latency_s = LATENCY_S
         self.fails_with: str | None = None
         self.reads_fail = False
+        self.fault_rate = 0.0
         self.dice = dice.branch("delays")
+        self.faults = dice.branch("faults")
         self.released = trio.Event()
         self.released.set()
 
@@ -77,6 +80,7 @@ class Disk:
         """Nothing fails any more. What rotted stays rotten."""
         self.fails_with = None
         self.reads_fail = False
+        self.fault_rate = 0.0
         self.latency_s = LATENCY_S
         self.go_on()
 
@@ -243,7 +247,13 @@ class DiskStore:
             raise StoreFull("the simulated disk is full")
         if self._disk.fails_with is not None:
             raise StoreError(f"the simulated disk: {self._disk.fails_with}")
+        self._check_chance("write")
 
     def _check_readable(self) -> None:
         if self._disk.reads_fail:
             raise StoreError("the simulated disk cannot be read")
+        self._check_chance("read")
+
+    def _check_chance(self, what: str) -> None:
+        if self._disk.fault_rate and self._disk.faults.chance(self._disk.fault_rate):
+            raise StoreError(f"the simulated disk: this {what} failed")

@@ -19,6 +19,7 @@ from p2p.testing.machine import Machine
 from p2p.testing.plan import Plan
 from p2p.testing.trace import Trace
 from p2p.transport.memory import MemoryNetwork
+from p2p.transport.memory_stream import Weather
 
 _YEAR_MS: Final = 365 * 86_400_000
 
@@ -43,6 +44,12 @@ class Nemesis:
 
     async def run(self) -> None:
         """Let things go wrong until cancelled; then call `heal`."""
+        plan = self._plan
+        if plan.loss or plan.duplicates or plan.jitter_s:
+            chance = Dice(plan.seed).branch("packets").fraction
+            self._network.set_weather(Weather(chance, plan.loss, plan.duplicates, plan.jitter_s))
+        for machine in self._machines.values():
+            machine.disk.fault_rate = plan.disk_fault_rate
         if not self._plan.faults:
             await trio.sleep_forever()
         async with trio.open_nursery() as nursery:
@@ -55,6 +62,7 @@ class Nemesis:
         """End everything that goes wrong, and let every machine run."""
         self._trace.note("world", "heals")
         self._network.heal_all()
+        self._network.set_weather(None)
         for a in self._hosts:
             for b in self._hosts:
                 if a < b:
@@ -156,6 +164,17 @@ class Nemesis:
         for other in self._hosts:
             if other != host:
                 self._heal_pair(host, other)
+
+    async def pause(self) -> None:
+        """A machine's network and disk stand still, and go on with all that waited. Its timers run on meanwhile."""
+        machine = self._machine()
+        self._isolate(machine.name)
+        machine.disk.stall()
+        await trio.sleep(self._dice.one_of((1.0, 5.0, self._dice.number(1, 60))))
+        machine.disk.go_on()
+        for other in self._hosts:
+            if other != machine.name:
+                self._heal_pair(machine.name, other)
 
     async def slow_way(self) -> None:
         """Latency and bandwidth between two hosts change."""
@@ -276,6 +295,7 @@ _FAULTS: Final[Mapping[str, Callable[[Nemesis], Awaitable[None]]]] = MappingProx
         "split": Nemesis.split,
         "swizzle": Nemesis.swizzle,
         "isolate": Nemesis.isolate,
+        "pause": Nemesis.pause,
         "slow way": Nemesis.slow_way,
         "disconnect": Nemesis.disconnect,
         "dial": Nemesis.dial,

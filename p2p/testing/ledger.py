@@ -48,6 +48,7 @@ class Ledger:
     Attributes:
         failures: what cannot be reconciled, one line each.
         acknowledged: per origin, seq -> payload of every append that returned.
+        distrusted: identities of Byzantine members.
     """
 
     def __init__(self, trace: Trace, disks: dict[str, Disk], on_failure: Callable[[], None]) -> None:
@@ -56,6 +57,7 @@ class Ledger:
         self.acknowledged: dict[PeerId, dict[int, bytes]] = {disk.identity.peer_id: {} for disk in disks.values()}
         self.rotten: dict[str, set[tuple[PeerId, int]]] = {name: set() for name in disks}
         self.names = {disk.identity.peer_id: name for name, disk in disks.items()}
+        self.distrusted: set[PeerId] = set()
         self._disks = disks
         self._on_failure = on_failure
         self._attempted: dict[PeerId, set[bytes]] = {origin: set() for origin in self.acknowledged}
@@ -68,6 +70,11 @@ class Ledger:
         self.trace.note(who, f"FAILED: {what}")
         self.failures.append(f"{who} at {self.trace.now:.3f} s: {what}")
         self._on_failure()
+
+    def distrust(self, peer_id: PeerId) -> None:
+        """This identity keeps to no rule: what is in its log, and what becomes of it, proves nothing."""
+        self.distrusted.add(peer_id)
+        self.names[peer_id] = f"?{peer_id.short}"
 
     # Appending.
 
@@ -88,7 +95,9 @@ class Ledger:
             self.fail(name, f"seq {seqs[-1]} was acknowledged and is not on the disk")
 
     def replicated(self, name: str, seq: int, peers: int) -> None:
-        """`wait_replicated(seq, peers)` returned."""
+        """`wait_replicated(seq, peers)` returned. Who lies about what he holds is believed, so liars make it void."""
+        if self.distrusted:
+            return
         own = self._own(name)
         holders = [other for other in self._disks if other != name and self._tail(other, own) >= seq]
         if len(holders) < peers:
@@ -159,6 +168,8 @@ class Ledger:
 
     def see(self, name: str, origin: PeerId, seq: int, payload: bytes) -> None:
         """A record was read somewhere."""
+        if origin in self.distrusted:
+            return
         whose = f"{self.names.get(origin, origin.short)}:{seq}"
         if payload not in self._attempted.get(origin, ()):
             self.fail(name, f"{whose} was never appended: {payload[:60]!r}")

@@ -19,6 +19,7 @@ import trio
 from p2p.errors import P2PError, Reason
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.node.config import NodeConfig
+from p2p.node.discovery import DiscoveryConfig
 from p2p.node.node import Node
 from p2p.testing.dice import Dice
 from p2p.testing.disk import Disk, Mount, ProcessKilled
@@ -37,7 +38,8 @@ MACHINE_NAME: Final[ContextVar[str]] = ContextVar("MACHINE_NAME")
 """In every task of a machine: the machine's name."""
 
 ALLOWED_ENDS: Final = frozenset({
-    Reason.CLOSED, Reason.MOVED, Reason.ABNORMAL, Reason.TIMEOUT, Reason.DISCONNECTED, Reason.OVERLOADED, Reason.FULL,
+    Reason.CLOSED, Reason.MOVED, Reason.ABNORMAL, Reason.TIMEOUT, Reason.DISCONNECTED, Reason.OVERLOADED,
+    Reason.FULL, Reason.DEAD,
 })  # fmt: skip
 """How links between honest nodes may end. Any other reason is somebody's fault, and there is nobody."""
 
@@ -69,6 +71,7 @@ class Machine:
         self.name = name
         self.disk = disk
         self.clock = SimulatedClock()
+        self.clock.skew_ms = plan.skews_ms[name]
         self.node: Node | None = None
         self.lives = 0
         self.links_ended: dict[Reason, int] = {}
@@ -196,7 +199,8 @@ class Machine:
         counters = node.counters
         for reason, count in counters.links_ended.items():
             self.links_ended[reason] = self.links_ended.get(reason, 0) + count
-            if reason not in ALLOWED_ENDS:
+            # A Byzantine peer's links end for any reason.
+            if reason not in ALLOWED_ENDS and not self.ledger.distrusted:
                 self.ledger.fail(self.name, f"{count} links among honest nodes ended with {reason.label}")
         if counters.hook_failures:
             self.ledger.fail(self.name, "a hook raised")
@@ -213,6 +217,7 @@ class Machine:
             network_key=Dice(plan.seed).branch("network key").entropy(32) if plan.admission == "key" else None,
             trust=self._trusted,
             limits=plan.limits,
+            discovery=DiscoveryConfig(require_signed=True) if plan.discovery else None,
             on_log=self._log,
             store=mount.open,
             clock=self.clock,
@@ -223,7 +228,7 @@ class Machine:
 
     def _log(self, line: str) -> None:
         self.trace.note(self.name, line)
-        if "banned" in line:
+        if "banned" in line and not any(villain.short in line for villain in self.ledger.distrusted):
             self.ledger.fail(self.name, f"an honest node is banned: {line}")
 
 

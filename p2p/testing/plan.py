@@ -24,6 +24,7 @@ FAULTS: Final = (
     "split",
     "swizzle",
     "isolate",
+    "pause",
     "slow way",
     "disconnect",
     "dial",
@@ -33,6 +34,15 @@ FAULTS: Final = (
     "rot",
 )
 """Every kind of fault, by the name that a trace shows."""
+
+
+VILLAINS: Final = ("10.6.6.1", "10.6.6.2")
+"""Where the Byzantine members live."""
+
+REST_S: Final = 35.0
+"""What a world takes besides its faults, when it heals at once: to be quiet, and to end."""
+
+_HOUR_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +62,13 @@ class Plan:
         latency_s: one way, in good weather.
         segment_bytes: the most that one receive returns, None for no such bound.
         buffer_bytes: of a connection, per direction.
+        loss, duplicates, jitter_s: the weather while faults happen, as `p2p.transport.memory_stream.Weather`.
+        disk_fault_rate: how many of one read or commit fail meanwhile.
+        skews_ms: how wrong each machine's clock is from the beginning.
+        villains: addresses of members that keep to no rule while faults happen (`byzantine`).
+        discovery: whether the nodes announce themselves, and dial whom they hear.
         limits: the nodes' bounds, some of them tightened.
+        drawn_with: the arguments of `python -m p2p.testing` that draw it, besides the seed.
     """
 
     seed: int
@@ -67,7 +83,15 @@ class Plan:
     latency_s: float
     segment_bytes: int | None
     buffer_bytes: int
+    loss: float
+    duplicates: float
+    jitter_s: float
+    disk_fault_rate: float
+    skews_ms: Mapping[str, int]
+    villains: tuple[str, ...]
+    discovery: bool
     limits: Limits
+    drawn_with: str
 
     @property
     def pairs(self) -> frozenset[tuple[str, str]]:
@@ -77,33 +101,53 @@ class Plan:
     def __str__(self) -> str:
         tight = ", tight limits" if self.limits != Limits() else ""
         cut = f", segments of {self.segment_bytes}" if self.segment_bytes else ""
+        lost = f", {self.loss:.0%} lost" if self.loss else ""
+        errs = f", disks fail at {self.disk_fault_rate:.1%}" if self.disk_fault_rate else ""
+        villains = f", {len(self.villains)} Byzantine" if self.villains else ""
+        discovery = ", discovery" if self.discovery else ""
         return (
-            f"{len(self.hosts)} nodes, {len(self.pairs)} links, {self.admission}{tight}{cut},"
-            f" {self.safety_s:.0f} s of {', '.join(self.faults) or 'peace'}"
+            f"{len(self.hosts)} nodes{villains}, {len(self.pairs)} links, {self.admission}{tight}{cut}{lost}{errs}"
+            f"{discovery}, {self.safety_s:.0f} s of {', '.join(self.faults) or 'peace'}"
         )
 
 
-def draw_plan(seed: int) -> Plan:
-    """Draw a world of 5 to 7 nodes."""
+def draw_plan(seed: int, *, nodes: int | None = None, seconds: float | None = None) -> Plan:
+    """Draw a world.
+
+    Args:
+        seed: what all of it is drawn from.
+        nodes: how many; 5 to 7 by default.
+        seconds: how long the world lasts at least, on its own clock; by default about a minute.
+    """
     dice = Dice(seed).branch("plan")
+    weather = Dice(seed).branch("weather")
     latency_s = dice.one_of((0.0, 0.001, 0.02, 0.1))
-    hosts = tuple(f"10.0.0.{number}" for number in range(1, dice.integer(5, 7) + 1))
+    hosts = tuple(f"10.0.0.{number}" for number in range(1, (dice.integer(5, 7) if nodes is None else nodes) + 1))
     faults = tuple(sorted(dice.some(FAULTS, dice.integer(2, 7)))) if dice.chance(0.95) else ()
     return Plan(
         seed=seed,
         hosts=hosts,
         dials=_draw_dials(dice.branch("dials"), hosts),
         faults=faults,
-        fault_every_s=dice.number(0.3, 4),
-        safety_s=dice.number(12, 36),
+        fault_every_s=dice.number(0.3, 4) * (1 if seconds is None else max(1.0, seconds / 80)),
+        safety_s=dice.number(12, 36) if seconds is None else max(0.0, seconds - REST_S),
         admission=dice.one_of(("key", "key", "trust")),
-        append_every_s=dice.number(0.3, 3),
+        # A long world is a slow one and not a full one: it is there for what takes time.
+        append_every_s=dice.number(0.3, 3) * (1 if seconds is None else max(1.0, seconds / 40)),
         record_bytes_max=dice.one_of((100, 100, 4 * KIB, 60 * KIB)),
         latency_s=latency_s,
         segment_bytes=dice.one_of((None, None, 1460, 97)),
         # Small buffers on a long way would be a network too slow for what is said here, and no finding.
         buffer_bytes=dice.one_of((64 * KIB, MIB, 3 * KIB if latency_s < 0.01 else 64 * KIB)),
+        loss=weather.one_of((0.0, 0.0, 0.02, 0.1, weather.number(0, 0.4))),
+        duplicates=weather.one_of((0.0, 0.1, weather.number(0, 0.5))),
+        jitter_s=weather.one_of((0.0, 0.0, 0.01, 0.2)),
+        disk_fault_rate=weather.one_of((0.0, 0.0, 0.0, 0.01, weather.number(0, 0.1))),
+        skews_ms=MappingProxyType({host: weather.integer(-_HOUR_MS, _HOUR_MS) for host in hosts}),
+        villains=VILLAINS[: weather.one_of((0, 0, 0, 1, 2))],
+        discovery=weather.chance(0.2),
         limits=_draw_limits(dice.branch("limits")),
+        drawn_with=(f" --nodes {nodes}" if nodes else "") + (f" --seconds {seconds:g}" if seconds else ""),
     )
 
 

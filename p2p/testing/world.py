@@ -25,13 +25,17 @@ from typing import Final
 import trio
 
 from p2p.errors import Reason
+from p2p.testing.byzantine import Villain, identity_of
 from p2p.testing.checkers import (
     ErrorLog,
     Watch,
     check_disks,
     differing_logs,
     missing_links,
+    secrets_told,
     surplus_links,
+    surviving_tasks,
+    unfrozen,
 )
 from p2p.testing.dice import Dice
 from p2p.testing.disk import Disk
@@ -53,7 +57,9 @@ TURN_S_MAX: Final = 4.0
 and tells its heads to those who do not expect them (1 s)."""
 QUIET_S: Final = 20.0
 QUIET_BYTES_MAX: Final = 4000
-"""What one link may carry in so long a time when there is nothing to say: a ping, and all heads if it was just made."""
+"""What one link may carry in so long a time when there is nothing to say: pings, and a line of what was just said."""
+HEAD_BYTES: Final = 100
+"""And all heads, if it was just made: so much for each log."""
 TRACE_TAIL: Final = 50
 
 
@@ -98,7 +104,7 @@ class Report:
         wrong = "\n".join(f"  {failure}" for failure in self.failures)
         return (
             f"{head}\n{wrong}\n  the last of {len(self.trace)} events:\n{events}\n"
-            f"  replay: python -m p2p.testing --seed {self.plan.seed} --trace"
+            f"  replay: python -m p2p.testing --seed {self.plan.seed}{self.plan.drawn_with} --trace"
         )
 
 
@@ -132,6 +138,7 @@ class World:
             network.network_for(host)
         disks = {host: Disk(Dice(self.seed).branch(f"{host}/disk")) for host in plan.hosts}
         trusted = {f"n{index}": disk.identity.peer_id for index, disk in enumerate(disks.values(), 1)}
+        trusted |= {f"v{index}": identity_of(plan, name).peer_id for index, name in enumerate(plan.villains, 1)}
         ended = trio.CancelScope()
         machines: dict[str, Machine] = {}
 
@@ -155,6 +162,10 @@ class World:
             )
             for host in plan.hosts
         }
+        endpoints = {host: machine.endpoint for host, machine in machines.items()}
+        villains = [
+            Villain(plan, name, endpoints, network=network, ledger=ledger, trace=trace) for name in plan.villains
+        ]
         nemesis = Nemesis(plan, machines, network, ledger, trace)
         watch = Watch(machines.values(), plan.limits, lambda machine, what: ledger.fail(machine.name, what))
         errors = ErrorLog(ledger)
@@ -167,15 +178,23 @@ class World:
                     for machine in machines.values():
                         nursery.start_soon(machine.run)
                     with trio.move_on_after(plan.safety_s):
-                        await nemesis.run()
+                        async with trio.open_nursery() as harm:
+                            for villain in villains:
+                                harm.start_soon(villain.run)
+                            await nemesis.run()
+                    for villain in villains:
+                        network.kill(villain.name)
                     workload.is_resting = True
                     nemesis.heal()
                     await self._come_to_rest(machines, ledger, trace)
+                    self._judge_forks(villains, machines, ledger)
                     await self._read_all(machines, ledger, trace)
                     await self._be_quiet(machines, network, ledger)
                     await self._end(machines, network, ledger)
                     nursery.cancel_scope.cancel()
                 check_disks(machines, ledger)
+                for what in secrets_told(plan, trace.lines):
+                    ledger.fail("world", what)
         finally:
             logger.removeHandler(errors)
             trio.lowlevel.remove_instrument(watch)
@@ -223,6 +242,11 @@ class World:
             if trace.now > linked_at + self._converged_s_max:
                 ledger.fail("world", f"not equal {self._converged_s_max:g} s after it was linked: {'; '.join(wrong)}")
 
+    def _judge_forks(self, villains: list[Villain], machines: dict[str, Machine], ledger: Ledger) -> None:
+        for villain in villains:
+            for what in unfrozen(machines, villain.identity.peer_id) if villain.has_forked else ():
+                ledger.fail("world", what)
+
     async def _read_all(self, machines: dict[str, Machine], ledger: Ledger, trace: Trace) -> None:
         """Every node reads every log from its beginning: what rotted is found by that, and fetched again."""
         heads = {origin: max(records) for origin, records in ledger.acknowledged.items() if records}
@@ -246,7 +270,7 @@ class World:
         wrong = [
             f"{one} said {size} bytes to {other} within {QUIET_S:g} s"
             for (one, other), size in said.items()
-            if size > QUIET_BYTES_MAX
+            if size > QUIET_BYTES_MAX + HEAD_BYTES * _origins(machines[one])
         ]
         for what in (*wrong, *surplus_links(machines, network), *differing_logs(machines)):
             ledger.fail("world", f"at rest: {what}")
@@ -260,7 +284,13 @@ class World:
         for machine in machines.values():
             if machine.node is not None or network.connections(machine.name):
                 ledger.fail(machine.name, "still runs after it was stopped")
+        for what in surviving_tasks(machines):
+            ledger.fail("world", what)
         await trio.lowlevel.checkpoint()
+
+
+def _origins(machine: Machine) -> int:
+    return len(machine.node.wal.heads()) if machine.node is not None else 0
 
 
 def _bytes_out(machines: dict[str, Machine]) -> dict[tuple[str, str], int]:

@@ -6,6 +6,7 @@
     stream = await a.connect(PeerEndpoint("b", 9001, "mem"))
     net.partition("a", "b")                                # silence, as if the cable were pulled
     net.heal("a", "b")                                     # what was sent meanwhile arrives
+    net.set_weather(Weather(dice.fraction, loss=0.2))        # see memory_stream.Weather
 
 Everything happens by trio's clock and in the order of the calls: no sockets, no threads, no randomness, no tasks of its
 own. Under a MockClock that jumps, an hour of partition takes no time, and the same calls give the same trace.
@@ -30,7 +31,7 @@ from p2p.ids import PeerEndpoint, is_loopback
 from p2p.limits import KIB, Limits
 from p2p.transport.base import Neighbourhood
 from p2p.transport.memory_datagrams import MemoryDatagrams
-from p2p.transport.memory_stream import Joint, MemoryStream, Way, Wire
+from p2p.transport.memory_stream import Joint, MemoryStream, Way, Weather, Wire
 
 _FIRST_FREE_PORT: Final = 49152
 
@@ -45,7 +46,7 @@ class MemoryNetwork:
         segment_bytes: the most that one receive returns; 1 cuts every message at every byte. None: no such bound.
     """
 
-    __slots__ = ("_changed", "_hosts", "_latency_s", "_ways", "buffer_bytes", "limits", "segment_bytes")
+    __slots__ = ("_changed", "_hosts", "_latency_s", "_ways", "_weather", "buffer_bytes", "limits", "segment_bytes")
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class MemoryNetwork:
         self._latency_s = latency_s
         self._hosts: dict[str, MemoryHost] = {}
         self._ways: dict[tuple[str, str], Way] = {}
+        self._weather: Weather | None = None
         self._changed = trio.lowlevel.ParkingLot()
 
     def network_for(self, host: str) -> MemoryHost:
@@ -94,6 +96,12 @@ class MemoryNetwork:
             if latency_s is not None:
                 way.latency_s = latency_s
             way.bytes_per_s = bytes_per_s
+
+    def set_weather(self, weather: Weather | None) -> None:
+        """Let packets between different hosts be lost, doubled and late, from now on; None for fair weather."""
+        self._weather = weather
+        for (a, b), way in self._ways.items():
+            way.weather = weather if a != b else None
 
     def partition(self, a: str, b: str, *, one_way: bool = False) -> None:
         """Cut the way from a to b, and the way back unless `one_way`. What is under way does not arrive."""
@@ -156,6 +164,7 @@ class MemoryNetwork:
         self._host(b)
         if (a, b) not in self._ways:
             self._ways[a, b] = Way(0.0 if a == b else self._latency_s)
+            self._ways[a, b].weather = self._weather if a != b else None
         return self._ways[a, b]
 
     def find(self, host: str) -> MemoryHost | None:
@@ -272,13 +281,14 @@ class MemoryHost:
         return ear
 
     def ears_in_reach(self, near: Neighbourhood) -> Iterator[tuple[MemoryDatagrams, float]]:
-        """Who hears what this host says, and how long it takes to get there."""
+        """Who hears what this host says, and how long it takes to get there; once per copy that arrives."""
         for host in (self,) if near.loopback_only else self._net.hosts:
             way = self._net.way(self._name, host.name)
             for ear in () if way.cut else host.ears:
                 from_outside = host is not self and ear.near.loopback_only
                 if (ear.near.port, ear.near.group) == (near.port, near.group) and not from_outside:
-                    yield ear, way.latency_s
+                    for late_s in way.weather.copies() if way.weather is not None else (0.0,):
+                        yield ear, way.latency_s + late_s
 
     @property
     def ears(self) -> tuple[MemoryDatagrams, ...]:

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -37,21 +39,66 @@ class Notice(Enum):
     NOT_READING = 2
 
 
+RETRANSMIT_S: Final = 0.2
+"""What a piece that was lost is late by; twice that if it is lost again, and so on, as with TCP."""
+RETRANSMIT_S_MAX: Final = 3.2
+LOSSES_MAX: Final = 8
+"""More in a row are not drawn: that would be a partition, and those are made on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """How badly packets fare, the same for all ways.
+
+    A stream loses nothing: what is lost is sent again, and all that follows waits for it, so loss is delay. Duplicates
+    do not reach a stream's reader at all. Datagrams are really lost, doubled and reordered.
+
+    Args:
+        chance: returns a number from 0 to below 1; all that happens is drawn from it.
+        loss: how many packets of one are lost, 0 to below 1.
+        duplicates: how many datagrams of one arrive twice.
+        jitter_s: the most that a packet is late by, besides.
+    """
+
+    chance: Callable[[], float]
+    loss: float = 0.0
+    duplicates: float = 0.0
+    jitter_s: float = 0.0
+
+    def delay_s(self) -> float:
+        """How late the next piece of a stream is."""
+        late_s, again_s = self.jitter_s * self.chance() if self.jitter_s else 0.0, RETRANSMIT_S
+        for _ in range(LOSSES_MAX if self.loss else 0):
+            if self.chance() >= self.loss:
+                break
+            late_s += again_s
+            again_s = min(2 * again_s, RETRANSMIT_S_MAX)
+        return late_s
+
+    def copies(self) -> Iterator[float]:
+        """How late each copy of a datagram is that arrives: none, one or two."""
+        for _ in range(1 + (self.chance() < self.duplicates)):
+            if self.chance() >= self.loss:
+                yield self.jitter_s * self.chance()
+
+
 class Way:
     """One direction between two hosts, shared by all their connections.
 
     Attributes:
         latency_s: from sending to arrival.
         bytes_per_s: bandwidth, None for no bound.
+        weather: what is added to that, None in fair weather.
         cut: nothing gets through.
         wires: the directions of open connections that run over it, oldest first.
     """
 
-    __slots__ = ("_busy_until", "bytes_per_s", "cut", "latency_s", "wires")
+    __slots__ = ("_busy_until", "bytes_per_s", "cut", "latency_s", "weather", "wires")
 
     def __init__(self, latency_s: float) -> None:
         self.latency_s = latency_s
         self.bytes_per_s: float | None = None
+        self.weather: Weather | None = None
         self.cut = False
         self.wires: dict[Wire, None] = {}
         self._busy_until = -math.inf
@@ -60,10 +107,11 @@ class Way:
         """When something of `size` bytes that is sent now arrives; infinity while the way is cut."""
         if self.cut:
             return math.inf
+        late_s = self.weather.delay_s() if self.weather is not None else 0.0
         if self.bytes_per_s is None:
-            return now + self.latency_s
+            return now + self.latency_s + late_s
         self._busy_until = max(now, self._busy_until) + size / self.bytes_per_s
-        return self._busy_until + self.latency_s
+        return self._busy_until + self.latency_s + late_s
 
 
 class Joint:

@@ -23,7 +23,7 @@ from p2p.node.replicator import Replicator
 from p2p.peer.connection import Connection
 from p2p.peer.outbox import Outbox, Sent
 from p2p.replication import accept
-from p2p.testing.plan import Plan, draw_plan
+from p2p.testing.plan import VILLAINS, Plan, draw_plan
 from p2p.testing.world import World
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -197,3 +197,24 @@ def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -
 def test_without_a_plant_that_world_is_well() -> None:
     report = World(0, crowded()).run()
     assert not report.failures, str(report)
+
+
+def with_villains() -> Plan:
+    """Two Byzantine members, in good weather."""
+    plan = draw_plan(0)
+    return replace(plan, villains=VILLAINS, admission="key", faults=(), loss=0.0, disk_fault_rate=0.0, safety_s=25)
+
+
+def test_a_fork_that_is_accepted_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever came first with a history is believed."""
+    monkeypatch.setattr(accept, "contradict", lambda one, other: False)
+    report = World(0, with_villains()).run()
+    assert any(re.search("does not know that .* forked|not equal", failure) for failure in report.failures), report
+
+
+def test_villains_fork_and_everybody_ends_with_the_proof() -> None:
+    report = World(0, with_villains()).run()
+    assert not report.failures, str(report)
+    given = {line.split("gave version ")[1][0] for line in report.trace if "gave version" in line}
+    assert given == {"0", "1"}
+    assert any("forge" in line for line in report.trace)
