@@ -138,7 +138,7 @@ class SystemBlocking:
 class InlineBlocking:
     """Runs the work on the loop after a checkpoint.
 
-    For simulations: a worker thread's timing is the one thing that a seed does not repeat.
+    For stores in memory, and for simulations: a worker thread's timing is the one thing that a seed does not repeat.
     """
 
     __slots__ = ()

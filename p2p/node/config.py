@@ -20,7 +20,7 @@ from p2p.store.keys import load_trust, open_store
 from p2p.store.memory import open_memory_store
 from p2p.transport.system import SystemNetwork
 from p2p.transport.tls import TlsFiles
-from p2p.windows import Blocking, Clock, Entropy, SystemBlocking, SystemClock, system_entropy
+from p2p.windows import Blocking, Clock, Entropy, InlineBlocking, SystemBlocking, SystemClock, system_entropy
 
 if TYPE_CHECKING:
     from p2p.store.base import Store
@@ -239,10 +239,15 @@ class NodeConfig:
         return open_store(self.data_dir, entropy=self.entropy, say=say, identity=self.identity)
 
     def windows(self) -> tuple[Network, Blocking]:
-        """The network and the worker lanes to use, real ones unless others were handed in."""
+        """The network and the worker lanes to use, real ones unless others were handed in.
+
+        A store in memory has nothing to wait for: a thread's round trip would take longer than most of its commits.
+        """
         tls = TlsFiles(self.tls_cert, self.tls_key, self.tls_ca)
         network = self.network or SystemNetwork(self.limits, tls=tls)
-        return network, self.blocking or SystemBlocking(self.limits.hung_disk_s_max)
+        in_memory = self.store is None and self.data_dir is None
+        default = InlineBlocking() if in_memory else SystemBlocking(self.limits.hung_disk_s_max)
+        return network, self.blocking or default
 
 
 def _trusted(trust: Mapping[str, PeerId | str | bytes]) -> dict[str, PeerId]:
