@@ -226,6 +226,7 @@ class HandshakeState:
         prologue: bytes that both must have alike.
         static: this party's long-term key.
         entropy: source of random bytes for the ephemeral key; asked once, for 32.
+        ephemeral: makes the ephemeral key instead, used for this handshake alone.
         psk: the pre-shared key, 32 bytes, where the pattern has one.
 
     Attributes:
@@ -238,9 +239,9 @@ class HandshakeState:
 
     __slots__ = (
         "_e",
-        "_entropy",
         "_failed",
         "_initiator",
+        "_new_ephemeral",
         "_psk",
         "_static",
         "_step",
@@ -258,6 +259,7 @@ class HandshakeState:
         prologue: bytes,
         static: NoiseStatic,
         entropy: Callable[[int], bytes],
+        ephemeral: Callable[[], NoiseStatic] | None = None,
         psk: bytes | None = None,
     ) -> None:
         if protocol_name not in _PROTOCOLS:
@@ -270,7 +272,7 @@ class HandshakeState:
         self._symmetric.mix_hash(prologue)
         self._initiator = initiator
         self._static = static
-        self._entropy = entropy
+        self._new_ephemeral = ephemeral or (lambda: NoiseStatic.generate(entropy))
         self._psk = psk
         self._e: NoiseStatic | None = None
         self._step = 0
@@ -307,7 +309,7 @@ class HandshakeState:
         self._failed = True
         for word in self._turns[self._step]:
             if word == "e":
-                self._e = NoiseStatic.generate(self._entropy)
+                self._e = self._new_ephemeral()
                 self._mix_ephemeral(self._e.public)
                 out.append(self._e.public)
             elif word == "s":

@@ -19,6 +19,7 @@ from functools import partial
 import trio
 
 from p2p import msg
+from p2p.crypto.ephemerals import Ephemerals
 from p2p.errors import Reason
 from p2p.ids import PeerEndpoint, PeerId, is_node_id
 from p2p.limits import Limits
@@ -108,6 +109,7 @@ class Supervisor:
         self._acquaintances = acquaintances
         self._clock = clock
         self._entropy = entropy
+        self._ephemerals = Ephemerals(entropy)
         self._nursery = nursery
         self._stopping = False
         self._refusal_lines = TokenBucket(limits.refusal_lines_per_s, limits.refusal_lines_burst)
@@ -118,7 +120,14 @@ class Supervisor:
         self._counters.handshakes_started += 1
         role = Role.RESPONDER if dialed is None else Role.INITIATOR
         now = self._clock.monotonic()
-        session = Session(self._session_config, role, entropy=self._entropy, now=now, wall_ms=self._clock.wall_ms())
+        session = Session(
+            self._session_config,
+            role,
+            entropy=self._entropy,
+            now=now,
+            wall_ms=self._clock.wall_ms(),
+            ephemeral=self._ephemerals.take,
+        )
         link = Connection(
             stream,
             session,
@@ -133,6 +142,8 @@ class Supervisor:
         # A Hello leaves now: the other side works on it while the link's task begins.
         link.flush()
         self._nursery.start_soon(link.run)
+        # What follows of either side needs the other's answer first: there is time for a key.
+        self._ephemerals.refill()
         return link
 
     async def disconnect(self, peer_id: PeerId) -> None:

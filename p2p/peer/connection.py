@@ -454,8 +454,9 @@ class Connection:
         self._closing = (reason, detail)
         self._end_by = self._clock.monotonic() + self._limits.drain_s_max
         self._tighten_deadline()
-        if not self._writing:
-            self._start_writer()
+        if not self._flush_follows:
+            # At once and not by a task: most links have nothing else to say at their end.
+            self.flush()
 
     def retire(self) -> None:
         """Give way to another link with the same peer: no new sends, the rest flushed, answers given, Goodbye(Moved).

@@ -91,14 +91,32 @@ class Handshake:
         config: the node's.
         role: which side this is.
         entropy: source of random bytes: 8 for the nonce, then 32 for the ephemeral key.
+        ephemeral: makes the ephemeral key instead.
     """
 
-    __slots__ = ("_config", "_entropy", "_minor", "_noise", "_nonce_a", "_nonce_b", "_peer_label", "_role")
+    __slots__ = (
+        "_config",
+        "_entropy",
+        "_ephemeral",
+        "_minor",
+        "_noise",
+        "_nonce_a",
+        "_nonce_b",
+        "_peer_label",
+        "_role",
+    )
 
-    def __init__(self, config: SessionConfig, role: Role, entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        config: SessionConfig,
+        role: Role,
+        entropy: Callable[[int], bytes],
+        ephemeral: Callable[[], NoiseStatic] | None = None,
+    ) -> None:
         self._config = config
         self._role = role
         self._entropy = entropy
+        self._ephemeral = ephemeral
         self._noise: HandshakeState | None = None
         self._minor = MINOR
         self._nonce_a = 0
@@ -224,6 +242,7 @@ class Handshake:
             prologue=prologue,
             static=config.static,
             entropy=self._entropy,
+            ephemeral=self._ephemeral,
             psk=config.network_key,
         )
 

@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import Final
 
 from p2p.binary import Buffer
+from p2p.crypto.noise import NoiseStatic
 from p2p.envelope import ACK_REQ, COMPRESSED, ENCRYPTED, MAGIC, MessageType, encode_framed, iter_bundle, parse_envelope
 from p2p.errors import CryptoError, LocalProtocolError, PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.framing import FrameDecoder
@@ -77,6 +78,7 @@ class Session:
         entropy: source of random bytes.
         now: monotonic seconds; the handshake's deadlines count from here.
         wall_ms: Unix milliseconds, told to the other side and used for nothing.
+        ephemeral: makes the handshake's ephemeral key, which is used once; from `entropy` without it.
 
     Attributes:
         state: where it stands.
@@ -131,7 +133,14 @@ class Session:
     )
 
     def __init__(
-        self, config: SessionConfig, role: Role, *, entropy: Callable[[int], bytes], now: float, wall_ms: int
+        self,
+        config: SessionConfig,
+        role: Role,
+        *,
+        entropy: Callable[[int], bytes],
+        now: float,
+        wall_ms: int,
+        ephemeral: Callable[[], NoiseStatic] | None = None,
     ) -> None:
         self._config = config
         self._limits = config.limits
@@ -170,7 +179,7 @@ class Session:
         self._liveness = Liveness(config.limits, now)
         self._pongs_pending = 0
 
-        self._handshake: Handshake | None = Handshake(config, role, entropy)
+        self._handshake: Handshake | None = Handshake(config, role, entropy, ephemeral)
         if role is Role.INITIATOR:
             self._put_out(self._handshake.write_hello(self._take_id(), wall_ms))
 
