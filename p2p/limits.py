@@ -37,7 +37,7 @@ class Limits:
     """One frame must be whole within frame_s_base + its length / frame_bytes_per_s_min."""
     bundle_messages_max: int = 4096
     bundle_bytes: int = 64 * KIB
-    """Small messages that wait are joined up to this size and sealed as one."""
+    """Small messages that wait are joined until they have this size, and sealed as one."""
     bundle_message_bytes_max: int = 16 * KIB
     """Messages of this size and more travel alone: joining them would only copy them."""
     rekey_every: int = 65_536

@@ -64,7 +64,7 @@ _DATA: Final = int(msg.MessageType.DATA)
 
 WRITES_PER_CHECKPOINT: Final = 4
 """A writer that finds room in the socket lets the other tasks run after so many writes, of 64 KiB or one message each,
-or when nothing waits any more: a turn of the loop costs about as much as sealing and writing 64 KiB."""
+or when less than a whole write waits: a turn of the loop costs about as much as sealing and writing 64 KiB."""
 
 
 Pause: TypeAlias = Callable[[], Awaitable[object]]
@@ -771,7 +771,7 @@ class Connection:
                     sent = stream.send_nowait(data)
                     if sent == len(data):
                         at_hand -= 1
-                        if not (at_hand and outbox):
+                        if not at_hand or outbox.data_bytes + outbox.wal_bytes < limits.write_bytes:
                             at_hand = WRITES_PER_CHECKPOINT
                             await trio.lowlevel.checkpoint()
                         continue

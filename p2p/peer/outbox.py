@@ -22,6 +22,7 @@ from typing import Final, Protocol, TypeAlias
 from p2p.envelope import ACK_REQ
 from p2p.limits import Limits
 from p2p.msg import MessageType
+from p2p.session.session import INNER_OVERHEAD_BYTES
 
 ENVELOPE_BYTES_MAX: Final = 128
 """Room in a frame for a sealed envelope's header beside the payload (wire sections 2 and 3), rounded up."""
@@ -156,7 +157,11 @@ class Outbox:
         self.wal_bytes += len(payload)
 
     def drain(self, session: Sealer, bytes_max: int) -> None:
-        """Hand messages to the session until `bytes_max` bytes are taken (the last one may overshoot)."""
+        """Hand messages to the session until `bytes_max` bytes are taken (the last one may overshoot).
+
+        Counted as the session counts what it joins: else every write would be a full Bundle and one of the few messages
+        that did not fit it.
+        """
         taken = 0
         send = session.send
         control = self._control
@@ -179,17 +184,17 @@ class Outbox:
     def _drain_data(self, session: Sealer, turn_bytes: int) -> int:
         """One turn of the data lane: as much as one large batch would take, or all there is."""
         data, send = self._data, session.send
-        taken = 0
+        taken, waiting = 0, len(self._data)
         while data and taken < turn_bytes:
             type, payload, ask = data.popleft()
-            taken += len(payload)
+            taken += len(payload) + INNER_OVERHEAD_BYTES
             if ask is None:
                 send(type, payload)
             elif not ask.is_over:
                 ask.sent(send(type, payload, ACK_REQ))
         if not data:
             self._data = ()
-        self.data_bytes -= taken
+        self.data_bytes -= taken - INNER_OVERHEAD_BYTES * (waiting - len(data))
         return taken
 
     def _drain_wal(self, session: Sealer) -> int:

@@ -53,7 +53,8 @@ from p2p.text import one_line
 FRAME_OVERHEAD_BYTES: Final = 64
 """Room that a sealed envelope takes beside its payload, rounded up."""
 
-_INNER_OVERHEAD_BYTES: Final = 30
+INNER_OVERHEAD_BYTES: Final = 30
+"""Room that a message takes in a Bundle beside its payload, rounded up."""
 _NOTHING_OFFERED: Final[Mapping[str, str]] = MappingProxyType({})
 _TAMPERED: Final = "the stream was changed on the way, or the keys are not the same"
 
@@ -316,12 +317,12 @@ class Session:
         if (type not in _FOR_OWNER and not UNKNOWN_IGNORED_MIN <= type <= UNKNOWN_IGNORED_MAX) or flags & ~ACK_REQ:
             raise LocalProtocolError(f"type {type} with flags {flags:#x} is not for the owner of a session to send")
         length = len(payload)
-        size = length + _INNER_OVERHEAD_BYTES
+        size = length + INNER_OVERHEAD_BYTES
         group = self._group
         if (
             self._bundling
             and length < self._small_max
-            and self._group_bytes + size <= self._bundle_bytes
+            and self._group_bytes < self._bundle_bytes
             and len(group) < self._bundle_max
         ):
             # What `_queue` does for a small message that needs no new group, written out: this runs per message.
@@ -556,8 +557,8 @@ class Session:
         limits = self._limits
         if len(payload) < limits.bundle_message_bytes_max and self._bundling:
             group = self._group
-            size = len(payload) + _INNER_OVERHEAD_BYTES
-            if self._group_bytes + size > self._bundle_bytes or len(group) >= self._bundle_max:
+            size = len(payload) + INNER_OVERHEAD_BYTES
+            if self._group_bytes >= self._bundle_bytes or len(group) >= self._bundle_max:
                 self._close_group()
             msg_id = self._next_id
             self._next_id = msg_id + 1
