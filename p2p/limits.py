@@ -128,6 +128,8 @@ class Limits:
     """A link that lasted less counts as a failed attempt."""
     backoff_table_max: int = 4096
     events_queue_max: int = 1024
+    channel_bytes_max: int = 16 * MIB
+    """Bodies that wait for a channel's reader, whatever its capacity in messages; one of any size fits an empty one."""
     channel_wait_s_max: float = 10.0
     """A full channel with when_full="wait" pauses the link for no longer."""
     channels_max: int = 1024

@@ -86,11 +86,16 @@ class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
         if len(encoded) > self._link.answer_bytes_max:
             raise PayloadTooLarge(f"an answer of {len(encoded)} bytes; {self._link.answer_bytes_max} fit a frame")
         await trio.lowlevel.checkpoint()
-        payload = asked.encode(Data.OK, encoded)
-        if self._link.send_reply_nowait(payload):
-            self._link.flush()
-        else:
-            await self._link.send_reply(payload)
+        link = self._link
+        # A link that gives way waits for what is answered but has no room yet.
+        link.serving += 1
+        try:
+            payload = asked.encode(Data.OK, encoded)
+            if not link.send_reply_nowait(payload):
+                await link.send_reply(payload)
+        finally:
+            link.serving -= 1
+            link.flush()
 
     def refuse(self, status: int = Data.OVERLOADED) -> None:
         """Answer a request with a status and no body, so that its asker need not wait. Never waits.
@@ -125,6 +130,7 @@ class Channel:
         self.dropped = 0
         self._dispatch = dispatch
         self._queue: deque[Message] = deque()
+        self._bytes = 0
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
         self._closed = False
@@ -164,9 +170,9 @@ class Channel:
             if self._closed:
                 raise NodeClosed("the node has stopped")
             await self._readers.park()
-        message = self._queue.popleft()
+        message = self._take()
         self._is_stuck = False
-        if self._writers and len(self._queue) <= self.capacity // 2:
+        if self._writers and len(self._queue) <= self.capacity // 2 and self._bytes <= self._dispatch.bytes_max // 2:
             self._writers.unpark_all()
         return message
 
@@ -177,29 +183,42 @@ class Channel:
 
     def put(self, message: Message) -> Pause | None:
         """Queue a message; a pause for its link if the policy is to wait for room."""
-        if len(self._queue) >= self.capacity:
+        while not self._has_room(message):
             if self.when_full == "wait":
                 if not self._is_stuck:
                     return partial(self._put_when_room, message)
                 self._dispatch.drop(self, message)
                 return None
-            self._dispatch.drop(self, self._queue.popleft())
+            self._dispatch.drop(self, self._take())
+        self._append(message)
+        return None
+
+    def _has_room(self, message: Message) -> bool:
+        """A message that is larger than the bound of bytes is taken by an empty queue: none is refused for its size."""
+        queue = self._queue
+        return len(queue) < self.capacity and (not queue or self._bytes + len(message.body) <= self._dispatch.bytes_max)
+
+    def _append(self, message: Message) -> None:
         self._queue.append(message)
+        self._bytes += len(message.body)
         if self._readers:
             self._readers.unpark()
-        return None
+
+    def _take(self) -> Message:
+        message = self._queue.popleft()
+        self._bytes -= len(message.body)
+        return message
 
     async def _put_when_room(self, message: Message) -> None:
         is_queued = False
         try:
             with trio.move_on_after(self._dispatch.wait_s_max) as scope:
-                while len(self._queue) >= self.capacity and not self._closed:
+                while not self._has_room(message) and not self._closed:
                     await self._writers.park()
-            if scope.cancelled_caught and len(self._queue) >= self.capacity:
+            if scope.cancelled_caught and not self._has_room(message):
                 self._is_stuck = True
             elif not self._closed:
-                self._queue.append(message)
-                self._readers.unpark()
+                self._append(message)
                 is_queued = True
         finally:
             if not is_queued:
@@ -218,6 +237,7 @@ class Dispatch:
 
     def __init__(self, limits: Limits, counters: Counters) -> None:
         self.wait_s_max = limits.channel_wait_s_max
+        self.bytes_max = limits.channel_bytes_max
         self._limits = limits
         self._counters = counters
         self._channels: dict[str, Channel | Service] = {}
@@ -250,10 +270,7 @@ class Dispatch:
         service = Service(name, handler, self._limits)
         self.add(service)
         try:
-            async with trio.open_nursery() as nursery:
-                for _ in range(concurrency):
-                    nursery.start_soon(service.work)
-                task_status.started()
+            await service.run(concurrency, task_status)
         except BaseExceptionGroup as group:
             # What a handler raises is answered; this is a cancellation, or an interrupt.
             raise first_cause(group) from None

@@ -30,6 +30,7 @@ from p2p.errors import NodeClosed, Reason, StoreError
 from p2p.ids import PeerId, is_peer_id_text
 from p2p.limits import Limits
 from p2p.msg import AnyMessage, ForkProof, OutboxPull, WalPush
+from p2p.node.waiters import Waiters
 from p2p.node.writer import PushOutcome, Writer
 from p2p.replication.accept import Verdict
 from p2p.replication.boundaries import SealedBatch, prev_hash_of
@@ -102,8 +103,7 @@ class Replicator:
         self._pulls: dict[int, OutboxPull] = {}
         self._wake = trio.Event()
         self._asleep_until = -math.inf
-        self._waiters: dict[int, list[tuple[int, int, trio.Event]]] = {}
-        self._waiter_numbers = count()
+        self._waiters: dict[int, Waiters] = {}
         self._confirmations = 0
         self._told_suppliers: dict[PeerId, int] | None = {} if _log.isEnabledFor(logging.DEBUG) else None
         self.verdicts: dict[Verdict, int] = dict.fromkeys(Verdict, 0)
@@ -135,8 +135,7 @@ class Replicator:
             unsubscribe()
             self._is_closed = True
             for waiters in self._waiters.values():
-                for _, _, event in waiters:
-                    event.set()
+                waiters.wake(math.inf)
 
     # Links.
 
@@ -204,16 +203,10 @@ class Replicator:
         """
         await trio.lowlevel.checkpoint()
         if not self._is_closed and self._held_by(peers) < seq:
-            event = trio.Event()
-            waiter = (seq, next(self._waiter_numbers), event)
-            waiters = self._waiters.setdefault(peers, [])
-            heapq.heappush(waiters, waiter)
+            waiters = self._waiters.setdefault(peers, Waiters())
             try:
-                await event.wait()
+                await waiters.wait(seq)
             finally:
-                if not event.is_set():
-                    waiters.remove(waiter)
-                    heapq.heapify(waiters)
                 if not waiters and self._waiters.get(peers) is waiters:
                     del self._waiters[peers]
         if self._is_closed and self._held_by(peers) < seq:
@@ -238,9 +231,7 @@ class Replicator:
 
     def _wake_waiters(self) -> None:
         for peers, waiters in list(self._waiters.items()):
-            held = self._held_by(peers)
-            while waiters and waiters[0][0] <= held:
-                heapq.heappop(waiters)[2].set()
+            waiters.wake(self._held_by(peers))
 
     # What the writer reports.
 

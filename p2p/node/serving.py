@@ -110,6 +110,8 @@ class Service:
         self._waiting: deque[tuple[Message, Asked, Awaitable[object] | bytes | None]] = deque()
         self._idle = trio.lowlevel.ParkingLot()
         self._closed = False
+        self._since_turn = 0
+        self._scope = trio.CancelScope()
         self._lines = TokenBucket(limits.refusal_lines_per_s, limits.refusal_lines_burst)
         self._untold = 0
 
@@ -126,7 +128,9 @@ class Service:
             asked.refuse(Data.OVERLOADED)
             return
         begun = None
-        if self._is_plain and not self._waiting:
+        # Whatever a peer sends at once, the loop gets its turn, and what waits for it is counted and bounded.
+        if self._is_plain and not self._waiting and self._since_turn < REQUESTS_PER_CHECKPOINT:
+            self._since_turn += 1
             begun = self._call(message, asked)
             if isinstance(begun, bytes) and link.send_reply_nowait(begun):
                 # Mostly the reader calls, which flushes after what it read.
@@ -138,11 +142,19 @@ class Service:
         if self._idle:
             self._idle.unpark()
 
-    async def work(self) -> None:
-        """Serve one request after the other, until `close`."""
+    async def run(self, concurrency: int, task_status: trio.TaskStatus[None]) -> None:
+        """Serve with so many tasks until `close`, which cancels the handlers that are still at it."""
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                for _ in range(concurrency):
+                    nursery.start_soon(self._work)
+                task_status.started()
+
+    async def _work(self) -> None:
         waiting = self._waiting
         since_checkpoint = 0
         while not self._closed:
+            self._since_turn = 0
             if not waiting:
                 since_checkpoint = 0
                 await self._idle.park()
@@ -205,8 +217,9 @@ class Service:
         _log.exception("the handler of %r failed on %r%s", self.name, message, more)
 
     def close(self) -> None:
-        """No more requests are served; those that wait are told so."""
+        """No more requests are served; those that wait are told so. What handlers would answer has nowhere to go."""
         self._closed = True
+        self._scope.cancel()
         self._idle.unpark_all()
         while self._waiting:
             message, asked, begun = self._waiting.popleft()
@@ -233,10 +246,13 @@ class Asked:
         self.link = link
         self.is_answered = False
         self._msg_id = msg_id
+        link.unanswered += 1
 
     def encode(self, status: int, body: bytes) -> bytes:
         """Return the payload of the answer. After that there is no other."""
-        self.is_answered = True
+        if not self.is_answered:
+            self.is_answered = True
+            self.link.unanswered -= 1
         return encode_data(b"", self._msg_id, status, body)
 
     def refuse(self, status: int) -> None:

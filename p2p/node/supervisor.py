@@ -277,7 +277,8 @@ class Supervisor:
             if not link.take_answer(data):
                 self._counters.answers_late += 1
             return None
-        if link.after:
+        # Order is promised to `send`. A question does not wait: its asker may owe an answer on the very link that ends.
+        if link.after and not flags:
             return partial(self._take_in_turn, link, message_id, flags, data)
         return self._dispatch.deliver(link, message_id, flags, data)
 

@@ -170,6 +170,7 @@ class Connection:
         "serving",
         "serving_bytes",
         "session",
+        "unanswered",
         "unsent",
     )
 
@@ -199,6 +200,7 @@ class Connection:
         self.asks: Asks | None = None
         self.serving = 0
         self.serving_bytes = 0
+        self.unanswered = 0
         self.answer_bytes_max = limits.frame_bytes_max - ENVELOPE_BYTES_MAX - ANSWER_FIELDS_BYTES
         self.floods = 0
         self.unsent = 0
@@ -735,7 +737,7 @@ class Connection:
 
     def _owes_answers(self) -> bool:
         """Whether a link that gives way has requests of either side that wait for their answers."""
-        return self.retiring and self.reason is None and bool(self.serving or self.asks)
+        return self.retiring and self.reason is None and bool(self.serving or self.unanswered or self.asks)
 
     def flush(self) -> None:
         """Write what waits as far as the socket takes it now; a writer task does the rest.

@@ -348,6 +348,31 @@ async def test_serve_ends_with_the_node_and_a_name_has_one_server() -> None:
         await node.serve("x", echo)
 
 
+async def test_serve_ends_with_the_node_whatever_its_handlers_do() -> None:
+    async def slow(_message: p2p.Message) -> bytes:
+        begun.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    begun = trio.Event()
+    async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+
+        async def serve(task_status: trio.TaskStatus[None]) -> None:
+            with pytest.raises(p2p.NodeClosed):
+                await b.serve("slow", slow, task_status=task_status)
+
+        async def ask() -> None:
+            with pytest.raises(p2p.NotConnected):
+                await a.request(peer, "slow", b"", timeout_s=60)
+
+        await nursery.start(serve)
+        nursery.start_soon(ask)
+        await begun.wait()
+        b.stop()
+        with trio.fail_after(20):
+            await b.wait()
+
+
 async def test_a_broadcast_reaches_everybody_connected() -> None:
     async with (
         p2p.open_node(node_id="hub") as hub,

@@ -101,3 +101,26 @@ async def test_a_link_that_ends_as_it_is_to_rest_leaves_nothing_behind(
         await link.over.wait()
         await trio.sleep(1)
         assert len(stuck) == 1
+
+
+async def test_T22_a_channel_is_bounded_in_bytes_too(autojump_clock: MockClock) -> None:
+    limits = replace(p2p.Limits(), channel_bytes_max=100_000)
+    async with (
+        small_and_large(MemoryNetwork(), limits=limits) as (a, b),
+        b.channel("newest", when_full="drop_oldest") as newest,
+        b.channel("stuck") as stuck,
+    ):
+        await a.connect(place_of(b))
+        for number in range(20):
+            await a.send(b.peer_id, "newest", bytes([number]) * 30_000)
+        await trio.sleep(1)
+        assert (len(newest), newest.dropped) == (3, 17)
+        assert [(await newest.receive()).body[0] for _ in range(3)] == [17, 18, 19]
+        await a.send(b.peer_id, "stuck", bytes(200_000))
+        await trio.sleep(1)
+        assert len(stuck) == 1, "larger than the bound, but the queue was empty"
+        await a.send(b.peer_id, "stuck", b"one more")
+        await trio.sleep(WAIT_S / 2)
+        assert len(stuck) == 1
+        await stuck.receive()
+        assert (await stuck.receive()).body == b"one more"

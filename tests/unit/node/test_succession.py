@@ -213,3 +213,54 @@ async def test_a_link_that_gives_way_waits_no_longer_than_draining_for_an_answer
         await trio.sleep(p2p.Limits().drain_s_max + 0.5)
         assert len(links_of(small)) == len(links_of(large)) == 1
         assert small.counters.links_ended == {Reason.MOVED: 1}
+
+
+async def test_a_request_that_was_read_from_a_channel_is_answered_although_its_link_gives_way(
+    autojump_clock: MockClock,
+) -> None:
+    async with small_and_large(MemoryNetwork()) as (small, large), small.channel("x") as questions:
+        await large.connect(place_of(small))
+        answers: list[bytes] = []
+
+        async def ask() -> None:
+            answers.append(await large.request(small.peer_id, "x", b"?", timeout_s=20))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            question = await questions.receive()
+            await small.connect(place_of(large, expect=large.node_id))
+            await trio.sleep(1)
+            await question.reply(b"here")
+        assert answers == [b"here"]
+
+
+async def test_who_answers_may_ask_back_while_links_change(autojump_clock: MockClock) -> None:
+    """The question over the new link does not wait for the old one, which waits for the answer to it."""
+    async with small_and_large(MemoryNetwork()) as (small, large), trio.open_nursery() as nursery:
+        go = trio.Event()
+
+        async def asks_back(message: p2p.Message) -> bytes:
+            await go.wait()
+            return await small.request(large.peer_id, "inner", b"?", timeout_s=20)
+
+        async def inner(_message: p2p.Message) -> bytes:
+            return b"pong"
+
+        await nursery.start(small.serve, "outer", asks_back)
+        await nursery.start(large.serve, "inner", inner)
+        await large.connect(place_of(small))
+        answers: list[bytes] = []
+
+        async def ask() -> None:
+            answers.append(await large.request(small.peer_id, "outer", b"?", timeout_s=20))
+
+        begun = trio.current_time()
+        async with trio.open_nursery() as asking:
+            asking.start_soon(ask)
+            await trio.sleep(0.5)
+            await small.connect(place_of(large, expect=large.node_id))
+            await trio.sleep(0.5)
+            go.set()
+        assert answers == [b"pong"]
+        assert trio.current_time() - begun < 2
+        nursery.cancel_scope.cancel()
