@@ -1,0 +1,262 @@
+"""How much work is a message, a handshake, a batch, an append? Counted, not timed, so that a machine's load is nothing.
+
+Each task runs under the interpreter's own hooks, which tell of every call and of every bytecode instruction. The same
+code gives the same counts on every machine with the same version of Python, to within a percent, so a count that grew
+by more than `GROWTH_MAX` is a regression that somebody made; tests/house/test_work.py fails then. Work within C (the
+cryptography, a copy) does not show here: that is what the timed benchmarks are for.
+
+    .venv/bin/python -m benchmarks.guard          what it is now, beside the numbers that are kept
+    .venv/bin/python -m benchmarks.guard --keep   keep these: say why in the commit
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from p2p.crypto.identity import Identity
+from p2p.crypto.noise import NoiseStatic
+from p2p.envelope import parse_envelope
+from p2p.framing import FrameDecoder
+from p2p.limits import KIB, Limits
+from p2p.msg import Data
+from p2p.node.commits import Committer, Group, PushJob
+from p2p.peer.outbox import Outbox
+from p2p.replication.batch import NewRecord, encode_bodies, parse_batch, verify_signature
+from p2p.session.events import PeerProven
+from p2p.session.handshake import SessionConfig
+from p2p.session.sealing import AES_256_GCM, Direction
+from p2p.session.session import Session
+from p2p.session.states import Role
+from p2p.store.memory import MemoryStore
+from p2p.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from _typeshed import TraceFunction
+
+    from p2p.replication.batch import Batch
+
+GROWTH_MAX: Final = 0.15
+KEPT: Final = Path(__file__).with_name("guard.json")
+PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+MESSAGES: Final = 200
+RECORDS: Final = 1000
+WALL_MS: Final = 1_800_000_000_000
+_DATA: Final = int(Data.TYPE)
+
+
+class Work(NamedTuple):
+    """What a task did.
+
+    Attributes:
+        calls: of functions, in Python and in C.
+        instructions: of bytecode.
+    """
+
+    calls: int
+    instructions: int
+
+
+def count(task: Callable[[], object]) -> Work:
+    """Run a task once and count its work."""
+    calls = instructions = 0
+
+    def on_call(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal calls
+        if event in {"call", "c_call"}:
+            calls += 1
+
+    def on_step(frame: FrameType, event: str, arg: object) -> TraceFunction:
+        nonlocal instructions
+        if event == "call":
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        elif event == "opcode":
+            instructions += 1
+        return on_step
+
+    before = sys.gettrace(), sys.getprofile()
+    was_collecting = gc.isenabled()
+    # A collection may call whoever asked to be told of it.
+    gc.disable()
+    sys.setprofile(on_call)
+    sys.settrace(on_step)
+    try:
+        task()
+    finally:
+        sys.settrace(before[0])
+        sys.setprofile(before[1])
+        if was_collecting:
+            gc.enable()
+    return Work(calls, instructions)
+
+
+def measure() -> dict[str, Work]:
+    """Count every task; per message, per handshake or per 100 records."""
+    return {name: Work(work.calls // units, work.instructions // units) for name, (work, units) in _counted()}
+
+
+def _counted() -> Iterator[tuple[str, tuple[Work, int]]]:
+    yield "handshake, both sides", (_handshake(), 1)
+    yield "message of 128 B, outbox to event", (_messages(128), MESSAGES)
+    yield "message of 20 KiB, outbox to event", (_messages(20 * KIB), MESSAGES)
+    yield "seal, frame, cut and open 1 KiB", (_seals(), MESSAGES)
+    yield "parse and verify a batch, 100 records", (_verify(), RECORDS // 100)
+    yield "append to SQLite, 100 records", (_append(), RECORDS // 100)
+    yield "take in a push to SQLite, 100 records", (_take_in(), RECORDS // 100)
+
+
+def grown(kept: Mapping[str, Sequence[int]], found: Mapping[str, Work]) -> list[str]:
+    """What takes more than it did, one line each."""
+    lines = []
+    for name, work in found.items():
+        for what, before, now in zip(Work._fields, kept[name], work, strict=True):
+            if now > before * (1 + GROWTH_MAX):
+                lines.append(f"{name}: {now} {what}, and {before} before ({now / before - 1:+.0%})")
+    return lines
+
+
+def _entropy(seed: str) -> Callable[[int], bytes]:
+    number = 0
+
+    def read(size: int) -> bytes:
+        nonlocal number
+        number += 1
+        return hashlib.shake_256(f"{seed} {number}".encode()).digest(size)
+
+    return read
+
+
+def _sessions() -> tuple[Session, Session]:
+    def side(name: str, role: Role) -> Session:
+        source = _entropy(name)
+        config = SessionConfig(
+            node_id=name,
+            identity=Identity.generate(source),
+            static=NoiseStatic.generate(source),
+            network_key=bytes(32),
+            network_name="",
+            capabilities=(("bundle", "1"), ("cipher", "aes256gcm,chacha20poly1305")),
+            limits=Limits(),
+        )
+        return Session(config, role, entropy=source, now=0.0, wall_ms=WALL_MS)
+
+    return side("a", Role.INITIATOR), side("b", Role.RESPONDER)
+
+
+def _move(sender: Session, receiver: Session) -> None:
+    receiver.receive_data(sender.data_to_send(), 0.0)
+    while (event := receiver.next_event()) is not None:
+        if isinstance(event, PeerProven):
+            receiver.accept()
+
+
+def _shake_hands(a: Session, b: Session) -> None:
+    _move(a, b)
+    _move(b, a)
+    _move(a, b)
+    b.send(_DATA, Data("hello").encode())
+    _move(b, a)
+
+
+def _handshake() -> Work:
+    a, b = _sessions()
+    return count(lambda: _shake_hands(a, b))
+
+
+def _messages(size: int) -> Work:
+    a, b = _sessions()
+    _shake_hands(a, b)
+    outbox, body = Outbox(Limits()), bytes(size)
+
+    def send_and_receive() -> None:
+        for _ in range(MESSAGES):
+            while not outbox.put_data(_DATA, Data("chat", body=body).encode()):
+                outbox.drain(a, 64 * KIB)
+                _move(a, b)
+        while outbox:
+            outbox.drain(a, 64 * KIB)
+            _move(a, b)
+
+    return count(send_and_receive)
+
+
+def _seals() -> Work:
+    sealing, opening = (Direction(AES_256_GCM, bytes(32), 65_536) for _ in range(2))
+    payload = bytes(KIB)
+
+    def seal_and_open() -> None:
+        decoder = FrameDecoder()
+        for msg_id in range(MESSAGES):
+            decoder.feed(sealing.seal(_DATA, msg_id, 0, payload))
+            frame = decoder.next_frame()
+            assert frame is not None
+            opening.open(parse_envelope(frame))
+
+    return count(seal_and_open)
+
+
+def _records() -> list[NewRecord]:
+    return [NewRecord("app", None, bytes(256)) for _ in range(RECORDS)]
+
+
+def _batch() -> Batch:
+    identity = Identity.generate(_entropy("origin"))
+    committer = Committer(MemoryStore(identity.peer_id), identity, Limits())
+    committer.start()
+    return committer.commit(Group(bodies=encode_bodies(_records())), WALL_MS).sealed[0]
+
+
+def _verify() -> Work:
+    wal_bytes = _batch().wal_bytes
+    return count(lambda: verify_signature(parse_batch(wal_bytes)))
+
+
+@contextmanager
+def _sqlite() -> Iterator[Committer]:
+    identity = Identity.generate(_entropy("own"))
+    with tempfile.TemporaryDirectory() as folder, closing(SqliteStore(Path(folder) / "log", identity.peer_id)) as store:
+        committer = Committer(store, identity, Limits())
+        committer.start()
+        yield committer
+
+
+def _append() -> Work:
+    records = _records()
+    with _sqlite() as committer:
+        return count(lambda: committer.commit(Group(bodies=encode_bodies(records)), WALL_MS))
+
+
+def _take_in() -> Work:
+    batch = _batch()
+    push = PushJob(batch.seq_begin, batch.seq_end, batch.wal_bytes, admitted=True)
+    with _sqlite() as committer:
+        return count(lambda: committer.commit(Group(jobs=[push]), WALL_MS))
+
+
+def main() -> int:
+    """Print what it is now beside what is kept, or keep it; 1 if something grew."""
+    found = measure()
+    if sys.argv[1:] == ["--keep"]:
+        lines = ",\n".join(f"    {json.dumps(name)}: {json.dumps(work)}" for name, work in found.items())
+        KEPT.write_text(f'{{\n  "python": "{PYTHON}",\n  "work": {{\n{lines}\n  }}\n}}\n', encoding="utf-8")
+        return 0
+    kept = json.loads(KEPT.read_text(encoding="utf-8"))["work"]
+    for name, work in found.items():
+        before = kept.get(name, ["-", "-"])
+        print(f"{name:40} {work.calls:7} calls ({before[0]}), {work.instructions:7} instructions ({before[1]})")
+    regressions = grown(kept, found)
+    print("\n".join(regressions))
+    return 1 if regressions else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
