@@ -2,6 +2,8 @@
 # make test    everything that must hold before a change lands: ruff, mypy, documentation, tests; as root on Debian it
 #              installs the packages of tests/debian-packages, elsewhere it says which of them are missing
 # make check   the same without the tests
+# make proof   what takes longer: simulated worlds, kills, faults and a million inputs, all from seeds; each has its budget
+# make soak    the same for hours, with new seeds: WORLDS=20000 SEED=1000 INPUTS=20000000 KILLS=5000
 # make bench   the benchmarks; QUICK=1 for a short run, OUT=file.json for the figures as JSON
 # make clean   remove the virtual environments and what was built
 #
@@ -11,7 +13,14 @@ PYTHON ?= python3
 JOBS ?= 2
 PIP = -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: demo test check lint types docs tests programs bench clean python
+WORLDS ?= 20000
+INPUTS ?= 20000000
+KILLS ?= 5000
+SEED ?= 1000
+WITHIN = timeout --foreground
+PROVE = .venv/bin/python -m pytest -q -p no:xdist -p no:cacheprovider
+
+.PHONY: demo test check lint types docs tests programs bench clean python proof proof-worlds proof-kills proof-inputs soak
 .DEFAULT_GOAL := test
 
 demo: .venv-demo/.installed
@@ -32,6 +41,30 @@ docs: .venv/.installed
 
 tests: .venv/.installed programs
 	.venv/bin/python -m pytest -q -n $(JOBS)
+
+# Seconds that each suite may take on two cores that have nothing else to do; twice that ends it.
+proof: .venv/.installed programs
+	@$(MAKE) --no-print-directory proof-worlds
+	@$(MAKE) --no-print-directory -j2 proof-kills proof-inputs
+
+# 180 s
+proof-worlds: .venv/.installed
+	$(WITHIN) 360 .venv/bin/python -m p2p.testing --seed 0 --worlds 120 --nodes 7 --seconds 120 --jobs $(JOBS) --quiet
+
+# 150 s
+proof-kills: .venv/.installed
+	$(WITHIN) 300 $(PROVE) -s tests/proof/kills.py
+
+# 150 s
+proof-inputs: .venv/.installed
+	$(WITHIN) 300 $(PROVE) tests/proof/fuzz.py tests/proof/noise.py tests/proof/faults.py tests/proof/traces.py
+	HTTP_MUTATIONS=5000 $(WITHIN) 120 $(PROVE) tests/http/test_mutated_connections.py
+
+soak: .venv/.installed programs
+	.venv/bin/python -m p2p.testing --seed $(SEED) --worlds $(WORLDS) --jobs $(JOBS) --quiet
+	PROOF_SEED=$(SEED) PROOF_STORE_KILLS=$(KILLS) PROOF_NODE_KILLS=300 $(PROVE) -s tests/proof/kills.py
+	PROOF_SEED=$(SEED) PROOF_INPUTS=$(INPUTS) PROOF_HANDSHAKES=50000 $(PROVE) tests/proof/fuzz.py tests/proof/noise.py
+	HYPOTHESIS_PROFILE=soak .venv/bin/python -m pytest -q -n $(JOBS) tests/unit tests/contract
 
 programs:
 	@tests/install-debian-packages

@@ -224,7 +224,8 @@ class SqliteReader:
             ).fetchall()
             for seq_begin, seq_end, batch_hash, signature_crc, damaged, number in rows:
                 yield Held(seq_begin, seq_end, batch_hash), self._bytes_of(number), signature_crc, bool(damaged)
-            if not rows:
+            # In a damaged file rows may stand out of order: that was seen, and to go on would be to go round for ever.
+            if not rows or not isinstance(rows[-1][1], int) or rows[-1][1] <= after:
                 return
             after = rows[-1][1]
 

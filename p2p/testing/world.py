@@ -51,7 +51,10 @@ from p2p.transport.memory import MemoryNetwork
 LINKED_S_MAX: Final = 120.0
 """From healing to the last configured link: a dead link is noticed after 45 s, and redialled when its backoff ends."""
 CONVERGED_S_MAX: Final = 10.0
-"""From the last configured link to equal logs."""
+"""From the last configured link to equal logs, of few nodes."""
+FEW: Final = 7
+CONVERGED_MANY_S_MAX: Final = 30.0
+"""The same for more of them."""
 TURN_S_MAX: Final = 4.0
 """Where a log rotted it flows back to where it came from: each node on the way waits for its supplier to stall (3 s),
 and tells its heads to those who do not expect them (1 s)."""
@@ -120,7 +123,7 @@ class World:
         self.seed = seed
         self.plan = plan if plan is not None else draw_plan(seed)
         self._linked_s = self._converged_s = 0.0
-        self._converged_s_max = CONVERGED_S_MAX
+        self._converged_s_max = CONVERGED_S_MAX if len(self.plan.hosts) <= FEW else CONVERGED_MANY_S_MAX
         if "rot" in self.plan.faults:
             self._converged_s_max += TURN_S_MAX * len(self.plan.hosts)
 

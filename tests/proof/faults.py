@@ -1,0 +1,312 @@
+"""The n-th fault, for every n: each send, accept, read, commit and open fails once, and each write and sync of a file.
+
+What goes through our windows fails in virtual time, in two nodes that must end with equal logs. What SQLite does below
+is made to fail by strace, in a process of its own whose store is read afterwards.
+
+    python -m pytest tests/proof/faults.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+import p2p
+from p2p.errors import StoreError
+from p2p.store.keys import open_store
+from p2p.testing.dice import Dice
+from p2p.testing.disk import Disk, Mount
+from p2p.testing.scheduler import run_seeded
+from p2p.transport.memory import MemoryListener, MemoryNetwork
+from p2p.transport.memory_stream import MemoryStream
+from p2p.windows import SimulatedClock
+
+ROOT = Path(__file__).parents[2]
+APPENDS = 12
+
+
+class Nth:
+    """Says yes once, at the n-th question.
+
+    Attributes:
+        asked: how many questions there were.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.asked = 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.asked == self.n
+
+    def chance(self, _probability: float) -> bool:
+        """In the place of a disk's dice."""
+        return self()
+
+
+def failing_send(nth: Nth, patch: pytest.MonkeyPatch, disks: list[Disk]) -> None:
+    send_all, send_nowait = MemoryStream.send_all, MemoryStream.send_nowait
+
+    async def send(self: MemoryStream, data: bytes) -> None:
+        if nth():
+            self.sever("planted")
+            raise trio.BrokenResourceError("planted")
+        await send_all(self, data)
+
+    def send_now(self: MemoryStream, data: bytes) -> int:
+        if nth():
+            self.sever("planted")
+            return 0
+        return send_nowait(self, data)
+
+    patch.setattr(MemoryStream, "send_all", send)
+    patch.setattr(MemoryStream, "send_nowait", send_now)
+
+
+def failing_receive(nth: Nth, patch: pytest.MonkeyPatch, disks: list[Disk]) -> None:
+    receive_some = MemoryStream.receive_some
+
+    async def receive(self: MemoryStream, max_bytes: int | None = None) -> bytes:
+        if nth():
+            self.sever("planted")
+        return await receive_some(self, max_bytes)
+
+    patch.setattr(MemoryStream, "receive_some", receive)
+
+
+def failing_accept(nth: Nth, patch: pytest.MonkeyPatch, disks: list[Disk]) -> None:
+    accept_one = MemoryListener.accept
+
+    async def accept(self: MemoryListener) -> MemoryStream:
+        # A listener answers for what `accept` itself may fail with (T04); what it gives may be dead already.
+        stream = await accept_one(self)
+        if nth():
+            stream.sever("planted")
+        return stream
+
+    patch.setattr(MemoryListener, "accept", accept)
+
+
+def failing_disk(nth: Nth, patch: pytest.MonkeyPatch, disks: list[Disk]) -> None:
+    for disk in disks:
+        disk.fault_rate = 1.0
+        disk.faults = nth  # type: ignore[assignment]
+
+
+KINDS: dict[str, tuple[Callable[[Nth, pytest.MonkeyPatch, list[Disk]], None], int]] = {
+    "send": (failing_send, 40),
+    "receive": (failing_receive, 40),
+    "accept": (failing_accept, 1),
+    "disk": (failing_disk, 25),
+}
+"""What fails, and how often it happens at least in a run that nothing disturbs."""
+
+
+async def two_nodes(disks: list[Disk]) -> None:
+    """Both append, and end with equal logs, whatever failed."""
+    net = MemoryNetwork(latency_s=0.01)
+
+    async def node_of(index: int, *, task_status: trio.TaskStatus[p2p.Node]) -> None:
+        peers = (p2p.PeerEndpoint("10.0.0.1", 9000, "mem"),) if index else ()
+        async with trio.open_nursery() as process:
+            config = p2p.NodeConfig(
+                node_id=f"n{index}",
+                listen_port=9000,
+                peers=peers,
+                network_key=bytes(32),
+                store=(mount := Mount(disks[index], process, 2.5)).open,
+                blocking=mount,
+                clock=SimulatedClock(),
+                entropy=Dice(index).entropy,
+                network=net.network_for(f"10.0.0.{index + 1}"),
+            )
+            try:
+                async with p2p.open_node(config) as node:
+                    task_status.started(node)
+                    await trio.sleep_forever()
+            except* StoreError:
+                # Its store could not be opened: as any service manager would, try again.
+                async with p2p.open_node(config) as node:
+                    task_status.started(node)
+                    await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nodes = [await nursery.start(node_of, index) for index in range(2)]
+        acknowledged = [0, 0]
+        for number in range(APPENDS):
+            for index, node in enumerate(nodes):
+                try:
+                    acknowledged[index] = await node.wal.append(b"%d of %d" % (number, index))
+                except StoreError:
+                    continue
+            await trio.sleep(0.5)
+        with trio.fail_after(60):
+            while not (
+                nodes[0].wal.digest() == nodes[1].wal.digest()
+                and all(
+                    nodes[0].wal.heads()[node.peer_id].seq >= seq for node, seq in zip(nodes, acknowledged, strict=True)
+                )
+            ):
+                await trio.sleep(0.1)
+        assert min(acknowledged) >= APPENDS - 4
+        nursery.cancel_scope.cancel()
+    for disk in disks:
+        assert list(disk.log.verify()) == []
+
+
+def run_with(kind: str, n: int) -> int:
+    """Let the n-th of a kind fail; returns how many there were."""
+    disks = [Disk(Dice(f"faults/{index}")) for index in range(2)]
+    nth = Nth(n)
+    with pytest.MonkeyPatch.context() as patch:
+        KINDS[kind][0](nth, patch, disks)
+        run_seeded(1, two_nodes, disks)
+    return nth.asked
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_t61_t68_the_nth_failure_of_each_kind_is_survived(kind: str) -> None:
+    count = run_with(kind, 0)
+    assert count >= KINDS[kind][1]
+    for n in range(1, count + 1):
+        try:
+            run_with(kind, n)
+        except BaseException as error:
+            error.add_note(f"{kind} number {n} of {count} failed")
+            raise
+
+
+# What SQLite does to its files.
+
+STORER = """
+import os, sys
+from pathlib import Path
+from p2p.errors import StoreError
+from p2p.store.keys import open_store
+from tests.crash.appender import foreign_log
+store, _ = open_store(Path(sys.argv[1]), entropy=os.urandom, say=lambda _: None)
+failures = 0
+for batch in foreign_log().batches[:8]:
+    for _ in range(20):
+        try:
+            with store.write() as transaction:
+                transaction.append(batch)
+            break
+        except StoreError:
+            failures += 1
+            try:
+                store.recover()
+            except StoreError:
+                pass
+    else:
+        sys.exit("it never recovered")
+    print(batch.seq_end, failures, flush=True)
+store.close()
+"""
+SYSCALLS = {"pwrite64": 30, "fdatasync,fsync": 12, "openat,open": 5}
+"""What fails, and up to which n."""
+
+
+def can_trace() -> bool:
+    """Whether this user may trace his own processes, with a strace that injects errors."""
+    probe = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=chdir:error=EIO", "true"]
+    try:
+        return subprocess.run(probe, capture_output=True, timeout=30, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not can_trace(), reason="needs strace, and the right to trace")
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("syscall", SYSCALLS)
+def test_t61_the_nth_failure_below_sqlite_is_survived(tmp_path: Path, syscall: str, error: str) -> None:
+    hits = 0
+    for n in range(1, SYSCALLS[syscall] + 1):
+        path = tmp_path / "data"
+        shutil.rmtree(path, ignore_errors=True)
+        store, _ = open_store(path, entropy=os.urandom, say=lambda _: None)
+        store.close()
+        files = [f"--trace-path={path / name}" for name in ("log.sqlite", "log.sqlite-wal")]
+        done = subprocess.run(
+            ["strace", "-f", "-qq", "-o", "/dev/null", *files, "-e", f"inject={syscall}:error={error}:when={n}",
+             sys.executable, "-c", STORER, str(path)],
+            cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        lines = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+        said = [seq for seq, _ in lines]
+        hits += bool(done.returncode) or any(failures for _, failures in lines)
+        if done.returncode:
+            # It may refuse to open, in its own words; nothing else may end it.
+            assert re.search(r"StoreError|StoreFull|StoreCorrupt|StoreReadOnly", done.stderr), (n, done.stderr)
+            assert not said, (n, done.stderr)
+        store, _ = open_store(path, entropy=os.urandom, say=lambda _: None)
+        assert list(store.verify()) == []
+        held = [state.seq for state in store.states().values()]
+        assert max(held, default=0) >= max(said, default=0), f"{syscall} {n}: {said} was said, {held} is held"
+        store.close()
+    assert hits, "nothing failed: this proves nothing"
+
+
+# A byte of a store's file.
+
+SAMPLES = int(os.environ.get("PROOF_BYTES", "400"))
+
+
+def test_t62_any_flipped_byte_is_found_or_harmless(tmp_path: Path) -> None:
+    from tests.crash.appender import foreign_log
+
+    whole = tmp_path / "whole"
+    store, _ = open_store(whole, entropy=os.urandom, say=lambda _: None)
+    log = foreign_log()
+    with store.write() as transaction:
+        for batch in log.batches[:25]:
+            transaction.append(batch)
+    store.close()
+    contents = [batch.wal_bytes for batch in log.batches[:25]]
+    data = (whole / "log.sqlite").read_bytes()
+    # Most of the file are zeros that nobody reads.
+    used = [at for at, byte in enumerate(data) if byte]
+    dice = Dice("bytes")
+    found = 0
+    for _ in range(SAMPLES):
+        at = dice.one_of(used)
+        copy = tmp_path / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(whole, copy)
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << dice.integer(0, 7)
+        (copy / "log.sqlite").write_bytes(flipped)
+        found += _is_found(copy, log.origin, contents, at)
+    assert found > SAMPLES // 4, "hardly any flip was found: they did not hit"
+
+
+def _is_found(path: Path, origin: p2p.PeerId, contents: list[bytes], at: int) -> bool:
+    """Whether the damage was noticed. If not, everything must be as it was; and what is served must be in any case."""
+    try:
+        store, _ = open_store(path, entropy=os.urandom, say=lambda _: None)
+    except StoreError:
+        return True
+    try:
+        damages = list(store.verify())
+        loaded = store.load(origin, 1, 2**62, 2**62)
+        served = [batch.wal_bytes for batch in loaded.batches]
+        # Batches may be missing, and then somebody must know; none may be another one.
+        assert served == [data for data in contents if data in served], f"byte {at}: something else is served"
+        if len(served) == len(contents):
+            return bool(damages)
+        state = store.states().get(origin)
+        assert damages or loaded.damaged or state is None or state.lost_seq, f"byte {at}: lost, and nobody knows"
+        return True
+    except StoreError:
+        return True
+    finally:
+        store.close()
