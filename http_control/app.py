@@ -201,8 +201,8 @@ async def _dispatch(control: Control, methods: dict[str, Operation], asked: Requ
             response.headers[name] = value
     except (NotStarted, NodeClosed) as error:
         response = _problem_response(Problem(503, "node_not_running", str(error)))
-    except Exception:  # noqa: BLE001  # the boundary: a bug of ours is an answer and a line in the log
-        _log.exception("a bug, please report it: %s %s", asked.method, one_line(asked.path, 200))
+    except Exception as error:  # noqa: BLE001  # the boundary: a bug of ours is an answer and a line in the log
+        control.bugs.tell(f"{asked.method} {one_line(asked.path, 200)}", error, trio.current_time())
         response = _problem_response(problem_of(500))
     return _finished(control, response)
 

@@ -8,16 +8,20 @@ that are not public, hence the upper bound on its version):
 - closing, and the return to idle, ran in a scope that was cancelled already, so that `Connection: close` and HTTP/1.0
   stayed open and an idle connection had no deadline: both are shielded here, and bounded;
 - the upgrades to HTTP/2 (h2c) and WebSocket are not offered: nothing here needs them, and most of the fatal connections
-  came through them.
+  came through them;
+- what a proxy before us could read in another way is refused and ends the connection: two lengths of one body, a line
+  that ends without CR, a name of ours that is none (RFC 9112, sections 2.2, 3.2 and 6.1).
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import h11
 import trio
+from h11._receivebuffer import ReceiveBuffer
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
@@ -41,8 +45,39 @@ Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
 
 
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w-]{1,63}(?:\.[\w-]{1,63})*\.?)(?::[0-9]{0,5})?", re.ASCII)
+"""An address or a name, and a port. Whatever maps names to sites fails on labels that are empty or too long."""
+
+
+class _StrictLines(ReceiveBuffer):
+    """h11's buffer, but header lines end with CR LF, and not with LF alone."""
+
+    _taken: bytearray = bytearray()
+
+    def _extract(self, count: int) -> bytearray:
+        self._taken = super()._extract(count)
+        return self._taken
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        """A whole header, once it has come."""
+        lines = super().maybe_extract_lines()
+        if lines is not None and self._taken.count(b"\n") != self._taken.count(b"\r\n"):
+            raise h11.LocalProtocolError("a header line that ends without CR")
+        return lines
+
+
 class PlainH11(H11Protocol):
-    """HTTP/1.0 and 1.1, without upgrades, and with JSON where hypercorn answers with an empty body."""
+    """HTTP/1.0 and 1.1, without upgrades, and with JSON where hypercorn answers with an empty body.
+
+    Args:
+        body_bytes_max: more than that is refused before the client is told to go on (`Expect: 100-continue`).
+    """
+
+    def __init__(self, *args: Any, body_bytes_max: int) -> None:
+        super().__init__(*args)
+        self._body_bytes_max = body_bytes_max
+        connection = cast("h11.Connection", self.connection)
+        connection._receive_buffer = _StrictLines()  # noqa: SLF001  # hence the bound on h11's version
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Take no upgrade: the header is ignored, as RFC 9110 (section 7.8) allows."""
@@ -59,6 +94,8 @@ class PlainH11(H11Protocol):
             # The forms for proxies and for the server as a whole: nothing here is asked for by them, and what Quart
             # makes of an empty path is an exception.
             refusal = 400
+        else:
+            refusal = self._refusal_of(request)
         if refusal is not None:
             await self._send_error_response(refusal)
             await self.send(Closed())
@@ -85,6 +122,17 @@ class PlainH11(H11Protocol):
             )
         )
         self.keep_alive_requests += 1
+
+    def _refusal_of(self, request: h11.Request) -> int | None:
+        """The status of a request whose header must not be believed; None for any other."""
+        headers = dict(request.headers)
+        if b"transfer-encoding" in headers and (b"content-length" in headers or request.http_version == b"1.0"):
+            return 400
+        host = headers.get(b"host", b"")
+        if host and not _HOST.fullmatch(host):
+            return 400
+        # h11 has checked that it is a number, of 20 digits at most.
+        return 413 if int(headers.get(b"content-length", b"0")) > self._body_bytes_max else None
 
     async def _send_error_response(self, status_code: int) -> None:
         body = problem_of(status_code).body()
@@ -166,6 +214,7 @@ class Connection(TCPServer):
                 client,
                 server,
                 self.protocol_send,
+                body_bytes_max=self._limits.body_bytes_max,
             )
             await self.idle_task.restart(task_group, self._idle_timeout)
             await self._read_data()

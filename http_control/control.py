@@ -20,6 +20,7 @@ import trio
 import p2p
 from http_control import shapes
 from http_control.auth import Door
+from http_control.bugs import BugLog
 from http_control.files import load_or_make_token, new_token
 from http_control.logs import Feed, frame_of
 from http_control.options import P2PHttpOptions
@@ -44,6 +45,7 @@ class Control:
         happenings: the events.
         samples: for charts.
         requests: answers by status, for metrics.
+        bugs: tells what must not happen.
     """
 
     def __init__(self, runtime: p2p.P2PRuntime, options: P2PHttpOptions) -> None:
@@ -58,6 +60,7 @@ class Control:
         self.samples: deque[shapes.Sample] = deque(maxlen=limits.samples_max)
         self.requests: dict[int, int] = {}
         self.sink = options.log_sink
+        self.bugs = BugLog(limits.bugs_told_per_min)
         self._door: Door | None = None
         self._opening = trio.Lock()
         self._started_at: float | None = None

@@ -6,13 +6,14 @@ held up by a body that trickles, nor forget to look at its size. WebSockets are 
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, cast
 
 import trio
 
+from http_control.bugs import BugLog
 from http_control.limits import HttpLimits
 from http_control.problem import Problem, problem_of
+from p2p import one_line
 
 if TYPE_CHECKING:
     from hypercorn.typing import (
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     )
 
 
-_log = logging.getLogger("p2p.http")
-
-
 class Intake:
     """An ASGI application around another one.
 
@@ -40,6 +38,7 @@ class Intake:
     def __init__(self, app: ASGIFramework, limits: HttpLimits) -> None:
         self._app = app
         self._limits = limits
+        self._bugs = BugLog(limits.bugs_told_per_min)
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serve one ASGI scope."""
@@ -70,10 +69,11 @@ class Intake:
 
         try:
             await self._app(scope, replay, note)
-        except Exception:
+        except Exception as error:
             if has_begun:
                 raise
-            _log.exception("the application failed")
+            path = one_line(scope["path"], 200)
+            self._bugs.tell(f"the application failed at {scope['method']} {path}", error, trio.current_time())
             await _answer(problem_of(500), send)
 
     async def _body(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> bytes | None:

@@ -44,6 +44,8 @@ class HttpLimits:
     """Pauses before a failed server is started again; the last one repeats."""
 
     # Routes.
+    bugs_told_per_min: int = 10
+    """Lines about bugs of ours or of the application: a request can provoke one as often as it is sent."""
     hook_s_max: float = 10.0
     """The application's admin hook."""
     samples_max: int = 600

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 from quart import Response, request
@@ -55,7 +56,7 @@ def small_app() -> QuartTrio:
 
 @asynccontextmanager
 async def served(
-    app: QuartTrio, limits: HttpLimits | None = None, bind: Bind | None = None
+    app: Any, limits: HttpLimits | None = None, bind: Bind | None = None
 ) -> AsyncIterator[tuple[str, trio.Nursery]]:
     """Serve an application around a body: its URL, and the nursery it runs in."""
     options = ServerOptions(bind or Bind(), limits or HttpLimits())

@@ -7,6 +7,7 @@ import json
 import ssl
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -127,6 +128,11 @@ async def test_a_connection_that_is_to_be_closed_is_closed(request_: bytes) -> N
         (b"POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nx", 408, "timeout"),
         (b"POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400, "bad_request"),
         (GET + b"Host: b\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\nHost: a\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400, "bad_request"),
+        (b"POST /count HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "bad_request"),
+        (b"POST /count HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 70000\r\n\r\n", 413,
+         "too_large"),
     ],
 )  # fmt: skip
 async def test_t54_what_is_malformed_too_large_or_too_slow(request_: bytes, status: int, error: str) -> None:
@@ -142,9 +148,44 @@ async def test_t54_a_length_and_chunks_at_once_smuggle_nothing() -> None:
     async with served(small_app(), QUICK) as (url, _):
         with trio.fail_after(30):
             answer = await raw(url, both + smuggled)
-        # Refused, or read by its chunks alone; never two requests in one answer's place without a close.
-        assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 200"))
-        assert b'"bytes":%d' % (5 + len(smuggled)) not in answer
+        # Refused, and the connection is closed: what follows is no request.
+        assert problem(answer) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("host", [b".1", b"127..1:18081", b"a..b", b"x" * 64, b"[::1", b"a b", b"a:b", b"\xff"])
+async def test_t54_a_host_that_is_no_name_is_refused_and_is_no_bug(
+    host: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(small_app()) as (url, _):
+        with trio.fail_after(30):
+            answer = await raw(url, b"GET / HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n")
+        assert problem(answer) == (400, "bad_request")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("host", [b"a.b-c_d.", b"127.0.0.1:80", b"[::1]:80", b"A", b"a:"])
+async def test_a_host_that_is_a_name_is_let_in(host: bytes) -> None:
+    async with served(small_app()) as (url, _):
+        with trio.fail_after(30):
+            answer = await raw(url, b"GET / HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200")
+
+
+async def test_a_bug_is_logged_by_its_cause_and_not_without_end(caplog: pytest.LogCaptureFixture) -> None:
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        async def deep() -> None:
+            raise RuntimeError("later") from KeyError("the cause")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(deep)
+
+    async with served(failing, HttpLimits(bugs_told_per_min=2)) as (url, _):
+        for _ in range(5):
+            assert problem(await raw(url, GET + b"Connection: close\r\n\r\n")) == (500, "internal")
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    # A minute may end in between.
+    assert 2 <= len(told) <= 4
+    assert all("KeyError: 'the cause'" in line and "at GET /" in line for line in told)
 
 
 async def test_t54_slow_headers_and_no_request_at_all_are_not_waited_for() -> None:
