@@ -4,6 +4,7 @@ import { setAttributes, setText, svg } from "./dom.js";
 
 const WIDTH = 600;
 const HEIGHT = 90;
+const POINTS_MAX = 150; // more would be noise at this size: neighbours are averaged
 
 export class Chart {
   // series: [{key, name}], say: (sample) => text beside the caption, top: (max) => text of the upper edge
@@ -30,6 +31,7 @@ export class Chart {
   }
 
   show(samples) {
+    samples = thinned(samples, this.series);
     this.samples = samples;
     const most = Math.max(1, ...samples.flatMap((sample) => this.series.map(({ key }) => sample[key] ?? 0)));
     const step = WIDTH / Math.max(1, samples.length - 1);
@@ -56,4 +58,18 @@ export class Chart {
     setAttributes(this.cursor, { visibility: "visible", x1: x, x2: x });
     setText(this.output, `${new Date(sample.time_ms).toLocaleTimeString("en-GB")}  ${this.say(sample)}`);
   }
+}
+
+function thinned(samples, series) {
+  const step = Math.ceil(samples.length / POINTS_MAX);
+  if (step < 2) return samples;
+  const thin = [];
+  // From the end, so that the newest group is whole.
+  for (let end = samples.length; end > 0; end -= step) {
+    const group = samples.slice(Math.max(0, end - step), end);
+    const mean = { ...group.at(-1) };
+    for (const { key } of series) mean[key] = group.reduce((sum, sample) => sum + (sample[key] ?? 0), 0) / group.length;
+    thin.unshift(mean);
+  }
+  return thin;
 }

@@ -47,4 +47,11 @@ export function visible(text) {
   return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
 }
 
-export const nameOf = (thing, id) => (thing.node_id ? visible(thing.node_id) : short(id));
+export const nameOf = (thing, id) => (thing.node_id ? fitted(visible(thing.node_id)) : short(id));
+
+export const wholeName = (thing, id) => (thing.node_id ? visible(thing.node_id) : id);
+
+const fitted = (text) => (text.length > 32 ? `${text.slice(0, 31)}…` : text);
+
+// An address with the peer ids in it shortened: they stand whole in the details.
+export const address = (text) => (text ? visible(text).replace(/[0-9a-f]{64}/g, short) : "–");

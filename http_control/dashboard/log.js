@@ -1,10 +1,11 @@
 // The replicated log: heads with their marks, and the form that appends. And the lines of what happens.
 
 import { $, copy, el, keyed, setAttributes, setText } from "./dom.js";
-import { clock, count, nameOf, short, visible } from "./format.js";
+import { clock, count, nameOf, short, visible, wholeName } from "./format.js";
 import { tell } from "./peers.js";
 
 const LINES_MAX = 800;
+const MARKS_MAX = 6;
 
 export class Heads {
   constructor(api) {
@@ -19,6 +20,8 @@ export class Heads {
 
   know(peers) {
     for (const peer of peers) this.names.set(peer.id, nameOf(peer, peer.id));
+    const targets = [{ id: "", name: "for everybody" }, ...peers.map((peer) => ({ id: peer.id, name: `for ${nameOf(peer, peer.id)}` }))];
+    keyed($("append-target"), targets, ({ id }) => id, ({ id }) => el("option", { value: id }), (option, { name }) => setText(option, name));
   }
 
   // One request at a time; what asks meanwhile is answered by one more.
@@ -51,19 +54,36 @@ export class Heads {
       },
       (row, head) => {
         setText(row.cells[0].firstChild, nameOf(head, head.origin) + (head.own ? " (this node)" : ""));
+        row.cells[0].title = `${wholeName(head, head.origin)}\n${head.origin}`;
         setText(row.cells[0].lastChild, head.node_id ? short(head.origin) : "");
         setText(row.cells[1], count(head.seq));
         setText(row.cells[2].firstChild, head.frozen ? "frozen: forked" : short(head.hash));
         setAttributes(row, { class: head.frozen ? "frozen" : null });
-        keyed(row.cells[3].firstChild, Object.entries(head.marks ?? {}), ([peer]) => peer,
+        keyed(row.cells[3].firstChild, this.marksOf(head), ({ key }) => key,
           () => el("span"),
-          (mark, [peer, { seq, mark: kind }]) => {
-            setAttributes(mark, { class: `mark ${kind}`, title: `${this.names.get(peer) ?? short(peer)}: ${kind}${seq === null ? "" : `, has ${count(seq)}`}` });
-            setText(mark, this.names.get(peer) ?? short(peer));
+          (mark, { kind, name, title }) => {
+            setAttributes(mark, { class: `mark ${kind}`, title });
+            setText(mark, name);
           });
       });
     $("wal-empty").hidden = heads.length > 0;
-    setText($("wal-title"), total > heads.length ? `Log: the first ${heads.length} of ${count(total)} origins` : "Log");
+    setText($("wal-title"), total > heads.length ? `Replicated log: the first ${heads.length} of ${count(total)} origins` : "Replicated log");
+  }
+
+  // One mark a peer; of many, those that are not in step, and how many are.
+  marksOf({ origin, marks }) {
+    const all = Object.entries(marks ?? {}).map(([peer, { seq, mark }]) => {
+      const name = this.names.get(peer) ?? short(peer);
+      const kind = peer === origin && mark === "behind" ? "equal" : mark; // nobody is behind on a log of its own
+      return { key: peer, kind, name, title: `${name}: ${kind}${seq === null ? "" : `, has ${count(seq)}`}` };
+    });
+    if (all.length <= MARKS_MAX) return all;
+    const odd = all.filter(({ kind }) => kind !== "equal");
+    const equal = all.length - odd.length;
+    const shown = odd.slice(0, MARKS_MAX - 1);
+    if (odd.length > shown.length) shown.push({ key: "more", kind: "unknown", name: `${odd.length - shown.length} more`, title: "more peers that are not in step" });
+    if (equal) shown.unshift({ key: "equal", kind: "equal", name: `${equal} in step`, title: `${equal} peers hold all of it` });
+    return shown;
   }
 
   async append(event) {
@@ -72,7 +92,7 @@ export class Heads {
     const button = event.target.querySelector("button");
     button.disabled = true;
     try {
-      const { seq } = await this.api().post("/wal", { payload: $("append-payload").value, kind: $("append-kind").value || "app" });
+      const { seq } = await this.api().post("/wal", { payload: $("append-payload").value, kind: $("append-kind").value || "app", target: $("append-target").value || undefined });
       tell(result, "good", `Durable here as record ${count(seq)}.`);
       $("append-payload").value = "";
       $("append-payload").focus();

@@ -3,7 +3,7 @@
 import { Api, Refused } from "./api.js";
 import { Chart } from "./charts.js";
 import { $, copy, el, setText } from "./dom.js";
-import { brief, bytes, count, duration, millis, rate, short, visible } from "./format.js";
+import { brief, bytes, clock, count, duration, millis, rate, short, visible } from "./format.js";
 import { Heads, Lines } from "./log.js";
 import { Peers, tell } from "./peers.js";
 import { Picture } from "./picture.js";
@@ -11,6 +11,9 @@ import { Picture } from "./picture.js";
 const SAMPLES_MAX = 600;
 const PING_EVERY_MS = 5000;
 const LINKS_EVERY_MS = 2000;
+const TICKS_MISSED = 3;
+const SILENCE_MS_MIN = 4000;
+const TOKEN = /^[\x21-\x7e]{1,512}$/; // what a header can carry
 const THEMES = ["system", "dark", "light"];
 
 class Page {
@@ -21,6 +24,8 @@ class Page {
     this.samples = [];
     this.latency = null;
     this.linksAt = 0;
+    this.tickAt = 0;
+    this.tickMs = 1000;
     this.peers = new Peers(() => this.api);
     this.heads = new Heads(() => this.api);
     this.lines = new Lines();
@@ -29,13 +34,14 @@ class Page {
       new Chart($("chart-bytes"), [{ key: "bytes_in_per_s", name: "in" }, { key: "bytes_out_per_s", name: "out" }],
         (s) => `${bytes(s.bytes_in_per_s)}/s in, ${bytes(s.bytes_out_per_s)}/s out`, (most) => `${bytes(most)}/s`),
       new Chart($("chart-records"), [{ key: "records_per_s", name: "rec" }], (s) => `${rate(s.records_per_s)}/s`, (most) => `${rate(most)}/s`),
-      new Chart($("chart-lag"), [{ key: "lag_records", name: "lag" }], (s) => `${count(s.lag_records)} records`, (most) => count(most)),
+      new Chart($("chart-lag"), [{ key: "lag_records", name: "lag" }], (s) => `${count(Math.round(s.lag_records))} records`, (most) => count(Math.round(most))),
     ];
     $("lock").onclick = () => this.askToken("");
     $("token-form").onsubmit = (event) => this.unlock(event);
     $("token-forget").onclick = () => this.forget();
     $("theme").onclick = () => this.nextTheme();
     $("node-peer-id").onclick = (event) => copy(event.currentTarget, this.status.peer_id);
+    setInterval(() => this.checkAge(), 1000);
     $("prefix").onchange = () => this.choose($("prefix").value);
     this.showTheme(localStorage.getItem("p2p-theme") ?? "system");
   }
@@ -67,6 +73,7 @@ class Page {
     const api = new Api(prefix, () => this.locked(signal));
     this.api = api;
     this.samples = [];
+    this.tickAt = 0;
     this.health("connecting", "Connecting");
     api.follow("/events", signal, {
       onEvent: (type, data) => this.on(type, data),
@@ -80,7 +87,8 @@ class Page {
   async opened(signal) {
     this.banner("");
     try {
-      const { samples } = await this.api.get("/history", signal);
+      const { samples, every_ms } = await this.api.get("/history", signal);
+      this.tickMs = every_ms;
       this.samples = samples.slice(-SAMPLES_MAX);
       this.drawCharts();
     } catch {
@@ -92,6 +100,7 @@ class Page {
   lost(error) {
     if (error instanceof Refused && error.status === 401) return;
     this.latency = null;
+    this.tickAt = 0;
     this.health("lost", "Not reachable");
     if (error instanceof Refused) this.banner(error.message);
   }
@@ -100,9 +109,9 @@ class Page {
     while (!signal.aborted) {
       const started = performance.now();
       try {
-        await this.api.get("/ping", signal);
+        await this.api.get("/ping", AbortSignal.any([signal, AbortSignal.timeout(PING_EVERY_MS)]));
         this.latency = performance.now() - started;
-        if (this.status) this.showHealth();
+        if (this.tickAt) this.showHealth();
       } catch {
         this.latency = null;
       }
@@ -123,6 +132,7 @@ class Page {
   }
 
   onStatus(status) {
+    this.tickAt = Date.now();
     this.status = status;
     document.title = `${status.node_id} · trio-p2p`;
     setText($("node-name"), visible(status.node_id));
@@ -134,10 +144,10 @@ class Page {
     $("card-lag-box").dataset.mood = status.lag_records ? "late" : "";
     setText($("card-traffic"), bytes(status.bytes_in + status.bytes_out));
     setText($("card-traffic-sub"), `${bytes(status.bytes_in)} in, ${bytes(status.bytes_out)} out`);
-    card("handshakes", status.handshakes_completed, `of ${count(status.handshakes_started)}, ${count(status.handshakes_failed)} failed`);
-    card("connects", status.connect_attempts, `${count(status.connect_deduped)} joined one under way`);
-    card("failures", status.connect_failures, "dials that came to nothing");
-    card("backoff", status.backoff_skips, `${count(status.tracked_endpoints)} endpoints remembered`);
+    card("handshakes", status.handshakes_completed, `${count(status.handshakes_started)} begun, ${count(status.handshakes_failed)} failed`);
+    card("connects", status.connect_attempts, `${count(status.connect_deduped)} shared another's`);
+    card("failures", status.connect_failures, "dials that reached nobody");
+    card("backoff", status.backoff_skips, `dials, at ${count(status.tracked_endpoints)} places that failed`);
     setText($("foot"), `trio-p2p ${status.version} · up ${duration(status.uptime_ms)} · ${status.endpoints.map(visible).join(" · ") || "not listening"}`);
     this.showHealth();
   }
@@ -176,9 +186,19 @@ class Page {
     else this.health("live", `Live${latency}`);
   }
 
+  // A node that is there and says nothing: what the page shows is of then, not of now.
+  checkAge() {
+    const silence = Date.now() - this.tickAt;
+    if (this.tickAt && silence > Math.max(SILENCE_MS_MIN, TICKS_MISSED * this.tickMs)) this.health("stale", `Silent for ${duration(silence)}`);
+  }
+
   health(state, text) {
     $("health").dataset.state = state;
     setText($("health-text"), text);
+    const isOld = this.status !== null && (state === "lost" || state === "stale");
+    document.body.classList.toggle("old", isOld);
+    $("age").hidden = !isOld;
+    if (isOld) setText($("age"), `As of ${clock(this.status.now_ms)}: the node does not answer now.`);
   }
 
   banner(text) {
@@ -197,14 +217,20 @@ class Page {
 
   askToken(error) {
     setText($("token-error"), error);
+    $("token-forget").hidden = !Api.token;
     if (!$("token-dialog").open) $("token-dialog").showModal();
     $("token").focus();
   }
 
   unlock(event) {
     event.preventDefault();
-    Api.token = $("token").value.trim();
+    const token = $("token").value.trim();
     $("token").value = "";
+    if (!TOKEN.test(token)) {
+      setText($("token-error"), "This token is not the node's.");
+      return;
+    }
+    Api.token = token;
     $("token-dialog").close();
     this.choose($("prefix").value);
   }

@@ -1,7 +1,7 @@
 // The table of peers, what it shows of one when asked, and the form that connects to another.
 
 import { $, el, keyed, setAttributes, setText } from "./dom.js";
-import { bytes, count, duration, millis, nameOf, short, visible } from "./format.js";
+import { address, bytes, count, duration, millis, nameOf, short, visible, wholeName } from "./format.js";
 
 const CELLS = ["Peer", "State", "Address", "RTT", "Lag", "In", "Out", "Up", "Seen"];
 
@@ -22,6 +22,8 @@ export class Peers {
       };
     }
     $("connect").onsubmit = (event) => this.connect(event);
+    $("connect-endpoint").oninput = () => tell($("connect-result"), "", "");
+    $("peer-ping").onclick = () => this.ping();
     $("peer-close").onclick = () => $("peer-dialog").close();
     $("peer-dialog").onclose = () => (this.shown = null);
     $("peer-disconnect").onclick = () => this.disconnect();
@@ -79,17 +81,19 @@ export class Peers {
     setText($("peer-result"), "");
     this.asked = 0;
     this.renderDetails();
+    this.ping();
     if (!$("peer-dialog").open) $("peer-dialog").showModal();
   }
 
   renderDetails() {
     const peer = this.all.find((each) => each.id === this.shown);
     $("peer-disconnect").disabled = !peer;
+    $("peer-ping").disabled = !peer;
     if (!peer) {
       setText($("peer-result"), "This peer has left.");
       return;
     }
-    setText($("peer-title"), nameOf(peer, peer.id));
+    setText($("peer-title"), wholeName(peer, peer.id));
     const facts = [
       ["Peer id", peer.id], ["State", peer.state], ["Address", peer.endpoint ?? "–"],
       ["Way", peer.direct ? "direct, sealed" : "through a relay, sealed end to end"],
@@ -111,6 +115,7 @@ export class Peers {
         () => el("tr", {}, el("td", {}), el("td", { class: "num" }), el("td", { class: "num" }), el("td", {}, el("span"))),
         (row, head) => {
           setText(row.cells[0], nameOf(head, head.origin));
+          row.cells[0].title = wholeName(head, head.origin);
           setText(row.cells[1], count(head.seq));
           setText(row.cells[2], count(head.shown_seq));
           setText(row.cells[3].firstChild, head.mark);
@@ -118,6 +123,16 @@ export class Peers {
         });
     } catch (error) {
       if (this.shown === id && error.status !== 404) setText($("peer-result"), error.message);
+    }
+  }
+
+  async ping() {
+    const id = this.shown;
+    try {
+      const { rtt_ms } = await this.api().post(`/peers/${id}/ping`, {});
+      if (this.shown === id) tell($("peer-result"), "", `Answered after ${millis(rtt_ms)}.`);
+    } catch (error) {
+      if (this.shown === id) tell($("peer-result"), "bad", error.message);
     }
   }
 
@@ -134,7 +149,8 @@ export class Peers {
       $("connect-endpoint").value = "";
     } catch (error) {
       if (error.status === 409) tell(result, "good", `Connected already to ${nameOf(error.body.peer ?? {}, error.body.peer?.id)}.`);
-      else tell(result, "bad", `${error.message}${error.body?.hint ? ` – ${error.body.hint}` : ""}`);
+      else if (error.body?.error === "invalid_endpoint") tell(result, "bad", "Write HOST:PORT, tcp://[::1]:PORT, ws://HOST:PORT or relay://RELAY/PEER.");
+      else tell(result, "bad", error.message);
     } finally {
       button.disabled = false;
     }
@@ -155,11 +171,13 @@ export class Peers {
 function fill(row, peer) {
   const { cells } = row;
   setText(cells[0].firstChild, nameOf(peer, peer.id));
+  cells[0].title = `${wholeName(peer, peer.id)}\n${peer.id}`;
+  cells[2].title = visible(peer.endpoint ?? "");
   setText(cells[0].lastChild, peer.node_id ? short(peer.id) : "");
   setText(cells[1].firstChild, peer.state);
   setAttributes(cells[1].firstChild, { class: `state ${peer.state}` });
   setText(cells[1].lastChild, peer.direct ? "" : "relayed");
-  [visible(peer.endpoint ?? "–"), millis(peer.rtt_ms), count(peer.lag_records), bytes(peer.bytes_in), bytes(peer.bytes_out),
+  [address(peer.endpoint), millis(peer.rtt_ms), count(peer.lag_records), bytes(peer.bytes_in), bytes(peer.bytes_out),
     duration(peer.connected_ms), duration(peer.last_seen_ms)].forEach((text, index) => setText(cells[index + 2], text));
   setAttributes(cells[4], { class: peer.lag_records ? "num late" : "num" });
 }

@@ -1,25 +1,34 @@
 // The neighbourhood as a picture: this node in the middle, who it is connected to around it.
 
 import { keyed, setAttributes, setText, svg } from "./dom.js";
-import { count, millis, nameOf, short } from "./format.js";
+import { count, millis, nameOf, short, wholeName } from "./format.js";
 
 const WIDTH = 560;
 const HEIGHT = 380;
 const PER_RING = 18;
 const DENSE = 24;
+const DENSE_HEIGHT = 500;
+const DENSE_REACH = 150;
+const LATE_AFTER_MS = 2500; // a record under way is nothing to be told of
 
 export class Picture {
   constructor(canvas, onChosen) {
     this.canvas = canvas;
     this.onChosen = onChosen;
     setAttributes(canvas, { viewBox: `0 0 ${WIDTH} ${HEIGHT}` });
+    this.behindSince = new Map();
     this.links = svg("g", { class: "links" });
     this.nodes = svg("g", { class: "nodes" });
-    canvas.append(this.links, this.nodes);
+    this.hint = svg("text", { class: "hint", x: WIDTH / 2, y: HEIGHT - 40, "text-anchor": "middle" });
+    canvas.append(this.links, this.nodes, this.hint);
   }
 
   show({ nodes, links }) {
-    const places = placed(nodes, links);
+    const height = nodes.length > DENSE ? DENSE_HEIGHT : HEIGHT;
+    setAttributes(this.canvas, { viewBox: `0 0 ${WIDTH} ${height}` });
+    const places = placed(nodes, links, height);
+    const moods = this.moods(links);
+    setText(this.hint, nodes.length > 1 ? "" : "Nobody is connected: give an address under Peers, below.");
     this.canvas.classList.toggle("dense", nodes.length > DENSE);
     const byPeer = new Map(links.map((link) => [link.to, link]));
     keyed(this.links, links.filter((link) => places.has(link.from) && places.has(link.to)), (link) => `${link.from} ${link.to}`,
@@ -27,25 +36,41 @@ export class Picture {
       (group, link) => {
         const a = places.get(link.via ?? link.from) ?? places.get(link.from);
         const b = places.get(link.to);
-        setAttributes(group, { class: `link ${moodOf(link)}${link.direct === false ? " relayed" : ""}` });
+        setAttributes(group, { class: `link ${moods.get(link.to)}${link.direct === false ? " relayed" : ""}` });
         setAttributes(group.firstChild, { x1: a.x, y1: a.y, x2: b.x, y2: b.y });
         const waiting = (link.behind_records ?? 0) + (link.ahead_records ?? 0);
         setAttributes(group.lastChild, { x: a.x + (b.x - a.x) * 0.55, y: a.y + (b.y - a.y) * 0.55 - 4 });
-        setText(group.lastChild, waiting ? `${count(waiting)} to go` : "");
+        setText(group.lastChild, moods.get(link.to) === "late" ? `${count(waiting)} to go` : "");
       });
     keyed(this.nodes, nodes.filter((node) => places.has(node.id)), (node) => node.id,
       (node) => this.node(node),
       (group, node) => {
-        const { x, y, outward } = places.get(node.id);
+        const place = places.get(node.id);
+        const { x, y } = place;
         const link = byPeer.get(node.id);
-        const mood = node.self ? "self" : link ? moodOf(link) : "stale";
+        const mood = node.self ? "self" : link ? moods.get(node.id) : "stale";
         setAttributes(group, { class: `node ${mood}`, transform: `translate(${x} ${y})`, "aria-label": labelOf(node, link) });
         const label = group.querySelector("text");
         const name = nameOf(node, node.id);
         setText(label, name.length > 18 ? `${name.slice(0, 17)}…` : name);
-        setAttributes(label, { y: node.self ? 36 : outward ? 26 : -18 });
+        placeLabel(label, place, node.self);
         setText(group.querySelector("title"), labelOf(node, link));
       });
+  }
+
+  // In step, silent, or late: behind or ahead for longer than a record takes.
+  moods(links) {
+    const now = Date.now();
+    const moods = new Map();
+    for (const link of links) {
+      const isBehind = (link.behind_records ?? 0) + (link.ahead_records ?? 0) > 0;
+      if (!isBehind) this.behindSince.delete(link.to);
+      else if (!this.behindSince.has(link.to)) this.behindSince.set(link.to, now);
+      const isLate = isBehind && now - this.behindSince.get(link.to) >= LATE_AFTER_MS;
+      moods.set(link.to, link.state !== "connected" ? "stale" : isLate ? "late" : "ok");
+    }
+    for (const id of this.behindSince.keys()) if (!moods.has(id)) this.behindSince.delete(id);
+    return moods;
   }
 
   node(node) {
@@ -68,37 +93,34 @@ export class Picture {
   }
 }
 
-function moodOf(link) {
-  if (link.state !== "connected") return "stale";
-  return (link.behind_records ?? 0) + (link.ahead_records ?? 0) > 0 ? "late" : "ok";
-}
-
 function labelOf(node, link) {
-  const who = `${nameOf(node, node.id)} (${short(node.id)})`;
+  const who = `${wholeName(node, node.id)} (${short(node.id)})`;
   if (node.self) return `${who}, this node`;
   if (!link) return `${who}, not connected`;
   const way = link.direct === false ? "through a relay" : "direct";
   return `${who}: ${link.state}, ${way}, round trip ${millis(link.rtt_ms)}, ${count(link.lag_records)} records behind`;
 }
 
-// Rings of neighbours; who is reached through a relay stands outside, behind it. The order is that of the ids, so that
-// nobody jumps about when somebody else comes or goes far away in the list.
-function placed(nodes, links) {
+// Rings of neighbours; who is reached through a relay stands outside, behind it. Many stand in one ring, with their names
+// outwards. The order is that of the ids, so that nobody jumps about when somebody else comes or goes far away in the list.
+function placed(nodes, links, height) {
   const places = new Map();
   const self = nodes.find((node) => node.self);
   if (!self) return places;
-  const center = { x: WIDTH / 2, y: HEIGHT / 2 - 4 };
+  const center = { x: WIDTH / 2, y: height / 2 - 4 };
   places.set(self.id, { ...center, outward: true });
   const via = new Map(links.filter((link) => link.via).map((link) => [link.to, link.via]));
   const near = nodes.filter((node) => !node.self && !via.has(node.id)).sort((a, b) => (a.id < b.id ? -1 : 1));
-  const rings = Math.max(1, Math.ceil(near.length / PER_RING));
+  const isDense = nodes.length > DENSE;
+  const rings = isDense ? 1 : Math.max(1, Math.ceil(near.length / PER_RING));
   near.forEach((node, index) => {
     const ring = index % rings;
     const along = index / (rings * Math.ceil(near.length / rings)); // each ring a little further round than the one before
     const angle = along * 2 * Math.PI - Math.PI / 2;
     const reach = rings === 1 ? (via.size ? 0.62 : 0.8) : 0.5 + (0.42 * ring) / (rings - 1);
-    const y = center.y + Math.sin(angle) * reach * (HEIGHT / 2 - 30);
-    places.set(node.id, { x: center.x + Math.cos(angle) * reach * (WIDTH / 2 - 50), y, angle, outward: y >= center.y });
+    const [wide, high] = isDense ? [DENSE_REACH, DENSE_REACH] : [reach * (WIDTH / 2 - 50), reach * (height / 2 - 30)];
+    const y = center.y + Math.sin(angle) * high;
+    places.set(node.id, { x: center.x + Math.cos(angle) * wide, y, angle, outward: y >= center.y, isDense });
   });
   const behind = new Map();
   for (const node of nodes.filter((each) => via.has(each.id))) {
@@ -106,8 +128,21 @@ function placed(nodes, links) {
     const nth = behind.get(relay) ?? 0;
     behind.set(relay, nth + 1);
     const angle = (relay.angle ?? 0) + 0.35 * (nth % 2 ? 1 : -1) * Math.ceil((nth + 1) / 2);
-    const y = Math.min(HEIGHT - 34, Math.max(22, relay.y + Math.sin(angle) * 70));
-    places.set(node.id, { x: Math.min(WIDTH - 64, Math.max(64, relay.x + Math.cos(angle) * 90)), y, angle, outward: y >= relay.y });
+    const away = isDense ? 60 : 90;
+    const y = Math.min(height - 40, Math.max(isDense ? 84 : 44, relay.y + Math.sin(angle) * away));
+    const x = Math.min(WIDTH - 64, Math.max(64, relay.x + Math.cos(angle) * away));
+    places.set(node.id, { x, y, angle, outward: y >= relay.y, isDense });
   }
   return places;
+}
+
+// Names above or below their node; in a dense ring outwards, like the hours of a clock.
+function placeLabel(label, { angle, outward, isDense }, isSelf) {
+  if (isSelf || !isDense) {
+    setAttributes(label, { y: isSelf ? 36 : outward ? 26 : -18, x: 0, "text-anchor": "middle", transform: null });
+    return;
+  }
+  const isLeft = Math.cos(angle) < 0;
+  const degrees = (angle * 180) / Math.PI + (isLeft ? 180 : 0);
+  setAttributes(label, { x: isLeft ? -12 : 12, y: 3.5, "text-anchor": isLeft ? "end" : "start", transform: `rotate(${degrees.toFixed(1)})` });
 }
