@@ -191,8 +191,8 @@ class Limits:
     follow_read_bytes: int = 1 * MIB
     store_retry_s: float = 1.0
     """A store that failed to write is tried again this often."""
-    scrub_after_s: float = 300.0
-    """The first check of all that is stored begins so long after the start: a start has better things to read."""
+    scrub_after_s: float = 5.0
+    """The first check of all that is stored begins so long after the start, which has better things to read."""
     scrub_every_s: float = 7 * 86_400.0
     """From the end of one check to the next."""
     scrub_bytes: int = 256 * KIB

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Final
 
 import trio
@@ -66,7 +66,7 @@ class LineSplitter:
         return line
 
 
-async def stdin_lines(splitter: LineSplitter, descriptor: int = 0) -> AsyncIterator[list[bytes]]:
+async def stdin_lines(splitter: LineSplitter, descriptor: int = 0) -> AsyncGenerator[list[bytes], None]:
     """Yield the lines of each read together, until the end of input."""
     while data := await _read(descriptor):
         if lines := list(splitter.feed(data)):

@@ -8,8 +8,10 @@ group commit as any other; where a node holds the data dir already, it goes thro
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import aclosing, closing
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +30,7 @@ from p2p.ids import PeerId
 from p2p.replication.batch import Record, parse_batch
 from p2p.replication.heads import LogHead, digest
 from p2p.store.base import WHOLE_FILE, LogReader
-from p2p.store.keys import open_reader, open_store
+from p2p.store.keys import open_reader, open_store, owner_damage
 from p2p.text import one_line
 from p2p.windows import system_entropy
 
@@ -45,10 +47,19 @@ def append_lines(data_dir: Path, *, as_json: bool, kind: str) -> int:
 
 
 async def _append_lines(data_dir: Path, as_json: bool, kind: str) -> int:
-    config = p2p.NodeConfig(node_id="wal-append", listen_port=None, dial=False, data_dir=data_dir, on_log=complain)
+    is_up = False
+
+    def say(line: str) -> None:
+        # Once it is up, whatever keeps it from appending is the error that the command ends with.
+        if not is_up:
+            complain(line)
+
+    config = p2p.NodeConfig(node_id="wal-append", listen_port=None, dial=False, data_dir=data_dir, on_log=say)
+    logging.getLogger("p2p").addHandler(logging.NullHandler())
     with stop_signals() as signals:
         try:
             async with p2p.open_node(config) as node:
+                is_up = True
                 done, left_out = await _append_all(signals, ThroughStore(node, kind))
         except StoreLocked as locked:
             try:
@@ -70,9 +81,9 @@ async def _append_all(signals: AsyncIterator[int], appender: Appender) -> tuple[
     """Append every line of standard input; returns what became of them, and how many were left out."""
     splitter = line_splitter()
     came = 0
-    async with trio.open_nursery() as tasks:
+    async with aclosing(stdin_lines(splitter)) as pieces, trio.open_nursery() as tasks:
         tasks.start_soon(on_signal, signals, lambda _: tasks.cancel_scope.cancel())
-        async for lines in stdin_lines(splitter):
+        async for lines in pieces:
             came += len(lines)
             await appender.append(lines)
         tasks.cancel_scope.cancel()
@@ -207,7 +218,8 @@ def verify_store(data_dir: Path, *, as_json: bool) -> int:
     records = origins = 0
     try:
         with closing(open_reader(data_dir)) as reader:
-            for damage in reader.verify():
+            foreign = owner_damage(data_dir, reader.own)
+            for damage in chain(() if foreign is None else (foreign,), reader.verify()):
                 found += 1
                 where = None if damage.origin is None else str(damage.origin)
                 remedies[damage.remedy] = None

@@ -44,7 +44,14 @@ WHOLE_FILE: Final = (
     "and start the node with a peer that holds the logs: they are fetched again"
 )
 """What to do when the store cannot be used as a whole."""
-_FETCHED: Final = "start the node with a peer that holds this log: what is damaged is found and fetched again"
+_FETCHED: Final = (
+    "start the node with a peer that holds this log: what is damaged is fetched again as soon as it is read, "
+    "and a running node reads everything, 1 MiB a second from its start on"
+)
+_OWNER: Final = (
+    "if identity.pem was changed, put the right one back from a backup. If it was not, the store is damaged: move "
+    "log.sqlite* out of the data dir, and start the node with a peer that holds the logs: they are fetched again"
+)
 _PUT_RIGHT: Final = "start the node: it puts this right from the log itself"
 _FORGET: Final = "another node's log: `p2p wal forget ORIGIN`, and peers bring it back. This node's own: "
 
@@ -110,8 +117,8 @@ class Damage(msgspec.Struct, frozen=True):
     """One finding of `verify`.
 
     Attributes:
-        what: "file", "hash", "bytes", "chain", "signature", "head" or "proof".
-        origin: whose log; None for damage to the file itself.
+        what: "file", "owner", "hash", "bytes", "chain", "signature", "head" or "proof".
+        origin: whose log; None for damage to the file itself, or to the key beside it.
         seq_begin: the batch it was found at, where there is one.
         detail: one line.
     """
@@ -128,6 +135,8 @@ class Damage(msgspec.Struct, frozen=True):
             return _FETCHED
         if self.what == "head":
             return _PUT_RIGHT
+        if self.what == "owner":
+            return _OWNER
         return WHOLE_FILE if self.what == "file" else _FORGET + WHOLE_FILE
 
     def __str__(self) -> str:

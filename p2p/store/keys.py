@@ -1,7 +1,7 @@
 """The data dir: its lock, its key, its store; and the two other files that hold keys.
 
     identity.pem   the Ed25519 private key, PKCS#8 PEM, mode 0600
-    log.sqlite     the store (and SQLite's -wal and -shm beside it)
+    log.sqlite     the store (and SQLite's -wal and -shm beside it), mode 0600
     lock           held with flock while a process has the store open
 
 A log and the key that signs it belong together for ever: a key without its log would sign seq 1 a second time, and
@@ -19,12 +19,14 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError, IdentityMismatch, StoreError, StoreLocked
 from p2p.ids import PeerId, check_node_id
+from p2p.store.base import Damage
 from p2p.windows import Entropy
 
 if TYPE_CHECKING:
@@ -127,6 +129,19 @@ def open_reader(data_dir: Path) -> SqliteReader:
             raise ConfigError(f"there is no {data_dir}: give the data dir of a node")
         raise ConfigError(f"{data_dir} holds no store ({STORE_FILE}): give the data dir of a node")
     return SqliteReader(path)
+
+
+def owner_damage(data_dir: Path, owner: PeerId) -> Damage | None:
+    """Compare what a store says of its owner with the key beside it; where there is no key, there is nothing to say."""
+    names = [name for name in (KEY_FILE, _NEXT_KEY_FILE) if (data_dir / name).exists()]
+    try:
+        keys = [read_identity(data_dir / name).peer_id for name in names]
+    except ConfigError as error:
+        return Damage("owner", None, None, str(error))
+    # A renewal that was cut short leaves two keys: the next start finishes it.
+    if not keys or owner in keys:
+        return None
+    return Damage("owner", None, None, f"the store says that it belongs to {owner}, and {KEY_FILE} is {keys[0]}")
 
 
 def load_identity(data_dir: Path) -> Identity:
@@ -292,6 +307,8 @@ def write_private(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
         raise ConfigError(f"{path} exists already, and a key is never overwritten: give another name") from None
     except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {error.strerror}") from error
 
 

@@ -103,7 +103,8 @@ def prepare(connection: sqlite3.Connection, path: Path, own: PeerId, steps: Sequ
         if owner != own:
             raise IdentityMismatch(
                 f"the store {path} belongs to {owner}, and the key given is that of {own}: "
-                "use its own key, or another data dir"
+                "use its own key, or another data dir; if nobody changed either, the store is damaged: "
+                "see `p2p wal verify`"
             )
         connection.execute("COMMIT")
     except BaseException:

@@ -16,6 +16,7 @@ Source: replication section 4.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import zlib
@@ -27,7 +28,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from p2p.errors import ConfigError, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from p2p.errors import ConfigError, P2PError, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.policy.book import Address, BookPlace
@@ -209,9 +210,10 @@ class SqliteReader:
             return
         for origin, state in sorted(states.items()):
             try:
-                yield from check_chain(origin, state, self._rows_of(origin))
-                yield from check_proof_kept(origin, state, self.proof(origin))
-            except (sqlite3.Error, StoreError) as error:
+                with translated(self._path, "read"):
+                    yield from check_chain(origin, state, self._rows_of(origin))
+                    yield from check_proof_kept(origin, state, self.proof(origin))
+            except StoreError as error:
                 yield Damage("file", origin, None, str(error))
 
     def _rows_of(self, origin: PeerId) -> Iterator[tuple[Held, bytes | None, int, bool]]:
@@ -268,6 +270,7 @@ class SqliteStore:
         self._writer: sqlite3.Connection | None = None
         try:
             with translated(path, "opened"):
+                _make_private(path)
                 self._writer = _connect_writer(path)
                 prepare(self._writer, path, own)
                 self.mended = _mend(self._writer)
@@ -324,9 +327,10 @@ class SqliteStore:
             try:
                 if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                     raise StoreError(f"the store {self._path} is being read by somebody and cannot be checkpointed")
-                _mend(connection)
-                states = _read_states(connection, self._path)
-                numbers = _read_numbers(connection)
+                with translated(self._path, "read"):
+                    _mend(connection)
+                    states = _read_states(connection, self._path)
+                    numbers = _read_numbers(connection)
                 # A full disk often has room for a page. One batch must fit, or the next append would fail again. An
                 # earlier try may have had room for the probe and none for taking it out again.
                 connection.execute("INSERT OR REPLACE INTO batches (no, wal) VALUES (-1, zeroblob(?))", (_PROBE_BYTES,))
@@ -580,6 +584,13 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
+def _make_private(path: Path) -> None:
+    """Make the file, if there is none, so that only its owner reads it; SQLite's -wal and -shm take its mode over."""
+    # Whatever is the matter with the place, SQLite says it.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
 def _connect_writer(path: Path) -> sqlite3.Connection:
     connection = _connect(path, "rwc")
     try:
@@ -617,9 +628,7 @@ def _place_of(
         return None
 
 
-def _read_states(
-    connection: sqlite3.Connection, path: Path, version: int = len(STEPS)
-) -> dict[PeerId, OriginState]:
+def _read_states(connection: sqlite3.Connection, path: Path, version: int = len(STEPS)) -> dict[PeerId, OriginState]:
     states: dict[PeerId, OriginState] = {}
     rows = connection.execute(_STATES if version >= 2 else _STATES_OF_1)
     for peer_id, seq, batch_hash, tail_seq, size, frozen_from, lost_seq in rows.fetchall():
@@ -667,6 +676,8 @@ def translated(path: Path, done: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         # A name in the schema, or SQLite's message about it, that is no text any more.
         raise StoreCorrupt(f"the store {path} cannot be {done}: it holds text that is none. {WHOLE_FILE}") from error
+    except (P2PError, MemoryError):
+        raise
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         text = f"the store {path} cannot be {done}: {error}"
@@ -676,3 +687,9 @@ def translated(path: Path, done: str) -> Iterator[None]:
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH):
             raise StoreCorrupt(f"{text}. {WHOLE_FILE}") from error
         raise StoreError(text) from error
+    except Exception as error:
+        if done == "written":
+            # What is written may be somebody's mistake.
+            raise
+        # A row of a damaged page holds anything at all, or nothing where something must be.
+        raise StoreCorrupt(f"the store {path} cannot be {done}: it holds what makes no sense. {WHOLE_FILE}") from error

@@ -39,9 +39,7 @@ async def shell(line: str, *arguments: str | Path) -> subprocess.CompletedProces
     """Run the command as a shell does whose line holds "$@" for it."""
     command = ["sh", "-c", line, "sh", *COMMAND, *map(str, arguments)]
     with trio.fail_after(60):
-        return await trio.run_process(
-            command, capture_stdout=True, capture_stderr=True, check=False, env=environment()
-        )
+        return await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False, env=environment())
 
 
 @pytest.mark.parametrize("follow", ["tail", "digest", "heads"])
@@ -85,7 +83,10 @@ async def test_a_full_disk_behind_standard_output_costs_a_node_its_lines_and_a_t
 
 
 async def test_a_closed_terminal_ends_a_node_in_order() -> None:
+    # The tests themselves may run under nohup, and what a process ignores its children do, too.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     async with running(*MEMORY) as node:
+        signal.signal(signal.SIGHUP, before)
         await node.started()
         assert await node.end(signal.SIGHUP) == 0
         await node.until(lambda event: event["event"] == "stopped")

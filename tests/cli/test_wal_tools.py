@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sqlite3
 import stat
@@ -85,6 +86,34 @@ async def test_T62_verify_names_what_is_damaged(data_dir: Path) -> None:
     tail = await p2p("wal", "tail", "--data-dir", data_dir)
     assert (tail.returncode, tail.stdout) == (1, b"")
     assert b"seq 1" in tail.stderr
+
+
+async def test_T62_verify_compares_the_owner_with_the_key(data_dir: Path) -> None:
+    connection = sqlite3.connect(data_dir / "log.sqlite")
+    connection.execute("UPDATE identity SET peer_id = zeroblob(32)")
+    connection.commit()
+    connection.close()
+    done = await p2p("wal", "verify", "--data-dir", data_dir)
+    assert done.returncode == 1
+    assert done.stdout.startswith(b"damaged: owner")
+    assert b"if identity.pem was changed" in done.stderr
+    assert "the store is damaged: see `p2p wal verify`" in await p2p_fails(1, "wal", "append", "--data-dir", data_dir)
+
+
+async def test_T61_a_disk_that_takes_no_more_is_one_line(data_dir: Path) -> None:
+    command = [*COMMAND, "wal", "append", "--data-dir", str(data_dir)]
+    with trio.fail_after(60):
+        done = await trio.run_process(
+            command,
+            stdin=b"x" * 200_000,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env=environment(),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)),
+        )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 async def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import subprocess
@@ -27,6 +28,7 @@ from p2p.store.keys import (
     open_store,
     parse_trust,
     renew_identity,
+    write_private,
 )
 from tests.logs import Log, identity
 
@@ -123,6 +125,7 @@ def test_t63_a_second_process_is_refused_and_a_reader_is_not(dir: Dir) -> None:
     program = f"""
 from pathlib import Path
 import contextlib
+import errno
 import os
 from p2p.errors import StoreLocked
 from p2p.store.keys import open_reader, open_store
@@ -377,3 +380,15 @@ def test_a_trust_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"#" * (1024 * 1024 + 1))
     with pytest.raises(ConfigError, match="longer"):
         load_trust(path)
+
+
+def test_t61_a_key_that_could_not_be_written_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(StoreError, match="No space left"):
+        write_private(tmp_path / "identity.pem", b"key")
+    assert list(tmp_path.iterdir()) == []

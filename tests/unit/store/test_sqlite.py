@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -232,6 +233,59 @@ def test_t62_a_name_in_the_schema_that_is_no_text_is_damage(path: Path) -> None:
     for open_it in (lambda: SqliteReader(path), lambda: SqliteStore(path, OWN)):
         with pytest.raises(StoreCorrupt, match="fetched again"):
             open_it()
+
+
+def test_t62_a_piece_that_is_gone_is_told_as_damage_whatever_lay_there(path: Path) -> None:
+    store = SqliteStore(path, OWN)
+    fill(store, Log(), 3)
+    fill(store, Log(2), 2)
+    with store.write() as transaction:
+        transaction.set_pin("b", TARGET, 1, 10)
+        transaction.set_cursor("reader", OWN, 2)
+        transaction.set_ban(TARGET, 7, 10)
+    store.close()
+    whole = path.read_bytes()
+    refused = 0
+    for at in range(schema.PAGE_BYTES, len(whole), 1024):
+        if not any(whole[at : at + 1024]):
+            continue
+        path.write_bytes(whole[:at] + bytes(1024) + whole[at + 1024 :])
+        try:
+            with closing(SqliteReader(path)) as reader:
+                list(reader.verify())
+            with closing(SqliteStore(path, OWN)) as store:
+                read_all(store)
+        except (StoreError, IdentityMismatch):
+            refused += 1
+        path.with_name(path.name + "-wal").unlink(missing_ok=True)
+        path.with_name(path.name + "-shm").unlink(missing_ok=True)
+    assert refused
+
+
+def read_all(store: SqliteStore) -> None:
+    for origin in store.states():
+        store.load(origin, 1, EVERYTHING, EVERYTHING)
+        store.proof(origin)
+    store.pins(), store.book(), store.bans(), store.cursors("reader"), store.origins_for(TARGET, 10)
+
+
+def test_t62_an_origin_without_a_name_is_damage(path: Path) -> None:
+    store = SqliteStore(path, OWN)
+    store.close()
+    rewrite(path, "DROP TABLE origins")
+    rewrite(
+        path, "CREATE TABLE origins (no INTEGER PRIMARY KEY, peer_id, seq, hash, tail_seq, size, frozen_from, lost_seq)"
+    )
+    rewrite(path, "INSERT INTO origins (no) VALUES (0)")
+    with pytest.raises(StoreCorrupt, match="makes no sense"):
+        SqliteStore(path, OWN)
+
+
+def test_only_its_owner_reads_the_file_and_what_lies_beside_it(store: SqliteStore, path: Path) -> None:
+    fill(store, Log(), 1)
+    files = [path, *path.parent.glob("log.sqlite-*")]
+    assert len(files) == 3
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 def test_t62_a_batch_that_nobody_signed_is_found(store: SqliteStore) -> None:
