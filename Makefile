@@ -5,6 +5,7 @@
 # make proof   what takes longer: simulated worlds, kills, faults and a million inputs, all from seeds; each has its budget
 # make soak    the same for hours, with new seeds: WORLDS=20000 SEED=1000 INPUTS=20000000 KILLS=5000
 # make bench   the benchmarks; QUICK=1 for a short run, OUT=file.json for the figures as JSON
+# make bench-peers  beside asyncio, pyzmq and py-libp2p, which get an environment of their own
 # make clean   remove the virtual environments and what was built
 #
 # Each environment is made once and again only when pyproject.toml changes.
@@ -20,7 +21,7 @@ SEED ?= 1000
 WITHIN = timeout --foreground
 PROVE = .venv/bin/python -m pytest -q -p no:xdist -p no:cacheprovider
 
-.PHONY: demo test check lint types docs tests programs bench clean python proof proof-worlds proof-kills proof-inputs soak
+.PHONY: demo test check lint types docs tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs soak
 .DEFAULT_GOAL := test
 
 demo: .venv-demo/.installed
@@ -72,6 +73,13 @@ programs:
 bench: .venv/.installed
 	.venv/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
+# One that cannot be installed here is left out, and the benchmark says so.
+bench-peers: .venv/.installed | python
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	-.venv-peers/bin/python $(PIP) pyzmq
+	-.venv-peers/bin/python $(PIP) libp2p
+	.venv/bin/python -m benchmarks.rivals .venv-peers/bin/python $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
 # Debian's own Python 3.11 comes without ensurepip; python3-venv brings it, and Python itself where there is none.
 python:
 	@command -v $(PYTHON) >/dev/null 2>&1 \
@@ -90,4 +98,4 @@ python:
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-demo docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-demo .venv-peers docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

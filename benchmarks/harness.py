@@ -8,6 +8,8 @@ answer, and the spread says how far to trust it.
 from __future__ import annotations
 
 import gc
+import os
+import platform
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,6 +103,12 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def as_json(rows: Sequence[Row]) -> dict[str, list[dict[str, object]]]:
-    """The same as values: `{"rows": [{"question", "ratio", "goal", "met", …}]}`."""
-    return {"rows": [dict(row) for row in rows]}
+def as_json(rows: Sequence[Row]) -> dict[str, object]:
+    """The same as values: `{"machine": …, "rows": [{"question", "ratio", "goal", "met", …}]}`."""
+    return {"machine": machine(), "rows": [dict(row) for row in rows]}
+
+
+def machine() -> str:
+    """What these figures were measured on, in one line."""
+    cores = os.cpu_count() or 1
+    return f"{platform.system()} on {platform.machine()}, {cores} cores, Python {platform.python_version()}"

@@ -1,0 +1,85 @@
+"""Figures as SVG: `python -m benchmarks.plot FIGURES.json OUT.svg` draws what `--out` wrote.
+
+One bar a question, as long as its goal is reached: the middle line is the goal, right of it is better, and the scale is
+in factors of two. Questions where less is better are turned over, so that right is better for all. No curve and no
+colour says what the numbers beside it do not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Final
+
+_LINE: Final = 22
+_TEXT_WIDTH: Final = 560
+_BAR_WIDTH: Final = 240
+_NUMBER_WIDTH: Final = 130
+_FACTOR_MAX: Final = 4.0
+"""A bar ends there; its number says how much more it is."""
+
+_STYLE: Final = (
+    "text{font:12px system-ui,sans-serif;fill:#222}.met{fill:#2e7d5b}.missed{fill:#c0562f}.axis{stroke:#888}"
+    "@media(prefers-color-scheme:dark){text{fill:#ddd}.axis{stroke:#777}}"
+)
+
+
+def reached(ratio: float, goal: str) -> float:
+    """How far a goal such as ">= 0.3" or "<= 5" is reached: 1 is just so, more is better.
+
+    Raises:
+        ValueError: it is no such goal, or the ratio is not above 0.
+    """
+    sign, _, number = goal.partition(" ")
+    if sign not in {">=", "<="} or ratio <= 0:
+        raise ValueError(f"not a ratio with a goal: {ratio} {goal!r}")
+    return ratio / float(number) if sign == ">=" else float(number) / ratio
+
+
+def draw(rows: Sequence[Mapping[str, object]], machine: str) -> str:
+    """An SVG document of the rows that have a ratio and a goal."""
+    shown = [row for row in rows if isinstance(row.get("ratio"), (int, float)) and row.get("goal")]
+    width, height = _TEXT_WIDTH + _BAR_WIDTH + _NUMBER_WIDTH, _LINE * (len(shown) + 2)
+    middle = _TEXT_WIDTH + _BAR_WIDTH / 2
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
+        f"<title>{escape(machine)}</title><style>{_STYLE}</style>",
+        f'<text x="{_TEXT_WIDTH - 8}" y="15" text-anchor="end">{escape(machine)}</text>',
+        f'<text x="{middle}" y="15" text-anchor="middle">goal</text>',
+    ]
+    for number, row in enumerate(shown, 1):
+        parts += _bar(row, number * _LINE, middle)
+    parts.append(f'<line class="axis" x1="{middle}" x2="{middle}" y1="20" y2="{_LINE * (len(shown) + 1)}"/>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _bar(row: Mapping[str, object], top: int, middle: float) -> list[str]:
+    ratio, goal = float(str(row["ratio"])), str(row["goal"])
+    factor = reached(ratio, goal)
+    length = math.log(min(max(factor, 1 / _FACTOR_MAX), _FACTOR_MAX)) / math.log(_FACTOR_MAX) * _BAR_WIDTH / 2
+    kind = "met" if factor >= 1 else "missed"
+    base, start = top + 15, min(middle, middle + length)
+    size = f'y="{top + 4}" width="{abs(length):.1f}" height="{_LINE - 8}"'
+    return [
+        f'<text x="{_TEXT_WIDTH - 8}" y="{base}" text-anchor="end">{escape(str(row["question"]))}</text>',
+        f'<rect class="{kind}" x="{start:.1f}" {size}/>',
+        f'<text x="{_TEXT_WIDTH + _BAR_WIDTH + 8}" y="{base}">{ratio:.3g} ({escape(goal)})</text>',
+    ]
+
+
+def main() -> int:
+    """Draw the file that the command line names; 2 if it names none."""
+    if len(sys.argv) != 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    figures = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    Path(sys.argv[2]).write_text(draw(figures["rows"], figures["machine"]), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
