@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -79,12 +80,12 @@ def _records(sizes: Sequence[int]) -> list[Row]:
             while held < size:
                 committer.commit(Group(bodies=bodies), wall_ms)
                 held += PER_BATCH
-            # The first ones would write back what the filling left in SQLite's own log.
-            for _ in range(20):
-                committer.commit(Group(bodies=single), wall_ms)
-            appends.append((size, _seconds(lambda: committer.commit(Group(bodies=single), wall_ms), 30)))  # noqa: B023  # called at once
+            # The first ones write back what the filling left in SQLite's own log.
+            append = partial(committer.commit, Group(bodies=single), wall_ms)
+            _seconds(append, 20)
+            appends.append((size, _seconds(append, 30)))
             store.close()
-            starts.append((size, _seconds(lambda: _start(data_dir), 5)))
+            starts.append((size, _seconds(partial(_start, data_dir), 5)))
     first, last = sizes[0], sizes[-1]
     rows = [
         _row(
@@ -130,31 +131,8 @@ def _heads(count: int, seq: int) -> dict[PeerId, LogHead]:
 
 def _origins(sizes: Sequence[int]) -> list[Row]:
     """More and more logs: a digest of all, a link that tells them, one of them that moves on."""
-    digests: Curve = []
-    links: Curve = []
-    moves: Curve = []
-    own, peer = (PeerId(bytes([byte]) * 32) for byte in (1, 2))
-    for size in sizes:
-        heads = _heads(size, 5)
-        digests.append((size, _seconds(lambda: digest(heads), 50) / size))  # noqa: B023  # called at once
-        exchange = Exchange(own, heads, Limits(), 0.0)
-
-        def link() -> None:
-            exchange.link_up(1, peer, 1.0)  # noqa: B023  # called at once
-            exchange.take_messages()  # noqa: B023
-            exchange.link_down(1, 1.0)  # noqa: B023
-
-        links.append((size, _seconds(link, 10) / size))
-        moving = next(iter(heads))
-        exchange.link_up(2, peer, 1.0)
-        exchange.take_messages()
-
-        def move() -> None:
-            heads[moving] = LogHead(heads[moving].seq + 1, heads[moving].hash, frozen=False)  # noqa: B023
-            exchange.moved({moving}, 1.0)  # noqa: B023
-            exchange.take_messages()  # noqa: B023
-
-        moves.append((size, _seconds(move, 50)))
+    points = [(size, _with_logs(size)) for size in sizes]
+    digests, links, moves = ([(size, seconds[which]) for size, seconds in points] for which in range(3))
     few, many = _heads(64, 10), _heads(64, 10**9)
     short, long = _seconds(lambda: digest(few), 50), _seconds(lambda: digest(many), 50)
     first, last = sizes[0], sizes[-1]
@@ -176,6 +154,30 @@ def _origins(sizes: Sequence[int]) -> list[Row]:
             [(10, short), (10**9, long)], "µs", 1e6, 1.2, f"{short * 1e6:.1f} µs", "64 logs",
         ),
     ]  # fmt: skip
+
+
+def _with_logs(count: int) -> tuple[float, float, float]:
+    """Seconds of a digest and of a new link, per log; and of one log that moves on."""
+    heads = _heads(count, 5)
+    own, peer = (PeerId(bytes([byte]) * 32) for byte in (1, 2))
+    exchange = Exchange(own, heads, Limits(), 0.0)
+
+    def link() -> None:
+        exchange.link_up(1, peer, 1.0)
+        exchange.take_messages()
+        exchange.link_down(1, 1.0)
+
+    digest_s, link_s = _seconds(lambda: digest(heads), 50), _seconds(link, 10)
+    exchange.link_up(2, peer, 1.0)
+    exchange.take_messages()
+    moving = next(iter(heads))
+
+    def move() -> None:
+        heads[moving] = LogHead(heads[moving].seq + 1, heads[moving].hash, frozen=False)
+        exchange.moved({moving}, 1.0)
+        exchange.take_messages()
+
+    return digest_s / count, link_s / count, _seconds(move, 50)
 
 
 async def _peers(sizes: Sequence[int]) -> Row:

@@ -412,6 +412,26 @@ class World:
         self._busy_until[way] = start + size / 100e6
         self.at(start + size / 100e6 + self._latency[way], lambda: self._deliver(key, sender, message))
 
+    def flooded(self, source: Node) -> dict[PeerId, float]:
+        """Seconds until a small batch would be durable at each node if every link passed everything on at once."""
+        found: dict[PeerId, float] = {}
+        open_: list[tuple[float, int, Party]] = [(0.0, 0, source)]
+        while open_:
+            after_s, _, party = heapq.heappop(open_)
+            if party.id in found:
+                continue
+            found[party.id] = after_s
+            for key in self.links_of(party):
+                other = next(end for end in self.ends[key] if end is not party)
+                if isinstance(other, Node) and other.id not in found:
+                    step_s = other.load_s + self._latency[key, party.id] + other.apply_s
+                    heapq.heappush(open_, (after_s + step_s, next(self._ticks), other))
+        return found
+
+    def step(self) -> None:
+        """Let the next thing happen."""
+        self.run(max(0.0, self._events[0][0] - self.now))
+
     def _deliver(self, key: int, sender: PeerId, message: AnyMessage) -> None:
         ends = self.ends.get(key)
         if ends is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 
 from tests.sim.exchange_world import Node, World, make_batch, peer_id
@@ -64,6 +66,34 @@ def test_random_graph_of_degree_6_receives_each_batch_about_once(seed: int) -> N
     world.random_graph(nodes, 6)
     copies = copies_per_batch_and_node(world, nodes, 150, 5.0)
     assert copies <= 1.1, f"seed {seed}"
+
+
+@pytest.mark.parametrize(("shape", "size", "most"), [("mesh", 16, 1.25), ("graph", 20, 1.1)])
+def test_a_live_record_is_hardly_later_than_by_flooding(shape: str, size: int, most: float) -> None:
+    """Flooding as it would be without limits of bandwidth: a copy over every link, and none delays another."""
+    world = World(2)
+    nodes = [world.node() for _ in range(size)]
+    if shape == "mesh":
+        world.mesh(nodes)
+    else:
+        world.random_graph(nodes, 6)
+    for node in nodes:
+        node.append(1, 10)
+    world.run_until(world.is_converged, 30)
+    world.run(5.0)
+    ratios = []
+    for source in nodes:
+        flooded, started = world.flooded(source), world.now
+        seq = source.append(1, 100).seq_end
+        waiting = [node for node in nodes if node is not source]
+        while waiting:
+            world.step()
+            there = [node for node in waiting if node.log.heads[source.id].seq == seq]
+            ratios += [(world.now - started) / flooded[node.id] for node in there]
+            waiting = [node for node in waiting if node not in there]
+        world.run(1.0)
+    assert statistics.median(ratios) <= most
+    assert statistics.fmean(ratios) <= most + 0.15
 
 
 def test_a_full_mesh_of_writers_at_full_speed_receives_each_batch_about_once() -> None:

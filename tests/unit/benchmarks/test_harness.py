@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from benchmarks.harness import as_json, as_table, paired, spread_of
+from benchmarks.harness import as_json, as_table, machine, paired, spread_of
 
 
 def test_the_ratio_is_taken_within_each_round() -> None:
@@ -62,4 +62,4 @@ def test_the_table_is_aligned_and_shows_a_missed_goal() -> None:
 
 
 def test_json_keeps_every_key() -> None:
-    assert json.loads(json.dumps(as_json([ROW]))) == {"rows": [ROW]}
+    assert json.loads(json.dumps(as_json([ROW]))) == {"machine": machine(), "rows": [ROW]}
