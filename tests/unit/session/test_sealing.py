@@ -1,0 +1,33 @@
+"""One direction: the same bytes go out whether its cipher is kept, made anew, or let go of in between."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p.envelope import parse_envelope
+from p2p.framing import FrameDecoder
+from p2p.session.sealing import AES_256_GCM, CHACHA20_POLY1305, Direction
+
+
+def frame_in(data: bytes) -> bytes:
+    decoder = FrameDecoder()
+    decoder.feed(data)
+    frame = decoder.next_frame()
+    assert frame is not None
+    return bytes(frame)
+
+
+@pytest.mark.parametrize("cipher", [AES_256_GCM, CHACHA20_POLY1305])
+@given(rests=st.lists(st.booleans(), min_size=30, max_size=60), rekey_every=st.integers(1, 20))
+def test_a_rest_changes_nothing_on_the_wire(cipher: str, rests: list[bool], rekey_every: int) -> None:
+    restless, resting, opening = (Direction(cipher, bytes(range(32)), rekey_every) for _ in range(3))
+    for number, rests_now in enumerate(rests, 1):
+        if rests_now:
+            resting.rest()
+        else:
+            opening.rest()
+        sealed = resting.seal(259, number, 0, b"%d" % number)
+        assert sealed == restless.seal(259, number, 0, b"%d" % number)
+        assert opening.open(parse_envelope(frame_in(sealed))) == b"%d" % number
