@@ -6,6 +6,7 @@ does. Two processes, because in one the two sides would share an interpreter and
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -125,6 +127,18 @@ async def accept_only() -> None:
         nursery.start_soon(trio.serve_listeners, hold, listeners)
 
 
+async def hub(inbox: Inbox) -> None:
+    """A node for a crowd. Asked, it tells what it takes: memory and processor time."""
+    async with p2p.open_node(node_id="hub", max_peers=4096) as node:
+        say(port=node.endpoints[0].port)
+        while True:
+            await inbox.line()
+            gc.collect()
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+            resident = pages * os.sysconf("SC_PAGE_SIZE")
+            say(peers=len(node.peers()), resident=resident, processor_s=time.process_time())
+
+
 async def follower(port: int, records: int, inbox: Inbox) -> None:
     """Catch up with a node from an empty store, and tell when everything is durable here."""
     with tempfile.TemporaryDirectory() as folder:
@@ -196,6 +210,7 @@ ROLES: dict[str, Role] = {
     "raw_echo": lambda args, inbox: raw_echo(),
     "node_echo": lambda args, inbox: node_echo(),
     "accept_only": lambda args, inbox: accept_only(),
+    "hub": lambda args, inbox: hub(inbox),
     "follower": lambda args, inbox: follower(int(args[0]), int(args[1]), inbox),
     "crowd": lambda args, inbox: crowd(int(args[0]), inbox),
 }
