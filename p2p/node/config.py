@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError
@@ -113,6 +113,7 @@ class NodeConfig:
     blocking: Blocking | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         check_node_id(self.node_id)
         if self.listen_port is not None and not 0 <= self.listen_port <= 65535:
             raise ConfigError(f"listen_port {self.listen_port} is not within 0-65535")
@@ -150,6 +151,18 @@ class NodeConfig:
             object.__setattr__(self, "trusted_proxies", (proxies,))
         ConnectionSlots[None](self.limits, self.trusted_proxies)  # refuses what is no address and no network
         object.__setattr__(self, "limits", self._effective_limits())
+
+    def _check_kinds(self) -> None:
+        """Refuse what is of another kind, before something deep inside trips over it. (No values: some are secret.)"""
+        for names, kinds, what in _KINDS:
+            for name in names.split():
+                value: object = getattr(self, name)
+                if not isinstance(value, kinds):
+                    raise ConfigError(f"{name} is of the kind {type(value).__name__}: it must be {what}")
+        for name in ("on_log", "store"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise ConfigError(f"{name} is of the kind {type(value).__name__}: it must be a function, or None")
 
     def _effective_limits(self) -> Limits:
         changes: dict[str, float | int] = {}
@@ -250,6 +263,27 @@ class NodeConfig:
         return network, self.blocking or default
 
 
+_NONE: Final = type(None)
+_KINDS: Final[tuple[tuple[str, tuple[type, ...], str], ...]] = (
+    ("node_id network_name", (str,), "text"),
+    ("listen_host", (str, _NONE), "an IP address as text, or None"),
+    ("listen_port listen_ws_port", (int, _NONE), "a port, a whole number from 0 to 65535, or None"),
+    ("data_dir tls_cert tls_key tls_ca", (str, Path, _NONE), "a path, as pathlib.Path or text, or None"),
+    ("network_key", (bytes, _NONE), "32 bytes, or None"),
+    ("trust", (Mapping, str, Path, _NONE), "a mapping of node ids to peer ids, the path of a trust file, or None"),
+    ("peers via", (Iterable,), "a list of endpoints, such as ['10.0.0.2:9001']"),
+    ("trusted_proxies", (Iterable,), "a list of addresses or networks, such as ['10.1.0.0/16']"),
+    ("discovery", (DiscoveryConfig, _NONE), "a DiscoveryConfig, or None"),
+    ("bootstrap", (BootstrapConfig, _NONE), "a BootstrapConfig, or None"),
+    ("limits", (Limits,), "a Limits"),
+    ("identity", (Identity, _NONE), "an Identity, or None"),
+    ("max_peers handshake_timeout_ms", (int, _NONE), "a whole number, or None"),
+    ("expire_after_s ping_after_s dead_after_s", (int, float, _NONE), "a number of seconds, or None"),
+    ("dial open relay attach", (bool,), "True or False"),
+)
+"""Fields, what they may be, and how that is said."""
+
+
 def _trusted(trust: Mapping[str, PeerId | str | bytes]) -> dict[str, PeerId]:
     """Check a trust list given as a mapping; peer ids may be written as text."""
     return {
@@ -261,6 +295,8 @@ def _trusted(trust: Mapping[str, PeerId | str | bytes]) -> dict[str, PeerId]:
 def _endpoints(peers: Iterable[PeerEndpoint | str]) -> Iterable[PeerEndpoint]:
     for peer in (peers,) if isinstance(peers, str) else peers:
         endpoint = PeerEndpoint.parse(peer) if isinstance(peer, str) else peer
+        if not isinstance(endpoint, PeerEndpoint):
+            raise ConfigError(f"a peer is an endpoint, such as '10.0.0.2:9001', and not a {type(peer).__name__}")
         if not endpoint.is_dialable:
             raise ConfigError(f"peer {endpoint}: port 0 cannot be dialled")
         yield endpoint

@@ -230,6 +230,9 @@ class Dialer:
         link = attempt.link
         if link is not None and link.reason is not None and not self._is_kept_elsewhere(link):
             detail = f"{endpoint}: {link.detail}" if link.detail else str(endpoint)
+            if link.reason is Reason.ABNORMAL and link.session.peer_id is None:
+                # Who cannot read a stranger's first message says nothing, and closes.
+                detail += " (closed at the first message: another network key or network name, or no node is there)"
             attempt.failure = ConnectFailed(link.reason, detail)
         if attempt.failure is not None:
             self._counters.connect_failures += 1

@@ -54,6 +54,13 @@ class Lines:
         for hook in [*self._sinks] if self._on_log is None else [self._on_log, *self._sinks]:
             try:
                 hook(line)
-            except Exception:  # noqa: BLE001  # a hook is somebody else's code: it may not end the node
-                self._counters.hook_failures += 1
-                _log.exception("a log hook failed")
+            except Exception as error:  # noqa: BLE001  # a hook is somebody else's code: it may not end the node
+                self._tell_of(error)
+
+    def _tell_of(self, error: Exception) -> None:
+        """A hook that fails tends to fail for every line: it is told at the 1st, 2nd, 4th, 8th … time."""
+        self._counters.hook_failures = times = self._counters.hook_failures + 1
+        if times & (times - 1) == 0:
+            what = one_line(f"{type(error).__name__}: {error}")
+            _log.warning("%s: a log hook failed, %d so far: %s", self._node_id, times, what)
+            _log.debug("%s: where it failed:", self._node_id, exc_info=error)

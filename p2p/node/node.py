@@ -206,8 +206,13 @@ class Node:
                 self._log_line.warn(f"nodes near are not discovered: {error}")
 
     def stop(self) -> None:
-        """Ask the node to stop in order; returns at once. `wait` waits for the end. Idempotent."""
+        """Ask the node to stop in order; returns at once. `wait` waits for the end. Idempotent.
+
+        What is being appended is finished; from here on nothing more is.
+        """
         self._stop.set()
+        if self._rooms is not None:
+            self._rooms.writer.take_no_more()
 
     async def wait(self) -> None:
         """Wait until the node has stopped.
@@ -327,6 +332,9 @@ class Node:
         if isinstance(endpoint, PeerId) or (isinstance(endpoint, str) and is_who(endpoint)):
             return snapshot_of(await self._link_by_route(endpoint))
         place = PeerEndpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
+        if type(place) is not PeerEndpoint:
+            kind = type(place).__name__
+            raise ConfigError(f"connect takes 'tcp://HOST:PORT', a PeerEndpoint, a peer id or a node id, not a {kind}")
         if not place.is_dialable:
             raise ConfigError(f"{place}: port 0 cannot be dialled")
         try:

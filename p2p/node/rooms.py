@@ -159,11 +159,14 @@ class Rooms:
         self.wal = Wal(
             self.writer,
             self.replicator,
-            label_of=self.pins.label_of,
+            label_of=self._label_of,
             left_alone=lambda: frozenset(self.origins.left_alone),
             limits=limits,
             oldest_ms=self._oldest_ms,
         )
+
+    def _label_of(self, peer_id: PeerId) -> str | None:
+        return self._config.node_id if peer_id == self.own else self.pins.label_of(peer_id)
 
     def _emit(self, event: NodeEvent) -> None:
         self._events.emit(event)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from p2p.errors import ConfigError
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.node.follow import Follower, Start
@@ -72,6 +73,7 @@ class Wal:
 
         Raises:
             RecordTooLarge: it does not fit a batch.
+            ConfigError: payload, kind or target is of another kind.
             StoreFull, StoreReadOnly, StoreError: the store cannot be written at the moment.
             StoreCorrupt: this node's own log is damaged and not fetched back yet.
             OwnLogForked: there is proof that this identity signed two histories.
@@ -93,6 +95,9 @@ class Wal:
         Raises:
             As `append`. When a later batch fails, earlier ones may be durable.
         """
+        given: object = records
+        if isinstance(given, bytes | str):
+            raise ConfigError("append_many takes a list of payloads: for one, there is append")
         return await self._writer.append_many(
             [record if isinstance(record, NewRecord) else NewRecord(kind, target, record) for record in records]
         )

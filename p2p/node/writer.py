@@ -196,6 +196,7 @@ class Writer:
         self._held_until = -math.inf
         self._quiet_until = -math.inf
         self._is_closed = False
+        self._takes_no_more = False
 
     # What is durable.
 
@@ -304,6 +305,8 @@ class Writer:
             OwnLogForked: there is proof against our own log.
             NodeClosed: the node stopped meanwhile.
         """
+        if self._takes_no_more:
+            raise NodeClosed(_CLOSED)
         bodies: list[bytes] = []
         for start in range(0, len(records), _ENCODE_PER_CHECKPOINT):
             if start:
@@ -326,6 +329,10 @@ class Writer:
             self._drop_rest(call)
             raise
         return call.seqs
+
+    def take_no_more(self) -> None:
+        """Refuse appends from here on; those that wait already are finished."""
+        self._takes_no_more = True
 
     def submit_push(
         self, push: WalPush, via: PeerId, done: Callable[[PushOutcome], None], *, own_shown: int = 0

@@ -86,7 +86,8 @@ class Record(msgspec.Struct, frozen=True):
 
     Attributes:
         origin: whose log it stands in.
-        node_id: the origin's label where one is known here, else None.
+        node_id: the origin's label where one is known here (a running node knows its own, a data dir alone does not),
+            else None.
         seq: its place in that log, from 1.
         kind, target, payload: as appended.
         hlc: the origin's hybrid logical time, 48 bits of Unix milliseconds and 16 of counter. A claim: it orders
@@ -180,32 +181,42 @@ def encode_bodies(records: Iterable[NewRecord]) -> list[bytes]:
 
     Raises:
         RecordTooLarge: one of them does not fit a batch, even alone.
-        ConfigError: a kind cannot be written as UTF-8.
+        ConfigError: a kind cannot be written as UTF-8, or something is of another kind than it has to be.
     """
     bodies: list[bytes] = []
     add = bodies.append
     kind: str | None = None
     target: PeerId | None = None
     size = -1
-    prefix = start = b""
-    for next_kind, next_target, payload in records:
-        if next_kind != kind or next_target != target:
-            kind, target = next_kind, next_target
-            prefix = _prefix(kind, target)
-            size = -1
-        if len(payload) != size:
-            size = len(payload)
-            start = prefix + encode_varint(size)
-            if len(start) + size > BODY_BYTES_MAX:
-                raise RecordTooLarge(
-                    f"a record of {size} bytes does not fit a batch: with kind and target at most "
-                    f"{BODY_BYTES_MAX // KIB} KiB ({BODY_BYTES_MAX} bytes)"
-                )
-        add(start + payload)
+    prefix = start = payload = b""
+    try:
+        for next_kind, next_target, payload in records:
+            if next_kind != kind or next_target != target:
+                kind, target = next_kind, next_target
+                prefix = _prefix(kind, target)
+                size = -1
+            if len(payload) != size:
+                size = len(payload)
+                start = (prefix or _prefix(next_kind, next_target)) + encode_varint(size)
+                if len(start) + size > BODY_BYTES_MAX:
+                    raise RecordTooLarge(
+                        f"a record of {size} bytes does not fit a batch: with kind and target at most "
+                        f"{BODY_BYTES_MAX // KIB} KiB ({BODY_BYTES_MAX} bytes)"
+                    )
+            add(start + payload)
+    except TypeError:
+        # Told only now: to look at every payload beforehand would cost more than all the rest.
+        what = type(payload).__name__
+        more = ": write text.encode()" if what == "str" else ""
+        raise ConfigError(f"a payload is bytes, and not {what}{more}") from None
     return bodies
 
 
 def _prefix(kind: str, target: PeerId | None) -> bytes:
+    if not isinstance(kind, str):
+        raise ConfigError(f"a kind is text, and not {type(kind).__name__}")
+    if target is not None and not isinstance(target, PeerId):
+        raise ConfigError(f"a target is a PeerId, and not {type(target).__name__}: PeerId.parse(text) makes one")
     try:
         kind_bytes = kind.encode()
     except UnicodeEncodeError:
