@@ -87,8 +87,9 @@ async def _idle(quick: bool) -> list[Row]:
             "baseline": "16 KiB",
             "ratio": each / (16 * KIB),
             "goal": "<= 1",
-            "met": each <= 16 * KIB,
-            "note": f"{warm} to {many} peers in one process, sealed TCP",
+            "met": KIB < each <= 16 * KIB,
+            "note": f"{warm} to {many} peers in one process, sealed TCP"
+            + ("" if each > KIB else "; not measured: memory that was free before was used"),
         },
         {
             "question": "processor time of 2,000 idle peers ÷ one core",
@@ -104,7 +105,9 @@ async def _idle(quick: bool) -> list[Row]:
 
 
 async def _measure(quick: bool) -> list[Row]:
-    return [await _handshakes(quick), *await _idle(quick)]
+    # Memory first: what the handshakes leave free would be taken for peers that cost nothing.
+    idle = await _idle(quick)
+    return [await _handshakes(quick), *idle]
 
 
 def run(quick: bool) -> list[Row]:

@@ -71,7 +71,9 @@ class RedisTable:
             from redis.backoff import NoBackoff
             from redis.retry import Retry
         except ImportError:
-            raise ConfigError("a table in Redis needs redis-py: pip install 'trio-p2p[redis]'") from None
+            raise ConfigError(
+                "a table in Redis needs redis-py: pip install 'trio-p2p[redis]', or '.[redis]' in a clone"
+            ) from None
         self._errors = redis.RedisError
         self._chance = chance or random.SystemRandom()
         try:

@@ -22,7 +22,8 @@ def main() -> None:
         import click
         import rich
     except ImportError as error:
-        sys.stderr.write(f"p2p: the command line needs {error.name}: pip install 'trio-p2p[cli]'\n")
+        needs = f"the command line needs {error.name}: pip install 'trio-p2p[cli]', or '.[cli]' in a clone"
+        sys.stderr.write(f"p2p: {needs}\n")
         raise SystemExit(1) from None
     del click, rich
     from p2p.cli.app import run_command_line

@@ -174,7 +174,25 @@ class Count(click.IntRange):
     name = "whole number"
 
 
-A_PATH: Final = click.Path(path_type=Path)
+class SomePath(click.Path):
+    """A path. Nothing at all, which a script's unset variable leaves, is not the current directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Make it a `Path`."""
+        if value == "":
+            self.fail("it is empty: give a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+A_PATH: Final = SomePath(path_type=Path)
+
+
+def _somebody(_context: click.Context, _parameter: click.Parameter, who: str) -> str:
+    if not who.strip():
+        raise UsageError("whom? the name is empty: give a node id or a peer id")
+    return who
+
+
 DATA_DIR = click.option(
     "--data-dir", required=True, metavar="DIR", type=A_PATH, envvar="P2P_DATA_DIR", help="The node's identity and log."
 )
@@ -243,7 +261,7 @@ def verify(data_dir: Path, as_json: bool) -> int:
 @wal.command()
 @DATA_DIR
 @AS_JSON
-@click.argument("origin", metavar="ORIGIN")
+@click.argument("origin", metavar="ORIGIN", callback=_somebody)
 def forget(data_dir: Path, as_json: bool, origin: str) -> int:
     """Drop everything held of ORIGIN, a peer id. It comes back if a peer still offers it and it is admitted."""
     from p2p.cli.wal import forget_origin
@@ -269,7 +287,7 @@ def peers(context: click.Context, data_dir: Path | None, as_json: bool) -> int:
 @peers.command("forget")
 @DATA_DIR
 @AS_JSON
-@click.argument("who", metavar="WHO")
+@click.argument("who", metavar="WHO", callback=_somebody)
 def forget_peer_command(data_dir: Path, as_json: bool, who: str) -> int:
     """Free the label and the places of WHO, a node id or a peer id, while no node holds the data dir."""
     from p2p.cli.peers import forget_peer
@@ -281,7 +299,7 @@ def forget_peer_command(data_dir: Path, as_json: bool, who: str) -> int:
 @DATA_DIR
 @AS_JSON
 @click.option("--hours", default=24, type=Count(1, 8760), metavar="N", help="For how long; 24.")
-@click.argument("who", metavar="WHO")
+@click.argument("who", metavar="WHO", callback=_somebody)
 def ban_peer_command(data_dir: Path, as_json: bool, hours: int, who: str) -> int:
     """Leave WHO, a node id or a peer id, alone for a while; from the node's next start on."""
     from p2p.cli.peers import ban_peer
@@ -292,7 +310,7 @@ def ban_peer_command(data_dir: Path, as_json: bool, hours: int, who: str) -> int
 @peers.command("unban")
 @DATA_DIR
 @AS_JSON
-@click.argument("who", metavar="WHO")
+@click.argument("who", metavar="WHO", callback=_somebody)
 def unban_peer_command(data_dir: Path, as_json: bool, who: str) -> int:
     """Take the ban of WHO back, while no node holds the data dir."""
     from p2p.cli.peers import unban_peer
@@ -450,7 +468,7 @@ def connect(
 
 @cli.command()
 @_of_a_node
-@click.argument("who", metavar="PEER")
+@click.argument("who", metavar="PEER", callback=_somebody)
 def disconnect(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, who: str) -> int:
     """Have a running node part from PEER, a node id or peer id."""
     from p2p.cli import remote
@@ -481,7 +499,7 @@ WAIT = click.option("--wait", default=5000, type=Count(1, 30_000), metavar="MS",
 @cli.command()
 @_of_a_node
 @WAIT
-@click.argument("who", metavar="PEER")
+@click.argument("who", metavar="PEER", callback=_somebody)
 @click.argument("channel", metavar="CHANNEL")
 @click.argument("text", metavar="TEXT")
 def send(
@@ -505,7 +523,7 @@ def send(
 @cli.command()
 @_of_a_node
 @WAIT
-@click.argument("who", metavar="PEER")
+@click.argument("who", metavar="PEER", callback=_somebody)
 @click.argument("channel", metavar="CHANNEL")
 @click.argument("text", metavar="TEXT")
 def request(
@@ -529,7 +547,7 @@ def request(
 @cli.command()
 @_of_a_node
 @WAIT
-@click.argument("who", metavar="PEER")
+@click.argument("who", metavar="PEER", callback=_somebody)
 def ping(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, wait: int, who: str) -> int:
     """Have a running node measure the round trip to PEER, and tell the way it takes."""
     from p2p.cli import remote, ways
@@ -558,8 +576,8 @@ def list_routes(url: str | None, data_dir: Path | None, token_file: Path | None,
 @_of_a_node
 @click.option("--ttl", default=8, type=Count(1, 8), metavar="HOPS", help="Links that the way may have; 8.")
 @click.option("--expires", type=Count(1, 2**31), metavar="MS", help="Forget it after so long; never by default.")
-@click.argument("target", metavar="PEER")
-@click.argument("relay", metavar="RELAY")
+@click.argument("target", metavar="PEER", callback=_somebody)
+@click.argument("relay", metavar="RELAY", callback=_somebody)
 def add_route(
     url: str | None,
     data_dir: Path | None,
@@ -580,7 +598,7 @@ def add_route(
 
 @routes.command("remove")
 @_of_a_node
-@click.argument("target", metavar="PEER")
+@click.argument("target", metavar="PEER", callback=_somebody)
 def remove_route(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, target: str) -> int:
     """Forget the routes to PEER."""
     from p2p.cli import remote, ways

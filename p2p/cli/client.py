@@ -29,11 +29,13 @@ class ControlFailed(P2PError):
 
     Attributes:
         status: of the answer, None without one.
+        answer: what the node said, empty without that.
     """
 
-    def __init__(self, text: str, status: int | None = None) -> None:
+    def __init__(self, text: str, status: int | None = None, answer: dict[str, Any] | None = None) -> None:
         super().__init__(text)
         self.status = status
+        self.answer = answer or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +127,18 @@ class Control:
         return response
 
     def _failed(self, response: httpx.Response) -> ControlFailed:
+        value = None
         try:
             value = response.json()
             text = f"{value['message']}"
-            if value.get("hint"):
+            # Where to look over HTTP is no hint for somebody at a command line.
+            if value.get("hint") and "see GET" not in value["hint"]:
                 text += f" ({value['hint']})"
         except (ValueError, KeyError, TypeError):
             text = f"{self._place} answered {response.status_code}: is another server there?"
         if response.status_code == 401:
             text = f"{self._place} wants another token: give --token-file F, or --data-dir DIR"
-        return ControlFailed(one_line(text), response.status_code)
+        return ControlFailed(one_line(text), response.status_code, value if isinstance(value, dict) else None)
 
 
 def _cause(error: Exception) -> str:

@@ -16,7 +16,7 @@ from p2p.errors import ConfigError
 if TYPE_CHECKING:
     from http_control import Bind, P2PHttpOptions
 
-NEEDS: Final = "HTTP control needs {}: pip install 'trio-p2p[http]'"
+NEEDS: Final = "HTTP control needs {}: pip install 'trio-p2p[http]', or '.[http]' in a clone"
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ class _Story:
         self.view.phase("the links come up: a ring, so that records travel through third nodes")
         for link in self.links.values():
             link.mend()
-        return await self._until(lambda: self._agree(self.nodes), "all agree for the first time")
+        return await self._until_all_agree("all agree for the first time")
 
     async def _part_and_write(self) -> None:
         sides = [[self.nodes[index] for index in side] for side in SIDES]
@@ -205,7 +205,13 @@ class _Story:
         self.view.phase("the cut links are mended")
         for pair in CUT:
             self.links[pair].mend()
-        return await self._until(lambda: self._agree(self.nodes), "all agree again")
+        return await self._until_all_agree("all agree again")
+
+    async def _until_all_agree(self, what: str) -> float:
+        seconds = await self._until(lambda: self._agree(self.nodes), what)
+        # The links were there before the records; what the nodes say of them comes a moment later.
+        await self._until(lambda: all(node.connected for node in self.nodes), "everybody tells of its links")
+        return seconds
 
     async def _stay(self, limit: trio.CancelScope, watching: Watching) -> None:
         limit.deadline = math.inf

@@ -145,7 +145,7 @@ async def _extras(_: Patient, say: Say) -> None:
     for extra, names in EXTRAS.items():
         missing = [name for name in names if find_spec(name) is None]
         if missing:
-            say("note", f"{extra} is not installed: pip install 'trio-p2p[{extra}]'")
+            say("note", f"{extra} is not installed: pip install 'trio-p2p[{extra}]', or '.[{extra}]' in a clone")
         else:
             say("ok", f"{extra} ({', '.join(_release(name) for name in names)})")
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from p2p.cli.output import Output, complain, json_line
+from p2p.errors import ConfigError
 from p2p.store.keys import KEY_FILE, STORE_FILE, load_identity, new_network_key, open_store, renew_identity
 from p2p.windows import system_entropy
 
 
 def print_identity(data_dir: Path, *, as_json: bool) -> int:
     """Print the peer id of an existing data dir."""
+    if not (data_dir / KEY_FILE).exists() and not (data_dir / STORE_FILE).exists():
+        raise ConfigError(f"{data_dir} holds no identity: `p2p id --new --data-dir {data_dir}` makes one")
     return _print(str(load_identity(data_dir).peer_id), as_json)
 
 

@@ -65,7 +65,8 @@ def _options(settings: RegistrySettings) -> tuple[RegistryOptions, ServerOptions
         from http_control.sockets import Bind
         from http_control.source import networks_of
     except ImportError as error:
-        raise ConfigError(f"a registry needs {error.name}: pip install 'trio-p2p[http]'") from None
+        needs = f"a registry needs {error.name}: pip install 'trio-p2p[http]', or '.[http]' in a clone"
+        raise ConfigError(needs) from None
     try:
         place = PeerEndpoint.parse(settings.listen)
         bind = Bind(place.host, place.port, tls_cert=settings.tls_cert, tls_key=settings.tls_key)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from p2p.cli.client import Control, Target, open_control
+from p2p.cli.client import Control, ControlFailed, Target, open_control
 from p2p.cli.output import Output, json_line
 from p2p.cli.signals import on_signal, stop_signals
 from p2p.text import one_line
@@ -115,9 +115,17 @@ def _table(status: dict[str, Any], peers: list[dict[str, Any]]) -> Table:
 
 async def connect(control: Control, output: Output, *, as_json: bool, endpoint: str, wait_ms: int) -> int:
     """Have the node dial once."""
-    answer = await control.post("/connect", {"endpoint": endpoint, "wait_ms": wait_ms})
+    try:
+        answer = await control.post("/connect", {"endpoint": endpoint, "wait_ms": wait_ms})
+        word = "connected"
+    except ControlFailed as failure:
+        if failure.answer.get("error") != "already_connected":
+            raise
+        # What was wanted is so.
+        answer = {"peer": failure.answer["peer"], "endpoint": endpoint, "already_connected": True}
+        word = "already connected"
     peer = answer["peer"]
-    text = f"connected to {peer['node_id'] or '?'} ({peer['id']}) at {answer['endpoint']}"
+    text = f"{word} to {peer['node_id'] or '?'} ({peer['id']}) at {answer['endpoint']}"
     output.result(json_line(answer) if as_json else one_line(text))
     return 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
@@ -228,18 +229,19 @@ class _Run:
         splitter = line_splitter()
         reported = 0
         try:
-            async for lines in stdin_lines(splitter):
-                for portion in portions(fitting(node, lines, kind="app")):
-                    await self._append(node, portion)
-                if splitter.too_long > reported:
-                    complain(f"{splitter.too_long - reported} lines are too long for a record: left out")
-                    reported = splitter.too_long
+            async with aclosing(stdin_lines(splitter)) as pieces:
+                async for lines in pieces:
+                    for portion in portions(fitting(node, lines, kind="app")):
+                        await self._append(node, portion)
+                    if splitter.too_long > reported:
+                        complain(f"{splitter.too_long - reported} lines are too long for a record: left out")
+                        reported = splitter.too_long
         except NodeClosed:
             return
         except OwnLogForked as error:
-            complain(str(error))
+            # What comes is left where it is, and its writer waits: others' logs are carried on all the same.
+            complain(f"standard input is not taken any more: {error}")
             self.exit_code = 1
-            self.stop.set()
 
     async def _append(self, node: p2p.Node, portion: list[bytes]) -> None:
         """Append lines that fit one batch, however long the disk takes to come back."""

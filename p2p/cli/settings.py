@@ -227,7 +227,8 @@ def _convert(values: dict[str, Any], source: str, *, strict: bool) -> Layer:
             hint = f": did you mean {_spelled(close[0], source)}?" if close else ""
             raise UsageError(f"{source}: unknown key {_spelled(key, source)}{hint or _KEYS_ARE}")
         if value == "":
-            raise UsageError(f"{_assigned(key, value, source)}: it is empty; leave it out, or give it a value")
+            mend = "give the node a name, such as A" if key == "id" else "leave it out, or give it a value"
+            raise UsageError(f"{_assigned(key, value, source)}: it is empty; {mend}")
     try:
         return msgspec.convert(values, Layer, strict=strict)
     except msgspec.ValidationError as error:
@@ -309,6 +310,10 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
     network: str = merged.get("network", "")
     if len(network.encode()) > NETWORK_BYTES_MAX:
         raise UsageError(f"--network {network[:20]}…: {len(network.encode())} bytes are more than {NETWORK_BYTES_MAX}")
+    if "tls_key" in merged and "tls_cert" not in merged:
+        raise UsageError("--tls-key without --tls-cert: a key alone proves nothing")
+    if "tls_cert" in merged and "listen_ws" not in merged:
+        raise UsageError("--tls-cert is for the WebSocket door: give --listen-ws, too")
     # Lines between the pictures of a table would tear it apart.
     calm = merged.get("quiet") or merged.get("tui") == "on"
     return Settings(

@@ -65,5 +65,7 @@ def make_http_client(
     try:
         from p2p.transport.http_httpx import HttpxClient
     except ImportError as error:
-        raise ConfigError(f"asking a registry needs {error.name}: pip install 'trio-p2p[bootstrap]'") from None
+        raise ConfigError(
+            f"asking a registry needs {error.name}: pip install 'trio-p2p[bootstrap]', or '.[bootstrap]' in a clone"
+        ) from None
     return HttpxClient(token=token, ca_file=ca_file, limits=limits)

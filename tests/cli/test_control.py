@@ -28,7 +28,9 @@ async def test_a_node_is_served_shown_steered_and_stopped(tmp_path: Path) -> Non
         assert shown["peer_id"] == started["peer_id"]
         endpoint = other["endpoints"][0]
         assert "connected to B" in await p2p_ok("connect", "--data-dir", a_dir, endpoint)
-        assert "is connected" in await p2p_fails(1, "connect", "--data-dir", a_dir, endpoint)
+        assert "already connected to B" in await p2p_ok("connect", "--data-dir", a_dir, endpoint)
+        again = json.loads(await p2p_ok("connect", "--json", "--data-dir", a_dir, endpoint))
+        assert (again["peer"]["node_id"], again["already_connected"]) == ("B", True)
         assert "refused" in await p2p_fails(1, "connect", "--data-dir", a_dir, "127.0.0.1:1")
         text = await p2p_ok("status", "--url", url, "--token-file", a_dir / "control.token")
         assert "1 connected" in text
@@ -40,7 +42,10 @@ async def test_a_node_is_served_shown_steered_and_stopped(tmp_path: Path) -> Non
         done = json.loads(await p2p_ok("wal", "append", "--data-dir", a_dir, "--json", stdin=b"one\n\xff\nthree\n"))
         assert done == {"appended": 3, "first_seq": 1, "last_seq": 3, "left_out": 0}
         assert "disconnected from" in await p2p_ok("disconnect", "--data-dir", b_dir, "A")
-        assert "nobody" in await p2p_fails(1, "disconnect", "--data-dir", b_dir, "nobody")
+        unknown = await p2p_fails(1, "disconnect", "--data-dir", b_dir, "nobody")
+        assert "nobody" in unknown
+        assert "GET" not in unknown
+        assert "whom?" in await p2p_fails(2, "ping", "--data-dir", b_dir, "")
         assert "another token" in await p2p_fails(1, "status", "--url", url)
         token = (a_dir / "control.token").read_text().strip()
         async with httpx.AsyncClient(base_url=url, headers={"x-auth-token": token}) as client:

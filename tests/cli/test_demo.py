@@ -45,6 +45,9 @@ async def test_it_converges_and_cleans_up(tmp_path: Path) -> None:
     assert any(len({node["digest"] for node in nodes}) > 1 for nodes in statuses), "it never was apart"
     assert {node["digest"] for node in statuses[-1]} == {summary["digest"]}
     assert {node["lag"] for node in statuses[-1]} == {0}
+    parts = next(at for at, event in enumerate(events) if "links are cut" in event.get("text", ""))
+    before = [event["nodes"] for event in events[:parts] if event["event"] == "status"][-1]
+    assert all(node["peers_connected"] for node in before)
     assert list(tmp_path.iterdir()) == []
     assert processes_naming(tmp_path) == []
 

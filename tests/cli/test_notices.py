@@ -68,6 +68,29 @@ async def test_a_fork_is_told_by_whoever_finds_it(tmp_path: Path) -> None:
     assert line.startswith("[p2p] warn: B: ")
 
 
+async def test_a_node_whose_own_log_forked_carries_on_those_of_others(tmp_path: Path) -> None:
+    one, other, third = tmp_path / "one", tmp_path / "other", tmp_path / "b"
+    await p2p_ok("wal", "append", "--data-dir", one, stdin=b"the same\n")
+    shutil.copytree(one, other)
+    await p2p_ok("wal", "append", "--data-dir", one, stdin=b"here\n")
+    await p2p_ok("wal", "append", "--data-dir", other, stdin=b"there\n")
+    async with running("--id", "B", "--data-dir", third, "--append-stdin") as b:
+        async with running("--id", "A", "--data-dir", one, "--connect", await b.endpoint()) as a:
+            await b.records(2)
+            assert await a.end(signal.SIGTERM) == 0
+        async with running("--id", "A", "--data-dir", other, "--connect", await b.endpoint(), "--append-stdin") as a:
+            spoken = Spoken(a.process)
+            await spoken.until("is forked")
+            await a.send_lines("no more")
+            assert "two histories" in await spoken.until("standard input is not taken any more")
+            # Its own log counts up to the fork now.
+            count = len(a.events)
+            await a.until(lambda event: event.get("records") == 1, after=count)
+            await b.send_lines("of another")
+            await a.until(lambda event: event.get("records") == 2, after=count)
+            assert await a.end(signal.SIGTERM) == 1
+
+
 async def test_a_store_that_cannot_be_written_is_told_and_so_is_its_return(tmp_path: Path) -> None:
     # A file may not grow beyond 256 KiB: SQLite's log reaches that soon.
     node = await speaking("--id", "A", "--data-dir", tmp_path, "--append-stdin", before="ulimit -f 512;")

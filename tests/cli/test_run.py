@@ -254,13 +254,25 @@ async def test_a_line_too_long_for_a_record_is_left_out(tmp_path: Path) -> None:
     ]
 
 
+async def test_nothing_in_the_place_of_something_is_refused_in_words_of_the_command_line(tmp_path: Path) -> None:
+    assert "give a path" in await p2p_fails(2, "wal", "tail", "--data-dir", "")
+    assert "it is empty; leave it out" in await p2p_fails(2, "--id", "A", "--data-dir", "")
+    name = await p2p_fails(2, "--id", "")
+    assert "give the node a name" in name
+    assert "leave it out" not in name
+    assert "p2p id --new" in await p2p_fails(1, "id", "--data-dir", tmp_path / "none")
+    assert "--tls-key without --tls-cert" in await p2p_fails(2, "--id", "A", "--tls-key", "k")
+    assert "give --listen-ws" in await p2p_fails(2, "--id", "A", "--tls-cert", "c")
+
+
 async def test_without_the_extra_it_is_one_line_and_exit_1() -> None:
     code = "import sys; sys.modules['click'] = None; import p2p.cli; p2p.cli.main()"
     done = await trio.run_process(
         [sys.executable, "-c", code], capture_stdout=True, capture_stderr=True, check=False, env=environment()
     )
     assert done.returncode == 1
-    assert done.stderr.decode().splitlines() == ["p2p: the command line needs click: pip install 'trio-p2p[cli]'"]
+    needs = "p2p: the command line needs click: pip install 'trio-p2p[cli]', or '.[cli]' in a clone"
+    assert done.stderr.decode().splitlines() == [needs]
 
 
 async def test_importing_the_command_line_imports_neither_click_nor_rich() -> None:
