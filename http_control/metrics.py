@@ -26,7 +26,7 @@ RELAYING = {"relay_circuits": "relayed_total", "relay_bytes": "relayed_bytes", "
             "relay_circuits_broken": "broken_total"}  # fmt: skip
 """Counters of a relay, and what they are called in `node.circuits`."""
 
-DISCOVERY = ("announced", "send_failures", "heard", "too_fast", "crowded", "told")
+DISCOVERY = ("announced", "send_failures", "heard", "too_fast", "crowded", "told", "not_believed")
 REGISTRY = ("polls", "announces", "failures", "hints", "hints_refused")
 FINDING = (*(f"discovery_{name}" for name in DISCOVERY), *(f"registry_{name}" for name in REGISTRY))
 """Counters of the ways to find others, where a node has them."""

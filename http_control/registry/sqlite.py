@@ -99,7 +99,7 @@ class SqliteTable:
             if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
                 why = "another registry uses it; several registries share a table in Redis"
             else:
-                why = f"{error}; nothing in it is missed if you delete it"
+                why = f"{error}. delete it if it is a registry's (nodes announce themselves again), or name another"
             raise ConfigError(f"the registry's table {where}: {why}") from None
         except ConfigError:
             self.close()

@@ -142,6 +142,7 @@ class HttpBootstrap:
         offer: takes each hint.
         identity: signs announcements; None leaves them unsigned.
         scheme: what listens on the announced port: "tcp", "ws" or "wss".
+        doors: ports that this node listens on, announced or not: no hint may lead back to them.
         loopback_only: hand on nodes on this machine only.
         limits: the `registry_…` bounds.
         clock, entropy, network: the windows; of the network only `resolve` is used.
@@ -158,6 +159,7 @@ class HttpBootstrap:
         *,
         identity: Identity | None = None,
         scheme: str = "tcp",
+        doors: frozenset[int] = frozenset(),
         loopback_only: bool = False,
         limits: Limits | None = None,
         clock: Clock | None = None,
@@ -170,6 +172,7 @@ class HttpBootstrap:
         self._offer = offer
         self._identity = identity
         self._scheme = scheme
+        self._doors = doors
         self._loopback_only = loopback_only
         self._limits = limits or Limits()
         self._clock = clock or SystemClock()
@@ -333,7 +336,7 @@ class HttpBootstrap:
         if not DialRule(private, registry is AddressClass.LOOPBACK, own_ports).allows(host, port):
             return False
         is_here = kind is AddressClass.LOOPBACK or host == answer.client
-        return not (is_here and (port == self.config.self_tcp_port or port in own_ports))
+        return not (is_here and (port == self.config.self_tcp_port or port in own_ports | self._doors))
 
     def _hand_on(self, hint: DiscoveryAnnouncement) -> None:
         place = (hint.scheme, hint.host, hint.port)

@@ -149,6 +149,11 @@ class DiscoveryCounters(msgspec.Struct):
     hook_failures: int = 0
     flaws: dict[Flaw, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Flaw, 0))
 
+    @property
+    def not_believed(self) -> int:
+        """Datagrams dropped for what they were: forged, malformed, unsigned where a signature is asked for."""
+        return sum(self.flaws.values())
+
 
 class UdpDiscovery:
     """Announces one node, and knows who was announced lately. It runs once.

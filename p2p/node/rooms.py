@@ -301,7 +301,8 @@ class Rooms:
         if config.is_closed and not is_loopback(host_of(asked.registry_url)):
             self._log_line(f"{config.node_id} asks no registry on another machine: to meet others, {WAYS_OUT}")
             return None
-        place = next((endpoint for endpoint in endpoints if endpoint.scheme in SCHEMES), None)
+        places = tuple(endpoints)
+        place = next((endpoint for endpoint in places if endpoint.scheme in SCHEMES), None)
         return HttpBootstrap(
             dataclasses.replace(
                 asked,
@@ -311,6 +312,7 @@ class Rooms:
             lambda announcement, came_from: self.leads.offer(announcement, HintSource.REGISTRY, came_from),
             identity=self._identity,
             scheme=place.scheme if place is not None else "tcp",
+            doors=frozenset(endpoint.port for endpoint in places),
             loopback_only=config.is_closed,
             limits=config.limits,
             clock=config.clock,

@@ -38,10 +38,19 @@ class AddressClass(Enum):
 
 
 def classify(host: str) -> AddressClass:
-    """Say where a host leads. A host name, and whatever is no address in its usual form, is NAME."""
+    """Say where a host leads. A host name, and whatever is no address in its usual form, is NAME.
+
+    An IPv6 address that is carried to an IPv4 one (NAT64, 6to4, the old compatible form) leads where that one does.
+    """
     address = _parse(host)
     if address is None:
         return AddressClass.NAME
+    if isinstance(address, ipaddress.IPv6Address):
+        carried = _carried(address)
+        if carried is not None:
+            return classify(str(carried))
+        if address in _UNUSED:
+            return AddressClass.RESERVED
     if address.is_unspecified or (address.version == 4 and address in _THIS_NETWORK):
         return AddressClass.UNSPECIFIED
     if address.is_loopback:
@@ -97,6 +106,28 @@ _LOCAL_NETWORKS: Final = tuple(
     ipaddress.ip_network(text)
     for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 )
+
+
+_UNUSED: Final = ipaddress.IPv6Network("fec0::/10")
+"""Site-local: given up, and taken for public by the standard library."""
+
+_CARRYING: Final = (
+    (ipaddress.IPv6Network("64:ff9b::/96"), 0),
+    (ipaddress.IPv6Network("64:ff9b:1::/48"), 0),
+    (ipaddress.IPv6Network("2002::/16"), 80),
+    (ipaddress.IPv6Network("::ffff:0:0:0/96"), 0),
+    (ipaddress.IPv6Network("::/96"), 0),
+)
+"""Networks whose addresses hold an IPv4 address, and how many bits stand behind it."""
+
+
+def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if int(address) <= 1:
+        return None  # :: and ::1 are themselves
+    for network, behind in _CARRYING:
+        if address in network:
+            return ipaddress.IPv4Address(int(address) >> behind & 0xFFFF_FFFF)
+    return None
 
 
 def _is_local_network(address: _Address) -> bool:

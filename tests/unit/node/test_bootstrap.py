@@ -277,6 +277,19 @@ async def test_t49_our_own_ports_are_left_alone(autojump: MockClock) -> None:
     }
 
 
+async def test_t49_every_door_of_ours_is_left_alone_and_the_same_port_elsewhere_is_not(autojump: MockClock) -> None:
+    registry = Registry(
+        *(ListedPeer(host, 9080, "x", "ws") for host in (LOOPBACK, "10.0.0.7", "10.0.0.8")),
+        server=LOOPBACK,
+        client="10.0.0.7",
+    )
+    found: list[DiscoveryAnnouncement] = []
+    doors = frozenset({9080})
+    async with HttpBootstrap(config(registry, self_tcp_port=9101), lambda hint, _: found.append(hint), doors=doors):
+        await trio.testing.wait_all_tasks_blocked()
+    assert {(hint.host, hint.port) for hint in found} == {("10.0.0.8", 9080)}
+
+
 async def test_t49_a_name_that_tls_checks_stays_a_name_if_all_of_it_may_be_dialled(autojump: MockClock) -> None:
     names = Names(good=["8.8.4.4", "2606:4700::1"], mixed=["8.8.4.4", "169.254.169.254"])
     registry = Registry(*(ListedPeer(host, 443, "x", "wss") for host in ("good", "mixed", "8.8.4.5")))

@@ -89,3 +89,27 @@ def test_t49_a_rule_never_allows_what_nobody_may_dial_for_another(host: str) -> 
     closed = DialRule(ports_denied=frozenset({80}))
     assert closed.allows(host, 80) is (kind is AddressClass.PUBLIC)
     assert closed.allows(host, 81) is DialRule().allows(host, 81)
+
+
+@pytest.mark.parametrize(
+    ("host", "kind"),
+    [
+        ("64:ff9b::169.254.169.254", AddressClass.LINK_LOCAL),
+        ("64:ff9b::127.0.0.1", AddressClass.LOOPBACK),
+        ("64:ff9b:1::7f00:1", AddressClass.LOOPBACK),
+        ("64:ff9b::9.9.9.9", AddressClass.PUBLIC),
+        ("2002:a9fe:a9fe::1", AddressClass.LINK_LOCAL),
+        ("2002:7f00:1::", AddressClass.LOOPBACK),
+        ("2002:c0a8:101::1", AddressClass.PRIVATE),
+        ("::169.254.169.254", AddressClass.LINK_LOCAL),
+        ("::127.0.0.1", AddressClass.LOOPBACK),
+        ("::ffff:0:127.0.0.1", AddressClass.LOOPBACK),
+        ("fec0::1", AddressClass.RESERVED),
+        ("::", AddressClass.UNSPECIFIED),
+        ("::1", AddressClass.LOOPBACK),
+        ("2001:db8::1", AddressClass.RESERVED),
+        ("2a00:1450::1", AddressClass.PUBLIC),
+    ],
+)
+def test_t49_an_ipv6_address_that_is_carried_to_ipv4_leads_where_that_one_does(host: str, kind: AddressClass) -> None:
+    assert classify(host) is kind
