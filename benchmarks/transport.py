@@ -3,6 +3,9 @@
 Both ends live in one process and one trio run per figure. What is "at hand" was put into the socket by a plain
 blocking `send` beforehand, so that only the read is timed; what is sent is drained by a plain `recv`, untimed as well.
 The rows that wait have the other side played by the same kind of stream.
+
+The last row asks what a link over WebSocket is worth beside plain sockets: messages joined to writes of 64 KiB, as a
+link joins them, against one `send_all` per message on a trio.SocketStream.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Final, TypeAlias
 import trio
 
 from benchmarks.harness import Paired, Row, paired
+from p2p.limits import Limits
 from p2p.transport.tcp_stream import TcpStream
 
 SMALL: Final = 128
@@ -70,6 +74,7 @@ def run(quick: bool) -> list[Row]:
                 rounds,
             ),
         ),
+        _websocket_row(paired(lambda: _by_websocket(10 * small), lambda: _message_by_message(small), rounds)),
     ]
 
 
@@ -82,6 +87,19 @@ def _row(question: str, goal: str, pair: Paired) -> Row:
         "ratio": round(pair.ratio, 3),
         "goal": goal,
         "met": pair.ratio <= float(goal.removeprefix("<= ")),
+        "note": f"÷ trio.SocketStream, ± {pair.spread:.0%}",
+    }
+
+
+def _websocket_row(pair: Paired) -> Row:
+    return {
+        "question": f"WebSocket, {SMALL} B, coalesced ÷ one send_all per message on raw TCP",
+        "value": round(pair.first),
+        "unit": "messages/s",
+        "baseline": round(pair.second),
+        "ratio": round(pair.ratio, 2),
+        "goal": ">= 5",
+        "met": pair.ratio >= 5,
         "note": f"÷ trio.SocketStream, ± {pair.spread:.0%}",
     }
 
@@ -215,6 +233,61 @@ def _streaming(make: Make, receive: Receive, count: int) -> float:
             return (time.perf_counter() - begun) / count
 
     return trio.run(main)
+
+
+def _message_by_message(count: int) -> float:
+    """Messages per second, one send_all each, until the last one was received."""
+
+    async def main() -> float:
+        client, server = _sockets()
+        async with _trios(client) as sending, _trios(server) as receiving:
+
+            async def send() -> None:
+                for _ in range(count):
+                    await sending.send_all(bytes(SMALL))
+
+            return await _rate(send, receiving, count)
+
+    return trio.run(main)
+
+
+def _by_websocket(count: int) -> float:
+    """Messages per second, joined to writes of 64 KiB, until the last one was received."""
+    from p2p.transport.websocket_stream import WebSocketStream
+
+    async def main() -> float:
+        client, server = _sockets()
+        limits = Limits()
+        async with trio.open_nursery() as nursery:
+            sending = WebSocketStream(TcpStream(client), nursery, None, host_header="a", remote=None, limits=limits)
+            receiving = WebSocketStream(TcpStream(server), nursery, None, remote=None, limits=limits)
+            nursery.start_soon(receiving.shake_hands)
+            await sending.shake_hands()
+
+            async def send() -> None:
+                waiting = bytearray()
+                for _ in range(count):
+                    waiting += bytes(SMALL)
+                    if len(waiting) >= LARGE:
+                        await sending.send_all(waiting)
+                        waiting = bytearray()
+                await sending.send_all(waiting)
+
+            rate = await _rate(send, receiving, count)
+            nursery.cancel_scope.cancel()
+        return rate
+
+    return trio.run(main)
+
+
+async def _rate(send: Callable[[], Awaitable[None]], receiving: trio.abc.Stream, count: int) -> float:
+    begun = time.perf_counter()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        left = count * SMALL
+        while left:
+            left -= len(await receiving.receive_some(LARGE))
+    return count / (time.perf_counter() - begun)
 
 
 def _drain(sock: socket.socket, count: int) -> None:

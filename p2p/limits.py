@@ -65,8 +65,10 @@ class Limits:
     """File descriptors that accepting leaves free: the store, its journal and our own dials go on in a flood."""
     ws_handshake_bytes_max: int = 8 * KIB
     """An HTTP request for a WebSocket, or the answer; proxies add a few hundred bytes. Its time is that of the link."""
+    ws_message_bytes_max: int = 128 * KIB
+    """One WebSocket message that comes in; we send half of it at most. Four times as much without any is an attack."""
     ws_close_s_max: float = 1.0
-    """Closing a WebSocket waits no longer for room for its Close."""
+    """Closing a WebSocket waits no longer for the other side's Close."""
     accept_pause_s_max: float = 0.2
     """Out of descriptors or memory: so long, with jitter, until the next accept. Half of it at least."""
 

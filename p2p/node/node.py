@@ -8,7 +8,7 @@ How it is nested, inside out in the order of stopping:
 
     run
     └── core        writer: the only task that writes the store; stops last, after its commit
-        └── links   replicator, acceptor, dialers, scrub, one nursery per connection
+        └── links   replicator, acceptor, dialers, scrub, one nursery per connection, the tasks of WebSockets
 
 Stopping says Goodbye to everybody, gives the answers a moment, cancels `links`, lets the writer finish the commit under
 way and closes the store: all of it within `shutdown_s_max`.
@@ -164,6 +164,7 @@ class Node:
             rooms.origins.seed(rooms.writer.heads, rooms.has_met)
             try:
                 async with trio.open_nursery() as links:
+                    network.enter(links)
                     rooms.enter(links, network, self._endpoints)
                     await links.start(rooms.replicator.run)
                     links.start_soon(rooms.requests.run)

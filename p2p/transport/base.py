@@ -97,7 +97,6 @@ class Listener(Protocol):
 class Transport(Protocol):
     """One way of carrying streams."""
 
-
     async def listen(self, host: str | None, port: int) -> Listener:
         """Listen on a host's addresses, all on one port; None means every interface, IPv4 and IPv6.
 
@@ -185,6 +184,12 @@ class Datagrams(Protocol):
 
 class Network(Transport, Protocol):
     """The window to other machines."""
+
+    def enter(self, nursery: trio.Nursery) -> None:
+        """Run the tasks that streams need in this nursery: the one that everything that uses them runs in.
+
+        To be called before the first stream is accepted or dialled. No task raises anything into it.
+        """
 
     async def listen(self, host: str | None, port: int, scheme: str | None = None) -> Listener:
         """As `Transport.listen`, in one of the network's schemes; None for its usual one.

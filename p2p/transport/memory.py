@@ -208,6 +208,9 @@ class MemoryHost:
         """The host's name."""
         return self._name
 
+    def enter(self, nursery: trio.Nursery) -> None:
+        """Nothing to do: its streams need no tasks."""
+
     async def listen(self, host: str | None, port: int, scheme: str | None = None) -> MemoryListener:
         await trio.lowlevel.checkpoint()
         if scheme not in {None, "mem"}:

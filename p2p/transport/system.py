@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import trio
+
 from p2p.errors import ConfigError, ConnectFailed, Reason
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
-from p2p.transport.base import Datagrams, LinkStream, Listener, Neighbourhood, Transport
+from p2p.transport.base import Datagrams, LinkStream, Listener, Neighbourhood
 from p2p.transport.tcp import TcpNetwork
 from p2p.transport.tls import TlsFiles
 from p2p.transport.udp import open_datagrams
 from p2p.windows import Entropy, system_entropy
+
+if TYPE_CHECKING:
+    from p2p.transport.websocket import WebSocketNetwork
 
 _WEB = frozenset({"ws", "wss"})
 
@@ -23,7 +30,7 @@ class SystemNetwork:
         tls: certificates for `wss://`.
     """
 
-    __slots__ = ("_entropy", "_limits", "_tcp", "_tls", "_web")
+    __slots__ = ("_entropy", "_limits", "_nursery", "_tcp", "_tls", "_web")
 
     def __init__(
         self, limits: Limits | None = None, entropy: Entropy = system_entropy, tls: TlsFiles | None = None
@@ -32,7 +39,13 @@ class SystemNetwork:
         self._entropy = entropy
         self._tls = tls
         self._tcp = TcpNetwork(self._limits, entropy)
-        self._web: Transport | None = None
+        self._web: WebSocketNetwork | None = None
+        self._nursery: trio.Nursery | None = None
+
+    def enter(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        if self._web is not None:
+            self._web.enter(nursery)
 
     async def listen(self, host: str | None, port: int, scheme: str | None = None) -> Listener:
         if scheme in _WEB:
@@ -56,7 +69,7 @@ class SystemNetwork:
     async def datagrams(self, near: Neighbourhood) -> Datagrams:
         return await open_datagrams(near, limits=self._limits, entropy=self._entropy)
 
-    def _websocket(self) -> Transport:
+    def _websocket(self) -> WebSocketNetwork:
         if self._web is None:
             try:
                 from p2p.transport.websocket import WebSocketNetwork
@@ -65,4 +78,6 @@ class SystemNetwork:
                     f"ws:// and wss:// need the package {missing.name}: pip install 'trio-p2p[ws]'"
                 ) from None
             self._web = WebSocketNetwork(self._limits, self._tls, self._entropy)
+            if self._nursery is not None:
+                self._web.enter(self._nursery)
         return self._web

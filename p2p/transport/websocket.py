@@ -1,8 +1,9 @@
 """The network window over WebSocket: `ws://`, and `wss://` with TLS. For networks where only HTTP gets through.
 
-TCP does the resolving, the race over addresses and the accepting; here every stream gets its two coats. TLS and HTTP
-prove nothing about who is there: that is the session's part, as everywhere. `wss://` verifies the certificate all the
-same, because a proxy that holds it may be all that stands between a node and a stranger's traffic.
+TCP does the resolving, the race over addresses and the accepting, trio TLS, and trio-websocket the rest; here they are
+put together. TLS and HTTP prove nothing about who is there: that is the session's part, as everywhere. `wss://`
+verifies the certificate all the same, because a proxy that holds it may be all that stands between a node and a
+stranger's traffic.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
 from p2p.transport.tcp import TcpNetwork
 from p2p.transport.tcp_listener import TcpListener
-from p2p.transport.tls import TlsFiles, TlsPump
+from p2p.transport.tls import TlsFiles
 from p2p.transport.websocket_stream import Refused, WebSocketStream
 from p2p.windows import Entropy, system_entropy
 
@@ -24,7 +25,7 @@ _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 
 class WebSocketNetwork:
-    """`Transport` over WebSocket.
+    """`Transport` over WebSocket. Its streams need tasks: `enter` comes before the first of them.
 
     Args:
         limits: those of TCP, and `ws_…`.
@@ -32,7 +33,7 @@ class WebSocketNetwork:
         entropy: jitter of pauses; not security-relevant.
     """
 
-    __slots__ = ("_dialling", "_limits", "_tcp", "_tls")
+    __slots__ = ("_dialling", "_limits", "_nursery", "_tcp", "_tls")
 
     def __init__(
         self, limits: Limits | None = None, tls: TlsFiles | None = None, entropy: Entropy = system_entropy
@@ -41,12 +42,28 @@ class WebSocketNetwork:
         self._tls = tls or TlsFiles()
         self._tcp = TcpNetwork(self._limits, entropy)
         self._dialling: ssl.SSLContext | None = None
+        self._nursery: trio.Nursery | None = None
+
+    def enter(self, nursery: trio.Nursery) -> None:
+        """Run the tasks of streams in this nursery from now on. None of them ever raises into it."""
+        self._nursery = nursery
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """Where streams run their tasks.
+
+        Raises:
+            RuntimeError: `enter` was not called.
+        """
+        if self._nursery is None:
+            raise RuntimeError("a WebSocket needs a task of its own: call enter(nursery) on the network first")
+        return self._nursery
 
     async def listen(self, host: str | None, port: int) -> WebSocketListener:
         context = None
         if self._tls.cert is not None:
             context = await trio.to_thread.run_sync(self._tls.for_listening)
-        return WebSocketListener(await self._tcp.listen(host, port), context, self._limits)
+        return WebSocketListener(await self._tcp.listen(host, port), self, context, self._limits)
 
     async def resolve(self, endpoint: PeerEndpoint) -> tuple[PeerEndpoint, ...]:
         return await self._tcp.resolve(endpoint)
@@ -55,37 +72,50 @@ class WebSocketNetwork:
         if endpoint.scheme not in _DEFAULT_PORTS:
             raise ConnectFailed(Reason.UNSUPPORTED, f"{endpoint.scheme}:// is not WebSocket")
         with trio.move_on_after(self._limits.dial_s_max):
-            wire = await self._tcp.connect(PeerEndpoint(endpoint.host, endpoint.port))
-            remote = _with_scheme(wire.remote, endpoint.scheme)
+            nursery = self.nursery
             try:
-                stream = WebSocketStream(
-                    wire, await self._dialling_tls(endpoint), _host_header(endpoint), remote=remote, limits=self._limits
-                )
+                context = await self._dialling_tls(endpoint)
+            except ConfigError as error:
+                raise _not_connected(endpoint, error) from None
+            wire = await self._tcp.connect(PeerEndpoint(endpoint.host, endpoint.port))
+            stream = WebSocketStream(
+                wire,
+                nursery,
+                context,
+                host=endpoint.host.partition("%")[0],
+                host_header=_host_header(endpoint),
+                remote=_with_scheme(wire.remote, endpoint.scheme),
+                limits=self._limits,
+            )
+            try:
                 await stream.shake_hands()
             except BaseException as error:
-                wire.abort()
-                if isinstance(error, trio.BrokenResourceError | ConfigError):
+                stream.abort()
+                if isinstance(error, trio.BrokenResourceError):
                     raise _not_connected(endpoint, error) from None
                 raise
             return stream
         raise ConnectFailed(Reason.TIMEOUT, f"{endpoint} did not answer within {self._limits.dial_s_max:g} s")
 
-    async def _dialling_tls(self, endpoint: PeerEndpoint) -> TlsPump | None:
+    async def _dialling_tls(self, endpoint: PeerEndpoint) -> ssl.SSLContext | None:
         if endpoint.scheme != "wss":
             return None
         if self._dialling is None:
             # The system's authorities are a file of a few hundred KiB.
             self._dialling = await trio.to_thread.run_sync(self._tls.for_dialling)
-        return TlsPump(self._dialling, endpoint.host.partition("%")[0])
+        return self._dialling
 
 
 class WebSocketListener:
     """A TCP door whose streams get their coats; they shake hands when they are first used."""
 
-    __slots__ = ("_context", "_door", "_limits")
+    __slots__ = ("_context", "_door", "_limits", "_network")
 
-    def __init__(self, door: TcpListener, context: ssl.SSLContext | None, limits: Limits) -> None:
+    def __init__(
+        self, door: TcpListener, network: WebSocketNetwork, context: ssl.SSLContext | None, limits: Limits
+    ) -> None:
         self._door = door
+        self._network = network
         self._context = context
         self._limits = limits
 
@@ -98,9 +128,9 @@ class WebSocketListener:
         return "ws" if self._context is None else "wss"
 
     async def accept(self) -> WebSocketStream:
-        wire = await self._door.accept()
-        tls = None if self._context is None else TlsPump(self._context, None)
-        return WebSocketStream(wire, tls, None, remote=_with_scheme(wire.remote, self._scheme), limits=self._limits)
+        nursery, wire = self._network.nursery, await self._door.accept()
+        remote = _with_scheme(wire.remote, self._scheme)
+        return WebSocketStream(wire, nursery, self._context, remote=remote, limits=self._limits)
 
     async def aclose(self) -> None:
         await self._door.aclose()

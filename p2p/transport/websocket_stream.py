@@ -1,53 +1,44 @@
-"""A WebSocket connection, over TLS or not, as a `LinkStream`: bytes in, bytes out, the borders of messages ignored.
+"""A WebSocket connection of trio-websocket, over TLS or not, as a `LinkStream`: bytes in, bytes out, no messages.
 
-It owns a TCP stream, and turns bytes with two machines that know no sockets: `TlsPump` and wsproto, the protocol behind
-trio-websocket. trio-websocket itself needs a task per connection that reads ahead, in a nursery that somebody keeps for
-it; here the task that reads the link does all of it, so backpressure, deadlines and cancellation are those of TCP.
+Each connection has one task, in the nursery that the network was given. It makes the handshake (TLS, then HTTP) and is
+where trio-websocket's reader runs; whatever that raises ends this stream and nothing else. It starts with the first use
+of the stream: an accepted connection is handed to its link at once, like one of TCP, and shakes hands in the time and
+on the slot of that link.
 
-How it moves:
+What trio-websocket leaves to us:
 
-- The **handshake** (TLS, then HTTP) is made by whoever first sends or receives. The accepting side is handed to its
-  link at once, like a TCP connection, and has that link's slot and deadlines while it shakes hands.
-- **Out** is one buffer: every byte that was framed and encrypted stays in it until the socket took it. A send that is
-  cancelled half way leaves the rest to the next one, and no frame is torn.
-- **In**: payloads are taken as they come, without waiting for the end of a frame. A ping is answered with the next free
-  moment of the sending side, and of several only the last; no peer can make answers pile up.
+- Its reader takes one message ahead, and what it waits for is bounded by `Metered`.
+- A **send that is cancelled half way** leaves a torn frame, as it leaves a torn record in `trio.SSLStream`. No frame
+  may follow it, so the connection is cut.
 - The **end** is clean only after a Close frame. A stream that ends without one is broken, as a TCP reset is.
+- Closing waits for the other side's Close, `ws_close_s_max` at the most: until then bytes may be under way that a
+  reset would destroy.
 """
 
 from __future__ import annotations
 
 import ssl
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final, Never
 
 import trio
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import (
-    AcceptConnection,
-    BytesMessage,
-    CloseConnection,
-    Event,
-    Ping,
-    Pong,
-    RejectConnection,
-    RejectData,
-    Request,
-)
-from wsproto.utilities import ProtocolError, RemoteProtocolError
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream, wrap_server_stream
 
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
 from p2p.transport.base import LinkStream, receive_size
+from p2p.transport.metered import Metered
 from p2p.transport.tcp_stream import CHUNKS_PER_CHECKPOINT, TcpStream
-from p2p.transport.tls import TlsPump
 
 FRAME_BYTES: Final = 64 * 1024
 """What one message carries at most: a write of the link."""
-OUT_BYTES_MAX: Final = 4 * FRAME_BYTES
-"""What may wait to be sent although nobody sends: answers that TLS makes by itself. More is an attack."""
 
+_IDLE_MESSAGES: Final = 4
+"""The reader has one message waiting, one in hand and one that is coming before a receiver shows up, and some pings."""
 _GOING: Final = frozenset({1000, 1001, 1005})
 """Close codes of an end in order: done, going away, no code given."""
+_NO_CLOSE: Final = 1006
+"""What trio-websocket says of a stream that ended without a Close."""
 
 
 class Refused(Exception):
@@ -59,70 +50,161 @@ class WebSocketStream(LinkStream):
 
     Args:
         wire: the TCP stream; owned from here on.
-        tls: the TLS of this connection, None for plain `ws://`.
-        host: the Host header of the request; None accepts a request.
-        limits: `ws_handshake_bytes_max` and `ws_close_s_max` are used.
+        nursery: where the connection's task runs.
+        context: the TLS of this connection, None for plain `ws://`.
+        host: the host that is dialled: whom a certificate must name.
+        host_header: the Host of the request; None accepts a request.
+        remote: where the other side is.
+        limits: `ws_…`.
     """
 
     __slots__ = (
-        "_at_hand", "_closed", "_ended", "_failure", "_handshake_bytes", "_host", "_in", "_is_open", "_limits", "_out",
-        "_pong", "_receiving", "_remote", "_sending", "_shaking", "_tls", "_wire", "_ws",
+        "_at_hand", "_closed", "_context", "_failure", "_host", "_host_header", "_in", "_is_over", "_limits", "_meter",
+        "_nursery", "_receiving", "_remote", "_scope", "_sending", "_shaken", "_started", "_wire", "_ws",
     )  # fmt: skip
 
     def __init__(
-        self, wire: TcpStream, tls: TlsPump | None, host: str | None, *, remote: PeerEndpoint | None, limits: Limits
+        self,
+        wire: TcpStream,
+        nursery: trio.Nursery,
+        context: ssl.SSLContext | None,
+        *,
+        host: str | None = None,
+        host_header: str | None = None,
+        remote: PeerEndpoint | None,
+        limits: Limits,
     ) -> None:
         self._wire = wire
-        self._tls = tls
+        self._nursery = nursery
+        self._context = context
         self._host = host
+        self._host_header = host_header
         self._remote = remote
         self._limits = limits
-        self._ws = WSConnection(ConnectionType.SERVER if host is None else ConnectionType.CLIENT)
-        self._in = bytearray()
-        self._out = bytearray()
-        self._pong: bytes | None = None
-        self._shaking = trio.Lock()
-        self._handshake_bytes = 0
-        self._is_open = False
-        self._ended = False
+        self._ws: WebSocketConnection | None = None
+        self._meter: Metered | None = None
+        self._scope = trio.CancelScope()
+        self._started = False
+        self._shaken = trio.Event()
+        self._is_over = False
         self._failure: Exception | None = None
         self._closed = False
         self._sending = False
         self._receiving = False
+        self._in = bytearray()
         self._at_hand = CHUNKS_PER_CHECKPOINT - 1
-        if host is not None and tls is not None:
-            tls.begin()
-            self._out += tls.data_to_send()
-        elif host is not None:
-            self._queue(Request(host=host, target="/"))
 
     @property
     def remote(self) -> PeerEndpoint | None:
         return self._remote
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._is_open else "shaking hands"
+        state = "closed" if self._closed else "open" if self._ws is not None else "shaking hands"
         return f"<WebSocketStream {self._remote} {state}>"
 
-    # The handshake.
+    # The connection's task.
 
     async def shake_hands(self) -> None:
-        """Make the handshake, unless another task made it meanwhile. Cancelled, it can be gone on with.
+        """Wait for the handshake, which the first call begins. Cancelled, it goes on without us.
 
         Raises:
             Refused, ssl.SSLError: as the cause of `trio.BrokenResourceError`, where the dialling side wants to know.
             trio.BrokenResourceError: it failed.
         """
-        async with self._shaking:
-            while not self._is_open:
-                self._check_usable()
-                await self._flush()
-                self._feed(await self._wire.receive_some(self._limits.ws_handshake_bytes_max))
-            await self._flush()
+        if not self._started and not self._closed:
+            self._started = True
+            try:
+                self._nursery.start_soon(self._carry, name=f"WebSocket {self._remote}")
+            except RuntimeError:  # the nursery is closed
+                self._fail(Refused("the network that carries it has ended"))
+                self._shaken.set()
+        await self._shaken.wait()
+        if self._ws is None:
+            self._check_open()
+            self._raise_broken()
+
+    async def _carry(self) -> None:
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self._ws = await self._open(nursery)
+                    self._shaken.set()
+        except* Exception as group:  # noqa: BLE001  # three libraries and any bytes: whatever they trip over is the peer's
+            self._fail(_first(group))
+        finally:
+            self._is_over = True
+            self._shaken.set()
+            await self._wire.aclose()
+
+    async def _open(self, nursery: trio.Nursery) -> WebSocketConnection:
+        below: trio.abc.Stream = self._wire
+        if self._context is not None:
+            over_tls = trio.SSLStream(
+                self._wire,
+                self._context,
+                server_hostname=self._host,
+                server_side=self._host_header is None,
+                https_compatible=True,  # the end is told by Close
+            )
+            try:
+                await over_tls.do_handshake()
+            except trio.BrokenResourceError as error:
+                raise _cause(error) from None
+            below = over_tls
+        limits, waiting = self._limits, trio.CancelScope()
+        self._meter = meter = Metered(
+            below,
+            head_bytes_max=limits.ws_handshake_bytes_max,
+            idle_bytes_max=_IDLE_MESSAGES * limits.ws_message_bytes_max,
+            on_end=waiting.cancel,
+        )
+        try:
+            with waiting:
+                return await self._upgrade(nursery, meter)
+        finally:
+            if meter.status not in {None, 101}:
+                self._fail(Refused(f"it answered HTTP {meter.status} where a WebSocket was asked for"))
+        raise meter.failure or EOFError("the other side ended the handshake")
+
+    async def _upgrade(self, nursery: trio.Nursery, meter: Metered) -> WebSocketConnection:
+        bytes_max = self._limits.ws_message_bytes_max
+        # The annotation there names two kinds of streams; any does.
+        stream: Any = meter
+        if self._host_header is not None:
+            return await wrap_client_stream(
+                nursery, stream, self._host_header, "/", max_message_size=bytes_max, receive_buffer_size=FRAME_BYTES
+            )
+        request = await wrap_server_stream(nursery, stream, max_message_size=bytes_max, receive_buffer_size=FRAME_BYTES)
+        # Browsers always say which page opens a WebSocket, and no page has business here: it could reach a node
+        # that listens on loopback for programs of this machine only.
+        if any(name.lower() == b"origin" for name, _ in request.headers):
+            await request.reject(403)
+            raise Refused("a web page asked for the connection")
+        return await request.accept()
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+
+    def _cut(self, error: Exception) -> None:
+        self._fail(error)
+        self._scope.cancel()
+        self._wire.abort()
+
+    def _raise_broken(self, closed: ConnectionClosed | None = None) -> Never:
+        why, reason = self._failure, closed.reason if closed is not None else None
+        if why is None and reason is not None and reason.code in _GOING:
+            why = Refused("the other side closed the connection")
+        elif why is None and reason is not None and reason.code != _NO_CLOSE:
+            why = Refused(f"it closed with code {reason.code} {reason.reason or ''}".rstrip())
+        elif why is None:
+            failed = self._meter.failure if self._meter is not None else None
+            why = failed or EOFError("the connection ended without a Close")
+        raise trio.BrokenResourceError(str(why)) from why
 
     # Receiving.
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         size = receive_size(max_bytes)
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving on this stream")
@@ -133,7 +215,7 @@ class WebSocketStream(LinkStream):
         finally:
             self._receiving = False
 
-    async def receive_chunk(self, max_bytes: int | None = None) -> bytes:
+    async def receive_chunk(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self._at_hand == 0 or not self._in or self._receiving or self._closed:
             self._at_hand = CHUNKS_PER_CHECKPOINT - 1
             return await self.receive_some(max_bytes)
@@ -142,102 +224,40 @@ class WebSocketStream(LinkStream):
 
     async def _receive(self, size: int) -> bytes:
         self._check_open()
-        if not self._is_open:
+        if self._ws is None:
             await self.shake_hands()
         while not self._in:
+            message = await self._next_message()
             self._check_open()
-            if self._ended:
+            if message is None:
                 return b""
-            if self._failure is not None:
-                raise trio.BrokenResourceError(str(self._failure)) from self._failure
-            self._feed(await self._wire.receive_chunk())
-            self._answer()
+            if len(message) <= size and message:
+                return message
+            self._in += message
         self._check_open()
         return self._take(size)
+
+    async def _next_message(self) -> bytes | None:
+        """The next message; None at the end."""
+        assert self._ws is not None
+        assert self._meter is not None
+        try:
+            message = await self._ws.get_message()
+        except ConnectionClosed as closed:
+            self._check_open()
+            if self._failure is None and closed.reason is not None and closed.reason.code in _GOING:
+                return None
+            self._raise_broken(closed)
+        self._meter.progress()
+        if isinstance(message, str):
+            self._cut(Refused("a text message, where all are binary"))
+            self._raise_broken()
+        return message
 
     def _take(self, size: int) -> bytes:
         data = bytes(self._in[:size])
         del self._in[:size]
         return data
-
-    def _feed(self, data: bytes | bytearray) -> None:
-        """Take what came from the wire; b"" is its end. What is wrong with it is kept and ends this stream alone."""
-        try:
-            plain: bytes | bytearray = data
-            is_over = not data
-            if self._tls is not None:
-                was_shaken = self._tls.is_shaken
-                plain = self._tls.receive(data)
-                is_over = self._tls.is_over
-                if self._tls.is_shaken and not was_shaken and self._host is not None:
-                    self._queue(Request(host=self._host, target="/"))
-            if plain and not self._ended:
-                self._take_frames(plain)
-            if is_over and not self._ended:
-                self._fail(EOFError("the connection ended without a Close"))
-        except Exception as error:  # noqa: BLE001  # two libraries and any bytes: whatever they trip over is the peer's
-            self._fail(error)
-        if self._tls is not None:
-            self._out += self._tls.data_to_send()
-        if len(self._out) > OUT_BYTES_MAX:
-            self._fail(Refused("it makes us answer and does not read the answers"))
-
-    def _take_frames(self, data: bytes | bytearray) -> None:
-        if not self._is_open:
-            self._handshake_bytes += len(data)
-            if self._handshake_bytes > self._limits.ws_handshake_bytes_max:
-                raise Refused(f"more than {self._limits.ws_handshake_bytes_max} bytes of handshake")
-        try:
-            self._ws.receive_data(bytes(data))
-        except RemoteProtocolError as error:
-            if self._host is None and error.event_hint is not None:
-                self._queue(error.event_hint)
-            raise
-        for event in self._ws.events():
-            self._handle(event)
-
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, BytesMessage):
-            self._in += event.data
-        elif isinstance(event, Ping):
-            self._pong = bytes(event.payload)
-        elif isinstance(event, Pong | RejectData):
-            pass
-        elif isinstance(event, AcceptConnection):
-            self._is_open = True
-        elif isinstance(event, Request):
-            self._judge(event)
-        elif isinstance(event, RejectConnection):
-            raise Refused(f"it answered HTTP {event.status_code} where a WebSocket was asked for")
-        elif isinstance(event, CloseConnection) and event.code in _GOING:
-            self._ended = True
-            self._queue(event.response())
-        elif isinstance(event, CloseConnection):
-            raise Refused(f"it closed with code {int(event.code)} {event.reason or ''}".rstrip())
-        else:
-            raise Refused("a text message, where all are binary")
-
-    def _judge(self, request: Request) -> None:
-        # Browsers always say which page opens a WebSocket, and no page has business here: it could reach a node
-        # that listens on loopback for programs of this machine only.
-        if any(name == b"origin" for name, _ in request.extra_headers):
-            self._queue(RejectConnection(status_code=403))
-            raise Refused("a web page asked for the connection")
-        self._queue(AcceptConnection())
-        self._is_open = True
-
-    def _fail(self, error: Exception) -> None:
-        if self._failure is None:
-            self._failure = error
-
-    def _answer(self) -> None:
-        """Send what is due although nobody sends, as far as it goes without waiting."""
-        if self._sending or self._shaking.locked():
-            return
-        if not self._out:
-            self._queue_pong()
-        if self._out:
-            del self._out[: self._wire.send_nowait(self._out)]
 
     # Sending.
 
@@ -246,30 +266,41 @@ class WebSocketStream(LinkStream):
         try:
             await trio.lowlevel.checkpoint()
             self._check_open()
-            if not self._is_open:
+            if self._ws is None:
                 await self.shake_hands()
             with memoryview(data) as view, view.cast("B") as octets:
                 for start in range(0, len(octets), FRAME_BYTES):
-                    await self._flush()
-                    self._check_usable()
-                    self._queue_pong()
-                    self._queue(BytesMessage(bytes(octets[start : start + FRAME_BYTES])))
-            await self._flush()
-            while self._queue_pong():  # what came meanwhile could not be answered by who received it
-                await self._flush()
-            self._check_usable()
+                    await self._send(bytes(octets[start : start + FRAME_BYTES]))
         finally:
             self._sending = False
+
+    async def _send(self, message: bytes) -> None:
+        assert self._ws is not None
+        try:
+            await self._ws.send_message(message)
+        except ConnectionClosed as closed:
+            self._check_open()
+            self._raise_broken(closed)
+        except Exception as error:  # noqa: BLE001  # wsproto's, which refuses to send after an end
+            self._check_open()
+            self._fail(error)
+            self._raise_broken()
+        except BaseException:
+            self._cut(Refused("a message was cut off: its sending was cancelled"))
+            raise
 
     async def wait_send_all_might_not_block(self) -> None:
         self._begin_sending()
         try:
             await trio.lowlevel.checkpoint()
             self._check_open()
-            if not self._is_open:
+            if self._ws is None:
                 await self.shake_hands()
-            await self._wire.wait_send_all_might_not_block()
-            await self._flush()
+            assert self._meter is not None
+            await self._meter.wait_send_all_might_not_block()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._check_open()
+            self._raise_broken()
         finally:
             self._sending = False
 
@@ -278,72 +309,53 @@ class WebSocketStream(LinkStream):
             raise trio.BusyResourceError("another task is sending on this stream")
         self._sending = True
 
-    async def _flush(self) -> None:
-        while self._out:
-            sent = self._wire.send_nowait(self._out)
-            del self._out[:sent]
-            if not sent:
-                # One byte waits for room, tells a broken connection, and cannot be cancelled half way.
-                await self._wire.send_all(self._out[:1])
-                del self._out[:1]
-
-    def _queue(self, event: Event) -> None:
-        data = self._ws.send(event)
-        if self._tls is not None:
-            self._tls.encrypt(data)
-            data = self._tls.data_to_send()
-        self._out += data
-
-    def _queue_pong(self) -> bool:
-        if self._pong is None or self._ended or self._failure is not None:
-            return False
-        self._queue(Pong(self._pong))
-        self._pong = None
-        return True
-
     def _check_open(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this stream was closed")
-
-    def _check_usable(self) -> None:
-        self._check_open()
-        if self._failure is not None:
-            self._answer_refusal()
-            raise trio.BrokenResourceError(str(self._failure)) from self._failure
-        if self._ended:
-            raise trio.BrokenResourceError("the other side closed the connection")
-
-    def _answer_refusal(self) -> None:
-        """An HTTP answer or a TLS alert that says why, if it goes without waiting."""
-        if self._out and not self._is_open:
-            del self._out[: self._wire.send_nowait(self._out)]
 
     # Ending.
 
     def abort(self) -> None:
         self._closed = True
+        self._scope.cancel()
+        self._shaken.set()
         self._wire.abort()
 
     async def aclose(self) -> None:
-        """Say Close and let the connection go; what was sent before is delivered. Waits `ws_close_s_max` at most."""
-        is_in_order = self._is_open and not (self._closed or self._sending or self._out or self._failure)
+        """Say Close, wait for the other's, and let the connection go; `ws_close_s_max` at most.
+
+        Cancelled, it says Close all the same if there is room for it, and waits for nothing more.
+        """
+        ws, is_in_order = self._ws, not (self._closed or self._sending or self._is_over or self._failure)
         self._closed = True
         try:
-            if is_in_order:
-                self._queue_end()
-                with trio.move_on_after(self._limits.ws_close_s_max):
-                    await self._flush()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # gone meanwhile: that, too, is an end
+            if ws is not None and is_in_order:
+                await self._say_close(ws)
         finally:
+            self._scope.cancel()
+            self._shaken.set()
             await self._wire.aclose()
 
-    def _queue_end(self) -> None:
-        try:
-            if not self._ended:
-                self._queue(CloseConnection(code=1000))
-            if self._tls is not None:
-                self._tls.finish()
-                self._out += self._tls.data_to_send()
-        except (ProtocolError, ssl.SSLError):
-            self._out.clear()
+    async def _say_close(self, ws: WebSocketConnection) -> None:
+        meter = self._meter
+        assert meter is not None
+        with trio.move_on_after(self._limits.ws_close_s_max, shield=not meter.is_sending) as saying:
+
+            def said() -> None:
+                saying.shield = False
+
+            meter.on_sent = said
+            with suppress(Exception):  # gone is an end, too
+                await ws.aclose()
+
+
+def _first(group: BaseException) -> Exception:
+    """The one exception that a group is about."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    assert isinstance(group, Exception)
+    return group
+
+
+def _cause(error: Exception) -> Exception:
+    return error.__cause__ if isinstance(error.__cause__, Exception) else error

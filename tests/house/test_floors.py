@@ -143,7 +143,7 @@ def test_core_imports_only_core_dependencies() -> None:
             continue
         for line, name in imported(module):
             top = name.split(".")[0]
-            optional = {"wsproto", "httpx"} if room == "p2p.transport" else set()
+            optional = {"trio_websocket", "httpx"} if room == "p2p.transport" else set()
             if top not in sys.stdlib_module_names | CORE_DEPENDENCIES | optional | {"p2p", "__future__"}:
                 wrong.append(f"{module.path}:{line}: {name}")
     assert wrong == []

@@ -1,0 +1,109 @@
+"""What trio-websocket reads from and writes to: a stream that bounds how much may come without getting anywhere.
+
+trio-websocket bounds the length of a message and nothing else: fragments without a byte in them, pings without end and
+the headers of a handshake are taken as long as they come. Here a message has to be finished every so often, and the
+handshake within its own bound. It also keeps what a failed handshake is told by, and says when the stream is over:
+who waits for a handshake would not hear of it otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})")
+
+
+class Flood(Exception):
+    """More came than is allowed without a handshake or a message coming of it."""
+
+
+class Metered(trio.abc.Stream):
+    """A stream whose other side has to get somewhere.
+
+    Args:
+        below: TCP, or TLS over it. Closing this closes it.
+        head_bytes_max: the HTTP request or answer, up to its empty line.
+        idle_bytes_max: what may come from then on between two calls of `progress`.
+        on_end: called when nothing more will be received, whatever the reason; possibly several times.
+
+    Attributes:
+        failure: why nothing more comes; None for an end in order.
+        on_sent: called when something was sent.
+    """
+
+    __slots__ = ("_below", "_head", "_idle_bytes_max", "_is_head", "_left", "_on_end", "_sending", "failure", "on_sent")
+
+    def __init__(
+        self, below: trio.abc.Stream, *, head_bytes_max: int, idle_bytes_max: int, on_end: Callable[[], object]
+    ) -> None:
+        self._below = below
+        self._head = b""
+        self._is_head = True
+        self._left = head_bytes_max
+        self._idle_bytes_max = idle_bytes_max
+        self._on_end = on_end
+        # Answers to pings come from another task than messages, and while somebody waits for room.
+        self._sending = trio.Lock()
+        self.failure: Exception | None = None
+        self.on_sent: Callable[[], object] | None = None
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status that was answered; None if it was no HTTP."""
+        found = _STATUS.match(self._head)
+        return None if found is None else int(found[1])
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether something is on its way out that waits for room."""
+        return self._sending.locked()
+
+    def progress(self) -> None:
+        """A message was finished."""
+        if not self._is_head:
+            self._left = self._idle_bytes_max
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            if self._left <= 0:
+                what = "handshake" if self._is_head else "frames without a message"
+                raise trio.BrokenResourceError from Flood(f"too many bytes of {what}")
+            data = await self._below.receive_some(self._left if max_bytes is None else min(max_bytes, self._left))
+        except trio.BrokenResourceError as error:
+            self.failure = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            self._on_end()
+            raise
+        except trio.ClosedResourceError:
+            self._on_end()
+            raise
+        if not data:
+            self._on_end()
+        self._left -= len(data)
+        if self._is_head:
+            self._take_head(data)
+        return data
+
+    def _take_head(self, data: bytes | bytearray) -> None:
+        self._head += data
+        if _HEAD_END.search(self._head):
+            self._is_head = False
+            self._left = self._idle_bytes_max
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        async with self._sending:
+            await self._below.send_all(data)
+        if self.on_sent is not None:
+            self.on_sent()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        async with self._sending:
+            await self._below.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        self._on_end()
+        await self._below.aclose()
