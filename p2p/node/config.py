@@ -69,7 +69,8 @@ class NodeConfig:
             address do not hold for them. Loopback is exempt anyway.
         handshake_timeout_ms, ping_after_s, dead_after_s: see `Limits`; given here they win.
         limits: all other bounds.
-        on_log: called with one line for each notable event; what it raises is counted and otherwise ignored.
+        on_log: called with one line for each notable event; what it raises is counted, and told by `logging`, ever more
+            seldom.
         identity: a key to use instead of the one in data_dir.
         store: opens the store instead of data_dir, for stores of one's own. It keeps what a known identity signed.
         clock, entropy, network, blocking: the windows to the world; simulations hand in their own.
