@@ -105,9 +105,7 @@ async def _idle(quick: bool) -> list[Row]:
 
 
 async def _measure(quick: bool) -> list[Row]:
-    # Memory first: what the handshakes leave free would be taken for peers that cost nothing.
-    idle = await _idle(quick)
-    return [await _handshakes(quick), *idle]
+    return [await _handshakes(quick), *await _idle(quick)]
 
 
 def run(quick: bool) -> list[Row]:
