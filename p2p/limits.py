@@ -188,6 +188,13 @@ class Limits:
     append_delay_on_claim_s_max: float = 3.0
     """A peer that claims to know more of our own log than we do may delay appends once per start. So long they also
     wait after the last piece of our own log that was fetched back."""
+    own_claim_records_max: int = 2**32
+    """So much of our own log, beyond a piece that was fetched back, may a peer show and be believed."""
+    own_claim_stall_s: float = 40.0
+    """Who is believed, is asked, stays connected and delivers nothing for so long more than `supplier_stall_s` is
+    believed no longer. The largest batch on the slowest link that lives takes 36 s."""
+    own_claim_s_max: float = 3600.0
+    """Nobody is believed for longer, if nothing of our own log came meanwhile: once per start, should it have to be."""
     append_delay_at_start_s_max: float = 3.0
     """A node with configured peers waits so long for a first word of any of them before it signs anything."""
     follow_read_bytes: int = 1 * MIB

@@ -2,8 +2,9 @@
 
 This is the half of the writer that runs on the lane "write", without trio. Deciding about a push of our own origin and
 sealing our own records happen here, in one transaction and one thread: nothing of our log that we did not know can
-slip in between. And how far the peer that brought such a batch shows our log is written down in the same transaction:
-until it is held up to there, nothing is sealed, whatever becomes of the link or of this process.
+slip in between. And how far the peer that brought such a batch shows our log is written down in the same transaction,
+unless that is absurd: while that claim stands, also in the next process, nothing is sealed below it. It is a claim, and
+no signature: the writer says when it is believed no longer.
 
 What is pushed is handled first, then what is appended. If a push brings a batch of our own log that this store does
 not hold, or the store's own log is not whole, nothing is sealed: a signature at a seq that we may have used before
@@ -94,6 +95,7 @@ class Group(msgspec.Struct):
         bans: identity -> until when it is left alone (Unix milliseconds); None takes the ban back.
         damaged: batches that failed their hash when they were read.
         quotas: bytes that the origins of the pushes may take, where there is a bound.
+        drop_claim: what somebody showed of our own log is not believed any more.
     """
 
     jobs: list[Job] = msgspec.field(default_factory=list)
@@ -104,6 +106,7 @@ class Group(msgspec.Struct):
     bans: Mapping[PeerId, int | None] = msgspec.field(default_factory=dict)
     damaged: Sequence[DamagedRange] = ()
     quotas: Mapping[PeerId, int] = msgspec.field(default_factory=dict)
+    drop_claim: bool = False
 
 
 class Unsealed(Enum):
@@ -125,7 +128,8 @@ class Committed(msgspec.Struct):
         states: the origins that moved, None for a forgotten one.
         frozen: proofs that were new.
         damaged: batches that were quarantined.
-        own_ahead: if batches of our own log came from outside, how far it was signed as far as we know; else 0.
+        own_ahead: if batches of our own log came from outside, how far they reach or whoever brought them shows it;
+            else 0.
         over_quota: origins that found no room.
     """
 
@@ -204,6 +208,8 @@ class Committer:
         done = Committed()
         with self._store.write() as transaction:
             transaction.quotas = group.quotas
+            if group.drop_claim:
+                transaction.drop_claim()
             for damaged in group.damaged:
                 transaction.quarantine(damaged)
             for job in group.jobs:
@@ -238,11 +244,9 @@ class Committer:
         own = transaction.state(self._own)
         if own.frozen_from is not None:
             return Unsealed.FORKED
-        if done.own_ahead or own.is_lost:
-            return Unsealed.AHEAD
         if not own.is_whole:
             return Unsealed.DAMAGED
-        return None
+        return Unsealed.AHEAD if done.own_ahead or own.is_lost else None
 
     def _seal(self, transaction: Transaction, bodies: Sequence[bytes], wall_ms: int) -> list[Batch]:
         own = transaction.state(self._own)
@@ -291,9 +295,10 @@ class Committer:
             if batch.origin == self._own:
                 # Timestamps of our own are never given out twice, however far ahead they are.
                 self._clock = HybridClock(max(self._clock.last, batch.last_hlc), self._limits.hlc_future_s_max)
-                # Who delivers a part of what we lost is believed about the rest.
-                transaction.note_lost(max(batch.seq_end, own_shown))
-                done.own_ahead = transaction.state(self._own).lost_seq
+                # Who delivers a part of what we lost is believed about the rest, if there can be so much.
+                if own_shown <= batch.seq_end + self._limits.own_claim_records_max:
+                    transaction.note_claim(own_shown)
+                done.own_ahead = max(batch.seq_end, transaction.state(self._own).claimed_seq)
         elif judgement.verdict is Verdict.FORK:
             assert judgement.proof is not None
             transaction.freeze(judgement.proof)

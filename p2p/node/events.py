@@ -93,12 +93,20 @@ class LogRepaired(NodeEvent, frozen=True):
 
 
 class OwnLogAhead(NodeEvent, frozen=True):
-    """A peer holds signed records of this node, up to `seq`, that the own store lost (a restored backup).
+    """A peer delivered records of this node that the own store had lost (a restored backup), and shows its log up to
+    `seq`.
 
-    They are fetched back; until then nothing is appended.
+    They are fetched back; until then, or until `OwnLogClaimDropped`, nothing is appended.
     """
 
     seq: int
+
+
+class OwnLogClaimDropped(NodeEvent, frozen=True):
+    """Whoever showed this node's own log up to `claimed_seq` did not deliver it: appends go on after `seq`."""
+
+    seq: int
+    claimed_seq: int
 
 
 class QuotaReached(NodeEvent, frozen=True):

@@ -48,8 +48,13 @@ class Notices:
                 self._log_line(f"{self._log_of(origin)} is whole again up to seq {seq}")
             case events.OwnLogAhead(seq):
                 self._log_line.warn(
-                    f"this node's own log was signed up to seq {seq}, and its store lost a part (a restored backup?): "
-                    f"nothing is appended until that is fetched back from who holds it{self._way_out(self._own)}"
+                    f"this node's store lost a part of its own log (a restored backup?), which a peer shows up to seq "
+                    f"{seq}: nothing is appended until that is fetched back from who holds it, or fails to come"
+                )
+            case events.OwnLogClaimDropped(seq, claimed_seq):
+                self._log_line.warn(
+                    f"who showed this node's own log up to seq {claimed_seq} does not deliver it: "
+                    f"what is appended follows seq {seq}"
                 )
             case events.StoreReadOnly(detail):
                 self._log_line.warn(f"the store cannot be written, and is read-only until it can: {detail}")

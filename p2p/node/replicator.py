@@ -34,7 +34,7 @@ from p2p.node.waiters import Waiters
 from p2p.node.writer import PushOutcome, Writer
 from p2p.replication.accept import Verdict
 from p2p.replication.boundaries import SealedBatch, prev_hash_of
-from p2p.replication.exchange import Exchange, HoldAppends, Penalize
+from p2p.replication.exchange import DoubtClaim, Exchange, HoldAppends, Penalize, TrustClaim
 from p2p.replication.heads import EMPTY_LOG, LogHead
 from p2p.replication.recent import RecentBatches
 from p2p.replication.sync import Load, LoadKind
@@ -294,6 +294,10 @@ class Replicator:
                 self._penalize(effect.peer, effect.reason)
             elif isinstance(effect, HoldAppends):
                 self._writer.hold_appends(effect.seconds)
+            elif isinstance(effect, DoubtClaim):
+                self._writer.doubt_claim(effect.seq)
+            elif isinstance(effect, TrustClaim):
+                self._writer.trust_claim()
             else:
                 self._writer.release_appends()
         if exchange.confirmations != self._confirmations:

@@ -124,6 +124,7 @@ class Rooms:
             settle=self._settle,
             forgotten=self.origins.forget,
             is_unlimited=self.origins.is_unlimited,
+            can_ask=self._can_ask,
         )
         self.acquaintances = Acquaintances(
             limits,
@@ -182,6 +183,11 @@ class Rooms:
 
     def _settle(self, origin: PeerId, via: PeerId, held: bool) -> None:
         self.origins.settle(origin, via, held=held)
+
+    def _can_ask(self) -> bool:
+        config = self._config
+        listens = config.listen_port is not None or config.listen_ws_port is not None
+        return config.dial or listens or bool(self.roster.links)
 
     def _oldest_ms(self) -> int:
         age_s = self._config.expire_after_s

@@ -18,7 +18,8 @@ gives up on a disk that hangs after `hung_disk_s_max`.
 Our own records wait (they do not fail) while a peer may know more of our log than we do: for a moment because one says
 so (`hold_appends`, by the replicator); and when a commit brings a batch of our own log that the store did not hold,
 until the log is fetched back up to the seq which its bringer shows, and then until nothing more of it came for a
-moment, since others may have been brought further.
+moment, since others may have been brought further. What its bringer shows is a claim and no signature: who stays and
+does not deliver is believed no longer, and nobody for ever.
 
 Source: replication sections 2, 4 and 5; contract "Cancellation".
 """
@@ -62,6 +63,11 @@ __all__ = ["PushOutcome", "Writer"]
 
 _ENCODE_PER_CHECKPOINT: Final = 4096
 _CLOSED: Final = "the node has stopped"
+_LOST: Final = (
+    "this node's store lost a part of its own log (a restored backup?): a peer showed it up to seq {}, and it is held "
+    "up to seq {}. Nothing is appended here: start the node with a peer that holds the rest "
+    "(`p2p run --peer ADDRESS`); if it has not come there after {:g} min, appends go on without it"
+)
 
 Outcome = PushOutcome | Verdict | None
 T = TypeVar("T")
@@ -71,6 +77,12 @@ Args = TypeVarTuple("Args")
 def _is_hurt(state: OriginState | None) -> bool:
     """Whether a part of a log is missing that was signed and is still wanted."""
     return state is not None and state.frozen_from is None and (state.is_lost or not state.is_whole)
+
+
+def _repair(origin: PeerId, before: OriginState, after: OriginState) -> events.NodeEvent:
+    if before.is_lost and not after.claimed_seq:
+        return events.OwnLogClaimDropped(before.seq, before.claimed_seq)
+    return events.LogRepaired(origin, after.seq)
 
 
 def _ignore() -> None:
@@ -144,6 +156,7 @@ class Writer:
         settle: told what came of what was admitted: origin, via, and whether anything of that origin is held now.
         forgotten: told of an origin that was dropped.
         is_unlimited: whether an origin has no byte quota; by default only our own has none.
+        can_ask: whether there can be anybody who has what our own log lacks.
     """
 
     def __init__(
@@ -159,6 +172,7 @@ class Writer:
         settle: Callable[[PeerId, PeerId, bool], None] = lambda _origin, _via, _held: None,
         forgotten: Callable[[PeerId], None] = lambda _origin: None,
         is_unlimited: Callable[[PeerId], bool] = lambda _origin: False,
+        can_ask: Callable[[], bool] = lambda: True,
     ) -> None:
         self.own = identity.peer_id
         self.just_sealed: Sequence[Batch] = ()
@@ -173,6 +187,7 @@ class Writer:
         self._settle = settle
         self._forgotten = forgotten
         self._is_unlimited = is_unlimited
+        self._can_ask = can_ask
         self._states: dict[PeerId, OriginState] = {}
         self._heads: dict[PeerId, LogHead] = {}
         self._subscribers: dict[object, _Subscriber] = {}
@@ -195,6 +210,7 @@ class Writer:
         self._over_quota: set[PeerId] = set()
         self._held_until = -math.inf
         self._quiet_until = -math.inf
+        self._claim_until = self._claim_until_max = -math.inf
         self._is_closed = False
         self._takes_no_more = False
 
@@ -301,7 +317,8 @@ class Writer:
         Raises:
             RecordTooLarge: one does not fit a batch; nothing was appended.
             StoreReadOnly, StoreFull, StoreError: the store cannot be written.
-            StoreCorrupt: our own log is damaged and not fetched back yet.
+            StoreCorrupt: our own log is damaged and not fetched back yet, or a part of it is lost and there is nobody
+                to ask for it.
             OwnLogForked: there is proof against our own log.
             NodeClosed: the node stopped meanwhile.
         """
@@ -446,14 +463,34 @@ class Writer:
         self._held_until = -math.inf
         self._wake.set()
 
+    def doubt_claim(self, seq: int) -> None:
+        """Who shows our own log up to `seq` was asked, is connected, and does not deliver: believe it no longer, unless
+        something comes soon."""
+        own = self._states.get(self.own)
+        if own is not None and own.is_lost and own.claimed_seq <= seq:
+            self._claim_until = min(self._claim_until, self._clock.monotonic() + self._limits.own_claim_stall_s)
+            self._wake.set()
+
+    def trust_claim(self) -> None:
+        """Who was doubted is gone: that it did not deliver tells nothing."""
+        self._claim_until = self._claim_until_max
+
+    def _renew_claim(self) -> None:
+        self._claim_until = self._claim_until_max = self._clock.monotonic() + self._limits.own_claim_s_max
+
+    def _is_claim_void(self) -> bool:
+        own = self._states.get(self.own)
+        return own is not None and own.is_lost and self._clock.monotonic() >= self._claim_until
+
     def _appends_wait_until(self) -> float:
         own = self._states.get(self.own)
         if own is None:
             return self._held_until
-        if own.frozen_from is not None:
+        if not own.is_whole:
             # They are refused, at once.
             return -math.inf
-        return math.inf if own.is_lost else max(self._held_until, self._quiet_until)
+        hold = max(self._held_until, self._quiet_until)
+        return max(hold, self._claim_until) if own.is_lost else hold
 
     # The task.
 
@@ -465,9 +502,10 @@ class Writer:
         """
         try:
             self._take_over(await self._blocking.run("write", self._committer.start))
+            self._renew_claim()
             own = self._states.get(self.own)
             if own is not None and own.is_lost:
-                self._emit(events.OwnLogAhead(own.lost_seq))
+                self._emit(events.OwnLogAhead(own.claimed_seq))
             task_status.started()
             while True:
                 await self._wait_for_work()
@@ -499,7 +537,9 @@ class Writer:
         if self._jobs or self._cursors or self._cursor_waiters or (self._appends and not holding):
             return True
         # Nobody waits for these: while the store fails they may wait.
-        return self._failure is None and bool(self._pins or self._places or self._bans or self._damaged)
+        return self._failure is None and (
+            bool(self._pins or self._places or self._bans or self._damaged) or self._is_claim_void()
+        )
 
     async def _commit(self) -> None:
         group, queued, shares = self._take_group()
@@ -526,6 +566,7 @@ class Writer:
             places=self._places,
             bans=self._bans,
             damaged=tuple(self._damaged),
+            drop_claim=self._is_claim_void(),
         )
         self._cursors, self._pins, self._places, self._bans, self._damaged = {}, {}, {}, {}, {}
         queued: list[_Queued] = []
@@ -575,12 +616,13 @@ class Writer:
     ) -> None:
         """A commit is durable: tell everybody, in the order that the opening comment promises."""
         repaired = [
-            events.LogRepaired(origin, state.seq)
+            _repair(origin, self._states[origin], state)
             for origin, state in done.states.items()
             if state is not None and _is_hurt(self._states.get(origin)) and not _is_hurt(state)
         ]
         moved = self._move(done.states)
         if done.own_ahead:
+            self._renew_claim()
             now = self._clock.monotonic()
             if now >= self._quiet_until:
                 self._emit(events.OwnLogAhead(done.own_ahead))
@@ -770,8 +812,12 @@ class Writer:
 
     def _reason_not_sealed(self) -> P2PError | None:
         own = self._states.get(self.own)
-        if own is None or own.is_whole:
+        if own is None or (own.is_whole and not own.is_lost):
             return None
+        if own.is_whole:
+            if self._can_ask():
+                return None
+            return StoreCorrupt(_LOST.format(own.claimed_seq, own.seq, self._limits.own_claim_s_max / 60))
         if own.frozen_from is not None:
             return OwnLogForked(
                 f"there is proof that this identity signed two histories, from seq {own.frozen_from} on: "

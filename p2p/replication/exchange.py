@@ -10,7 +10,8 @@ serves `next_load`, and comes back at `next_deadline`.
 Our own log. A peer that shows more of it than we hold may be right: a store can be lost, or brought back from a
 backup. What it *says* only makes us pull, and holds our appends for a moment, once per start. Whoever claims and does
 not deliver is scored. (What it *delivers*, a batch that we signed and do not hold, is another matter: how far such a
-peer shows our log is written down with that batch, and nothing is sealed below.) A node that is to be connected with
+peer shows our log is written down with that batch, and nothing is sealed below while it is believed: as long as it may
+still deliver.) A node that is to be connected with
 somebody also waits for a first word at its start: what it has ready to append would otherwise be signed before anybody
 could say that there is more.
 
@@ -57,7 +58,17 @@ class Penalize(msgspec.Struct, frozen=True):
     reason: Reason
 
 
-Effect: TypeAlias = HoldAppends | ReleaseAppends | Penalize
+class DoubtClaim(msgspec.Struct, frozen=True):
+    """Who shows our own log up to `seq` is asked for it, and does not deliver."""
+
+    seq: int
+
+
+class TrustClaim(msgspec.Struct, frozen=True):
+    """The link of whom we doubted ended: it could not deliver."""
+
+
+Effect: TypeAlias = HoldAppends | ReleaseAppends | Penalize | DoubtClaim | TrustClaim
 
 
 class Exchange:
@@ -111,6 +122,7 @@ class Exchange:
         self._confirmed_on: dict[int, int] = {}
         self.confirmations = 0
         self._scored: set[int] = set()
+        self._doubted: set[int] = set()
         self._claim_spent = False
         self._awaits_word = self._is_holding = awaits_word
         if awaits_word:
@@ -142,6 +154,9 @@ class Exchange:
         self._due_of.pop(key, None)
         self._confirmed_on.pop(key, None)
         self._scored.discard(key)
+        if key in self._doubted:
+            self._doubted.discard(key)
+            self._effects.append(TrustClaim())
         self._suppliers.link_down(key, sync.peer, now)
         self._settle(now)
 
@@ -370,7 +385,11 @@ class Exchange:
                     self._links[key].want_changed(origin, now)
                     self._touched[key] = None
         for origin, link in self._suppliers.take_stalls():
-            if origin == self._own and link in self._links and link not in self._scored:
+            if origin != self._own or link not in self._links:
+                continue
+            self._doubted.add(link)
+            self._effects.append(DoubtClaim(self.own_shown(link)))
+            if link not in self._scored:
                 self._scored.add(link)
                 self._effects.append(Penalize(self._links[link].peer, Reason.PROTOCOL))
         self._review_own()

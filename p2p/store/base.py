@@ -48,6 +48,7 @@ _FETCHED: Final = (
     "start the node with a peer that holds this log: what is damaged is fetched again as soon as it is read, "
     "and a running node reads everything, 1 MiB a second from its start on"
 )
+_MISSING: Final = "start the node with a peer that holds this log: what is missing is fetched from it"
 _OWNER: Final = (
     "if identity.pem was changed, put the right one back from a backup. If it was not, the store is damaged: move "
     "log.sqlite* out of the data dir, and start the node with a peer that holds the logs: they are fetched again"
@@ -72,7 +73,9 @@ class OriginState(msgspec.Struct, frozen=True):
         tail_seq: highest seq ever stored; above `seq` only while something is damaged, or after a fork.
         size: bytes of batches that were stored, damaged ones that were replaced included.
         frozen_from: the proof's lower_seq when the origin is frozen.
-        lost_seq: our own log only: somebody who delivered what this store had lost showed it up to here.
+        lost_seq: where the tail was when something of the log was found damaged or missing: the tail, said twice.
+        claimed_seq: our own log only: somebody who delivered what this store had lost showed it up to here. Nobody's
+            signature says so.
     """
 
     seq: int = 0
@@ -81,6 +84,7 @@ class OriginState(msgspec.Struct, frozen=True):
     size: int = 0
     frozen_from: int | None = None
     lost_seq: int = 0
+    claimed_seq: int = 0
 
     @property
     def head(self) -> LogHead:
@@ -94,8 +98,8 @@ class OriginState(msgspec.Struct, frozen=True):
 
     @property
     def is_lost(self) -> bool:
-        """Whether records of this log, our own, are still to be fetched back before another may be signed."""
-        return self.seq < self.lost_seq and self.frozen_from is None
+        """Whether somebody who is believed for a while shows more of this log, our own, than is held."""
+        return self.seq < self.claimed_seq and self.frozen_from is None
 
 
 class DamagedRange(NamedTuple):
@@ -117,7 +121,8 @@ class Damage(msgspec.Struct, frozen=True):
     """One finding of `verify`.
 
     Attributes:
-        what: "file", "owner", "hash", "bytes", "chain", "signature", "head" or "proof".
+        what: "file", "owner", "hash", "bytes", "chain", "signature", "head", "end" or
+            "proof".
         origin: whose log; None for damage to the file itself, or to the key beside it.
         seq_begin: the batch it was found at, where there is one.
         detail: one line.
@@ -133,6 +138,8 @@ class Damage(msgspec.Struct, frozen=True):
         """What to do about it, in one line."""
         if self.what in ("hash", "bytes"):
             return _FETCHED
+        if self.what == "end":
+            return _MISSING
         if self.what == "head":
             return _PUT_RIGHT
         if self.what == "owner":
@@ -313,13 +320,21 @@ class Transaction(ABC):
         state = self.state(origin)
         if seq_begin <= state.seq:
             seq, batch_hash = self._boundary_below(origin, seq_begin)
-            self.changed[origin] = msgspec.structs.replace(state, seq=seq, hash=batch_hash)
+            # Noted beside the tail: should the chain lose its end as well, one of the two would pass for a flipped bit.
+            lost_seq = max(state.lost_seq, state.tail_seq)
+            self.changed[origin] = msgspec.structs.replace(state, seq=seq, hash=batch_hash, lost_seq=lost_seq)
 
-    def note_lost(self, seq: int) -> None:
-        """Our own log was signed up to `seq`, held here or not: that stays known, also over a restart."""
+    def note_claim(self, seq: int) -> None:
+        """Somebody shows our own log up to `seq`: that stays known, also over a restart, until `drop_claim`."""
         state = self.state(self.own)
-        if seq > state.lost_seq:
-            self.changed[self.own] = msgspec.structs.replace(state, lost_seq=seq)
+        if seq > state.claimed_seq:
+            self.changed[self.own] = msgspec.structs.replace(state, claimed_seq=seq)
+
+    def drop_claim(self) -> None:
+        """What was shown of our own log is not believed any more."""
+        state = self.state(self.own)
+        if state.claimed_seq:
+            self.changed[self.own] = msgspec.structs.replace(state, claimed_seq=0)
 
     def forget(self, origin: PeerId) -> None:
         """Drop everything held of the origin: batches, proof and cursors."""

@@ -33,6 +33,13 @@ def check_chain(
                 yield Damage(what[0], origin, held.seq_begin, what[1])
         seq, batch_hash = held.seq_end, held.hash
         head_seen = head_seen or ((seq, batch_hash) == (state.seq, state.hash) and not marked)
+    signed_seq = max(state.tail_seq, state.lost_seq)
+    if seq < signed_seq:
+        yield Damage(
+            "end", origin, None, f"it was signed up to seq {signed_seq}, and what follows seq {seq} is missing"
+        )
+    elif seq < state.claimed_seq:
+        yield Damage("end", origin, None, f"a peer showed it up to seq {state.claimed_seq}, and it is held up to {seq}")
     if not head_seen:
         yield Damage("head", origin, None, f"the head names seq {state.seq}, where no such batch ends")
     elif state.frozen_from is not None and state.seq >= state.frozen_from:

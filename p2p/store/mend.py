@@ -7,7 +7,13 @@ next own record would fork the log. But all of it can be told from what the row 
     whose log          from the header of the batch at the head, when its hash is good
     head               the end of the batches that follow each other from seq 1, undamaged and below a proven fork
     tail               the end of the last batch that is filed
+    signed up to       as the tail, unless the chain has lost its end
     frozen from        from the proof
+
+What the chain cannot tell is that its own end is missing. Three numbers of the row say how far it once went: head, tail
+and what is known to be signed. One of them alone beyond the last batch that is filed is a flipped bit; two of them
+are not. Then the tail stays where it was, and is written down twice, so that no later comparison takes it for a
+flipped bit: a log that forgot that it goes on would be signed a second time from there.
 
 The comparison costs a few small reads per origin. Only a row that disagrees has its chain walked; the batch that
 becomes its head has its hash checked, and is marked as damaged, like any other, if it is not what was stored.
@@ -28,7 +34,7 @@ from p2p.store.base import is_what_was_stored
 _ORIGIN_BYTES: Final = 1 + 32
 
 _ROWS: Final = (
-    "SELECT o.no, o.peer_id, o.seq, o.hash, o.tail_seq, o.frozen_from, c.hash, c.batch,"
+    "SELECT o.no, o.peer_id, o.seq, o.hash, o.tail_seq, o.lost_seq, o.frozen_from, c.hash, c.batch,"
     " (SELECT MAX(seq_end) FROM chain WHERE origin = o.no)"
     " FROM origins AS o LEFT JOIN chain AS c ON c.origin = o.no AND c.seq_end = o.seq AND c.damaged = 0"
 )
@@ -52,26 +58,48 @@ def mend_origins(connection: sqlite3.Connection) -> list[str]:
         sqlite3.Error: the store cannot be read or written.
     """
     said: list[str] = []
-    for no, peer_id, seq, batch_hash, tail_seq, frozen_from, filed, batch, end in connection.execute(_ROWS).fetchall():
+    for no, peer_id, seq, batch_hash, tail_seq, lost_seq, frozen_from, filed, batch, end in connection.execute(
+        _ROWS
+    ).fetchall():
         right_frozen = _frozen_from(connection, no) or frozen_from
         head = _Head(seq, batch_hash, batch)
         is_right = batch_hash == (ZERO_HASH if seq == 0 else filed) and (right_frozen is None or seq < right_frozen)
         if not is_right:
+            # A row that ends before it begins would stand in the way of what is fetched again.
+            connection.execute("DELETE FROM chain WHERE origin = ? AND seq_end < seq_begin", (no,))
             head = _walk(connection, no, right_frozen)
         right_id = _owner(connection, no, head, peer_id)
         if not is_right or right_id != peer_id:
             head = _checked(connection, no, right_id, right_frozen)
-        # Two numbers that agree against the chain are no flipped bit: the chain has lost its end.
-        right_tail = tail_seq if tail_seq == seq and not is_right else end or 0
-        right = (right_id, head.seq, head.hash, right_tail, right_frozen)
-        if right != (peer_id, seq, batch_hash, tail_seq, frozen_from):
+        right_tail, right_lost = _ends(end or 0, seq, tail_seq, lost_seq)
+        right = (right_id, head.seq, head.hash, right_tail, right_lost, right_frozen)
+        if right != (peer_id, seq, batch_hash, tail_seq, lost_seq, frozen_from):
             connection.execute(
-                "UPDATE OR IGNORE origins SET peer_id = ?, seq = ?, hash = ?, tail_seq = ?, frozen_from = ?"
-                " WHERE no = ?",
+                "UPDATE OR IGNORE origins SET peer_id = ?, seq = ?, hash = ?, tail_seq = ?, lost_seq = ?,"
+                " frozen_from = ? WHERE no = ?",
                 (*right, no),
             )
-            said.append(f"the store's note of the log of {right_id.hex()} was damaged: it ends at seq {head.seq}")
+            said.append(_line(right_id, head.seq, right_tail, is_cut=right_tail > (end or 0)))
     return said
+
+
+def _ends(end: int, seq: int, tail_seq: int, lost_seq: int) -> tuple[int, int]:
+    """Where the tail is, and up to where the log is known to be signed.
+
+    Args:
+        end: of the last batch that is filed.
+        seq, tail_seq, lost_seq: what the row says.
+    """
+    beyond = sorted(number for number in (seq, tail_seq, lost_seq) if number > end)
+    if len(beyond) >= 2:
+        agreed = beyond[(len(beyond) - 1) // 2]
+        return agreed, agreed
+    return end, lost_seq if lost_seq <= end else 0
+
+
+def _line(peer_id: bytes, seq: int, tail_seq: int, *, is_cut: bool) -> str:
+    rest = f", and what follows up to seq {tail_seq} is missing" if is_cut else ""
+    return f"the store's note of the log of {peer_id.hex()} was damaged: it ends at seq {seq}{rest}"
 
 
 def _walk(connection: sqlite3.Connection, no: int, frozen_from: int | None) -> _Head:

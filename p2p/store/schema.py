@@ -71,6 +71,11 @@ STEPS: Final[tuple[Step, ...]] = (
     ) WITHOUT ROWID;
     CREATE TABLE bans (peer_id BLOB PRIMARY KEY, until_ms INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    # What was noted as lost so far was what peers had shown.
+    """
+    ALTER TABLE origins ADD COLUMN claimed_seq INTEGER NOT NULL DEFAULT 0;
+    UPDATE origins SET claimed_seq = lost_seq, lost_seq = 0
+    """,
 )
 """For each version what leads to it from the one before: statements, ended by semicolons, or a function."""
 

@@ -60,11 +60,12 @@ _LOAD: Final = (
     " ON b.no = c.batch WHERE c.origin = (SELECT no FROM origins WHERE peer_id = ?)"
     " AND c.seq_end >= ? AND c.seq_end <= ? ORDER BY c.seq_end"
 )
-_STATES: Final = "SELECT peer_id, seq, hash, tail_seq, size, frozen_from, lost_seq FROM origins"
+_STATES: Final = "SELECT peer_id, seq, hash, tail_seq, size, frozen_from, {}, {} FROM origins"
+_LOST_SINCE: Final = 2
+_CLAIMED_SINCE: Final = 5
+"""The versions of the schema that brought these columns. A tool that only reads looks at older files as they are."""
 _BOOK_SINCE: Final = 4
 """The version of the schema that brought address book and bans."""
-_STATES_OF_1: Final = "SELECT peer_id, seq, hash, tail_seq, size, frozen_from, 0 FROM origins"
-"""A tool that only reads looks at older files as they are."""
 _NEXT: Final = (
     "SELECT seq_begin, seq_end FROM chain WHERE origin = (SELECT no FROM origins WHERE peer_id = ?)"
     " AND seq_end >= ? AND damaged = 0 ORDER BY seq_end LIMIT 1"
@@ -425,8 +426,8 @@ class _SqliteTransaction(Transaction):
         for origin, state in self.changed.items():
             if state is not None:
                 self._connection.execute(
-                    "UPDATE origins SET seq = ?, hash = ?, tail_seq = ?, size = ?, frozen_from = ?, lost_seq = ?"
-                    " WHERE no = ?",
+                    "UPDATE origins SET seq = ?, hash = ?, tail_seq = ?, size = ?, frozen_from = ?, lost_seq = ?,"
+                    " claimed_seq = ? WHERE no = ?",
                     (*msgspec.structs.astuple(state), self._number(origin)),
                 )
 
@@ -525,7 +526,8 @@ class _SqliteTransaction(Transaction):
     def _insert(self, batch: Batch) -> None:
         number = self._connection.execute("INSERT INTO batches (wal) VALUES (?)", (batch.wal_bytes,)).lastrowid
         self._connection.execute(
-            "INSERT INTO chain (origin, seq_end, seq_begin, hash, signature_crc, damaged, batch)"
+            # What is there already is no batch that was found in this range: its row is damaged.
+            "INSERT OR REPLACE INTO chain (origin, seq_end, seq_begin, hash, signature_crc, damaged, batch)"
             " VALUES (?, ?, ?, ?, ?, 0, ?)",
             (
                 self._number(batch.origin),
@@ -630,16 +632,19 @@ def _place_of(
 
 def _read_states(connection: sqlite3.Connection, path: Path, version: int = len(STEPS)) -> dict[PeerId, OriginState]:
     states: dict[PeerId, OriginState] = {}
-    rows = connection.execute(_STATES if version >= 2 else _STATES_OF_1)
-    for peer_id, seq, batch_hash, tail_seq, size, frozen_from, lost_seq in rows.fetchall():
+    lost = "lost_seq" if version >= _CLAIMED_SINCE else "0"
+    claimed = "claimed_seq" if version >= _CLAIMED_SINCE else "lost_seq" if version >= _LOST_SINCE else "0"
+    rows = connection.execute(_STATES.format(lost, claimed))
+    for peer_id, seq, batch_hash, tail_seq, size, frozen_from, lost_seq, claimed_seq in rows.fetchall():
         if not (
             isinstance(batch_hash, bytes)
             and len(batch_hash) == 32
-            and all(isinstance(number, int) for number in (seq, tail_seq, size, lost_seq))
+            and all(isinstance(number, int) for number in (seq, tail_seq, size, lost_seq, claimed_seq))
             and isinstance(frozen_from, int | None)
         ):
             raise StoreCorrupt(f"the store {path} has a damaged list of origins. {WHOLE_FILE}")
-        states[_peer_id(peer_id, path)] = OriginState(seq, batch_hash, tail_seq, size, frozen_from, lost_seq)
+        state = OriginState(seq, batch_hash, tail_seq, size, frozen_from, lost_seq, claimed_seq)
+        states[_peer_id(peer_id, path)] = state
     return states
 
 

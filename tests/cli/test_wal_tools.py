@@ -228,3 +228,18 @@ async def test_a_network_key_is_random_private_and_never_overwritten(tmp_path: P
         where = await first.endpoint()
         async with running("--id", "B", "--memory", "--connect", where, P2P_NETWORK_KEY_FILE=str(path)) as second:
             await second.until(lambda event: event.get("peers_connected") == 1)
+
+
+async def test_t42_append_says_what_to_do_when_a_part_of_the_own_log_is_lost(data_dir: Path) -> None:
+    connection = sqlite3.connect(data_dir / "log.sqlite")
+    with connection:
+        connection.execute("UPDATE origins SET claimed_seq = 9")
+    connection.close()
+    with trio.fail_after(60):
+        done = await p2p("wal", "append", "--data-dir", data_dir, stdin=b"four\n")
+    assert done.returncode == 1
+    told = done.stderr.decode()
+    assert "up to seq 9" in told
+    assert "p2p run --peer" in told
+    assert "ResourceWarning" not in told
+    assert b"up to seq 9" in (await p2p("wal", "verify", "--data-dir", data_dir)).stdout

@@ -30,7 +30,7 @@ from p2p.node import events
 from p2p.node.commits import PushOutcome
 from p2p.replication.accept import Verdict
 from p2p.replication.batch import Batch, NewRecord
-from p2p.replication.heads import LogHead
+from p2p.replication.heads import SEQ_MAX, LogHead
 from p2p.store.base import Transaction
 from p2p.store.memory import MemoryStore
 from p2p.store.sqlite import SqliteStore
@@ -495,6 +495,70 @@ async def test_t42_a_restart_in_the_middle_of_fetching_our_log_back_does_not_rel
             raise AssertionError("it was signed at a seq that was signed before")
         await bench.push(log.batches[2], log.batches[3])
         assert await bench.append(b"x") == [5]
+
+
+async def test_t38_a_claim_on_our_own_log_never_stops_appends_for_good(autojump_clock: trio.testing.MockClock) -> None:
+    store, log = lost_log()
+    async with running(Bench(store)) as bench:
+        await bench.push(log.batches[1], own_shown=LIMITS.own_claim_records_max)
+    async with running(Bench(store)) as bench:
+        # Who claimed it never comes back.
+        began = trio.current_time()
+        assert await bench.append(b"x") == [3]
+        assert trio.current_time() == began + LIMITS.own_claim_s_max
+        assert bench.events_of(events.OwnLogClaimDropped) == [
+            events.OwnLogClaimDropped(2, LIMITS.own_claim_records_max)
+        ]
+        assert bench.events_of(events.LogRepaired) == []
+    async with running(Bench(store)) as bench:
+        began = trio.current_time()
+        assert await bench.append(b"y") == [4]
+        assert trio.current_time() == began
+
+
+async def test_t38_who_stays_and_does_not_deliver_is_believed_no_longer(autojump_clock: trio.testing.MockClock) -> None:
+    store, log = lost_log()
+    async with running(Bench(store)) as bench:
+        await bench.push(log.batches[1], own_shown=9)
+        bench.writer.doubt_claim(8)
+        with trio.move_on_after(LIMITS.own_claim_stall_s + 10):
+            await bench.append(b"somebody else is doubted")
+            raise AssertionError("it was signed at a seq that was signed before")
+        bench.writer.doubt_claim(9)
+        await trio.sleep(LIMITS.own_claim_stall_s - 1)
+        # A slow one: it delivers, and is believed on.
+        await bench.push(log.batches[2], own_shown=9)
+        bench.writer.doubt_claim(9)
+        await trio.sleep(LIMITS.own_claim_stall_s - 1)
+        # Its link ended.
+        bench.writer.trust_claim()
+        with trio.move_on_after(LIMITS.own_claim_stall_s + 10):
+            await bench.append(b"too early")
+            raise AssertionError("it was signed at a seq that was signed before")
+        bench.writer.doubt_claim(9)
+        began = trio.current_time()
+        assert await bench.append(b"x") == [4]
+        assert trio.current_time() == began + LIMITS.own_claim_stall_s
+
+
+async def test_t38_a_claim_that_no_log_can_reach_is_not_written_down(autojump_clock: trio.testing.MockClock) -> None:
+    store, log = lost_log()
+    async with running(Bench(store)) as bench:
+        await bench.push(log.batches[1], own_shown=SEQ_MAX)
+        assert store.current()[OWN].claimed_seq == 0
+        assert bench.events_of(events.OwnLogAhead) == [events.OwnLogAhead(2)]
+        assert await bench.append(b"x") == [3]
+
+
+async def test_t42_with_nobody_to_ask_for_what_is_lost_appends_are_refused(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, log = lost_log()
+    async with running(Bench(store)) as bench:
+        await bench.push(log.batches[1], own_shown=4)
+        bench.writer._can_ask = lambda: False
+        with pytest.raises(StoreCorrupt, match="p2p run"):
+            await bench.append(b"x")
 
 
 async def test_t42_an_owner_that_sees_proof_while_its_log_is_fetched_back_is_told_at_once(

@@ -13,7 +13,7 @@ from p2p.limits import KIB, MIB, Limits
 from p2p.msg import AnyMessage, ForkProof, HeadEntry, OutboxPull, WalAck, WalHeads, WalPush
 from p2p.replication.accept import Verdict
 from p2p.replication.batch import Batch, NewRecord, encode_bodies, seal
-from p2p.replication.exchange import Exchange, Penalize
+from p2p.replication.exchange import DoubtClaim, Exchange, Penalize, TrustClaim
 from p2p.replication.heads import EMPTY_LOG, FROZEN_MARK, SEQ_MAX, ZERO_HASH, LogHead
 from p2p.replication.suppliers import NEVER
 from p2p.replication.sync import LoadKind
@@ -204,6 +204,19 @@ def test_t38_a_seq_that_no_log_can_reach_ends_the_link() -> None:
     side.hear(HeadEntry(LOG, SEQ_MAX, b"\x01" * 32, want=True))
     with pytest.raises(RemoteProtocolError):
         side.hear(HeadEntry(LOG, SEQ_MAX + 1, b"\x01" * 32, want=True))
+
+
+def test_t38_who_shows_more_of_our_log_and_does_not_deliver_is_doubted_until_its_link_ends() -> None:
+    side = Side(make_log(OWN, 1), links=2)
+    side.hear(HeadEntry(OWN, 9, b"\x01" * 32, want=False))
+    side.exchange.take_effects()
+    side.now += LIMITS.supplier_stall_s
+    side.exchange.handle_deadline(side.now)
+    assert DoubtClaim(9) in side.exchange.take_effects()
+    side.exchange.link_down(1, side.now)
+    assert TrustClaim() not in side.exchange.take_effects()
+    side.exchange.link_down(0, side.now)
+    assert TrustClaim() in side.exchange.take_effects()
 
 
 def test_t38_claims_of_unknown_logs_take_bounded_memory() -> None:

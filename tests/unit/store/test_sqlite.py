@@ -106,6 +106,9 @@ def test_t62_a_flipped_bit_of_the_signature_is_found(store: SqliteStore, path: P
         ("UPDATE origins SET seq = 2", "head"),
         ("UPDATE origins SET hash = zeroblob(32)", "head"),
         ("UPDATE origins SET frozen_from = 2", "head"),
+        ("UPDATE origins SET tail_seq = 9", "end"),
+        ("UPDATE origins SET lost_seq = 9", "end"),
+        ("UPDATE origins SET claimed_seq = 9", "end"),
         ("UPDATE origins SET frozen_from = 9", "proof"),
         ("INSERT INTO proofs SELECT no, x'00', x'00' FROM origins", "proof"),
         ("UPDATE origins SET peer_id = 'text'", "file"),
@@ -125,6 +128,7 @@ NOTES = {
     "the head's hash": "hash = randomblob(32)",
     "the tail": "tail_seq = tail_seq + 64",
     "the tail, towards less": "tail_seq = tail_seq - 2",
+    "what is signed": "lost_seq = lost_seq + (1 << 62)",
     "whose log it is": "peer_id = randomblob(32)",
     "that nothing is held": "seq = 0",
 }
@@ -179,6 +183,40 @@ def test_t62_a_chain_that_lost_its_end_keeps_its_owner_from_signing(path: Path) 
             for batch in own.batches[3:]:
                 transaction.append(batch)
         assert store.current()[OWN].is_whole
+
+
+CUTS = {
+    "the last batch's row is gone": "DELETE FROM chain WHERE seq_end = 5",
+    "the last batch's row says less": "UPDATE chain SET seq_end = 4 WHERE seq_end = 5",
+}
+
+
+@pytest.mark.parametrize("is_quarantined", [False, True])
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_t62_that_a_log_lost_its_end_is_known_at_every_later_open(path: Path, cut: str, is_quarantined: bool) -> None:
+    own = Log(1)
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, own, 5)
+        if is_quarantined:
+            with store.write() as transaction:
+                transaction.quarantine(DamagedRange(OWN, 5, 5))
+    rewrite(path, "DELETE FROM chain WHERE seq_end = 4")
+    rewrite(path, cut)
+    for _ in range(3):
+        with closing(SqliteStore(path, OWN)) as store:
+            assert (store.current()[OWN].seq, store.current()[OWN].tail_seq) == (3, 5)
+            assert not store.current()[OWN].is_whole
+            assert "end" in [found.what for found in store.verify()]
+            store.recover()
+            assert not store.current()[OWN].is_whole
+    with closing(SqliteStore(path, OWN)) as store:
+        with store.write() as transaction:
+            for batch in own.batches[3:]:
+                transaction.append(batch)
+        assert store.current()[OWN].is_whole
+        assert list(store.verify()) == []
+    with closing(SqliteStore(path, OWN)) as store:
+        assert (store.mended, store.current()[OWN].is_whole) == ([], True)
 
 
 def test_t62_notes_are_put_right_when_the_store_recovers(store: SqliteStore, path: Path) -> None:
@@ -490,11 +528,12 @@ def test_a_file_of_every_older_version_is_read_as_it_is_and_migrated_when_opened
         log.add(b"one more")
         with store.write() as transaction:
             transaction.append(log.batches[-1])
-            transaction.note_lost(9)
         assert list(store.verify()) == []
+        with store.write() as transaction:
+            transaction.note_claim(9)
     with closing(SqliteStore(path, OWN)) as store:
         assert store.current()[log.origin].seq == log.batches[-1].seq_end
-        assert store.current()[OWN].lost_seq == 9
+        assert store.current()[OWN].claimed_seq == 9
 
 
 def test_some_other_file_is_refused(path: Path) -> None:
