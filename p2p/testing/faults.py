@@ -268,7 +268,8 @@ class Nemesis:
     async def rot(self) -> None:
         """A bit flips in a batch of which another machine holds an undamaged copy."""
         machine = self._machine()
-        origins = sorted(machine.disk.log.states())
+        # What is frozen is not fetched again, so a forked log may stay damaged.
+        origins = sorted(set(machine.disk.log.states()) - self._ledger.distrusted)
         if not origins:
             return
         origin = self._dice.one_of(origins)
