@@ -33,7 +33,7 @@ from p2p.node.events import EventFeed, EventStream
 from p2p.node.lines import Lines
 from p2p.node.listener import accept_links
 from p2p.node.paths import Routes
-from p2p.node.requests import REQUEST_S_DEFAULT
+from p2p.node.requests import REQUEST_S_DEFAULT, RequestTimeout
 from p2p.node.rooms import Rooms, read_remembered
 from p2p.node.scrub import Scrub
 from p2p.node.service import first_cause, run_around
@@ -329,6 +329,7 @@ class Node:
             ConfigError: the endpoint is malformed.
             NodeClosed: the node stopped meanwhile.
         """
+        await trio.lowlevel.checkpoint()
         rooms = self._running()
         if isinstance(endpoint, PeerId) or (isinstance(endpoint, str) and is_who(endpoint)):
             return snapshot_of(await self._link_by_route(endpoint))
@@ -355,6 +356,7 @@ class Node:
         Raises:
             UnknownPeer, NotConnected: there is no such link.
         """
+        await trio.lowlevel.checkpoint()
         link = self._link_to(who)
         await self._running().supervisor.disconnect(link.peer_id)
 
@@ -388,6 +390,7 @@ class Node:
             UnknownPeer, NotConnected: there is no way, or the link ended before the answer.
             NodeClosed: the node stopped meanwhile.
         """
+        await trio.lowlevel.checkpoint()
         link = await self._link_by_route(who)
         rtt_s = await link.measure_rtt()
         return PingReply(snapshot_of(link), rtt_s)
@@ -416,13 +419,18 @@ class Node:
         if self._since_checkpoint >= MESSAGES_PER_CHECKPOINT:
             self._since_checkpoint = 0
             await trio.lowlevel.checkpoint()
-        rooms = self._rooms
-        link = rooms.roster.links.get(peer) if rooms is not None and type(peer) is PeerId else None
-        if link is None:
-            link = await self._link_by_route(peer)
-        payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
-        if not link.send_data_nowait(payload):
-            await self._send_when_room(link, payload)
+        try:
+            rooms = self._rooms
+            link = rooms.roster.links.get(peer) if rooms is not None and type(peer) is PeerId else None
+            if link is None:
+                link = await self._link_by_route(peer)
+            payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
+            if not link.send_data_nowait(payload):
+                await self._send_when_room(link, payload)
+        except Exception:
+            # Whoever tries again at once lets others run, too.
+            await trio.lowlevel.checkpoint()
+            raise
 
     async def _send_when_room(self, link: Connection, payload: bytes) -> None:
         while True:
@@ -498,7 +506,7 @@ class Node:
             peer: Peer, peer id (value or text) or node id; one that is no neighbour is reached by route, as by `send`.
             channel: the name that the other side serves or reads, 1-256 bytes of UTF-8.
             body: bytes, or a msgspec struct that is sent as JSON.
-            timeout_s: seconds from the call to the answer, above 0.
+            timeout_s: seconds from the call to the answer, above 0; finding a way to the peer is among them.
             reply_type: what the answer is read as, from JSON; None for its bytes.
 
         Raises:
@@ -509,19 +517,28 @@ class Node:
             RemoteProtocolError: the answer cannot be read as `reply_type`.
             NodeClosed: the node stopped meanwhile.
         """
-        rooms = self._running()
-        link = rooms.roster.links.get(peer) if type(peer) is PeerId else None
-        if link is None:
-            link = await self._link_by_route(peer)
-        name = self._encoded_names.get(channel) or self._encode_name(channel)
-        payload = msg.encode_data(name, 0, 0, body if type(body) is bytes else encode_body(body))
         try:
-            reply = await rooms.requests.ask(link, channel, payload, timeout_s)
-        except NotConnected:
-            if self._stop.is_set():
+            reply = await self._ask(peer, channel, body, timeout_s)
+        except Exception as error:
+            # Whoever tries again at once lets others run, too.
+            await trio.lowlevel.checkpoint()
+            if self._stop.is_set() and isinstance(error, NotConnected):
                 raise NodeClosed(f"{self.config.node_id} stopped while a request waited") from None
             raise
         return reply if reply_type is None else decode_body(reply, reply_type)
+
+    async def _ask(self, peer: Peer | PeerId | str, channel: str, body: Body, timeout_s: float) -> bytes:
+        rooms = self._running()
+        name = self._encoded_names.get(channel) or self._encode_name(channel)
+        payload = msg.encode_data(name, 0, 0, body if type(body) is bytes else encode_body(body))
+        deadline = rooms.requests.deadline_of(timeout_s)
+        link = rooms.roster.links.get(peer) if type(peer) is PeerId else None
+        if link is None:
+            with trio.CancelScope(deadline=deadline):
+                link = await self._link_by_route(peer)
+            if link is None:
+                raise RequestTimeout(f"{channel!r}: no way to the peer was made within {timeout_s:g} s")
+        return await rooms.requests.ask(link, channel, payload, deadline, timeout_s)
 
     @overload
     async def serve(

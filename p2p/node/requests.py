@@ -14,11 +14,13 @@ Source: wire section 4 (Data).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import trio
 
 from p2p.errors import ConfigError, NotConnected, P2PError, RequestFailed
+from p2p.ids import PeerId
 from p2p.msg import Data
 from p2p.peer.asking import Ask
 from p2p.peer.connection import Connection
@@ -33,9 +35,15 @@ class RequestTimeout(P2PError, trio.TooSlowError):
 
 
 class Requests:
-    """All open requests of one node."""
+    """All open requests of one node.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        clock: what deadlines are read from.
+        links: the kept link of every connected peer.
+    """
+
+    def __init__(self, clock: Clock, links: Mapping[PeerId, Connection]) -> None:
+        self._links = links
         self._clock = clock
         self._open: dict[Ask, None] = {}
         self._due = math.inf
@@ -54,24 +62,33 @@ class Requests:
                 ask.expire()
             self._due = min((ask.deadline for ask in self._open if not ask.is_over), default=math.inf)
 
-    async def ask(self, link: Connection, channel: str, payload: bytes, timeout_s: float) -> bytes:
-        """Send an encoded request and return the body of its answer. The channel is named where it fails.
+    def deadline_of(self, timeout_s: object) -> float:
+        """When a request that is made now is too old, in monotonic seconds.
+
+        Raises:
+            ConfigError: the timeout is no number above 0.
+        """
+        if not isinstance(timeout_s, (int, float)) or not timeout_s > 0:
+            raise ConfigError(f"timeout_s is a number of seconds above 0, not {timeout_s!r}")
+        return self._clock.monotonic() + timeout_s
+
+    async def ask(self, link: Connection, channel: str, payload: bytes, deadline: float, timeout_s: float) -> bytes:
+        """Send an encoded request and return the body of its answer. Channel and timeout are told where it fails.
+
+        One that waits for its turn when its link gives way to another of the same peer waits for it there.
 
         Raises:
             RequestTimeout, RequestFailed: there was none in time, or one that says that there will be none.
             NotConnected: the link ended before.
             PayloadTooLarge: the request does not fit a frame.
         """
-        if not timeout_s > 0:
-            raise ConfigError(f"timeout_s must be above 0, not {timeout_s!r}")
         await trio.lowlevel.checkpoint_if_cancelled()
-        deadline = self._clock.monotonic() + timeout_s
         ask = Ask(deadline)
         # Those that wait for their turn go first.
         is_queue = link.asks is not None and bool(link.asks.room)
         if is_queue or not link.ask_nowait(payload, ask):
             with trio.CancelScope(deadline=deadline) as scope:
-                await link.ask(payload, ask)
+                link = await self._ask_in_turn(link, payload, ask)
             if scope.cancelled_caught:
                 raise RequestTimeout(f"{_place(link, channel)}: no room for the request within {timeout_s:g} s")
         if deadline < self._due:
@@ -84,6 +101,18 @@ class Requests:
         finally:
             del self._open[ask]
         return _outcome(ask, link, channel, timeout_s)
+
+    async def _ask_in_turn(self, link: Connection, payload: bytes, ask: Ask) -> Connection:
+        while True:
+            try:
+                await link.ask(payload, ask)
+            except NotConnected:
+                kept = self._links.get(link.peer_id)
+                if kept is None or kept is link:
+                    raise
+                link = kept
+            else:
+                return link
 
 
 def _place(link: Connection, channel: str) -> str:

@@ -102,7 +102,7 @@ class Rooms:
         self.slots: ConnectionSlots[Connection] = ConnectionSlots(limits, config.trusted_proxies)
         self.places: PeerPlaces[Connection] = PeerPlaces(limits)
         self._chosen = frozenset(endpoint.expect for endpoint in config.peers)
-        self.requests = Requests(config.clock)
+        self.requests = Requests(config.clock, self.roster.links)
         self.scores = Scores(limits)
         self.pins = Pins(limits, strong=trusted or {}, weak=remembered.pins)
         self.origins = OriginAdmission(

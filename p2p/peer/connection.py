@@ -460,6 +460,9 @@ class Connection:
         self._closing = (reason, detail)
         self._end_by = self._clock.monotonic() + self._limits.drain_s_max
         self._tighten_deadline()
+        if self.asks is not None:
+            # No more is asked here: who waits for a turn asks elsewhere, or learns it now.
+            self.asks.room.unpark_all()
         if not self._flush_follows:
             # At once and not by a task: most links have nothing else to say at their end.
             self.flush()

@@ -388,3 +388,43 @@ async def test_a_broadcast_reaches_everybody_connected() -> None:
         assert (await at_a.receive()).body == (await at_b.receive()).body == b"hello"
         with pytest.raises(p2p.PayloadTooLarge):
             await hub.broadcast("news", bytes(1024 * KIB))
+
+
+CALLS_THAT_FAIL = {
+    "request": lambda node: node.request("nobody", "x", b""),
+    "request, too large": lambda node: node.request("b", "x", bytes(3_000_000)),
+    "request, no channel": lambda node: node.request("b", "", b""),
+    "send": lambda node: node.send("nobody", "x", b""),
+    "send, no channel": lambda node: node.send("b", "", b""),
+    "ping": lambda node: node.ping("nobody"),
+    "connect": lambda node: node.connect("ab" * 32),
+    "disconnect": lambda node: node.disconnect("nobody"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS_THAT_FAIL)
+async def test_who_tries_again_at_once_lets_others_run(name: str) -> None:
+    """A call that fails is a checkpoint, too: else a loop around it would stop the whole process."""
+    async with two_nodes() as (a, _, _peer):
+        for _ in range(3):
+            with trio.testing.assert_checkpoints(), pytest.raises(p2p.P2PError):
+                await CALLS_THAT_FAIL[name](a)
+
+
+async def test_making_a_way_counts_into_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with two_nodes() as (a, _, _peer):
+        assert a._rooms is not None
+
+        async def hang(_who: object) -> None:
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(a._rooms.paths, "link_to", hang)
+        with trio.fail_after(30), pytest.raises(p2p.RequestTimeout, match=r"'x': no way to the peer .* 0.01 s"):
+            await a.request("far", "x", b"", timeout_s=0.01)
+
+
+@pytest.mark.parametrize("timeout_s", [None, "5", 0, -1, float("nan")])
+async def test_a_timeout_that_is_no_number_of_seconds_is_refused(timeout_s: object) -> None:
+    async with two_nodes() as (a, _, peer):
+        with pytest.raises(p2p.ConfigError, match="timeout_s is a number of seconds above 0"):
+            await a.request(peer, "x", b"", timeout_s=timeout_s)  # type: ignore[arg-type]  # what it is about

@@ -264,3 +264,28 @@ async def test_who_answers_may_ask_back_while_links_change(autojump_clock: MockC
         assert answers == [b"pong"]
         assert trio.current_time() - begun < 2
         nursery.cancel_scope.cancel()
+
+
+async def test_requests_that_wait_for_their_turn_move_with_the_pair(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.01)
+    limits = replace(p2p.Limits(), pending_requests_max=2)
+    async with small_and_large(net, limits=limits) as (small, large), trio.open_nursery() as nursery:
+        await large.connect(place_of(small))
+
+        async def slow(message: p2p.Message) -> bytes:
+            await trio.sleep(0.3)
+            return message.body
+
+        await nursery.start(small.serve, "x", slow)
+        answers: list[bytes] = []
+
+        async def ask(number: int) -> None:
+            answers.append(await large.request(small.peer_id, "x", b"%d" % number))
+
+        async with trio.open_nursery() as askers:
+            for number in range(6):
+                askers.start_soon(ask, number)
+            await trio.sleep(0.1)
+            await small.connect(place_of(large))
+        assert sorted(answers) == [b"%d" % number for number in range(6)]
+        nursery.cancel_scope.cancel()
