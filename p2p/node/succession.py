@@ -7,6 +7,8 @@ across its links. It refuses to know what being kept means for a node (its owner
 How it moves, per peer:
 
     the new link is better       it is kept at once; the older one gives way: it flushes and says Goodbye(Moved)
+    both are of one time,        the new one gives way at once: nobody came back, both dialled
+    and the older is better
     the older link is better     the new one is a candidate while the older one is probed, whoever dialled it: a peer
                                  that comes back does so because its old link is dead, and it may be the only one to
                                  know that yet
@@ -84,7 +86,7 @@ class Succession:
     def proven(self, link: Connection) -> None:
         """A link's identity was proven and is welcome."""
         kept = self._roster.links.get(link.peer_id)
-        if kept is not None:
+        if kept is not None and not self._roster.is_better(link, kept):
             # To the peer the new link may be live already, and be the one that it sends on first.
             kept.after = (*kept.after, link)
         self._links.setdefault(link.peer_id, []).append(link)
@@ -94,6 +96,10 @@ class Succession:
         old = self._roster.links.get(link.peer_id)
         if old is None or not old.is_live or self._roster.is_better(link, old):
             self._keep(link)
+        elif _are_of_one_time(link, old):
+            # The peer, to whom this one may have been live first, decides alike: what it sent here comes before.
+            link.after = tuple(other for other in self._others(link) if other is not old)
+            self._give_way(link)
         else:
             self._try(link, old)
 
@@ -103,6 +109,8 @@ class Succession:
         if candidate is None or self._roster.links.get(link.peer_id) is not link:
             return
         if alive:
+            # The peer, who has the older one too, sends nothing on a candidate: nothing of it comes before.
+            link.after = tuple(other for other in link.after if other is not candidate.link)
             self._dismiss(candidate)
         elif candidate.link.is_live:
             link.abort(Reason.MOVED, "a newer link of the same peer answers, and this one does not")
@@ -141,7 +149,7 @@ class Succession:
             while link.after:
                 other = link.after[0]
                 await other.settled.wait()
-                if other.retiring:
+                if other.retiring and other in link.after:
                     await other.over.wait()
                 link.after = tuple(later for later in link.after if later is not other)
         link.after = ()
@@ -187,3 +195,14 @@ class Succession:
 
     def _others(self, link: Connection) -> tuple[Connection, ...]:
         return tuple(other for other in self._links.get(link.peer_id, ()) if other is not link)
+
+
+def _are_of_one_time(new: Connection, old: Connection) -> bool:
+    """Whether the handshake of the newer link began before the older one was live: to one of the two nodes, at least.
+
+    They see the same moments up to a way of the network apart, which is less than a handshake takes.
+    """
+    assert new.connected_at is not None, "it is live"
+    assert old.connected_at is not None, "it is live"
+    took_s = new.connected_at - new.started_at
+    return new.started_at - took_s <= old.connected_at

@@ -170,6 +170,7 @@ class Connection:
         "serving",
         "serving_bytes",
         "session",
+        "started_at",
         "unanswered",
         "unsent",
     )
@@ -190,6 +191,7 @@ class Connection:
         self.endpoint = endpoint
         self.direct = endpoint is None or endpoint.scheme != RELAY
         self.label: str | None = None
+        self.started_at = clock.monotonic()
         self.connected_at: float | None = None
         self.reason: Reason | None = None
         self.detail = ""
@@ -209,6 +211,8 @@ class Connection:
         self._clock = clock
         self._limits = limits
         self._outbox = Outbox(limits)
+        # Who moves to another link reads this one to its end: what waits here comes before what is sent there.
+        session.before_answering_goodbye(partial(self._outbox.drain_messages, session))
         self._control = TokenBucket(limits.control_per_s, limits.control_burst)
         self._nursery: trio.Nursery | None = None
         self._scope: trio.CancelScope | None = None
@@ -678,7 +682,11 @@ class Connection:
         if now >= self._probe_by:
             self._probe_by = _NEVER
             if not self.retiring:
-                self._owner.on_probed(self, alive=False)
+                if self.session.last_seen > self._probed_at:
+                    # It does not answer yet, but it is not silent.
+                    self._ask_for_life()
+                else:
+                    self._owner.on_probed(self, alive=False)
                 return
             # One that gives way and does live finishes in order. (Its peer may be past answering a Ping.)
             is_dead = self.session.last_seen <= self._probed_at

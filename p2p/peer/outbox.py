@@ -181,6 +181,13 @@ class Outbox:
             else:
                 taken += self._drain_relay(session, min(bytes_max - taken, bytes_max // 2))
 
+    def drain_messages(self, session: Sealer) -> None:
+        """Hand all application messages over but requests, whose answers could not come any more."""
+        data, self._data, self.data_bytes = self._data, (), 0
+        for type, payload, ask in data:
+            if ask is None:
+                session.send(type, payload)
+
     def _drain_data(self, session: Sealer, turn_bytes: int) -> int:
         """One turn of the data lane: as much as one large batch would take, or all there is."""
         data, send = self._data, session.send

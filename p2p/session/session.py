@@ -112,6 +112,7 @@ class Session:
         "_handshake",
         "_inbound",
         "_last_id_in",
+        "_last_words",
         "_limits",
         "_liveness",
         "_next_id",
@@ -175,6 +176,7 @@ class Session:
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._goodbye_said: Goodbye | None = None
+        self._last_words: Callable[[], None] | None = None
 
         self._started = self._now = now
         self._liveness = Liveness(config.limits, now)
@@ -339,6 +341,10 @@ class Session:
         if self.state is not State.LIVE:
             return
         self._queue(_PING, Ping(self._liveness.ping_sent(now)).encode(), 0)
+
+    def before_answering_goodbye(self, last_words: Callable[[], None]) -> None:
+        """Have this called before the other's Goodbye is answered: what it sends is still read."""
+        self._last_words = last_words
 
     def goodbye(self, reason: Reason, detail: str = "") -> None:
         """Say the last message. Nothing can be sent afterwards; events go on until the other's Goodbye or the end.
@@ -545,6 +551,8 @@ class Session:
     def _read_goodbye(self, goodbye: Goodbye) -> None:
         said = self._goodbye_said
         if said is None:
+            if self._last_words is not None and self.state is State.LIVE:
+                self._last_words()
             self._say_goodbye(Reason.CLOSED, "")
             said = goodbye
         self._end(Ended(*_told(said), clean=True))

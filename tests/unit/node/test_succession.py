@@ -10,6 +10,7 @@ import pytest
 import trio
 
 import p2p
+from p2p import msg
 from p2p.errors import Reason
 from p2p.node.service import run_around
 from p2p.testing.dice import Dice
@@ -289,3 +290,49 @@ async def test_requests_that_wait_for_their_turn_move_with_the_pair(autojump_clo
             await small.connect(place_of(large))
         assert sorted(answers) == [b"%d" % number for number in range(6)]
         nursery.cancel_scope.cancel()
+
+
+async def test_what_waits_when_the_other_side_says_goodbye_is_sent_before_the_answer(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.01)
+    async with small_and_large(net) as (small, large), large.channel("x") as there:
+        await large.connect(place_of(small))
+        await trio.sleep(1)
+        payload = msg.encode_data(b"x", 0, 0, b"last words")
+        # As if its writer had not had its turn yet.
+        assert kept_link(small, large)._outbox.put_data(msg.Data.TYPE, payload)
+        await large.disconnect(small.peer_id)
+        assert len(there) == 1
+        assert small.counters.messages_unsent == 0
+
+
+@pytest.mark.parametrize("first", ["small", "large"])
+@pytest.mark.parametrize("apart_s", [0.0, 0.004, 0.012])
+@pytest.mark.parametrize("is_linked", [False, True])
+async def test_when_both_dial_at_once_nothing_is_lost_late_or_out_of_order(
+    first: str, apart_s: float, is_linked: bool, autojump_clock: MockClock
+) -> None:
+    net = MemoryNetwork(latency_s=0.01)
+    async with small_and_large(net) as (small, large), small.channel("x") as at_small, large.channel("x") as at_large:
+        early, late = (small, large) if first == "small" else (large, small)
+        await (small.connect(place_of(large)) if is_linked else large.connect(place_of(small)))
+        await trio.sleep(1)
+
+        async def talk(node: p2p.Node, peer: p2p.Node) -> None:
+            for number in range(400):
+                await node.send(peer.peer_id, "x", b"%d" % number)
+                if number % 5 == 4:
+                    await trio.sleep(0.001)
+
+        async def dial(node: p2p.Node, peer: p2p.Node, after_s: float) -> None:
+            await trio.sleep(0.01 + after_s)
+            await node.connect(place_of(peer, expect=str(peer.peer_id)))
+
+        async with trio.open_nursery() as nursery:
+            for node, peer in ((small, large), (large, small)):
+                nursery.start_soon(talk, node, peer)
+            nursery.start_soon(dial, early, late, 0.0)
+            nursery.start_soon(dial, late, early, apart_s)
+        await trio.sleep(0.5)
+        for channel in (at_small, at_large):
+            assert [int(message.body) for message in channel._queue] == list(range(400))
+        assert len(links_of(small)) == len(links_of(large)) == 1
