@@ -254,13 +254,19 @@ class Dialer:
         if attempt.link is not None and not attempt.link.settled.is_set():
             attempt.link.abort(Reason.DISCONNECTED, "the dial was cancelled")
 
-    async def keep_connected(self, endpoint: PeerEndpoint, on_failure: Callable[[PeerEndpoint], None]) -> None:
+    async def keep_connected(
+        self,
+        endpoint: PeerEndpoint,
+        on_link: Callable[[PeerEndpoint, PeerId], None],
+        on_failure: Callable[[PeerEndpoint], None],
+    ) -> None:
         """Keep a link to whoever is at the endpoint, for ever: redial after every end and every failure.
 
         The end of a link that a dial led to is judged by who sees it (`Supervisor.on_ended`): one that did not last
         counts as a failure, so that flapping slows down (T33).
 
         Args:
+            on_link: told after each attempt who is there.
             on_failure: called after each attempt that came to nothing.
         """
         peer_id: PeerId | None = None
@@ -299,6 +305,7 @@ class Dialer:
                 continue
             told, try_again_at = _Told(), math.inf
             peer_id = link.peer_id
+            on_link(endpoint, peer_id)
             started = self._clock.monotonic()
             await self._until_over(link)
             if not link.dialed_by_us:

@@ -182,7 +182,12 @@ class Node:
                     if rooms.bootstrap is not None:
                         await links.start(rooms.bootstrap.run)
                     for endpoint in (*config.via, *config.peers) if config.dial else ():
-                        links.start_soon(rooms.dialer.keep_connected, endpoint, rooms.replicator.unreachable)
+                        links.start_soon(
+                            rooms.dialer.keep_connected,
+                            endpoint,
+                            rooms.replicator.reached,
+                            rooms.replicator.unreachable,
+                        )
                     if not config.is_ephemeral:
                         links.start_soon(Scrub(rooms.writer, config.limits, self._log_line).run)
                     task_status.started(self)

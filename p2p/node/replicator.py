@@ -29,7 +29,8 @@ import trio
 from p2p.errors import NodeClosed, Reason, StoreError
 from p2p.ids import PeerId, is_peer_id_text
 from p2p.limits import Limits
-from p2p.msg import AnyMessage, ForkProof, OutboxPull, WalPush
+from p2p.msg import AnyMessage, ForkProof, OutboxPull, WalHeads, WalPush
+from p2p.node.first_word import FirstWord
 from p2p.node.waiters import Waiters
 from p2p.node.writer import PushOutcome, Writer
 from p2p.replication.accept import Verdict
@@ -70,8 +71,10 @@ class Replicator:
         clock: the time.
         limits: bounds.
         penalize: takes note that a peer did what an honest one does not.
-        expected: whom this node is to be connected with, by whatever name; with nobody expected, or none of them
-            within reach, appends do not wait for a first word at the start.
+        expected: the places that this node is to be connected with, by whatever name: at the start appends wait for
+            the first word of each that can be reached.
+        is_looking: whether peers are looked for otherwise: a log that is there at the start waits for a word of
+            anybody.
 
     Attributes:
         verdicts: how many pushes got which verdict since the start; a duplicate is a copy too many.
@@ -86,13 +89,16 @@ class Replicator:
         limits: Limits,
         penalize: Callable[[PeerId, Reason], None],
         expected: Iterable[object] = (),
+        is_looking: bool = False,
     ) -> None:
         self._own = own
         self._writer = writer
         self._clock = clock
         self._limits = limits
         self._penalize = penalize
-        self._expected = set(expected)
+        self._word = FirstWord(expected)
+        self._is_looking = is_looking
+        self._word_until = -math.inf
         self._exchange: Exchange | None = None
         self._is_closed = False
         self._links: dict[int, Link] = {}
@@ -111,13 +117,20 @@ class Replicator:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Read for the links and keep the deadlines, until cancelled. The writer must have started before."""
         writer = self._writer
+        word_s = 0.0
+        if self._word.is_awaited:
+            word_s = self._limits.append_delay_at_start_s_max
+        elif self._is_looking and writer.heads.get(self._own, EMPTY_LOG).seq:
+            self._word = FirstWord((), anybody=True)
+            word_s = self._limits.append_delay_looking_s_max
+        self._word_until = self._clock.monotonic() + word_s
         self._exchange = Exchange(
             self._own,
             writer.heads,
             self._limits,
             self._clock.monotonic(),
             can_store=lambda: not writer.read_only,
-            awaits_word=bool(self._expected),
+            word_s=word_s,
         )
         unsubscribe = writer.subscribe(self._on_moved)
         try:
@@ -155,13 +168,20 @@ class Replicator:
             self._machine.link_down(key, self._clock.monotonic())
             self._flush()
 
+    def reached(self, name: object, peer_id: PeerId) -> None:
+        """This peer is at one of the places expected."""
+        self._word.reached(name, peer_id)
+        self._review_word()
+
     def unreachable(self, name: object) -> None:
-        """One of those expected could not be reached when it was tried."""
-        if name in self._expected:
-            self._expected.discard(name)
-            if not self._expected and self._exchange is not None:
-                self._exchange.nobody_answers(self._clock.monotonic())
-                self._flush()
+        """Nobody could be reached at one of the places expected when it was tried."""
+        self._word.unreachable(name)
+        self._review_word()
+
+    def _review_word(self) -> None:
+        if not self._word.is_awaited and self._exchange is not None and self._exchange.awaits_word:
+            self._exchange.all_heard(self._clock.monotonic())
+            self._flush()
 
     def receive(self, link: Link, message: AnyMessage) -> None:
         """Take a replication message of a link. Never waits.
@@ -191,6 +211,9 @@ class Replicator:
             else:
                 assert isinstance(message, ForkProof)
                 self._writer.submit_proof(message, link.peer_id, partial(self._on_proof_judged, key, message))
+        elif isinstance(message, WalHeads) and self._clock.monotonic() < self._word_until:
+            self._word.heard(link.peer_id)
+            self._review_word()
         self._flush()
 
     # Our own log at others.

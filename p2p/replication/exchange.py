@@ -12,8 +12,8 @@ backup. What it *says* only makes us pull, and holds our appends for a moment, o
 not deliver is scored. (What it *delivers*, a batch that we signed and do not hold, is another matter: how far such a
 peer shows our log is written down with that batch, and nothing is sealed below while it is believed: as long as it may
 still deliver.) A node that is to be connected with
-somebody also waits for a first word at its start: what it has ready to append would otherwise be signed before anybody
-could say that there is more.
+somebody also waits for first words at its start, until its owner says that all are heard who matter: what it has ready
+to append would otherwise be signed before anybody could say that there is more.
 
 Source: replication sections 3 and 5.
 """
@@ -80,10 +80,11 @@ class Exchange:
         limits: bounds.
         now: monotonic seconds.
         can_store: whether the store takes writes at the moment; what it did not take is asked for again when it does.
-        awaits_word: appends wait for the first WalHeads of anybody, or for `nobody_answers`; a moment at the most.
+        word_s: so long appends wait for first words, or until `all_heard`.
 
     Attributes:
         confirmations: counts up whenever `confirmed` changes.
+        awaits_word: whether first words are still waited for.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Exchange:
         now: float,
         *,
         can_store: Callable[[], bool] = lambda: True,
-        awaits_word: bool = False,
+        word_s: float = 0.0,
     ) -> None:
         self._own = own
         self._heads = heads
@@ -124,9 +125,9 @@ class Exchange:
         self._scored: set[int] = set()
         self._doubted: set[int] = set()
         self._claim_spent = False
-        self._awaits_word = self._is_holding = awaits_word
-        if awaits_word:
-            self._effects.append(HoldAppends(limits.append_delay_at_start_s_max))
+        self.awaits_word = self._is_holding = word_s > 0
+        if word_s > 0:
+            self._effects.append(HoldAppends(word_s))
         for origin in heads:
             self._take_head(origin, now)
         self._suppliers.take_changes()
@@ -182,7 +183,6 @@ class Exchange:
             sync.receive_ack(message, now)
         elif isinstance(message, WalHeads):
             sync.receive_heads(message, now)
-            self._awaits_word = False
         elif isinstance(message, OutboxPull):
             sync.receive_pull(message, first, now)
         elif isinstance(message, ForkProof):
@@ -223,9 +223,9 @@ class Exchange:
         self._touched[key] = None
         self._settle(now)
 
-    def nobody_answers(self, now: float) -> None:
-        """Nobody whom this node is to be connected with can be reached: there is no first word to wait for."""
-        self._awaits_word = False
+    def all_heard(self, now: float) -> None:
+        """There is no first word to wait for any more."""
+        self.awaits_word = False
         self._settle(now)
 
     # What we hold.
@@ -424,6 +424,6 @@ class Exchange:
         if awaited and not self._claim_spent:
             self._claim_spent = self._is_holding = True
             self._effects.append(HoldAppends(self._limits.append_delay_on_claim_s_max))
-        elif self._is_holding and not (awaited or self._awaits_word):
+        elif self._is_holding and not (awaited or self.awaits_word):
             self._is_holding = False
             self._effects.append(ReleaseAppends())

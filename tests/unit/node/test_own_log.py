@@ -9,6 +9,10 @@ import trio
 
 import p2p
 from p2p.limits import Limits
+from p2p.msg import WalHeads
+from p2p.node.replicator import Replicator
+from p2p.node.writer import Writer
+from p2p.replication.batch import NewRecord
 from p2p.store.memory import MemoryStore
 from p2p.transport.memory import MemoryNetwork
 from p2p.windows import InlineBlocking, SimulatedClock
@@ -92,6 +96,38 @@ async def test_t42_what_is_ready_at_the_start_waits_for_a_first_word_of_a_config
         b.stop()
 
 
+async def test_t42_a_peer_nearby_does_not_speak_for_one_farther_away(
+    net: MemoryNetwork, backup: Host, keeper: Host, autojump_clock: MockClock
+) -> None:
+    net.set_link(A.host, B.host, latency_s=0.2)
+    near = Host(net, C, 3)
+    async with trio.open_nursery() as nursery:
+        b = await nursery.start(keeper.node().run)
+        # One that is configured, and one that nobody asked for: it dials.
+        c = await nursery.start(near.node(A).run)
+        a = await nursery.start(backup.node(B, C).run)
+        assert await a.wal.append(b"ready at the start") == BATCHES + 1
+        await a.wal.wait_replicated(BATCHES + 1)
+        assert not b.wal.heads()[a.peer_id].frozen
+        for node in (a, b, c):
+            node.stop()
+
+
+async def test_t42_a_stranger_does_not_speak_for_a_configured_peer(
+    net: MemoryNetwork, backup: Host, keeper: Host, autojump_clock: MockClock
+) -> None:
+    net.set_link(A.host, B.host, latency_s=0.2)
+    stranger = Host(net, C, 3)
+    async with trio.open_nursery() as nursery:
+        b = await nursery.start(keeper.node().run)
+        a = await nursery.start(backup.node(B).run)
+        c = await nursery.start(stranger.node(A).run)
+        assert await a.wal.append(b"ready at the start") == BATCHES + 1
+        assert not b.wal.heads()[a.peer_id].frozen
+        for node in (a, b, c):
+            node.stop()
+
+
 @pytest.mark.parametrize("restarts", [False, True], ids=["a link breaks", "and the node restarts"])
 async def test_t42_an_own_log_that_is_half_fetched_back_stays_closed(
     net: MemoryNetwork, backup: Host, keeper: Host, restarts: bool, autojump_clock: MockClock
@@ -145,3 +181,57 @@ async def test_t39_peers_that_do_not_answer_delay_appends_for_a_bounded_time(
         assert trio.current_time() - started == pytest.approx(LIMITS.append_delay_at_start_s_max, abs=0.1)
         a.stop()
         b.stop()
+
+
+@pytest.mark.parametrize(("held", "hears", "waits_s"), [(1, False, 1.0), (1, True, 0.5), (0, False, 0.0)])
+async def test_t42_a_node_that_only_looks_for_peers_waits_a_moment_for_a_word_if_it_has_a_log(
+    held: int, hears: bool, waits_s: float, autojump_clock: MockClock
+) -> None:
+    log = Log(1)
+    log.add(b"of before")
+    store = MemoryStore(log.origin)
+    with store.write() as transaction:
+        for batch in log.batches[:held]:
+            transaction.append(batch)
+    clock = SimulatedClock()
+    writer = Writer(
+        store=store,
+        identity=log.identity,
+        clock=clock,
+        blocking=InlineBlocking(),
+        limits=LIMITS,
+        emit=lambda _event: None,
+        admit=lambda _origin, _via: True,
+    )
+    replicator = Replicator(
+        own=log.origin,
+        writer=writer,
+        clock=clock,
+        limits=LIMITS,
+        penalize=lambda _peer, _reason: None,
+        is_looking=True,
+    )
+
+    class Stranger:
+        peer_id = Log(2).origin
+
+        def send_control(self, message: object) -> None: ...
+
+        def send_wal(self, message: object) -> None: ...
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(writer.run)
+        await nursery.start(replicator.run)
+        began = trio.current_time()
+
+        async def speak() -> None:
+            await trio.sleep(0.5)
+            stranger = Stranger()
+            replicator.link_up(stranger)
+            replicator.receive(stranger, WalHeads(()))
+
+        if hears:
+            nursery.start_soon(speak)
+        assert await writer.append_many([NewRecord("app", None, b"x")]) == [held + 1]
+        assert trio.current_time() - began == pytest.approx(waits_s)
+        nursery.cancel_scope.cancel()

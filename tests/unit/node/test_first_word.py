@@ -1,0 +1,53 @@
+"""For whom a start waits."""
+
+from __future__ import annotations
+
+from p2p.ids import PeerId
+from p2p.node.first_word import FirstWord
+
+A, B, STRANGER = (PeerId(bytes([number]) * 32) for number in (1, 2, 3))
+
+
+def test_nobody_is_awaited_where_nobody_is_expected() -> None:
+    assert not FirstWord(()).is_awaited
+
+
+def test_each_place_is_waited_for_until_whoever_is_there_spoke() -> None:
+    word = FirstWord(("a", "b"))
+    word.heard(STRANGER)
+    word.reached("a", A)
+    word.heard(A)
+    assert word.is_awaited
+    # It spoke before it was known where it is: it had dialled us.
+    word.heard(B)
+    assert word.is_awaited
+    word.reached("b", B)
+    assert not word.is_awaited
+
+
+def test_a_place_where_nobody_is_reached_is_not_waited_for() -> None:
+    word = FirstWord(("a", "b"))
+    word.unreachable("a")
+    assert word.is_awaited
+    word.unreachable("b")
+    word.unreachable("b")
+    word.reached("b", B)
+    assert not word.is_awaited
+
+
+def test_two_places_of_one_peer_need_one_word() -> None:
+    word = FirstWord(("a", "also a"))
+    word.reached("a", A)
+    word.reached("also a", A)
+    word.heard(A)
+    assert not word.is_awaited
+
+
+def test_where_no_place_is_expected_anybody_may_speak() -> None:
+    word = FirstWord((), anybody=True)
+    assert word.is_awaited
+    word.heard(STRANGER)
+    assert not word.is_awaited
+    word = FirstWord(("a",), anybody=True)
+    word.heard(STRANGER)
+    assert word.is_awaited
