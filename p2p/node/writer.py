@@ -54,7 +54,7 @@ from p2p.node.commits import (
 )
 from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Verdict, ack_value
-from p2p.replication.batch import Batch, NewRecord, encode_bodies, origin_of
+from p2p.replication.batch import Batch, NewRecord, encode_bodies, origin_of, take_for_one_batch
 from p2p.replication.heads import EMPTY_LOG, LogHead
 from p2p.store.base import DamagedRange, OriginState, Store, StoredBatch
 from p2p.windows import Blocking, Clock
@@ -590,18 +590,23 @@ class Writer:
         return group, queued, shares
 
     def _take_shares(self, room: float) -> Iterator[_Share]:
-        """Take whole calls while they fit, and of a call that does not, as much as fits."""
+        """Take whole calls while they fit, and of a call that does not, as much as fits; one batch is not divided."""
+        is_begun = False
         while self._appends and room > 0:
             call = self._appends[0]
             start = stop = call.taken
             if start == 0 and (size := sum(map(len, call.bodies))) <= room:
                 stop = len(call.bodies)
                 room -= size
+            elif start == 0 and is_begun and take_for_one_batch(call.bodies, 0) == len(call.bodies):
+                # It is durable as a whole or not at all.
+                return
             else:
                 while stop < len(call.bodies) and room > 0:
                     room -= len(call.bodies[stop])
                     stop += 1
             call.taken = stop
+            is_begun = True
             if stop == len(call.bodies):
                 self._appends.popleft()
             self._release_room(stop - start)

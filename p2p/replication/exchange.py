@@ -411,11 +411,12 @@ class Exchange:
         if key not in self._in_turn and sync.has_load():
             self._in_turn.add(key)
             self._turns.append(key)
-        if sync.confirmed != self._confirmed_on.get(key, 0):
+        if sync.is_open and sync.confirmed != self._confirmed_on.get(key):
+            # What an earlier link knew ends with this one's first WalHeads: the peer may have lost its store.
             self._confirmed_on[key] = sync.confirmed
-            self._confirmed.pop(sync.peer, None)
-            self._confirmed[sync.peer] = sync.confirmed
-            self.confirmations += 1
+            if self._confirmed.pop(sync.peer, 0) or sync.confirmed:
+                self._confirmed[sync.peer] = sync.confirmed
+                self.confirmations += 1
             if len(self._confirmed) > self._limits.confirmed_peers_max:
                 del self._confirmed[next(iter(self._confirmed))]
 

@@ -257,6 +257,11 @@ class LinkSync:
         heard = self._heard.get(origin)
         return None if heard is None else (heard.seq, heard.want)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the peer's first WalHeads came."""
+        return self._is_open
+
     def shown(self) -> dict[PeerId, LogHead]:
         """What the peer showed last of every origin that it listed. A frozen one has no hash to show."""
         return {

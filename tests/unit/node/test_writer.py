@@ -27,7 +27,7 @@ from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.msg import ForkProof, WalPush
 from p2p.node import events
-from p2p.node.commits import PushOutcome
+from p2p.node.commits import Committed, Group, PushOutcome
 from p2p.replication.accept import Verdict
 from p2p.replication.batch import Batch, NewRecord
 from p2p.replication.heads import SEQ_MAX, LogHead
@@ -495,6 +495,30 @@ async def test_t42_a_restart_in_the_middle_of_fetching_our_log_back_does_not_rel
             raise AssertionError("it was signed at a seq that was signed before")
         await bench.push(log.batches[2], log.batches[3])
         assert await bench.append(b"x") == [5]
+
+
+async def test_a_call_that_fits_one_batch_is_in_one_commit(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(Bench()) as bench:
+        writer = bench.writer
+        commit = writer._committer.commit
+        taken: list[int] = []
+
+        def counting(group: Group, wall_ms: int) -> Committed:
+            taken.append(len(group.bodies))
+            return commit(group, wall_ms)
+
+        writer._committer.commit = counting  # type: ignore[method-assign]
+        writer.hold_appends(1)
+        async with trio.open_nursery() as nursery:
+            for _ in range(30):
+                nursery.start_soon(bench.append, *[bytes(10_238)] * 20)
+        assert sum(taken) == 600
+        assert len(taken) == 2
+        assert taken[0] % 20 == 0
+        # A call of many batches is divided all the same.
+        taken.clear()
+        await bench.append(*[bytes(10_238)] * 600)
+        assert len(taken) == 2
 
 
 async def test_t38_a_claim_on_our_own_log_never_stops_appends_for_good(autojump_clock: trio.testing.MockClock) -> None:

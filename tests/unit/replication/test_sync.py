@@ -206,6 +206,20 @@ def test_t38_a_seq_that_no_log_can_reach_ends_the_link() -> None:
         side.hear(HeadEntry(LOG, SEQ_MAX + 1, b"\x01" * 32, want=True))
 
 
+@pytest.mark.parametrize("shown", [0, 2])
+def test_what_an_earlier_link_confirmed_does_not_outlive_the_peers_store(shown: int) -> None:
+    log = make_log(OWN, 5)
+    side = Side(log)
+    side.hear(entry(log, 5))
+    assert side.exchange.confirmed() == {PEER: 5}
+    before = side.exchange.confirmations
+    side.exchange.link_down(0, side.now)
+    side.exchange.link_up(1, PEER, side.now)
+    side.exchange.receive(1, WalHeads((entry(log, shown),) if shown else ()), side.now)
+    assert side.exchange.confirmed()[PEER] <= shown
+    assert side.exchange.confirmations > before
+
+
 def test_t38_who_shows_more_of_our_log_and_does_not_deliver_is_doubted_until_its_link_ends() -> None:
     side = Side(make_log(OWN, 1), links=2)
     side.hear(HeadEntry(OWN, 9, b"\x01" * 32, want=False))
