@@ -1,7 +1,8 @@
 """Two files in the data dir: the token, and where the server listens.
 
 `control.token` is a secret like the key beside it: made once, readable for its owner alone. `control.json` stands there
-while a server runs; a killed one leaves it behind, which the next start overwrites and a client finds out by asking.
+while a server runs. A killed one leaves it behind, and anybody may listen there by now: before the token is shown, the
+data dir must be held by the process that the file names.
 """
 
 from __future__ import annotations
@@ -92,17 +93,17 @@ def remove_control(data_dir: Path, pid: int) -> None:
         return
 
 
-def read_control(data_dir: Path) -> ControlFile:
-    """Where the server of a data dir listens.
+def read_control(data_dir: Path) -> ControlFile | None:
+    """Where the server of a data dir listens, or did when it was killed; None without one.
 
     Raises:
-        ConfigError: it does not run, or the file cannot be read.
+        ConfigError: the file cannot be read.
     """
     path = data_dir / CONTROL_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=ControlFile)
     except FileNotFoundError:
-        raise ConfigError(f"no node serves HTTP from {data_dir}: start it with --http 127.0.0.1:0") from None
+        return None
     except (OSError, msgspec.MsgspecError) as error:
         raise ConfigError(one_line(f"{path}: {error}")) from None
 

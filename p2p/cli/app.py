@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from msgspec import UNSET
 
-from p2p.cli.output import ReaderGone, complain, discard_output
+from p2p.cli.output import ReaderGone, complain, complain_as_json, discard_output
 from p2p.cli.settings import (
     LEVELS,
     UsageError,
@@ -24,6 +24,9 @@ from p2p.cli.settings import (
 )
 from p2p.errors import P2PError
 
+if TYPE_CHECKING:
+    from p2p.cli.client import Target
+
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
@@ -33,42 +36,47 @@ ON_OFF: Final = click.Choice(["on", "off"])
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
-    """Run the command line and return its exit code; what went wrong is one line on standard error."""
+    """Run the command line and return its exit code; what went wrong is one line on standard error,
+    and with --json that line is an object."""
+    tell = complain_as_json if "--json" in arguments else complain
     try:
         code = cli.main(args=list(arguments), prog_name="p2p", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return EXIT_USAGE
     except click.ClickException as error:
-        complain(error.format_message())
+        tell(error.format_message())
         return EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILURE
     except click.exceptions.Abort:
         return EXIT_INTERRUPTED
     except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001  # no traceback reaches a user
-        return _failed(error)
+        return _failed(error, tell)
     return code if isinstance(code, int) else EXIT_OK
 
 
-def _failed(error: BaseException) -> int:
+def _failed(error: BaseException, tell: Callable[[str], None]) -> int:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     if isinstance(error, UsageError):
-        complain(str(error))
+        tell(str(error))
         return EXIT_USAGE
     if isinstance(error, ReaderGone):
         return EXIT_OK
     if isinstance(error, BrokenPipeError):
         discard_output()
         return EXIT_OK
+    if isinstance(error, P2PError) and isinstance(error, OSError):
+        tell(str(error.strerror or error))
+        return EXIT_FAILURE
     if isinstance(error, P2PError) or (isinstance(error, OSError) and error.strerror is None):
-        complain(str(error))
+        tell(str(error))
         return EXIT_FAILURE
     if isinstance(error, OSError):
-        complain(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror))
+        tell(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror))
         return EXIT_FAILURE
-    complain(f"this is a bug, please report it: {type(error).__name__}: {error} (P2P_LOG_LEVEL=debug shows where)")
+    tell(f"this is a bug, please report it: {type(error).__name__}: {error} (P2P_LOG_LEVEL=debug shows where)")
     if os.environ.get("P2P_LOG_LEVEL", "").lower() in {"debug", "trace"}:
         sys.excepthook(type(error), error, error.__traceback__)
     return EXIT_FAILURE
@@ -415,40 +423,47 @@ def doctor(
 
 
 def _of_a_node(command: Callable[..., int]) -> Callable[..., int]:
-    """The options that say which running node a command is about."""
+    """The options that say which running node a command is about, as its argument `node`."""
+
+    @wraps(command)
+    def about(
+        url: str | None, data_dir: Path | None, token_file: Path | None, ca: Path | None, **more: Any
+    ) -> int:
+        from p2p.cli.client import Target
+
+        return command(node=Target(url, data_dir, token_file, ca), **more)
+
+    found: Callable[..., int] = about
     for option in reversed(
         (
             click.option("--url", metavar="URL", help="Where its HTTP control is: http://HOST:PORT"),
             click.option("--data-dir", metavar="DIR", type=A_PATH, envvar="P2P_DATA_DIR", help="Or where its data is."),
             click.option("--token-file", metavar="F", type=A_PATH, help="The token; control.token in the data dir."),
+            click.option("--ca", metavar="F", type=A_PATH, help="Certificates (PEM) that may vouch for an https URL."),
             AS_JSON,
         )
     ):
-        command = option(command)
-    return command
+        found = option(found)
+    return found
 
 
 @cli.command()
 @_of_a_node
-def status(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool) -> int:
+def status(node: Target, as_json: bool) -> int:
     """Show a running node and its peers (the node needs --http)."""
     from p2p.cli import remote
-    from p2p.cli.client import Target
 
-    target = Target(url, data_dir, token_file)
-    return remote.run_remote(target, partial(remote.show_status, as_json=as_json))
+    return remote.run_remote(node, partial(remote.show_status, as_json=as_json))
 
 
 @cli.command()
 @_of_a_node
 @click.option("--every", default=1000, type=Count(100, 86_400_000), metavar="MS", help="Interval; 1000 by default.")
-def top(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, every: int) -> int:
+def top(node: Target, as_json: bool, every: int) -> int:
     """Show a running node and its peers, again and again."""
     from p2p.cli import remote
-    from p2p.cli.client import Target
 
-    target = Target(url, data_dir, token_file)
-    return remote.run_remote(target, partial(remote.show_top, as_json=as_json, every_s=every / 1000))
+    return remote.run_remote(node, partial(remote.show_top, as_json=as_json, every_s=every / 1000))
 
 
 @cli.command()
@@ -456,26 +471,22 @@ def top(url: str | None, data_dir: Path | None, token_file: Path | None, as_json
 @click.option("--wait", default=5000, type=Count(1, 30_000), metavar="MS", help="For what comes of it; 5000.")
 @click.argument("endpoint", metavar="HOST:PORT")
 def connect(
-    url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, wait: int, endpoint: str
+    node: Target, as_json: bool, wait: int, endpoint: str
 ) -> int:
     """Have a running node dial once, and say what came of it."""
     from p2p.cli import remote
-    from p2p.cli.client import Target
 
-    target = Target(url, data_dir, token_file)
-    return remote.run_remote(target, partial(remote.connect, as_json=as_json, endpoint=endpoint, wait_ms=wait))
+    return remote.run_remote(node, partial(remote.connect, as_json=as_json, endpoint=endpoint, wait_ms=wait))
 
 
 @cli.command()
 @_of_a_node
 @click.argument("who", metavar="PEER", callback=_somebody)
-def disconnect(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, who: str) -> int:
+def disconnect(node: Target, as_json: bool, who: str) -> int:
     """Have a running node part from PEER, a node id or peer id."""
     from p2p.cli import remote
-    from p2p.cli.client import Target
 
-    target = Target(url, data_dir, token_file)
-    return remote.run_remote(target, partial(remote.disconnect, as_json=as_json, who=who))
+    return remote.run_remote(node, partial(remote.disconnect, as_json=as_json, who=who))
 
 
 @cli.command()
@@ -483,14 +494,12 @@ def disconnect(url: str | None, data_dir: Path | None, token_file: Path | None, 
 @click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted.")
 @click.option("--lines", default=100, type=Count(0, 800), metavar="N", help="How many to begin with; 100.")
 def log(
-    url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, follow: bool, lines: int
+    node: Target, as_json: bool, follow: bool, lines: int
 ) -> int:
     """Show the last lines of a running node's log."""
     from p2p.cli import remote
-    from p2p.cli.client import Target
 
-    target = Target(url, data_dir, token_file)
-    return remote.run_remote(target, partial(remote.show_log, as_json=as_json, follow=follow, lines=lines))
+    return remote.run_remote(node, partial(remote.show_log, as_json=as_json, follow=follow, lines=lines))
 
 
 WAIT = click.option("--wait", default=5000, type=Count(1, 30_000), metavar="MS", help="For what comes of it; 5000.")
@@ -503,9 +512,7 @@ WAIT = click.option("--wait", default=5000, type=Count(1, 30_000), metavar="MS",
 @click.argument("channel", metavar="CHANNEL")
 @click.argument("text", metavar="TEXT")
 def send(
-    url: str | None,
-    data_dir: Path | None,
-    token_file: Path | None,
+    node: Target,
     as_json: bool,
     wait: int,
     who: str,
@@ -514,10 +521,9 @@ def send(
 ) -> int:
     """Have a running node send TEXT to a CHANNEL of PEER, a node id or peer id; by route if it is no neighbour."""
     from p2p.cli import remote, ways
-    from p2p.cli.client import Target
 
     act = partial(ways.send, as_json=as_json, who=who, channel=channel, text=text, wait_ms=wait)
-    return remote.run_remote(Target(url, data_dir, token_file), act)
+    return remote.run_remote(node, act)
 
 
 @cli.command()
@@ -527,9 +533,7 @@ def send(
 @click.argument("channel", metavar="CHANNEL")
 @click.argument("text", metavar="TEXT")
 def request(
-    url: str | None,
-    data_dir: Path | None,
-    token_file: Path | None,
+    node: Target,
     as_json: bool,
     wait: int,
     who: str,
@@ -538,23 +542,21 @@ def request(
 ) -> int:
     """Have a running node ask PEER, which serves CHANNEL, and print its answer."""
     from p2p.cli import remote, ways
-    from p2p.cli.client import Target
 
     act = partial(ways.request, as_json=as_json, who=who, channel=channel, text=text, wait_ms=wait)
-    return remote.run_remote(Target(url, data_dir, token_file), act)
+    return remote.run_remote(node, act)
 
 
 @cli.command()
 @_of_a_node
 @WAIT
 @click.argument("who", metavar="PEER", callback=_somebody)
-def ping(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, wait: int, who: str) -> int:
+def ping(node: Target, as_json: bool, wait: int, who: str) -> int:
     """Have a running node measure the round trip to PEER, and tell the way it takes."""
     from p2p.cli import remote, ways
-    from p2p.cli.client import Target
 
     act = partial(ways.ping, as_json=as_json, who=who, wait_ms=wait)
-    return remote.run_remote(Target(url, data_dir, token_file), act)
+    return remote.run_remote(node, act)
 
 
 @cli.group()
@@ -564,12 +566,11 @@ def routes() -> None:
 
 @routes.command("list")
 @_of_a_node
-def list_routes(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool) -> int:
+def list_routes(node: Target, as_json: bool) -> int:
     """Print every route, the best of a peer first."""
     from p2p.cli import remote, ways
-    from p2p.cli.client import Target
 
-    return remote.run_remote(Target(url, data_dir, token_file), partial(ways.list_routes, as_json=as_json))
+    return remote.run_remote(node, partial(ways.list_routes, as_json=as_json))
 
 
 @routes.command("add")
@@ -579,9 +580,7 @@ def list_routes(url: str | None, data_dir: Path | None, token_file: Path | None,
 @click.argument("target", metavar="PEER", callback=_somebody)
 @click.argument("relay", metavar="RELAY", callback=_somebody)
 def add_route(
-    url: str | None,
-    data_dir: Path | None,
-    token_file: Path | None,
+    node: Target,
     as_json: bool,
     ttl: int,
     expires: int | None,
@@ -590,20 +589,18 @@ def add_route(
 ) -> int:
     """Reach PEER over RELAY, each a peer id (or the node id of a connected peer)."""
     from p2p.cli import remote, ways
-    from p2p.cli.client import Target
 
     act = partial(ways.add_route, as_json=as_json, target=target, relay=relay, ttl=ttl, expires_ms=expires)
-    return remote.run_remote(Target(url, data_dir, token_file), act)
+    return remote.run_remote(node, act)
 
 
 @routes.command("remove")
 @_of_a_node
 @click.argument("target", metavar="PEER", callback=_somebody)
-def remove_route(url: str | None, data_dir: Path | None, token_file: Path | None, as_json: bool, target: str) -> int:
+def remove_route(node: Target, as_json: bool, target: str) -> int:
     """Forget the routes to PEER."""
     from p2p.cli import remote, ways
-    from p2p.cli.client import Target
 
     return remote.run_remote(
-        Target(url, data_dir, token_file), partial(ways.remove_route, as_json=as_json, target=target)
+        node, partial(ways.remove_route, as_json=as_json, target=target)
     )

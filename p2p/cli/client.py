@@ -12,16 +12,25 @@ from typing import TYPE_CHECKING, Any, Final
 from p2p.cli.control import NEEDS
 from p2p.cli.settings import UsageError
 from p2p.errors import ConfigError, P2PError
+from p2p.store.keys import holder_of
 from p2p.text import one_line
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
+
+    from http_control.files import ControlFile
 
 ANSWER_S_MAX: Final = 40.0
 """Longer than the longest wait that POST connect can be asked for."""
 SILENCE_S_MAX: Final = 40.0
 """Without a byte on a stream, which has a comment every 15 s."""
 TOKEN_BYTES_MAX: Final = 256
+
+
+class NotServed(ConfigError):
+    """No node serves HTTP control from a data dir."""
 
 
 class ControlFailed(P2PError):
@@ -46,11 +55,13 @@ class Target:
         url: "http://127.0.0.1:8080", with the prefix if it is another than /p2p.
         data_dir: where `control.json` and `control.token` are.
         token_file: the token, if it is elsewhere.
+        ca: certificates that may vouch for an https URL, beside those that the system knows.
     """
 
     url: str | None
     data_dir: Path | None
     token_file: Path | None
+    ca: Path | None = None
 
 
 class Control:
@@ -124,6 +135,8 @@ class Control:
             raise ControlFailed(f"{self._place} cannot be reached: {_cause(error)}") from None
         if response.status_code >= 400:
             raise self._failed(response)
+        if response.is_redirect:
+            raise ControlFailed(f"{self._place} sends elsewhere: give the --url that it leads to")
         return response
 
     def _failed(self, response: httpx.Response) -> ControlFailed:
@@ -136,13 +149,21 @@ class Control:
                 text += f" ({value['hint']})"
         except (ValueError, KeyError, TypeError):
             text = f"{self._place} answered {response.status_code}: is another server there?"
-        if response.status_code == 401:
-            text = f"{self._place} wants another token: give --token-file F, or --data-dir DIR"
+        if response.status_code == 401 and "authorization" in self._client.headers:
+            text = f"{self._place} does not take this token: it is another node's, or one of before"
+        elif response.status_code == 401:
+            text = f"{self._place} wants a token: give --token-file F, or --data-dir DIR"
         return ControlFailed(one_line(text), response.status_code, value if isinstance(value, dict) else None)
 
 
-def _cause(error: Exception) -> str:
-    return one_line(str(error) or type(error).__name__)
+def _cause(error: BaseException) -> str:
+    """What went wrong, from the first in a chain of exceptions that says it."""
+    while not str(error) and (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    text = str(error) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        text = f"its certificate is vouched for by nobody known here: give --ca F ({text})"
+    return one_line(text)
 
 
 @asynccontextmanager
@@ -151,39 +172,75 @@ async def open_control(target: Target) -> AsyncIterator[Control]:
 
     Raises:
         UsageError: nothing says whose control is meant.
-        ConfigError: the node of the data dir serves no HTTP, the token cannot be read, or a package is missing.
+        NotServed: no node serves HTTP from the data dir, or the one that did is gone.
+        ConfigError: the token or the certificates cannot be read, or a package is missing.
     """
     try:
         import httpx
 
-        from http_control.files import read_control, read_token
+        from http_control.files import read_token
     except ImportError as error:
         raise ConfigError(NEEDS.format(error.name)) from None
     if target.url is None and target.data_dir is None:
         raise UsageError("which node? give --data-dir DIR or --url URL")
+    unix: str | None = None
+    verify: ssl.SSLContext | bool = True
+    if target.url is not None:
+        try:
+            url = httpx.URL(target.url)
+        except httpx.InvalidURL:
+            url = httpx.URL()
+        if url.scheme not in {"http", "https"} or not url.host:
+            raise UsageError(f"--url {target.url!r}: write http://HOST:PORT")
+        if target.ca is not None:
+            verify = _vouching(target.ca)
+        base, prefix = f"{url.scheme}://{url.netloc.decode()}", url.path.rstrip("/") or "/p2p"
+    else:
+        assert target.data_dir is not None
+        control = _served_from(target.data_dir)
+        unix, prefix = control.unix, control.prefix
+        base = "http://localhost" if unix is not None else _reachable(control.urls)
+        # The certificate is for the name that others use; here it is this machine, by the word of a file of ours.
+        verify = False
+    # After it is clear that the node lives: one that never served HTTP has no token.
     token = None
     if target.token_file is not None:
         token = _token_in(target.token_file)
     elif target.data_dir is not None:
         token = read_token(target.data_dir)
-    unix, verify = None, True
-    if target.url is not None:
-        url = httpx.URL(target.url)
-        if url.scheme not in {"http", "https"} or not url.host:
-            raise UsageError(f"--url {target.url!r}: write http://HOST:PORT")
-        base, prefix = f"{url.scheme}://{url.netloc.decode()}", url.path.rstrip("/") or "/p2p"
-    else:
-        assert target.data_dir is not None
-        control = read_control(target.data_dir)
-        unix, prefix = control.unix, control.prefix
-        base = "http://localhost" if unix is not None else _reachable(control.urls)
-        # The certificate is for the name that others use; here it is this machine, by the word of a file of ours.
-        verify = False
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     transport = httpx.AsyncHTTPTransport(uds=unix, verify=verify)
     place = f"unix:{unix}" if unix is not None else base
     async with httpx.AsyncClient(base_url=base, headers=headers, transport=transport, timeout=ANSWER_S_MAX) as client:
         yield Control(client, prefix, place)
+
+
+def _served_from(data_dir: Path) -> ControlFile:
+    """Where the node of a data dir is reached; only if it lives: whoever listens there now would be shown the token."""
+    from http_control.files import read_control, remove_control
+
+    control = read_control(data_dir)
+    if control is None:
+        raise NotServed(f"no node serves HTTP from {data_dir}: start it with --http 127.0.0.1:0")
+    if holder_of(data_dir) != control.pid:
+        remove_control(data_dir, control.pid)
+        raise NotServed(
+            f"the node that served HTTP from {data_dir} is gone (process {control.pid}): start it with --http "
+            "127.0.0.1:0"
+        )
+    return control
+
+
+def _vouching(ca: Path) -> ssl.SSLContext:
+    import ssl
+
+    try:
+        context = ssl.create_default_context()
+        context.load_verify_locations(ca)
+    except OSError as error:
+        # An SSLError is one, too: a file that holds no certificate.
+        raise ConfigError(one_line(f"--ca {ca}: {error.strerror or error}")) from None
+    return context
 
 
 def _reachable(urls: list[str]) -> str:
@@ -196,6 +253,11 @@ def _reachable(urls: list[str]) -> str:
 def _token_in(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(TOKEN_BYTES_MAX).decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(one_line(f"--token-file {path}: {error}")) from None
+            token = file.read(TOKEN_BYTES_MAX + 2).decode("ascii").strip()
+    except OSError as error:
+        raise ConfigError(one_line(f"--token-file {path}: {error.strerror or error}")) from None
+    except UnicodeDecodeError:
+        token = ""
+    if not 16 <= len(token) <= TOKEN_BYTES_MAX or not token.isprintable() or " " in token:
+        raise ConfigError(one_line(f"--token-file {path} holds no token, which is one line of 16-256 characters"))
+    return token

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -65,9 +67,16 @@ class ControlServer:
                 on_log_level=_set_level,
                 on_shutdown=stop,
             )
-            self._options.check_exposure()
         except ConfigError as error:
             raise UsageError(f"--http: {error}") from None
+        try:
+            self._options.check_exposure()
+        except ConfigError:
+            raise UsageError(
+                f"--http {settings.http.at}: the token would travel in the clear to whoever listens: give "
+                "--http-tls-cert and --http-tls-key, listen on 127.0.0.1 behind a proxy (--http-host, --http-proxy), "
+                "or add --http-open if this is meant"
+            ) from None
 
     async def serve(
         self, node: p2p.Node, *, task_status: trio.TaskStatus[Served] = trio.TASK_STATUS_IGNORED
@@ -79,6 +88,13 @@ class ControlServer:
             urls = await nursery.start(http_control.serve, p2p.P2PRuntime(node), self._options)
             how = f"token {self._token}" if self._data_dir is None else f"the token in {self._data_dir}/control.token"
             task_status.started(Served(urls, self._token, how))
+
+
+def forget_control(data_dir: Path) -> None:
+    """Remove what a killed node left behind: this one holds its data dir, and serves no HTTP."""
+    # The name is `http_control.files.CONTROL_FILE`; not imported, for nobody asked for HTTP here.
+    with suppress(OSError):
+        (data_dir / "control.json").unlink(missing_ok=True)
 
 
 def _bind(http: HttpSettings) -> Bind:

@@ -220,6 +220,11 @@ def complain(text: str) -> None:
     _to_stderr(f"p2p: {one_line(text)}")
 
 
+def complain_as_json(text: str) -> None:
+    """The same as one JSON object."""
+    _to_stderr(json_line({"event": "error", "message": one_line(text)}))
+
+
 def _to_stderr(line: str) -> None:
     try:
         Output(sys.stderr).notice(line)

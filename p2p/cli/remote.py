@@ -9,7 +9,10 @@ import trio
 
 from p2p.cli.client import Control, ControlFailed, Target, open_control
 from p2p.cli.output import Output, json_line
+from p2p.cli.settings import UsageError
 from p2p.cli.signals import on_signal, stop_signals
+from p2p.errors import ConfigError
+from p2p.ids import PeerEndpoint
 from p2p.text import one_line
 
 if TYPE_CHECKING:
@@ -115,6 +118,12 @@ def _table(status: dict[str, Any], peers: list[dict[str, Any]]) -> Table:
 
 async def connect(control: Control, output: Output, *, as_json: bool, endpoint: str, wait_ms: int) -> int:
     """Have the node dial once."""
+    try:
+        is_dialable = PeerEndpoint.parse(endpoint).is_dialable
+    except ConfigError:
+        is_dialable = False
+    if not is_dialable:
+        raise UsageError(f"{endpoint[:200]!r} is no place to dial: write HOST:PORT, such as 127.0.0.1:9002")
     try:
         answer = await control.post("/connect", {"endpoint": endpoint, "wait_ms": wait_ms})
         word = "connected"

@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 import p2p
-from p2p.cli.control import ControlServer, Served
+from p2p.cli.control import ControlServer, Served, forget_control
 from p2p.cli.finding import bootstrap_of, discovery_of
 from p2p.cli.output import Output, ReaderGone, complain, json_line, log_to_stderr, table_of
 from p2p.cli.records import fitting, line_splitter, portions
@@ -124,6 +124,8 @@ class _Run:
                     served = None
                     if self.control is not None:
                         served = await tasks.start(self.control.serve, node)
+                    elif self.config.data_dir is not None:
+                        forget_control(self.config.data_dir)
                     self._say_started(node, served)
                     if settings.connect_delay and not settings.no_connect:
                         for endpoint in settings.connect:

@@ -19,7 +19,7 @@ import trio
 
 import p2p
 from p2p.cli.appending import Appended, Appender, ThroughControl, ThroughStore
-from p2p.cli.client import ControlFailed, Target, open_control
+from p2p.cli.client import ControlFailed, NotServed, Target, open_control
 from p2p.cli.output import Output, complain, json_line
 from p2p.cli.records import line_splitter
 from p2p.cli.settings import UsageError
@@ -65,6 +65,11 @@ async def _append_lines(data_dir: Path, as_json: bool, kind: str) -> int:
             try:
                 async with open_control(Target(None, data_dir, None)) as control:
                     done, left_out = await _append_all(signals, ThroughControl(control, kind))
+            except NotServed:
+                raise StoreLocked(
+                    f"a node without HTTP control holds {data_dir}: lines go through one that runs with --http "
+                    "127.0.0.1:0, or into the log of one that is stopped"
+                ) from None
             except (ConfigError, ControlFailed) as error:
                 raise StoreLocked(f"{locked}; and not through its HTTP control: {error}") from None
     output = Output()

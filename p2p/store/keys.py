@@ -2,7 +2,7 @@
 
     identity.pem   the Ed25519 private key, PKCS#8 PEM, mode 0600
     log.sqlite     the store (and SQLite's -wal and -shm beside it), mode 0600
-    lock           held with flock while a process has the store open
+    lock           held with flock while a process has the store open, whose pid it names
 
 A log and the key that signs it belong together for ever: a key without its log would sign seq 1 a second time, and
 a log without its key can grow no more. So a fresh dir gets the key first, on the disk with its directory entry, and
@@ -67,12 +67,38 @@ class DirLock:
                     "(reading tools work beside it)"
                 ) from None
             raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
+        # The lock is what counts: on a full disk its holder goes unnamed.
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         """Give it up. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def holder_of(data_dir: Path) -> int | None:
+    """The process that has a data dir open; None when nobody has, or it cannot be told who.
+
+    For a moment the lock may be ours: not to be called again and again where a node may be about to start.
+    """
+    try:
+        descriptor = os.open(data_dir / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        named = os.read(descriptor, 32).strip()
+        return int(named) if named.isdigit() else None
+    except OSError:
+        return None
+    else:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def open_store(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import trio
+import trustme
 
 from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
 
@@ -46,7 +47,20 @@ async def test_a_node_is_served_shown_steered_and_stopped(tmp_path: Path) -> Non
         assert "nobody" in unknown
         assert "GET" not in unknown
         assert "whom?" in await p2p_fails(2, "ping", "--data-dir", b_dir, "")
-        assert "another token" in await p2p_fails(1, "status", "--url", url)
+        assert "wants a token" in await p2p_fails(1, "status", "--url", url)
+        wrong = tmp_path / "wrong"
+        wrong.write_text("x" * 43)
+        assert "does not take this token" in await p2p_fails(1, "status", "--url", url, "--token-file", wrong)
+        wrong.write_text("")
+        assert "holds no token" in await p2p_fails(1, "status", "--url", url, "--token-file", wrong)
+        failure = await p2p("disconnect", "--data-dir", b_dir, "--json", "nobody")
+        assert failure.stdout == b""
+        assert json.loads(failure.stderr)["event"] == "error"
+        assert "write HOST:PORT" in await p2p_fails(2, "connect", "--data-dir", a_dir, "nowhere")
+        port = url.rpartition(":")[2]
+        taken = await p2p_fails(1, "--id", "C", "--memory", "--http", f"127.0.0.1:{port}")
+        assert f"port {port} of 127.0.0.1 is in use" in taken
+        assert "Errno" not in taken
         token = (a_dir / "control.token").read_text().strip()
         async with httpx.AsyncClient(base_url=url, headers={"x-auth-token": token}) as client:
             assert (await client.put("/p2p/log-level", json={"level": "debug"})).json()["level"] == "debug"
@@ -71,12 +85,60 @@ async def test_a_node_in_memory_tells_its_token() -> None:
 async def test_a_log_that_is_held_by_a_node_without_http(tmp_path: Path) -> None:
     async with running("--id", "A", "--data-dir", tmp_path) as a:
         await a.until(lambda event: event["event"] == "started")
-        assert "HTTP" in await p2p_fails(1, "wal", "append", "--data-dir", tmp_path, stdin=b"x\n")
+        assert "without HTTP" in await p2p_fails(1, "wal", "append", "--data-dir", tmp_path, stdin=b"x\n")
+
+
+async def test_t56_the_token_is_shown_to_nobody_who_took_the_place_of_a_killed_node(tmp_path: Path) -> None:
+    file = tmp_path / "control.json"
+    for is_held in (False, True):
+        async with running("--id", "A", "--data-dir", tmp_path, "--http", "127.0.0.1:0") as a:
+            started = await a.until(lambda event: event["event"] == "started")
+            left_behind = file.read_bytes()
+            a.process.kill()
+            await a.process.wait()
+        port = int(started["http"][0].rpartition(":")[2])
+        came: list[bytes] = []
+
+        async def stranger(stream: trio.SocketStream, came: list[bytes] = came) -> None:
+            came.append(await stream.receive_some())
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(trio.serve_tcp, stranger, port, host="127.0.0.1"))
+            assert file.exists()
+            if is_held:
+                async with running("--id", "A", "--data-dir", tmp_path) as again:
+                    await again.until(lambda event: event["event"] == "started")
+                    assert not file.exists()
+                    file.write_bytes(left_behind)
+                    text = await p2p_fails(1, "wal", "append", "--data-dir", tmp_path, stdin=b"x\n")
+                    assert "without HTTP" in text
+            else:
+                assert "is gone" in await p2p_fails(1, "status", "--data-dir", tmp_path)
+                assert not file.exists()
+                assert "no node serves HTTP" in await p2p_fails(1, "status", "--data-dir", tmp_path)
+            nursery.cancel_scope.cancel()
+        assert came == []
+
+
+async def test_a_certificate_of_ones_own_is_believed_when_named(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    leaf = authority.issue_cert("127.0.0.1")
+    cert, key, ca = tmp_path / "cert", tmp_path / "key", tmp_path / "ca"
+    leaf.cert_chain_pems[0].write_to_path(cert)
+    leaf.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(ca)
+    tls = ("--http-tls-cert", cert, "--http-tls-key", key)
+    async with running("--id", "A", "--data-dir", tmp_path / "a", "--http", "127.0.0.1:0", *tls) as a:
+        url = (await a.until(lambda event: event["event"] == "started"))["http"][0]
+        shown = ("status", "--url", url, "--token-file", tmp_path / "a" / "control.token")
+        assert "A" in await p2p_ok(*shown, "--ca", ca)
+        assert "certificate" in await p2p_fails(1, *shown)
+        assert str(key) in await p2p_fails(1, *shown, "--ca", key)
 
 
 async def test_http_that_is_not_safe_or_not_usable_is_wrong_usage(tmp_path: Path) -> None:
     for arguments, word in (
-        (("--http", "0.0.0.0:0"), "http_open"),
+        (("--http", "0.0.0.0:0"), "--http-open"),
         (("--http", "nonsense"), "HOST:PORT"),
         (("--http", "127.0.0.1:99999"), "HOST:PORT"),
         (("--http", "127.0.0.1:0", "--http-tls-cert", "x"), "both"),
