@@ -66,6 +66,7 @@ class Control:
         self._started_at: float | None = None
         self._text: deque[str] = deque(maxlen=limits.log_lines_max)
         self._said = ""
+        self._has_followed = False
         self._traffic = Traffic()
         self._moved: set[PeerId] = set()
         self._version = package_version()
@@ -133,7 +134,8 @@ class Control:
         while True:
             try:
                 async with trio.open_nursery() as nursery:
-                    with self.node.log_to(self.say):
+                    is_first, self._has_followed = not self._has_followed, True
+                    with self.node.log_to(self.say, from_start=is_first):
                         nursery.start_soon(self._follow)
                         nursery.start_soon(self._tick)
                         await trio.sleep_forever()
@@ -249,7 +251,7 @@ class Control:
         return current
 
     def _stats_line(self, status: shapes.Status) -> None:
-        if not self.options.enable_live_logs:
+        if not (self.options.enable_live_logs and self.options.enable_stats_line):
             return
         names = ("peers_total", "peers_connected", "handshakes_started", "handshakes_completed")
         line = "[p2p] " + " ".join(f"{name}={getattr(status, name)}" for name in names)

@@ -37,6 +37,7 @@ class P2PHttpOptions:
         enable_ping, enable_status, enable_peers, enable_logs, enable_live_logs: leave routes out. `enable_peers` covers
             links, connect and disconnect, too.
         stats_every_ms: the interval of ticks on `/events`, of samples, and of the stats line in the log.
+        enable_stats_line: whether the log has that line.
         auth_ctx: `async (ctx) -> bool`, replaces the token; it may write the answer itself with `ctx.res`.
         auth_legacy: `(request, response) -> bool`, the same as a plain function.
         log_sink: gets every log line, beside the ring of the last ones.
@@ -62,6 +63,7 @@ class P2PHttpOptions:
     enable_peers: bool = True
     enable_logs: bool = True
     enable_live_logs: bool = True
+    enable_stats_line: bool = True
     stats_every_ms: int = 1000
     auth_ctx: AuthHookCtx | None = None
     auth_legacy: AuthHookLegacy | None = None

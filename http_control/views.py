@@ -133,7 +133,7 @@ class View:
             if ours.frozen or (theirs is not None and theirs.frozen):
                 continue
             seq = theirs.seq if theirs is not None else 0
-            if origin == self.own:
+            if origin in (self.own, peer):
                 seq = self._seq_at(peer, origin)
             if seq < ours.seq:
                 behind += ours.seq - seq
@@ -148,6 +148,9 @@ class View:
         seq = shown.seq if shown is not None else 0
         if origin == self.own and origin in self.heads:
             return max(seq, self.heads[origin].seq - self._lag.get(peer, 0))
+        if origin == peer and origin in self.heads:
+            # Its own log: what we have of it came from there.
+            return max(seq, self.heads[origin].seq)
         return seq
 
     def mark(self, peer: PeerId, origin: PeerId) -> shapes.HeadMark:
@@ -155,7 +158,7 @@ class View:
         ours, theirs = self.heads.get(origin), self._shown.get(peer, {}).get(origin)
         if (ours is not None and ours.frozen) or (theirs is not None and theirs.frozen):
             return shapes.HeadMark(seq=None if theirs is None else theirs.seq, mark="frozen")
-        if theirs is None and origin != self.own:
+        if theirs is None and origin not in (self.own, peer):
             # Not listed: it holds nothing of it, or has not said.
             return shapes.HeadMark(seq=None, mark="behind" if ours is not None and ours.seq else "unknown")
         here, there = ours.seq if ours is not None else 0, self._seq_at(peer, origin)

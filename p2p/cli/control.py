@@ -64,6 +64,7 @@ class ControlServer:
                 allowed_hosts=settings.http.hosts,
                 trusted_proxies=settings.http.proxies,
                 http_open=settings.http.open,
+                enable_stats_line=settings.stats_every != 0,
                 on_log_level=_set_level,
                 on_shutdown=stop,
             )

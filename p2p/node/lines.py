@@ -9,11 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from p2p.node.status import Counters
 from p2p.text import one_line
 
 _log = logging.getLogger("p2p.node")
+
+FIRST_MAX: Final = 100
+"""Lines that are kept for a hook that comes after the start."""
 
 
 class Lines:
@@ -30,10 +34,13 @@ class Lines:
         self._on_log = on_log
         self._counters = counters
         self._sinks: list[Callable[[str], None]] = []
+        self._first: list[str] = []
 
     @contextmanager
-    def told_to(self, sink: Callable[[str], None]) -> Iterator[None]:
-        """Tell a further hook, too, as long as the context lasts."""
+    def told_to(self, sink: Callable[[str], None], *, from_start: bool = False) -> Iterator[None]:
+        """Tell a further hook, too, as long as the context lasts; first, if asked for, what was told at the start."""
+        for line in self._first if from_start else ():
+            self._hand(sink, line)
         self._sinks.append(sink)
         try:
             yield
@@ -51,11 +58,16 @@ class Lines:
     def _tell(self, level: int, line: str) -> None:
         line = one_line(line)
         _log.log(level, "%s: %s", self._node_id, line)
+        if len(self._first) < FIRST_MAX:
+            self._first.append(line)
         for hook in [*self._sinks] if self._on_log is None else [self._on_log, *self._sinks]:
-            try:
-                hook(line)
-            except Exception as error:  # noqa: BLE001  # a hook is somebody else's code: it may not end the node
-                self._tell_of(error)
+            self._hand(hook, line)
+
+    def _hand(self, hook: Callable[[str], None], line: str) -> None:
+        try:
+            hook(line)
+        except Exception as error:  # noqa: BLE001  # a hook is somebody else's code: it may not end the node
+            self._tell_of(error)
 
     def _tell_of(self, error: Exception) -> None:
         """A hook that fails tends to fail for every line: it is told at the 1st, 2nd, 4th, 8th … time."""

@@ -309,12 +309,13 @@ class Node:
         """What happens from now on: `async with node.events() as events: async for event in events: …`."""
         return self._events.open()
 
-    def log_to(self, sink: Callable[[str], None]) -> AbstractContextManager[None]:
+    def log_to(self, sink: Callable[[str], None], *, from_start: bool = False) -> AbstractContextManager[None]:
         """Hand the node's log lines to a sink, beside `NodeConfig.on_log`: `with node.log_to(lines.append): …`.
 
-        The node need not run yet. What the sink raises is counted and otherwise ignored.
+        The node need not run yet; one that comes later gets the first 100 lines, too, with `from_start`. What the sink
+        raises is counted and otherwise ignored.
         """
-        return self._log_line.told_to(sink)
+        return self._log_line.told_to(sink, from_start=from_start)
 
     # Links.
 

@@ -36,7 +36,9 @@ async def test_a_node_is_served_shown_steered_and_stopped(tmp_path: Path) -> Non
         text = await p2p_ok("status", "--url", url, "--token-file", a_dir / "control.token")
         assert "1 connected" in text
         assert "B" in text
-        assert "connected to A" in await p2p_ok("log", "--data-dir", b_dir)
+        told = await p2p_ok("log", "--data-dir", b_dir)
+        assert "initialised" in told
+        assert "connected to A" in told
         line = json.loads((await p2p_ok("log", "--data-dir", b_dir, "--lines", "1", "--json")).splitlines()[0])
         assert set(line) == {"line"}
         # The log is held by the node: lines go through it, text and bytes alike.

@@ -12,6 +12,9 @@ import trio
 
 import p2p
 from http_control import HttpLimits, shapes
+from http_control.control import Control
+from http_control.options import P2PHttpOptions
+from http_control.views import View
 from tests.http.controlled import Controlled, controlled, one_controlled
 
 
@@ -340,3 +343,30 @@ async def test_routes_can_be_left_out() -> None:
         for path in ("/ping", "/status", "/peers", "/links", "/connect", "/logs", "/logs/live"):
             await a.get(path, 404)
         assert (await a.get("/wal"))["total"] == 0
+
+
+async def test_a_peer_is_never_behind_on_its_own_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with p2p.open_node(node_id="b") as b, one_controlled() as a:
+        await b.wal.append(b"theirs")
+        await a.post("/connect", {"endpoint": str(b.endpoints[0])})
+        await until(a, "/status", lambda value: value["records"] == 1)
+        # As long as it has shown nothing.
+        monkeypatch.setattr(type(a.node.wal), "shown", lambda _: {})
+        view = View(a.node)
+        assert view.mark(b.peer_id, b.peer_id).mark == "equal"
+        assert view.peers()[0].behind_records == 0
+
+
+async def test_lines_from_before_http_are_kept() -> None:
+    async with p2p.open_node(node_id="b") as node, trio.open_nursery() as nursery:
+        async with p2p.open_node(node_id="c", peers=[node.endpoints[0]]) as c:
+            with trio.fail_after(30):
+                while not c.peers():
+                    await trio.lowlevel.checkpoint()
+            control = Control(p2p.P2PRuntime(node), P2PHttpOptions(stats_every_ms=100, enable_stats_line=False))
+            nursery.start_soon(control.run)
+            with trio.fail_after(30):
+                while "connected to c" not in control.log_text(100) or not control.samples:
+                    await trio.sleep(0.01)
+            assert "peers_total" not in control.log_text(100)
+            nursery.cancel_scope.cancel()
