@@ -170,7 +170,9 @@ class Channel:
             if self._closed:
                 raise NodeClosed("the node has stopped")
             await self._readers.park()
-        message = self._take()
+        # `_take`, written out: this and `put` run per message.
+        message = self._queue.popleft()
+        self._bytes -= len(message.body)
         self._is_stuck = False
         if self._writers and len(self._queue) <= self.capacity // 2 and self._bytes <= self._dispatch.bytes_max // 2:
             self._writers.unpark_all()
@@ -183,6 +185,15 @@ class Channel:
 
     def put(self, message: Message) -> Pause | None:
         """Queue a message; a pause for its link if the policy is to wait for room."""
+        queue, waiting = self._queue, self._bytes + len(message.body)
+        if len(queue) < self.capacity and waiting <= self._dispatch.bytes_max:
+            # What follows for a message that finds room, written out: three calls fewer, a tenth of what a small one
+            # costs its receiver.
+            queue.append(message)
+            self._bytes = waiting
+            if self._readers:
+                self._readers.unpark()
+            return None
         while not self._has_room(message):
             if self.when_full == "wait":
                 if not self._is_stuck:
