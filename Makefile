@@ -6,6 +6,7 @@
 # make soak    the same for hours, with new seeds: WORLDS=20000 SEED=1000 INPUTS=20000000 KILLS=5000
 # make bench   the benchmarks; QUICK=1 for a short run, OUT=file.json for the figures as JSON
 # make bench-peers  beside asyncio, pyzmq and py-libp2p, which get an environment of their own
+# make lock    write requirements/ anew: the newest versions that pyproject.toml admits, with their hashes
 # make clean   remove the virtual environments and what was built
 #
 # Each environment is made once and again only when pyproject.toml changes.
@@ -21,7 +22,7 @@ SEED ?= 1000
 WITHIN = timeout --foreground
 PROVE = .venv/bin/python -m pytest -q -p no:xdist -p no:cacheprovider
 
-.PHONY: demo test check lint types docs tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs soak
+.PHONY: demo test check lint types docs lock tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs soak
 .DEFAULT_GOAL := test
 
 demo: .venv-demo/.installed
@@ -87,15 +88,19 @@ python:
 	  || { echo 'trio-p2p needs Python 3.11 or newer with venv. On Debian 12, as root:  apt-get install -y python3-venv' >&2; \
 	       exit 1; }
 
-.venv/.installed: pyproject.toml | python
-	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python $(PIP) --editable '.[dev]'
+# Exactly the files that were seen when the lock was made: every archive is compared with its hash.
+.venv/.installed .venv-demo/.installed: %/.installed: pyproject.toml requirements/dev.txt requirements/demo.txt | python
+	$(PYTHON) -m venv --clear $*
+	$*/bin/python $(PIP) --require-hashes -r requirements/$(if $(findstring demo,$*),demo,dev).txt
+	$*/bin/python $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv-demo/.installed: pyproject.toml | python
-	$(PYTHON) -m venv --clear .venv-demo
-	.venv-demo/bin/python $(PIP) --editable '.[cli]'
-	@touch $@
+lock: | python
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/python $(PIP) pip-tools
+	for set in dev:dev demo:cli; do .venv-lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe \
+	  --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate \
+	  --build-deps-for editable --extra $${set#*:} --output-file requirements/$${set%:*}.txt pyproject.toml || exit 1; done
 
 clean:
-	rm -rf .venv .venv-demo .venv-peers docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-demo .venv-peers .venv-lock docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
