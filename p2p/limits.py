@@ -181,6 +181,9 @@ class Limits:
     introduced_origins_per_peer_max: int = 512
     origin_bytes_max: int = 4 * 1024 * MIB
     """Quota for one origin that no trust list names."""
+    targets_per_origin_max: int = 1024
+    """The index of whom an origin's records are for names fewer; with more, they may be for anybody. So it never takes
+    more than some 100 KB of what an origin may have."""
     appends_waiting_max: int = 65_536
     """Records that wait for the next commit; `append` waits beyond."""
     commit_bytes_max: int = 4 * MIB

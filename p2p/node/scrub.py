@@ -38,11 +38,14 @@ class Scrub:
         """Read until cancelled."""
         await trio.sleep(self._limits.scrub_after_s)
         while True:
-            try:
-                for origin in sorted(self._writer.heads):
+            failure: StoreError | None = None
+            for origin in sorted(self._writer.heads):
+                try:
                     await self._read(origin)
-            except StoreError as error:
-                self._log_line.warn(f"the stored logs could not all be checked: {error}")
+                except StoreError as error:
+                    failure = error
+            if failure is not None:
+                self._log_line.warn(f"the stored logs could not all be checked: {failure}")
             await trio.sleep(self._limits.scrub_every_s)
 
     async def _read(self, origin: PeerId) -> None:

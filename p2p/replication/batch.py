@@ -140,8 +140,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     def targets(self) -> frozenset[PeerId]:
         """Whom records of this batch are for; those for everybody name nobody."""
-        if _TARGET_FIELD.search(self.wal_bytes) is None:
-            # Most batches: to search costs much less than to walk.
+        if not may_have_targets(self.wal_bytes):
             return frozenset()
         return frozenset(record.target for record in self.records() if record.target is not None)
 
@@ -174,6 +173,11 @@ def encode_body(record: NewRecord) -> bytes:
         ConfigError: the kind cannot be written as UTF-8.
     """
     return encode_bodies((record,))[0]
+
+
+def may_have_targets(wal_bytes: bytes) -> bool:
+    """Whether a record of the batch may be for somebody. Most are not: to search costs much less than to walk."""
+    return _TARGET_FIELD.search(wal_bytes) is not None
 
 
 def encode_bodies(records: Iterable[NewRecord]) -> list[bytes]:

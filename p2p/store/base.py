@@ -31,12 +31,15 @@ import msgspec
 
 from p2p.errors import RemoteProtocolError
 from p2p.ids import PeerId
+from p2p.limits import Limits
 from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Held
 from p2p.replication.batch import Batch, parse_batch, verify_signature
 from p2p.replication.fork import Proof, make_proof
 from p2p.replication.heads import ZERO_HASH, LogHead
 
+TARGETS_MAX: Final = Limits().targets_per_origin_max
+"""With so many targets an origin's records may be for anybody, as far as the index of them says."""
 _START: Final = struct.Struct("<B32sQ")
 
 WHOLE_FILE: Final = (
@@ -180,7 +183,8 @@ class LogReader(Protocol):
         """How far the follower `name` has committed, per origin."""
 
     def origins_for(self, target: PeerId, count_max: int) -> list[PeerId]:
-        """Origins with records for a target, ascending; whose records were frozen or damaged since may be among them.
+        """Origins with records for a target, ascending; among them may be some whose records were frozen or damaged
+        since, and those with records for very many.
 
         Args:
             count_max: how many at the most.
@@ -389,7 +393,7 @@ class Transaction(ABC):
 
     @abstractmethod
     def _index(self, origin: PeerId, targets: frozenset[PeerId]) -> None:
-        """Note that the origin has records for these."""
+        """Note that the origin has records for these, or, with `TARGETS_MAX` of them, for anybody."""
 
     @abstractmethod
     def _insert_proof(self, proof: Proof) -> None: ...

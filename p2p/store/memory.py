@@ -25,6 +25,7 @@ from p2p.replication.batch import Batch
 from p2p.replication.fork import Proof
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import (
+    TARGETS_MAX,
     Damage,
     DamagedRange,
     Loaded,
@@ -70,7 +71,8 @@ class MemoryStore:
         self.label_pins: dict[str, tuple[PeerId, int]] = {}
         self.places: dict[Address, BookPlace] = {}
         self.peers_banned: dict[PeerId, int] = {}
-        self.targets: dict[PeerId, set[PeerId]] = {}
+        self.targets: dict[PeerId, frozenset[PeerId] | None] = {}
+        """By origin; None for more than it has room for."""
         # The two lanes are two threads: a reader must not see half a transaction.
         self._lock = threading.Lock()
 
@@ -130,7 +132,8 @@ class MemoryStore:
     def origins_for(self, target: PeerId, count_max: int) -> list[PeerId]:
         """Origins with records for a target, ascending."""
         with self._lock:
-            return sorted(self.targets.get(target, ()))[:count_max]
+            found = (origin for origin, targets in self.targets.items() if targets is None or target in targets)
+            return sorted(found)[:count_max]
 
     def pins(self) -> dict[str, PeerId]:
         """Weak pins of labels, the one seen longest ago first."""
@@ -255,11 +258,13 @@ class _MemoryTransaction(Transaction):
         self._undo.append(lambda: self._remove(chain, batch.seq_end))
 
     def _index(self, origin: PeerId, targets: frozenset[PeerId]) -> None:
-        for target in targets:
-            origins = self._store.targets.setdefault(target, set())
-            if origin not in origins:
-                origins.add(origin)
-                self._undo.append(partial(origins.discard, origin))
+        index = self._store.targets
+        before = index.get(origin, frozenset())
+        if before is None or targets <= before:
+            return
+        self._undo.append(partial(index.__setitem__, origin, before))
+        after = before | targets
+        index[origin] = after if len(after) < TARGETS_MAX else None
 
     def _insert_proof(self, proof: Proof) -> None:
         self._store.proofs[proof.origin] = (proof.first.wal_bytes, proof.second.wal_bytes)
@@ -291,9 +296,7 @@ class _MemoryTransaction(Transaction):
         cursors = {key: seq for key, seq in store.follower_cursors.items() if key[1] == origin}
         for key in cursors:
             del store.follower_cursors[key]
-        indexed = [origins for origins in store.targets.values() if origin in origins]
-        for origins in indexed:
-            origins.discard(origin)
+        targets = store.targets.pop(origin, frozenset())
 
         def restore() -> None:
             if chain is not None:
@@ -301,8 +304,7 @@ class _MemoryTransaction(Transaction):
             if proof is not None:
                 store.proofs[origin] = proof
             store.follower_cursors.update(cursors)
-            for origins in indexed:
-                origins.add(origin)
+            store.targets[origin] = targets
 
         self._undo.append(restore)
 

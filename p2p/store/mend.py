@@ -30,6 +30,7 @@ from p2p.replication.accept import Held
 from p2p.replication.fork import check_proof
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import is_what_was_stored
+from p2p.store.blobs import read_batch
 
 _ORIGIN_BYTES: Final = 1 + 32
 
@@ -126,18 +127,13 @@ def _checked(connection: sqlite3.Connection, no: int, peer_id: bytes, frozen_fro
 
 
 def _is_good(connection: sqlite3.Connection, no: int, peer_id: bytes, seq_end: int) -> bool:
-    try:
-        row = connection.execute(
-            "SELECT c.seq_begin, c.seq_end, c.hash, c.signature_crc, b.wal FROM chain AS c JOIN batches AS b"
-            " ON b.no = c.batch WHERE c.origin = ? AND c.seq_end = ?",
-            (no, seq_end),
-        ).fetchone()
-    except sqlite3.DatabaseError:
-        # Its pages cannot be read: as good as gone.
-        return False
+    row = connection.execute(
+        "SELECT seq_begin, seq_end, hash, signature_crc, batch FROM chain WHERE origin = ? AND seq_end = ?",
+        (no, seq_end),
+    ).fetchone()
     if row is None or len(peer_id) != 32:
         return False
-    return is_what_was_stored(row[4], PeerId(peer_id), Held(*row[:3]), row[3])
+    return is_what_was_stored(read_batch(connection, row[4]), PeerId(peer_id), Held(*row[:3]), row[3])
 
 
 def _owner(connection: sqlite3.Connection, no: int, head: _Head, peer_id: bytes) -> bytes:

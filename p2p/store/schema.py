@@ -14,7 +14,9 @@ from typing import Final, TypeAlias
 
 from p2p.errors import IdentityMismatch, StoreCorrupt, StoreError
 from p2p.ids import PeerId
-from p2p.store.base import parse_stored
+from p2p.replication.batch import may_have_targets
+from p2p.store.base import TARGETS_MAX, parse_stored
+from p2p.store.blobs import read_batch
 
 APPLICATION_ID: Final = int.from_bytes(b"VP2P", "big")
 PAGE_BYTES: Final = 16_384
@@ -25,6 +27,8 @@ CHECKPOINT_PAGES: Final = 2500
 
 INDEX_TARGET: Final = "INSERT OR IGNORE INTO targets (target, origin) VALUES (?, ?)"
 """Note that an origin (by its number) has records for a target."""
+ANYBODY: Final = b""
+"""In the place of a target: the origin has records for so many that they may be for anybody."""
 
 # `chain` is small and has everything that decisions need; `batches` is a rowid table, which suits big blobs.
 Step: TypeAlias = str | Callable[[sqlite3.Connection], None]
@@ -35,12 +39,23 @@ def _index_targets(connection: sqlite3.Connection) -> None:
         "CREATE TABLE targets (target BLOB NOT NULL, origin INTEGER NOT NULL, PRIMARY KEY (target, origin))"
         " WITHOUT ROWID"
     )
-    rows = connection.execute(
-        "SELECT c.origin, b.wal FROM chain AS c JOIN batches AS b ON b.no = c.batch WHERE c.damaged = 0"
-    )
-    for origin, wal_bytes in rows:
-        if isinstance(wal_bytes, bytes) and (batch := parse_stored(wal_bytes)) is not None:
-            connection.executemany(INDEX_TARGET, [(target, origin) for target in batch.targets()])
+    found: dict[int, set[bytes]] = {}
+    for origin, number in connection.execute("SELECT origin, batch FROM chain WHERE damaged = 0"):
+        targets = found.setdefault(origin, set())
+        if len(targets) < TARGETS_MAX:
+            targets |= _targets_of(connection, number)
+    for origin, targets in found.items():
+        kept = sorted(targets) if len(targets) < TARGETS_MAX else [ANYBODY]
+        connection.executemany(INDEX_TARGET, [(target, origin) for target in kept])
+
+
+def _targets_of(connection: sqlite3.Connection, number: int) -> frozenset[PeerId]:
+    # One that is damaged is found again, and quarantined, when it is read.
+    wal_bytes = read_batch(connection, number)
+    if wal_bytes is None or not may_have_targets(wal_bytes):
+        return frozenset()
+    batch = parse_stored(wal_bytes)
+    return frozenset() if batch is None else batch.targets()
 
 
 STEPS: Final[tuple[Step, ...]] = (
@@ -76,6 +91,7 @@ STEPS: Final[tuple[Step, ...]] = (
     ALTER TABLE origins ADD COLUMN claimed_seq INTEGER NOT NULL DEFAULT 0;
     UPDATE origins SET claimed_seq = lost_seq, lost_seq = 0
     """,
+    "CREATE INDEX targets_of_origin ON targets (origin)",
 )
 """For each version what leads to it from the one before: statements, ended by semicolons, or a function."""
 

@@ -37,6 +37,7 @@ from p2p.replication.batch import Batch
 from p2p.replication.fork import Proof
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import (
+    TARGETS_MAX,
     WHOLE_FILE,
     Damage,
     DamagedRange,
@@ -47,9 +48,19 @@ from p2p.store.base import (
     is_what_was_stored,
     parse_stored,
 )
+from p2p.store.blobs import is_damage, read_batch
 from p2p.store.check import check_chain, check_proof_kept
 from p2p.store.mend import mend_origins
-from p2p.store.schema import CHECKPOINT_PAGES, INDEX_TARGET, PAGE_BYTES, STEPS, check_version, prepare, read_owner
+from p2p.store.schema import (
+    ANYBODY,
+    CHECKPOINT_PAGES,
+    INDEX_TARGET,
+    PAGE_BYTES,
+    STEPS,
+    check_version,
+    prepare,
+    read_owner,
+)
 
 _BUSY_MS: Final = 2000
 _PROBE_BYTES: Final = Limits().batch_bytes_max
@@ -66,6 +77,7 @@ _CLAIMED_SINCE: Final = 5
 """The versions of the schema that brought these columns. A tool that only reads looks at older files as they are."""
 _BOOK_SINCE: Final = 4
 """The version of the schema that brought address book and bans."""
+_IS_FOR_ANYBODY: Final = "SELECT 1 FROM targets WHERE target = ? AND origin = ?"
 _NEXT: Final = (
     "SELECT seq_begin, seq_end FROM chain WHERE origin = (SELECT no FROM origins WHERE peer_id = ?)"
     " AND seq_end >= ? AND damaged = 0 ORDER BY seq_end LIMIT 1"
@@ -119,8 +131,10 @@ class SqliteReader:
         batches: list[StoredBatch] = []
         size = 0
         with self._in_use, translated(self._path, "read"):
-            rows = self._connection.execute(_LOAD, (origin, from_seq, to_seq))
+            rows = self._connection.cursor()
             try:
+                # The first row is read here already.
+                rows.execute(_LOAD, (origin, from_seq, to_seq))
                 for seq_begin, seq_end, batch_hash, signature_crc, damaged, wal_bytes in rows:
                     if damaged:
                         break
@@ -134,7 +148,7 @@ class SqliteReader:
                     if size >= bytes_max:
                         break
             except sqlite3.Error as error:
-                if not _is_damage(error):
+                if not is_damage(error):
                     raise
                 # The page that holds the next batch cannot be read. The small row that names it often can.
                 after = batches[-1].seq_end + 1 if batches else from_seq
@@ -164,9 +178,9 @@ class SqliteReader:
         """Origins with records for a target, ascending."""
         with self._in_use, translated(self._path, "read"):
             rows = self._connection.execute(
-                "SELECT o.peer_id FROM targets AS t JOIN origins AS o ON o.no = t.origin WHERE t.target = ?"
-                " ORDER BY o.peer_id LIMIT ?",
-                (target, count_max),
+                "SELECT DISTINCT o.peer_id FROM targets AS t JOIN origins AS o ON o.no = t.origin"
+                " WHERE t.target IN (?, ?) ORDER BY o.peer_id LIMIT ?",
+                (target, ANYBODY, count_max),
             ).fetchall()
         return [_peer_id(origin, self._path) for (origin,) in rows]
 
@@ -236,7 +250,7 @@ class SqliteReader:
         try:
             row = self._connection.execute("SELECT wal FROM batches WHERE no = ?", (number,)).fetchone()
         except sqlite3.Error as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
             return None
         return None if row is None else row[0]
@@ -419,6 +433,7 @@ class _SqliteTransaction(Transaction):
         self.new_numbers: dict[PeerId, int] = {}
         self._numbers = numbers
         self._erased: set[PeerId] = set()
+        self._for_anybody: set[int] = set()
         self._connection = connection
 
     def save(self) -> None:
@@ -501,19 +516,14 @@ class _SqliteTransaction(Transaction):
         return Held(*row) if row is not None and row[0] <= seq_end else None
 
     def _read(self, origin: PeerId, held: Held) -> Batch | None:
-        try:
-            row = self._connection.execute(
-                "SELECT b.wal, c.signature_crc FROM chain AS c JOIN batches AS b ON b.no = c.batch"
-                " WHERE c.origin = ? AND c.seq_end = ?",
-                (self._number(origin), held.seq_end),
-            ).fetchone()
-        except sqlite3.Error as error:
-            if not _is_damage(error):
-                raise
+        row = self._connection.execute(
+            "SELECT batch, signature_crc FROM chain WHERE origin = ? AND seq_end = ?",
+            (self._number(origin), held.seq_end),
+        ).fetchone()
+        wal_bytes = None if row is None else read_batch(self._connection, row[0])
+        if wal_bytes is None or not is_what_was_stored(wal_bytes, origin, held, row[1]):
             return None
-        if row is None or not is_what_was_stored(row[0], origin, held, row[1]):
-            return None
-        return parse_stored(row[0])
+        return parse_stored(wal_bytes)
 
     def _boundary_below(self, origin: PeerId, seq: int) -> tuple[int, bytes]:
         row = self._connection.execute(
@@ -540,8 +550,14 @@ class _SqliteTransaction(Transaction):
         )
 
     def _index(self, origin: PeerId, targets: frozenset[PeerId]) -> None:
-        number = self._number(origin)
+        execute, number = self._connection.execute, self._number(origin)
+        if number in self._for_anybody or execute(_IS_FOR_ANYBODY, (ANYBODY, number)).fetchone():
+            self._for_anybody.add(number)
+            return
         self._connection.executemany(INDEX_TARGET, [(target, number) for target in targets])
+        if execute("SELECT COUNT(*) FROM targets WHERE origin = ?", (number,)).fetchone()[0] >= TARGETS_MAX:
+            execute("DELETE FROM targets WHERE origin = ?", (number,))
+            execute(INDEX_TARGET, (ANYBODY, number))
 
     def _insert_proof(self, proof: Proof) -> None:
         self._connection.execute(
@@ -571,6 +587,7 @@ class _SqliteTransaction(Transaction):
         execute("DELETE FROM chain WHERE origin = ?", (number,))
         execute("DELETE FROM proofs WHERE origin = ?", (number,))
         execute("DELETE FROM targets WHERE origin = ?", (number,))
+        self._for_anybody.discard(number)
         execute("DELETE FROM cursors WHERE origin = ?", (origin,))
         execute("DELETE FROM origins WHERE no = ?", (number,))
         self._erased.add(origin)
@@ -656,16 +673,6 @@ def _peer_id(value: object, path: Path) -> PeerId:
 
 def _read_numbers(connection: sqlite3.Connection) -> dict[PeerId, int]:
     return {PeerId(peer_id): no for no, peer_id in connection.execute("SELECT no, peer_id FROM origins").fetchall()}
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether a read failed because of what lies on the disk, at one place, and not as a whole."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    return code & 0xFF == sqlite3.SQLITE_CORRUPT or code in (
-        sqlite3.SQLITE_IOERR_READ,
-        sqlite3.SQLITE_IOERR_SHORT_READ,
-        sqlite3.SQLITE_IOERR_CORRUPTFS,
-    )
 
 
 @contextmanager

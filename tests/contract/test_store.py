@@ -515,3 +515,25 @@ def test_the_peer_id_is_the_key_it_is_filed_under(store: Store) -> None:
     log = Log(2)
     put(store, log.add(b"x"))
     assert [type(origin) for origin in store.states()] == [PeerId]
+
+
+def test_an_origin_with_records_for_very_many_takes_no_room_for_them_and_may_have_some_for_anybody(
+    store: Store,
+) -> None:
+    a, b = Log(61), Log(62)
+    somebody = identity(99).peer_id
+    with store.write() as transaction:
+        transaction.append(b.seal([NewRecord("app", identity(98).peer_id, b"x")]))
+    with store.write() as transaction:
+        for mark in (1, 2, 3):
+            targets = [PeerId(bytes([mark, n % 256, n // 256]) + bytes(29)) for n in range(500)]
+            transaction.append(a.seal([NewRecord("app", target, b"") for target in targets]))
+    assert store.origins_for(somebody, 10) == [a.origin]
+    assert store.origins_for(PeerId(bytes([1]) + bytes(31)), 10) == [a.origin]
+    assert store.origins_for(identity(98).peer_id, 10) == sorted((a.origin, b.origin))
+    if isinstance(store, SqliteStore):
+        assert store._writer is not None
+        assert store._writer.execute("SELECT COUNT(*) FROM targets").fetchone()[0] == 2
+    with store.write() as transaction:
+        transaction.forget(a.origin)
+    assert store.origins_for(somebody, 10) == []

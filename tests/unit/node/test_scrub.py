@@ -9,12 +9,14 @@ import trio
 from msgspec.structs import replace
 
 from p2p.errors import StoreError
+from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.node import events
 from p2p.node.lines import Lines
 from p2p.node.notices import Notices
 from p2p.node.scrub import Scrub
 from p2p.node.status import Counters
+from p2p.store.base import StoredBatch
 from p2p.store.memory import MemoryStore
 from tests.logs import Log, identity
 from tests.unit.node.writers import Bench, running
@@ -82,6 +84,30 @@ async def test_it_reads_no_faster_than_it_may(autojump_clock: MockClock) -> None
         await trio.sleep(LIMITS.scrub_after_s + 3600)
         assert len(reads) == 41
         assert reads[-1] - reads[0] >= 40 * LIMITS.scrub_rest_s
+        nursery.cancel_scope.cancel()
+
+
+async def test_t62_a_log_that_cannot_be_read_keeps_no_other_from_being_checked(autojump_clock: MockClock) -> None:
+    store, logs, told = MemoryStore(OWN), [Log(number) for number in (1, 2, 3)], list[str]()
+    with store.write() as transaction:
+        for log in logs:
+            transaction.append(log.add(b"x"))
+    first, *rest = sorted(log.origin for log in logs)
+    async with running(Bench(store)) as bench, trio.open_nursery() as nursery:
+        load = bench.writer.load
+        read: set[PeerId] = set()
+
+        async def failing(origin: PeerId, from_seq: int, bytes_max: int) -> list[StoredBatch]:
+            if origin == first:
+                raise StoreError("an index page cannot be read")
+            read.add(origin)
+            return await load(origin, from_seq, bytes_max)
+
+        bench.writer.load = failing  # type: ignore[method-assign]
+        nursery.start_soon(Scrub(bench.writer, LIMITS, lines_to(told)).run)
+        await trio.sleep(LIMITS.scrub_after_s + 60)
+        assert read == set(rest)
+        assert told == ["the stored logs could not all be checked: an index page cannot be read"]
         nursery.cancel_scope.cancel()
 
 

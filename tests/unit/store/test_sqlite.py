@@ -536,6 +536,59 @@ def test_a_file_of_every_older_version_is_read_as_it_is_and_migrated_when_opened
         assert store.current()[OWN].claimed_seq == 9
 
 
+def test_t62_a_damaged_batch_keeps_no_older_file_from_being_migrated(path: Path) -> None:
+    log = Log(1)
+    for number in range(5):
+        log.seal([NewRecord("app", TARGET if number == 4 else None, bytes([number]) * 200_000)])
+    with closing(SqliteStore(path, OWN)) as store, store.write() as transaction:
+        for batch in log.batches:
+            transaction.append(batch)
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        "DROP INDEX targets_of_origin; DROP TABLE targets; DROP TABLE book; DROP TABLE bans;"
+        " ALTER TABLE origins DROP COLUMN claimed_seq; PRAGMA user_version = 2"
+    )
+    connection.close()
+    break_a_page_of(path, 2)
+    with closing(SqliteStore(path, OWN)) as store:
+        assert store.current()[OWN].seq == 5
+        assert store.origins_for(TARGET, 9) == [OWN]
+        assert store.load(OWN, 3, 3, EVERYTHING).damaged == DamagedRange(OWN, 3, 3)
+
+
+def test_t62_a_batch_whose_pages_are_broken_is_quarantined_while_something_is_written(path: Path) -> None:
+    log, other = Log(1), Log(2)
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, log, 3, 200_000)
+    break_a_page_of(path, 1)
+    with closing(SqliteStore(path, OWN)) as store:
+        with store.write() as transaction:
+            held = transaction.held_within(OWN, 2, 2)
+            assert held is not None
+            assert transaction.held_batch(OWN, held) is None
+            transaction.append(other.add(b"x"))
+        assert (store.current()[OWN].seq, store.current()[other.origin].seq) == (1, 1)
+
+
+def test_t62_broken_pages_at_the_end_of_a_log_whose_note_is_damaged_are_no_reason_not_to_open(path: Path) -> None:
+    log = Log(1)
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, log, 3, 200_000)
+    break_a_page_of(path, 2)
+    rewrite(path, "UPDATE origins SET seq = 1")
+    with closing(SqliteStore(path, OWN)) as store:
+        assert (store.current()[OWN].seq, store.current()[OWN].tail_seq) == (2, 3)
+
+
+def break_a_page_of(path: Path, byte: int) -> None:
+    """Have an overflow page of the batch that is full of that byte name as the next one a page that is not there."""
+    data = bytearray(path.read_bytes())
+    pages = range(0, len(data), schema.PAGE_BYTES)
+    at = next(at for at in pages if set(data[at + 100 : at + schema.PAGE_BYTES - 100]) == {byte})
+    data[at : at + 4] = b"\x7f\xff\xff\xff"
+    path.write_bytes(data)
+
+
 def test_some_other_file_is_refused(path: Path) -> None:
     path.write_bytes(b"this is not a database, though it is long enough to look at" * 100)
     with pytest.raises(StoreCorrupt):
