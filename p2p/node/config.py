@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +125,7 @@ class NodeConfig:
             raise ConfigError("tls_cert is for the WebSocket door: give listen_ws_port, too")
         if self.tls_key is not None and self.tls_cert is None:
             raise ConfigError("tls_key without tls_cert: a key alone proves nothing")
-        if self.expire_after_s is not None and not self.expire_after_s > 0:
+        if self.expire_after_s is not None and not 0 < self.expire_after_s < math.inf:
             raise ConfigError(f"expire_after_s must be above 0, not {self.expire_after_s}; None keeps all ages")
         if self.network_key is not None and len(self.network_key) != 32:
             raise ConfigError(

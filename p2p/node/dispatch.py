@@ -168,7 +168,7 @@ class Channel:
             await trio.lowlevel.checkpoint()
         while not self._queue:
             if self._closed:
-                raise NodeClosed("the node has stopped")
+                raise NodeClosed(f"channel {self.name!r} was left, or its node has stopped")
             await self._readers.park()
         # `_take`, written out: this and `put` run per message.
         message = self._queue.popleft()

@@ -37,3 +37,9 @@ async def test_what_a_store_of_ones_own_holds_survives_its_node() -> None:
         async with p2p.open_node(node_id="a", store=lambda _say: (store, ME)) as node:
             assert node.peer_id == ME.peer_id
             assert await node.wal.append(b"x") == expected
+
+
+@pytest.mark.parametrize("age_s", [0, -1, float("inf"), float("nan")])
+def test_an_age_that_is_none_is_refused(age_s: float) -> None:
+    with pytest.raises(p2p.ConfigError, match="expire_after_s"):
+        p2p.NodeConfig(node_id="a", expire_after_s=age_s)
