@@ -126,13 +126,21 @@ async def test_t51_a_page_of_another_site_can_do_nothing() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "localhost.evil.example", "127.0.0.1.example", "10.0.0.1", "[::2]", "localhost:1:1", "", "a b"],
+    ["evil.example", "localhost.evil.example", "127.0.0.1.example", "10.0.0.1", "[::2]", ""],
 )
 async def test_t52_a_name_that_is_not_ours_is_refused(host: str) -> None:
     async with one_controlled() as a:
         for path in ("/p2p/status", "/p2p/ping", "/", "/nowhere"):
             answer = await a.client.get(path, headers={"host": host})
             assert (answer.status_code, answer.json()["error"]) == (421, "unknown_host"), path
+
+
+@pytest.mark.parametrize("host", ["localhost:1:1", "a b", ".1", "127..1:18081"])
+async def test_t52_what_is_no_name_at_all_is_refused(host: str) -> None:
+    async with one_controlled() as a:
+        for path in ("/p2p/status", "/p2p/ping", "/", "/nowhere"):
+            answer = await a.client.get(path, headers={"host": host})
+            assert (answer.status_code, answer.json()["error"]) == (400, "bad_request"), path
 
 
 async def test_t52_our_own_names_are_known() -> None:
@@ -274,7 +282,9 @@ async def test_t58_one_event_is_one_line_whatever_it_says() -> None:
     hostile = "name\r\n[p2p] forged\x1b[31m\u202egnp\u2028\0 event: x\n\ndata: y"
     async with one_controlled(enable_live_logs=True) as a:
         async with Stream(a, "/p2p/logs/live") as stream:
-            await stream.next()  # the stats line: the node's lines are followed from here on
+            # The lines from the start, then the stats line: the node's lines are followed from here on.
+            while not (await stream.next()).data["line"].startswith("[p2p] peers_total="):
+                pass
             a.node._log_line(hostile)
             a.node._log_line("x" * 100_000)
             text = (await a.client.get("/p2p/logs")).text
