@@ -201,7 +201,7 @@ async def test_too_long_a_line_is_left_out_and_makes_exit_1(tmp_path: Path) -> N
 
 async def test_id_new_makes_prints_and_renews(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    assert "identity.pem" in await p2p_fails(1, "id", "--data-dir", path)
+    assert "p2p id --new" in await p2p_fails(1, "id", "--data-dir", path)
     first = (await p2p_ok("id", "--data-dir", path, "--new")).strip()
     assert len(first) == 64
     assert stat.S_IMODE((path / "identity.pem").stat().st_mode) == 0o600
