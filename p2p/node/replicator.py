@@ -135,11 +135,15 @@ class Replicator:
         unsubscribe = writer.subscribe(self._on_moved)
         try:
             task_status.started()
+            pulled = False
             while True:
                 self._flush()
-                if self._pulls:
+                # The two take turns: a peer may send pulls without end.
+                if self._pulls and not (pulled and self._backlog):
+                    pulled = True
                     await self._serve_pull()
                 elif self._backlog:
+                    pulled = False
                     await self._serve(self._backlog.popleft())
                 else:
                     await self._sleep()
@@ -278,7 +282,7 @@ class Replicator:
             if self._told_suppliers is not None:
                 self._tell_supplier(self._told_suppliers, key, origin)
             self._machine.passed(origin, push.seq_begin - 1, prev_hash_of(push.wal_bytes))
-        self._machine.judged(key, outcome.verdict, outcome.ack, self._clock.monotonic())
+        self._machine.judged(key, outcome.verdict, outcome.ack, self._clock.monotonic(), origin=outcome.origin)
         self._flush()
 
     def _tell_supplier(self, told: dict[PeerId, int], key: int, origin: PeerId) -> None:

@@ -193,19 +193,22 @@ class Exchange:
         self._settle(now)
         return submit
 
-    def judged(self, key: int, verdict: Verdict, ack: int, now: float) -> None:
-        """The link's oldest unanswered push was judged, and what it brought is durable."""
+    def judged(self, key: int, verdict: Verdict, ack: int, now: float, *, origin: PeerId | None = None) -> None:
+        """The link's oldest unanswered push was judged, and what it brought is durable.
+
+        Args:
+            origin: whose batch it was; it counts for the other links if this one has ended.
+        """
         sync = self._links.get(key)
-        if sync is None:
-            return
-        origin = sync.judged(verdict, ack, now)
-        if verdict is Verdict.APPLIED:
+        if sync is not None:
+            origin = sync.judged(verdict, ack, now)
+        if verdict is Verdict.APPLIED and origin is not None:
             for link in self._suppliers.welcome(origin):
                 if (heard := self._links[link].heard_seq(origin)) is not None:
                     self._suppliers.claim(origin, link, heard[0], now, asks=heard[1])
                 self._links[link].retell(origin, now)
                 self._touched[link] = None
-        elif verdict is Verdict.MALFORMED:
+        elif verdict is Verdict.MALFORMED and sync is not None:
             self._effects.append(Penalize(sync.peer, Reason.PROTOCOL))
         self._touched[key] = None
         self._settle(now)

@@ -334,6 +334,32 @@ async def test_a_pull_for_another_peer_widens_the_window_even_if_nothing_can_be_
         assert pushes.window == window + 40
 
 
+async def test_pulls_without_end_do_not_keep_loads_from_their_turn(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(2) as (nodes, nursery):
+        a, b = nodes
+        for number in range(3):
+            await a.append(bytes([number]) * 200_000)
+        a.replicator._recent.forget(a.id)
+        flooded = PeerId(bytes(32)).hex()
+        ends: list[End] = []
+
+        async def again(_target: PeerId) -> list[PeerId]:
+            await trio.lowlevel.checkpoint()
+            a.replicator.receive(ends[0], OutboxPull(flooded, 1))
+            return []
+
+        a.writer.origins_for = again  # type: ignore[method-assign]
+        ends += link(nursery, a, b)
+        a.replicator.receive(ends[0], OutboxPull(flooded, 1))
+        with trio.fail_after(60):
+            for _ in range(20_000):
+                if b.held(a.id) == 3:
+                    break
+                await trio.lowlevel.checkpoint()
+        assert b.held(a.id) == 3
+        nursery.cancel_scope.cancel()
+
+
 async def test_t37_bad_signatures_are_scored_by_sender(autojump_clock: trio.testing.MockClock) -> None:
     async with running(2) as (nodes, nursery):
         a, b = nodes

@@ -542,6 +542,19 @@ def test_what_was_left_alone_is_asked_for_again_once_it_is_taken_from_somebody()
     assert told[-1] == HeadEntry(LOG, 1, log[0].hash, want=True), "its claim counts again: the other is not ahead"
 
 
+def test_what_is_taken_after_all_is_wanted_from_others_even_if_its_bringers_link_has_ended() -> None:
+    log = make_log(LOG, 2)
+    side = Side(links=2)
+    for link in (0, 1):
+        side.exchange.receive(link, WalHeads((entry(log, 2),)), side.now)
+    side.push(log[0])
+    side.exchange.judged(0, Verdict.LEFT_ALONE, 0, side.now)
+    assert not side.exchange._suppliers.wants(LOG, 0)
+    side.exchange.link_down(1, side.now)
+    side.exchange.judged(1, Verdict.APPLIED, 1, side.now, origin=LOG)
+    assert side.exchange._suppliers.wants(LOG, 0)
+
+
 def test_a_supplier_whose_push_we_could_not_store_keeps_its_place() -> None:
     log = make_log(LOG, 1)
     side = Side(links=2)
