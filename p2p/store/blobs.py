@@ -23,7 +23,7 @@ def read_batch(connection: sqlite3.Connection, number: int) -> bytes | None:
             return blob.read()
     except sqlite3.Error as error:
         # SQLITE_ERROR: no such row, or no bytes in it.
-        if is_damage(error) or error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+        if is_damage(error) or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
             return None
         raise
 
