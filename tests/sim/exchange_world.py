@@ -22,7 +22,7 @@ from p2p.limits import Limits
 from p2p.msg import AnyMessage, ForkProof, HeadEntry, WalAck, WalHeads, WalPush
 from p2p.replication.accept import Verdict, ack_value
 from p2p.replication.batch import Batch, NewRecord, encode_bodies, parse_batch, seal
-from p2p.replication.exchange import Exchange, HoldAppends, Penalize, ReleaseAppends
+from p2p.replication.exchange import DoubtClaim, Exchange, HoldAppends, Penalize, ReleaseAppends, TrustClaim
 from p2p.replication.heads import EMPTY_LOG, ZERO_HASH, LogHead
 from p2p.replication.sync import Load, LoadKind
 
@@ -256,6 +256,9 @@ class Node:
             elif isinstance(effect, HoldAppends):
                 self.held_for = effect.seconds
                 self.holds.append(effect.seconds)
+            elif isinstance(effect, DoubtClaim | TrustClaim):
+                # Of claims that were written down; nothing is, in this world.
+                pass
             else:
                 assert isinstance(effect, ReleaseAppends)
                 self.held_for = 0
