@@ -83,7 +83,8 @@ class Supervisor:
         entropy: Entropy,
         nursery: trio.Nursery,
     ) -> None:
-        self.links: set[Connection] = set()
+        # In the order in which they came: a set has another order in every process, and a stop goes through it.
+        self.links: dict[Connection, None] = {}
         self._own = own
         self._limits = limits
         self._session_config = session_config
@@ -137,7 +138,7 @@ class Supervisor:
             dialed_by_us=dialed is not None,
             endpoint=dialed if dialed is not None else stream.remote,
         )
-        self.links.add(link)
+        self.links[link] = None
         _log.debug("handshake begins: %s", link)
         # A Hello leaves now: the other side works on it while the link's task begins.
         link.flush()
@@ -335,7 +336,7 @@ class Supervisor:
         """Take the link out of every table and count how it ended."""
         reason = link.reason
         assert reason is not None, "an ended link has a reason"
-        self.links.discard(link)
+        self.links.pop(link, None)
         self._counters.count_end(reason)
         _log.debug("over: %s: %s", link, one_line(_end_of(link)))
         self._counters.messages_unsent += link.unsent

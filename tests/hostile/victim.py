@@ -67,7 +67,7 @@ def where(node: p2p.Node) -> Where:
     return endpoint.host, endpoint.port
 
 
-def links(node: p2p.Node) -> set[Connection]:
+def links(node: p2p.Node) -> dict[Connection, None]:
     """All connections of the node, proven or not."""
     rooms = node._rooms
     assert rooms is not None, "the node has stopped"
