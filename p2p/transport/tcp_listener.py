@@ -19,7 +19,6 @@ import ipaddress
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from enum import Enum
 from typing import Any, Final
 
@@ -27,6 +26,7 @@ import trio
 
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
+from p2p.transport.readiness import wait_any_readable
 from p2p.transport.tcp_stream import TcpStream
 from p2p.windows import Entropy, uniform
 
@@ -114,7 +114,7 @@ class TcpListener:
             if accepted is _Short.OF_SOMETHING:
                 await self._rest()
             elif accepted is _Short.OF_CONNECTIONS:
-                await self._wait_for_any()
+                await wait_any_readable(self._socks)
             else:
                 await trio.lowlevel.checkpoint()  # a flood of failing connections must not keep the loop
             waited = True
@@ -153,20 +153,6 @@ class TcpListener:
         longest = self._limits.accept_pause_s_max
         with trio.move_on_after(longest * (0.5 + uniform(self._entropy) / 2)):
             await self._closed.wait()
-
-    async def _wait_for_any(self) -> None:
-        if len(self._socks) == 1:
-            await trio.lowlevel.wait_readable(self._socks[0])
-            return
-
-        async def wait(sock: socket.socket) -> None:
-            with suppress(trio.ClosedResourceError):  # accept() sees it too; out of a child it would come in a group
-                await trio.lowlevel.wait_readable(sock)
-            nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for sock in self._socks:
-                nursery.start_soon(wait, sock)
 
 
 def descriptor_limit() -> int | None:

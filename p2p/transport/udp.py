@@ -25,6 +25,7 @@ from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
 from p2p.transport.base import Neighbourhood, Spread
 from p2p.transport.interfaces import LOOPBACK_BROADCAST, Interface, interfaces
+from p2p.transport.readiness import wait_any_readable
 from p2p.windows import Entropy, system_entropy, uniform
 
 _EVERYBODY: Final = "255.255.255.255"
@@ -156,7 +157,7 @@ class UdpDatagrams:
                 continue
             if heard is not None:
                 return heard
-            await self._wait_for_any()
+            await wait_any_readable(self._socks)
 
     def _receive_now(self) -> tuple[bytes, PeerEndpoint] | None:
         self._socks.append(self._socks.pop(0))
@@ -167,20 +168,6 @@ class UdpDatagrams:
                 continue
             return data, _source(address)
         return None
-
-    async def _wait_for_any(self) -> None:
-        if len(self._socks) == 1:
-            await trio.lowlevel.wait_readable(self._socks[0])
-            return
-
-        async def wait(sock: socket.socket) -> None:
-            with suppress(trio.ClosedResourceError):  # receive() sees it too; out of a child it would come in a group
-                await trio.lowlevel.wait_readable(sock)
-            nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for sock in self._socks:
-                nursery.start_soon(wait, sock)
 
     # Ending.
 
