@@ -19,6 +19,10 @@ WORLDS ?= 20000
 INPUTS ?= 20000000
 KILLS ?= 5000
 SEED ?= 1000
+
+# Where it is set, each of the processes that the tests start would compile every module of ours anew.
+export PYTHONDONTWRITEBYTECODE =
+
 WITHIN = timeout --foreground
 PROVE = .venv/bin/python -m pytest -q -p no:xdist -p no:cacheprovider
 
