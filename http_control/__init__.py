@@ -15,13 +15,17 @@ How it is put together, from the outside in; it sees only p2p's front door:
 
 from __future__ import annotations
 
-from http_control.app import make_app, register_routes, register_site, serve, set_live_log_sink, shutdown_live_logs
-from http_control.auth import AuthContext, Reply
-from http_control.files import new_token
-from http_control.limits import HttpLimits
-from http_control.options import P2PHttpOptions
-from http_control.server import ServerOptions, serve_app
-from http_control.sockets import Bind
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from http_control.app import make_app, register_routes, register_site, serve, set_live_log_sink, shutdown_live_logs
+    from http_control.auth import AuthContext, Reply
+    from http_control.files import new_token
+    from http_control.limits import HttpLimits
+    from http_control.options import P2PHttpOptions
+    from http_control.server import ServerOptions, serve_app
+    from http_control.sockets import Bind
 
 __all__ = [
     "AuthContext",
@@ -39,3 +43,29 @@ __all__ = [
     "set_live_log_sink",
     "shutdown_live_logs",
 ]
+
+_HOME: Final = {
+    "make_app": "app",
+    "new_token": "files",
+    "register_routes": "app",
+    "register_site": "app",
+    "serve": "app",
+    "serve_app": "server",
+    "set_live_log_sink": "app",
+    "shutdown_live_logs": "app",
+    "AuthContext": "auth",
+    "Bind": "sockets",
+    "HttpLimits": "limits",
+    "P2PHttpOptions": "options",
+    "Reply": "auth",
+    "ServerOptions": "server",
+}
+
+
+def __getattr__(name: str) -> object:
+    """A name of this package is imported when it is asked for: the server and the framework below it take longer than
+    anything else that a client needs, which reads `control.token` and no more."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value

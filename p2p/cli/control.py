@@ -16,7 +16,7 @@ from p2p.cli.settings import LEVELS, HttpSettings, Settings, UsageError
 from p2p.errors import ConfigError
 
 if TYPE_CHECKING:
-    from http_control import Bind, P2PHttpOptions
+    from http_control import Bind
 
 NEEDS: Final = "HTTP control needs {}: pip install 'trio-p2p[http]', or '.[http]' in a clone"
 
@@ -52,13 +52,14 @@ class ControlServer:
     def __init__(self, settings: Settings, config: p2p.NodeConfig, stop: Callable[[], None]) -> None:
         assert settings.http is not None
         try:
-            import http_control
+            from http_control import P2PHttpOptions, new_token, serve
         except ImportError as error:
             raise ConfigError(NEEDS.format(error.name)) from None
-        self._token = http_control.new_token(config.entropy) if config.data_dir is None else None
+        self._serve = serve
+        self._token = new_token(config.entropy) if config.data_dir is None else None
         self._data_dir = config.data_dir
         try:
-            self._options: P2PHttpOptions = http_control.P2PHttpOptions(
+            self._options = P2PHttpOptions(
                 bind=_bind(settings.http),
                 token=self._token,
                 allowed_hosts=settings.http.hosts,
@@ -83,10 +84,8 @@ class ControlServer:
         self, node: p2p.Node, *, task_status: trio.TaskStatus[Served] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Serve until cancelled."""
-        import http_control
-
         async with trio.open_nursery() as nursery:
-            urls = await nursery.start(http_control.serve, p2p.P2PRuntime(node), self._options)
+            urls = await nursery.start(self._serve, p2p.P2PRuntime(node), self._options)
             how = f"token {self._token}" if self._data_dir is None else f"the token in {self._data_dir}/control.token"
             task_status.started(Served(urls, self._token, how))
 
