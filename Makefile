@@ -64,7 +64,7 @@ proof-kills: .venv/.installed
 # 150 s
 proof-inputs: .venv/.installed
 	$(WITHIN) 300 $(PROVE) tests/proof/fuzz.py tests/proof/noise.py tests/proof/faults.py tests/proof/traces.py tests/proof/many.py
-	HTTP_MUTATIONS=5000 $(WITHIN) 120 $(PROVE) tests/http/test_mutated_connections.py
+	HTTP_MUTATIONS=5000 HTTP_EXAMPLES=60 $(WITHIN) 120 $(PROVE) tests/http/test_mutated_connections.py tests/http/test_description.py
 
 soak: .venv/.installed programs
 	.venv/bin/python -m p2p.testing --seed $(SEED) --worlds $(WORLDS) --jobs $(JOBS) --quiet
