@@ -15,8 +15,8 @@ from pathlib import Path
 from benchmarks.harness import Row, as_json, as_table
 
 NAMES = (
-    "codec", "transport", "messages", "requests", "relay", "handshake", "store", "catchup", "mesh", "crowd", "growth",
-    "imports", "registry",
+    "codec", "transport", "messages", "requests", "relay", "handshake", "store", "catchup", "mesh", "processes",
+    "crowd", "growth", "imports", "registry",
 )  # fmt: skip
 """Each is a module here with `run(quick: bool) -> list[Row]` (see harness.py)."""
 

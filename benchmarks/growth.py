@@ -1,4 +1,5 @@
-"""What does a node cost as it grows: with the records that it holds, the logs that it follows, the peers it knows?
+"""What does a node cost as it grows: with the records that it holds, the logs that it follows, the gaps in them,
+the peers it knows?
 
 A curve each, from one to many, with everything else as it is; the row tells the largest beside the smallest. What must
 not depend on the size at all (a start, a digest, an append to a long log) is a ratio near 1; what is done once per log
@@ -180,6 +181,33 @@ def _with_logs(count: int) -> tuple[float, float, float]:
     return digest_s / count, link_s / count, _seconds(move, 50)
 
 
+def _gaps(sizes: Sequence[int]) -> Row:
+    """A peer that holds more of more and more logs: each gap is heard of, a supplier chosen, and the log asked for."""
+    curve = [(size, _with_gaps(size) / size) for size in sizes]
+    return _row(
+        f"hearing of {sizes[-1]:,} gaps and asking for them, per gap ÷ of {sizes[0]}",
+        curve, "µs a gap", 1e6, 2.0, f"{curve[0][1] * 1e6:.1f} µs", "one link",
+    )  # fmt: skip
+
+
+def _with_gaps(count: int) -> float:
+    """Seconds to take up a link whose peer is ahead in so many logs, and to ask for all of them."""
+    own, peer = (PeerId(bytes([byte]) * 32) for byte in (1, 2))
+    ahead = Exchange(peer, _heads(count, 6), Limits(), 0.0)
+    ahead.link_up(1, own, 1.0)
+    told = [message for _, message in ahead.take_messages()]
+    behind = Exchange(own, _heads(count, 5), Limits(), 0.0)
+
+    def hear_and_ask() -> None:
+        behind.link_up(1, peer, 1.0)
+        for message in told:
+            behind.receive(1, message, 1.0)
+        assert behind.take_messages(), "nothing was asked for"
+        behind.link_down(1, 1.0)
+
+    return _seconds(hear_and_ask, 10)
+
+
 async def _peers(sizes: Sequence[int]) -> Row:
     """A request to one peer while more and more others are connected and say nothing."""
     curve: Curve = []
@@ -211,5 +239,6 @@ def run(quick: bool) -> list[Row]:
     return [
         *_records((1000, 10_000, 100_000) if quick else (1000, 10_000, 100_000, 1_000_000, 10_000_000)),
         *_origins((1, 32, 1024)),
+        _gaps((1, 32, 1024)),
         trio.run(_peers, (1, 16, 256) if quick else (1, 16, 256, 2000)),
     ]

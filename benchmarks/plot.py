@@ -1,8 +1,11 @@
-"""Figures as SVG: `python -m benchmarks.plot FIGURES.json OUT.svg` draws what `--out` wrote.
+"""Figures as SVG: `python -m benchmarks.plot FIGURES.json OUT.svg [CURVES.svg]` draws what `--out` wrote.
 
 One bar a question, as long as its goal is reached: the middle line is the goal, right of it is better, and the scale is
 in factors of two. Questions where less is better are turned over, so that right is better for all. No curve and no
 colour says what the numbers beside it do not.
+
+The second picture has a panel for each question that was asked at several sizes: both scales in factors, the first
+point in the middle of the height, so that a level line is a cost that does not grow.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 _LINE: Final = 22
 _TEXT_WIDTH: Final = 560
@@ -22,8 +25,15 @@ _NUMBER_WIDTH: Final = 130
 _FACTOR_MAX: Final = 4.0
 """A bar ends there; its number says how much more it is."""
 
+_PANEL_WIDTH: Final = 460
+_PANEL_HEIGHT: Final = 120
+_PANELS_A_ROW: Final = 2
+_CURVE_FACTOR_MAX: Final = 10.0
+"""The top of a panel is so many times its first point, and the bottom as much less."""
+
 _STYLE: Final = (
     "text{font:12px system-ui,sans-serif;fill:#222}.met{fill:#2e7d5b}.missed{fill:#c0562f}.axis{stroke:#888}"
+    ".curve{fill:none;stroke:#2e7d5b;stroke-width:2}"
     "@media(prefers-color-scheme:dark){text{fill:#ddd}.axis{stroke:#777}}"
 )
 
@@ -71,13 +81,52 @@ def _bar(row: Mapping[str, object], top: int, middle: float) -> list[str]:
     ]
 
 
+def draw_curves(rows: Sequence[Mapping[str, object]], machine: str) -> str:
+    """An SVG document with a panel for each row that has a curve."""
+    shown = [row for row in rows if row.get("curve")]
+    lines = -(-len(shown) // _PANELS_A_ROW)
+    width, height = _PANEL_WIDTH * _PANELS_A_ROW, _LINE + lines * _PANEL_HEIGHT
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
+        f"<title>{escape(machine)}</title><style>{_STYLE}</style>",
+        f'<text x="8" y="15">{escape(machine)}</text>',
+    ]
+    for number, row in enumerate(shown):
+        line, column = divmod(number, _PANELS_A_ROW)
+        parts += _panel(row, column * _PANEL_WIDTH, _LINE + line * _PANEL_HEIGHT)
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _panel(row: Mapping[str, object], left: int, top: int) -> list[str]:
+    curve = [(float(size), float(value)) for size, value in cast("Sequence[Sequence[float]]", row["curve"])]
+    (first, base), (last, end) = curve[0], curve[-1]
+    start, inner, middle, half, foot = left + 8, _PANEL_WIDTH - 16, top + 62, 36, top + _PANEL_HEIGHT - 8
+
+    def at(size: float, value: float) -> tuple[float, float]:
+        across = math.log(size / first) / math.log(last / first) if last > first else 0.0
+        factor = min(max(value / base, 1 / _CURVE_FACTOR_MAX), _CURVE_FACTOR_MAX)
+        return start + across * inner, middle - half * math.log(factor) / math.log(_CURVE_FACTOR_MAX)
+
+    points = [at(size, value) for size, value in curve]
+    unit = escape(str(row["unit"]))
+    return [
+        f'<text x="{start}" y="{top + 14}">{escape(str(row["question"]))}</text>',
+        f'<line class="axis" x1="{start}" x2="{start + inner}" y1="{middle}" y2="{middle}" stroke-dasharray="2 4"/>',
+        f'<polyline class="curve" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>',
+        *(f'<circle class="met" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points),
+        f'<text x="{start}" y="{foot}">{first:,.0f}: {base:.3g} {unit}</text>',
+        f'<text x="{start + inner}" y="{foot}" text-anchor="end">{last:,.0f}: {end:.3g} {unit}</text>',
+    ]
+
+
 def main() -> int:
     """Draw the file that the command line names; 2 if it names none."""
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in {3, 4}:
         print(__doc__, file=sys.stderr)
         return 2
     figures = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    Path(sys.argv[2]).write_text(draw(figures["rows"], figures["machine"]), encoding="utf-8")
+    for drawing, path in zip((draw, draw_curves), sys.argv[2:], strict=False):
+        Path(path).write_text(drawing(figures["rows"], figures["machine"]), encoding="utf-8")
     return 0
 
 

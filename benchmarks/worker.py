@@ -139,6 +139,36 @@ async def hub(inbox: Inbox) -> None:
             say(peers=len(node.peers()), resident=resident, processor_s=time.process_time())
 
 
+async def member(inbox: Inbox) -> None:
+    """One of many nodes that replicate. It does what it is asked, and tells what it holds and what it received."""
+    async with p2p.open_node(node_id=f"m{os.getpid()}", network_key=bytes(32), max_peers=64) as node:
+        say(port=node.endpoints[0].port)
+        while True:
+            task = json.loads(await inbox.line())
+            for port in task.get("connect", ()):
+                await node.connect(f"127.0.0.1:{port}")
+            for _ in range(task.get("append", 0)):
+                await node.wal.append(bytes(task["size"]))
+            held = task.get("until", 0)
+            async with node.events() as events:
+                while sum(head.seq for head in node.wal.heads().values()) < held:
+                    await events.__anext__()
+            say(
+                at=time.monotonic(),
+                records=sum(head.seq for head in node.wal.heads().values()),
+                received=sum(peer.bytes_in for peer in node.peers()),
+                digest=node.wal.digest().hex(),
+                **{f"pushes_{verdict}": count for verdict, count in verdicts(node).items()},
+            )
+
+
+def verdicts(node: p2p.Node) -> dict[str, int]:
+    """How many pushes a node received, by what became of them."""
+    rooms = node._rooms  # noqa: SLF001  # a figure for benchmarks only; no application needs it
+    assert rooms is not None
+    return {verdict.value: count for verdict, count in rooms.replicator.verdicts.items()}
+
+
 async def follower(port: int, records: int, inbox: Inbox) -> None:
     """Catch up with a node from an empty store, and tell when everything is durable here."""
     with tempfile.TemporaryDirectory() as folder:
@@ -211,6 +241,7 @@ ROLES: dict[str, Role] = {
     "node_echo": lambda args, inbox: node_echo(),
     "accept_only": lambda args, inbox: accept_only(),
     "hub": lambda args, inbox: hub(inbox),
+    "member": lambda args, inbox: member(inbox),
     "follower": lambda args, inbox: follower(int(args[0]), int(args[1]), inbox),
     "crowd": lambda args, inbox: crowd(int(args[0]), inbox),
 }
@@ -237,6 +268,7 @@ class Worker:
     """A worker process as its parent sees it."""
 
     def __init__(self, process: trio.Process) -> None:
+        self.pid = process.pid
         self._process = process
         self._buffer = bytearray()
 
