@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import trio
@@ -30,81 +30,123 @@ from p2p.transport.memory import MemoryNetwork
 T = TypeVar("T")
 
 
-class Gauge(NamedTuple, Generic[T]):
-    """Something that must not grow without bound, how to read it, and what the limits allow.
+class Panel(NamedTuple, Generic[T]):
+    """Gauges of one kind of thing: what must not grow without bound.
 
-    The rules are tables and not code, because they are read some hundred thousand times in a world.
+    All are read by one call, because that is done some hundred thousand times in a world.
     """
 
-    name: str
-    read: Callable[[T], float]
-    bound: Callable[[Limits], float]
+    read: Callable[[T], tuple[float, ...]]
+    bounds: Mapping[str, Callable[[Limits], float]]
+    """What the limits allow, by the gauge's name, in the order of what `read` returns."""
 
 
 def _window(limits: Limits) -> int:
     return limits.unacked_bytes_max + limits.batch_bytes_max
 
 
-OF_NODE: Final[tuple[Gauge[Rooms], ...]] = (
-    Gauge("connections", lambda rooms: len(rooms.supervisor.links), lambda n: 2 * n.max_peers + n.unauthenticated_max),
-    Gauge("unproven connections", lambda rooms: len(rooms.slots), lambda n: n.unauthenticated_max),
-    Gauge("peers", lambda rooms: len(rooms.roster), lambda n: n.max_peers),
-    Gauge("labels", lambda rooms: len(rooms.roster._by_label), lambda n: n.max_peers),
-    Gauge("backoff table", lambda rooms: len(rooms.guard), lambda n: n.backoff_table_max),
-    Gauge("scores", lambda rooms: len(rooms.scores), lambda n: n.scores_max),
-    Gauge("records waiting", lambda rooms: rooms.writer._records_waiting, lambda n: n.appends_waiting_max),
-    Gauge("jobs waiting", lambda rooms: len(rooms.writer._jobs), lambda n: n.max_peers * n.window_records_max),
-    Gauge("recent batches", lambda rooms: rooms.replicator._recent._bytes, lambda n: n.recent_batches_bytes),
-    Gauge("waits for replication", lambda rooms: len(rooms.replicator._waiters), lambda n: n.max_peers),
+def _read_node(rooms: Rooms) -> tuple[float, ...]:
+    return (
+        len(rooms.supervisor.links),
+        len(rooms.slots),
+        len(rooms.roster),
+        len(rooms.roster._by_label),
+        len(rooms.guard),
+        len(rooms.scores),
+        rooms.writer._records_waiting,
+        len(rooms.writer._jobs),
+        rooms.replicator._recent._bytes,
+        len(rooms.replicator._waiters),
+    )
+
+
+OF_NODE: Final = Panel(
+    _read_node,
+    {
+        "connections": lambda n: 2 * n.max_peers + n.unauthenticated_max,
+        "unproven connections": lambda n: n.unauthenticated_max,
+        "peers": lambda n: n.max_peers,
+        "labels": lambda n: n.max_peers,
+        "backoff table": lambda n: n.backoff_table_max,
+        "scores": lambda n: n.scores_max,
+        "records waiting": lambda n: n.appends_waiting_max,
+        "jobs waiting": lambda n: n.max_peers * n.window_records_max,
+        "recent batches": lambda n: n.recent_batches_bytes,
+        "waits for replication": lambda n: n.max_peers,
+    },
 )
 
-OF_LINK: Final[tuple[Gauge[Connection], ...]] = (
-    Gauge("outbox messages", lambda link: len(link._outbox._data), lambda n: n.outbox_messages_max),
-    Gauge(
-        "outbox bytes",
-        lambda link: link._outbox.data_bytes if len(link._outbox._data) > 1 else 0,
-        lambda n: n.outbox_bytes_max,
-    ),
-    Gauge("outbox control messages", lambda link: len(link._outbox._control), lambda n: n.window_records_max),
-    Gauge("outbox batches", lambda link: link._outbox.wal_bytes, lambda n: _window(n) + 64 * KIB),
-    Gauge(
-        "received and not read",
-        lambda link: link.session._decoder.buffered,
-        lambda n: n.frame_bytes_max + n.read_bytes + 16,
-    ),
-    Gauge("sealed and not sent", lambda link: link.session.pending_bytes, lambda n: 2 * n.frame_bytes_max),
-    Gauge("pongs pending", lambda link: link.session._pongs_pending, lambda n: n.pongs_pending_max),
+
+def _read_link(link: Connection) -> tuple[float, ...]:
+    outbox, session = link._outbox, link.session
+    messages = len(outbox._data)
+    return (
+        messages,
+        outbox.data_bytes if messages > 1 else 0,
+        len(outbox._control),
+        outbox.wal_bytes,
+        session._decoder.buffered,
+        session.pending_bytes,
+        session._pongs_pending,
+    )
+
+
+OF_LINK: Final = Panel(
+    _read_link,
+    {
+        "outbox messages": lambda n: n.outbox_messages_max,
+        "outbox bytes": lambda n: n.outbox_bytes_max,
+        "outbox control messages": lambda n: n.window_records_max,
+        "outbox batches": lambda n: _window(n) + 64 * KIB,
+        "received and not read": lambda n: n.frame_bytes_max + n.read_bytes + 16,
+        "sealed and not sent": lambda n: 2 * n.frame_bytes_max,
+        "pongs pending": lambda n: n.pongs_pending_max,
+    },
 )
 
-OF_EXCHANGE: Final[tuple[Gauge[LinkSync], ...]] = (
-    Gauge("bytes unacknowledged", lambda sync: sync.pushes.unacked_bytes, _window),
-    Gauge(
-        "bytes loaded ahead",
-        lambda sync: sync.pushes._loaded_bytes,
-        lambda n: n.load_ahead_bytes + 3 * n.batch_bytes_max,
-    ),
-    Gauge("bytes owed an ack", lambda sync: sync._owed_bytes, _window),
-    Gauge("heads remembered", lambda sync: len(sync._heard), lambda n: 2 * n.origins_max),
+
+def _read_exchange(sync: LinkSync) -> tuple[float, ...]:
+    return sync.pushes.unacked_bytes, sync.pushes._loaded_bytes, sync._owed_bytes, len(sync._heard)
+
+
+OF_EXCHANGE: Final = Panel(
+    _read_exchange,
+    {
+        "bytes unacknowledged": _window,
+        "bytes loaded ahead": lambda n: n.load_ahead_bytes + 3 * n.batch_bytes_max,
+        "bytes owed an ack": _window,
+        "heads remembered": lambda n: 2 * n.origins_max,
+    },
 )
+
+READINGS_MAX: Final = 100_000
+"""Of each panel, remembered."""
 
 OnExcess = Callable[[Machine, str], None]
 
 
-class _Panel(Generic[T]):
-    """Gauges with the bounds of one world."""
+class _Readings(Generic[T]):
+    """A panel with the bounds of one world.
 
-    def __init__(
-        self, gauges: Iterable[Gauge[T]], limits: Limits, on_excess: OnExcess, peaks: dict[str, float]
-    ) -> None:
-        self._gauges = [(gauge.name, gauge.read, gauge.bound(limits)) for gauge in gauges]
+    Most readings are equal to an earlier one, so these are remembered whole, and only a new one is compared.
+    """
+
+    def __init__(self, panel: Panel[T], limits: Limits, on_excess: OnExcess, peaks: dict[str, float]) -> None:
+        self._read = panel.read
+        self._bounds = tuple((name, bound(limits)) for name, bound in panel.bounds.items())
         self._on_excess = on_excess
         self._peaks = peaks
-        peaks.update((name, 0) for name, _, _ in self._gauges)
+        self._seen: set[tuple[float, ...]] = set()
+        peaks.update((name, 0) for name in panel.bounds)
 
-    def read(self, machine: Machine, what: T) -> None:
+    def take(self, machine: Machine, what: T) -> None:
+        values = self._read(what)
+        if values in self._seen:
+            return
+        if len(self._seen) < READINGS_MAX:
+            self._seen.add(values)
         peaks = self._peaks
-        for name, read, bound in self._gauges:
-            value = read(what)
+        for (name, bound), value in zip(self._bounds, values, strict=True):
             if value > peaks[name]:
                 peaks[name] = value
                 if value > bound:
@@ -127,9 +169,9 @@ class Watch(trio.abc.Instrument):
         self.peaks: dict[str, float] = {}
         self._machines = {machine.name: machine for machine in machines}
         self._busy: dict[str, None] = {}
-        self._node = _Panel(OF_NODE, limits, on_excess, self.peaks)
-        self._link = _Panel(OF_LINK, limits, on_excess, self.peaks)
-        self._sync = _Panel(OF_EXCHANGE, limits, on_excess, self.peaks)
+        self._node = _Readings(OF_NODE, limits, on_excess, self.peaks)
+        self._link = _Readings(OF_LINK, limits, on_excess, self.peaks)
+        self._sync = _Readings(OF_EXCHANGE, limits, on_excess, self.peaks)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """A task is about to run: it may be of a machine's process."""
@@ -144,12 +186,12 @@ class Watch(trio.abc.Instrument):
             rooms = machine.node._rooms if machine.node is not None else None
             if rooms is None:
                 continue
-            self._node.read(machine, rooms)
+            self._node.take(machine, rooms)
             for link in rooms.supervisor.links:
-                self._link.read(machine, link)
+                self._link.take(machine, link)
             if rooms.replicator._exchange is not None:
                 for sync in rooms.replicator._exchange._links.values():
-                    self._sync.read(machine, sync)
+                    self._sync.take(machine, sync)
         self._busy.clear()
 
 

@@ -140,7 +140,8 @@ class Mount:
 
         async def work() -> None:
             await trio.sleep(self.disk.dice.number(0, self.disk.latency_s))
-            await self.disk.released.wait()
+            if not self.disk.released.is_set():
+                await self.disk.released.wait()
             try:
                 results.append(fn(*args))
             except Exception as error:  # noqa: BLE001  # raised where it belongs, in the caller

@@ -115,7 +115,7 @@ class Way:
 
 
 class Joint:
-    """What the two ends of a connection share: the place where their tasks wait, and the count of ends still open."""
+    """What the two ends of a connection share: where their senders wait for room, and the count of ends still open."""
 
     __slots__ = ("_open_ends", "_waiting", "_wires")
 
@@ -130,11 +130,17 @@ class Joint:
 
     def wake(self) -> None:
         """Let every waiting task of both ends look again; there are four at most."""
+        self.wake_senders()
+        for wire in self._wires:
+            wire.wake_reader()
+
+    def wake_senders(self) -> None:
+        """There may be room again."""
         self._waiting.unpark_all()
 
-    async def wait_until(self, moment: float) -> None:
-        """Sleep until something changes, or the moment has come."""
-        with trio.CancelScope(deadline=moment):
+    async def wait_for_room(self, news: float) -> None:
+        """Sleep until there may be room, or news arrive."""
+        with trio.CancelScope(deadline=news):
             await self._waiting.park()
 
     def end_closed(self) -> None:
@@ -156,7 +162,18 @@ class Wire:
         joint: of the connection.
     """
 
-    __slots__ = ("_capacity", "_joint", "_last_arrival", "_notices", "_owed", "_pieces", "_unread", "_way", "_way_back")
+    __slots__ = (
+        "_alarm",
+        "_capacity",
+        "_joint",
+        "_last_arrival",
+        "_notices",
+        "_owed",
+        "_pieces",
+        "_unread",
+        "_way",
+        "_way_back",
+    )
 
     def __init__(self, way: Way, way_back: Way, capacity: int, joint: Joint) -> None:
         self._way = way
@@ -167,6 +184,7 @@ class Wire:
         self._unread = 0
         self._owed = 0
         self._last_arrival = -math.inf
+        self._alarm: trio.CancelScope | None = None
         self._joint = joint
         joint.add(self)
         way.wires[self] = None
@@ -181,7 +199,9 @@ class Wire:
         assert len(data) <= self.room
         self._unread += len(data)
         self._pieces.append((self._stamp(len(data), now), data))
-        self._joint.wake()
+        # The reader is woken when it arrives, and not now only to wait for that.
+        if self._alarm is not None:
+            self._alarm.deadline = self._next_arrival()
 
     def notify(self, notice: Notice, now: float) -> None:
         """Send news that overtakes data."""
@@ -217,9 +237,18 @@ class Wire:
         """Whether bytes have arrived that nobody took."""
         return bool(self._pieces) and self._pieces[0][0] <= now and self._pieces[0][1] != END
 
-    def next_piece(self) -> float:
-        """When the first piece that was not taken arrives, or has arrived."""
-        return self._pieces[0][0] if self._pieces else math.inf
+    async def wait_for_arrival(self) -> None:
+        """Sleep until the first piece or news that was not taken is there, or something else has changed."""
+        with trio.CancelScope(deadline=self._next_arrival()) as self._alarm:
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._alarm = None
+
+    def wake_reader(self) -> None:
+        """Let the task that waits for an arrival look again."""
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def next_notice(self) -> float:
         """When the next news arrive."""
@@ -252,6 +281,9 @@ class Wire:
         """Both ends are closed."""
         self._way.wires.pop(self, None)
 
+    def _next_arrival(self) -> float:
+        return min(self._pieces[0][0] if self._pieces else math.inf, self.next_notice())
+
     def _stamp(self, size: int, now: float) -> float:
         # A way that became faster does not let a later piece overtake an earlier one.
         self._last_arrival = max(self._last_arrival, self._way.arrival(size, now))
@@ -262,7 +294,7 @@ class Wire:
         if not self._way_back.cut and self._owed:
             self._unread -= self._owed
             self._owed = 0
-            self._joint.wake()
+            self._joint.wake_senders()
 
 
 class MemoryStream(LinkStream, trio.abc.HalfCloseableStream):
@@ -326,7 +358,7 @@ class MemoryStream(LinkStream, trio.abc.HalfCloseableStream):
                 data = self._inward.take(size, now)
                 if data is not None:
                     return data
-                await self._joint.wait_until(min(self._inward.next_piece(), self._inward.next_notice()))
+                await self._inward.wait_for_arrival()
         finally:
             self._reading = False
 
@@ -357,7 +389,7 @@ class MemoryStream(LinkStream, trio.abc.HalfCloseableStream):
                         sent += len(piece)
                     if sent == view.nbytes:
                         return
-                    await self._joint.wait_until(self._inward.next_notice())
+                    await self._joint.wait_for_room(self._inward.next_notice())
         finally:
             self._sending = False
 
@@ -370,7 +402,7 @@ class MemoryStream(LinkStream, trio.abc.HalfCloseableStream):
                 self._check_sendable()
                 if self._outward.room:
                     return
-                await self._joint.wait_until(self._inward.next_notice())
+                await self._joint.wait_for_room(self._inward.next_notice())
         finally:
             self._sending = False
 
