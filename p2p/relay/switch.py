@@ -391,8 +391,10 @@ class Switch:
             return
         passage, other = side.joined()
         passage.touched_at = now
-        # The first credit of the called end is its answer.
-        passage.is_open = passage.is_open or side is passage.sides[1]
+        if not passage.is_open and side is passage.sides[1]:
+            # The first credit of the called end is its answer: from here on it may be idle for so long.
+            passage.is_open = True
+            self._due = min(self._due, now + self._limits.relay_idle_s_max)
         other.held += credit
         self._release(other, now)
 

@@ -384,6 +384,16 @@ def test_t72_an_idle_circuit_ends_and_one_that_moves_does_not() -> None:
     assert (a.reason, b.reason) == (Reason.TIMEOUT, Reason.TIMEOUT)
 
 
+def test_t72_an_idle_time_below_that_for_taking_a_circuit_is_kept() -> None:
+    net = triangle(replace(Limits(), relay_idle_s_max=2.0, relay_open_s_max=10.0))
+    a, b = net.pair("A", "R", "B")
+    assert net.switches["R"].next_deadline() == pytest.approx(2)
+    net.wait(2.1)
+    net.settle()
+    assert (a.reason, b.reason) == (Reason.TIMEOUT, Reason.TIMEOUT)
+    assert net.is_empty()
+
+
 def test_t72_a_circuit_carries_no_more_than_it_may() -> None:
     net = triangle(replace(Limits(), relay_circuit_bytes_max=100_000))
     a, b = net.pair("A", "R", "B")
