@@ -103,8 +103,8 @@ class Limits:
     """No byte accepted by the other side for so long ends the link."""
     drain_s_max: float = 5.0
     """The losing one of two links: flush, answer what is pending, say Goodbye."""
-    read_bytes: int = 64 * KIB
-    """What one read asks for. Asking for more costs memory per peer and gains nothing."""
+    read_bytes: int = 128 * KIB
+    """What one read asks for: two writes of the other side. More would keep the other tasks waiting."""
 
     # Peers.
     max_peers: int = 64
@@ -222,7 +222,7 @@ class Limits:
     # Circuits through relays, and the routes to them. Wire: section 7; threat T72.
     relay_window_bytes: int = 512 * KIB
     """Per circuit and direction: sent and not yet taken by the far end (wire). A relay never keeps more of one."""
-    relay_slice_bytes_max: int = 64 * KIB
+    relay_slice_bytes_max: int = 128 * KIB
     """One Relay message's share of the stream (wire)."""
     relay_circuits_max: int = 128
     """Circuits that a relay carries in all. Two windows of each are the most that it ever keeps: 128 MiB."""

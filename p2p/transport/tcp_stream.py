@@ -30,7 +30,7 @@ from p2p.ids import PeerEndpoint
 from p2p.transport.base import LinkStream, receive_size
 
 CHUNKS_PER_CHECKPOINT: Final = 4
-"""At 64 KiB a read these are at most 256 KiB of work between two turns of the loop."""
+"""At 128 KiB a read these are at most 512 KiB of work between two turns of the loop."""
 
 UNSENT_BYTES: Final = 128 * 1024
 """TCP_NOTSENT_LOWAT: the kernel calls the socket writable only below this. More would sit there beyond recall, behind
