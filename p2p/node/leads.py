@@ -124,6 +124,10 @@ class Leads:
         if self.targets.due_of(target, now) < self._wakes_at:
             self._wake.set()
 
+    def looks_for(self, peer_id: PeerId) -> bool:
+        """Whether hints lately led to a dial to this peer, or will: whoever he is, he could have had it."""
+        return self.targets.names(peer_id, self._clock.monotonic())
+
     async def run(self) -> None:
         """Dial what is due, for ever."""
         async with trio.open_nursery() as nursery:

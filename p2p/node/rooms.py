@@ -333,7 +333,8 @@ class Rooms:
         return peer_id in self.roster.met or self.pins.label_of(peer_id) is not None
 
     def _is_chosen(self, peer_id: PeerId) -> bool:
-        return self._trusted is not None or self.pins.is_strong(peer_id) or str(peer_id) in self._chosen
+        by_operator = self._trusted is not None or self.pins.is_strong(peer_id) or str(peer_id) in self._chosen
+        return by_operator or self.leads.looks_for(peer_id)
 
     def _is_welcome(self, peer_id: PeerId) -> bool:
         return self._trusted is None or peer_id in self._trusted.values()

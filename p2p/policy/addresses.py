@@ -33,6 +33,7 @@ class AddressClass(Enum):
     """0.0.0.0/8 and ::, which many systems take for the machine itself."""
     MULTICAST = "multicast"
     RESERVED = "reserved"
+    """Leads to no peer: not in use, for examples, or where a cloud answers its own machines alone."""
     NAME = "name"
     """Not an address at all: unjudged until it is resolved."""
 
@@ -49,8 +50,8 @@ def classify(host: str) -> AddressClass:
         carried = _carried(address)
         if carried is not None:
             return classify(str(carried))
-        if address in _UNUSED:
-            return AddressClass.RESERVED
+    if any(address in network for network in _NO_PEERS):
+        return AddressClass.RESERVED
     if address.is_unspecified or (address.version == 4 and address in _THIS_NETWORK):
         return AddressClass.UNSPECIFIED
     if address.is_loopback:
@@ -108,8 +109,18 @@ _LOCAL_NETWORKS: Final = tuple(
 )
 
 
-_UNUSED: Final = ipaddress.IPv6Network("fec0::/10")
-"""Site-local: given up, and taken for public by the standard library."""
+_NO_PEERS: Final = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "fec0::/10",  # site-local: given up, and taken for public by the standard library
+        "100.100.100.200",  # Alibaba Cloud
+        "168.63.129.16",  # Azure
+        "fd00:ec2::/32",  # Amazon EC2
+        "fd20:ce::254",  # Google Cloud
+        "fd00:42::42",  # Scaleway
+    )
+)
+"""Networks that `classify` would take for others. Clouds keep their secrets at these, beside 169.254.169.254 (T49)."""
 
 _CARRYING: Final = (
     (ipaddress.IPv6Network("64:ff9b::/96"), 0),

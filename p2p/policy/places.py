@@ -2,8 +2,9 @@
 
 A peer takes one place from the moment it is admitted, before its link is live, until its last link has ended. Those
 that come by themselves and that nobody here chose have at most half of the places. The other half is for peers that
-this node dialled, and for those that an operator named: on the trust list, or as a peer to connect to. So strangers
-who make up identities can surround a node only as far as it lets itself be found; whom it looks for finds room.
+this node dialled or is about to dial, and for those that an operator named: on the trust list, or as a peer to connect
+to. So strangers who make up identities can surround a node only as far as it lets itself be found; whom it looks for
+finds room, whichever of the two dials: else two nodes whose halves are taken would refuse each other for ever.
 
 A peer that was dialled keeps a chosen one's place while it has any link, although the one that is kept of two may be
 its own.
@@ -62,7 +63,7 @@ class PeerPlaces(Generic[Link]):
         Args:
             link: proven to lead to that peer.
             peer_id: the identity.
-            chosen: this node dialled it, or an operator named it.
+            chosen: this node dialled it or looks for it, or an operator named it.
 
         Returns:
             False if there is no place.

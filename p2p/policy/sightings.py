@@ -8,7 +8,7 @@ It knows hints and times, not datagrams and signatures. Every bound is one that 
 - age: a place expires `ttl_s` after it was last heard, by our own clock; what the datagram says of time counts for
   nothing (T47);
 - use: an identity is told of once per `cooldown_s`, of its places the one told of least recently. So a false place for
-  a true name delays the true one, and does not replace it.
+  a true name delays the true one, and does not replace it. Where nobody signs, a label and its port stand for it.
 
 This machine's own programs have no bound per source: there may be many nodes on it, and they could do worse anyway.
 """
@@ -25,8 +25,9 @@ from p2p.limits import Limits
 from p2p.policy.buckets import TokenBucket
 from p2p.policy.hints import DiscoveryAnnouncement
 
-_Who: TypeAlias = PeerId | tuple[str, str, int]
-"""Who is announced: the identity, or else a label at a place, which anybody may claim."""
+_Who: TypeAlias = PeerId | tuple[str, int]
+"""Who is announced: the identity, or else a label and a port, which anybody may claim. Not the place: a node with two
+interfaces is heard from two, and is one node."""
 _Place: TypeAlias = tuple[_Who, str, int]
 
 _LONG_AGO: Final = float("-inf")
@@ -74,7 +75,7 @@ class Sightings:
             Whether to tell of it now; None if there was no room for it.
         """
         self._expire(now)
-        who: _Who = hint.peer_id if hint.peer_id is not None else (hint.node_id, hint.host, hint.port)
+        who: _Who = hint.peer_id if hint.peer_id is not None else (hint.node_id, hint.port)
         place = (who, hint.host, hint.port)
         sighting = self._seen.pop(place, None)
         if sighting is None:

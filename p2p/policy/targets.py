@@ -104,6 +104,10 @@ class Targets:
         self._counts[target.source] = self._counts.get(target.source, 0) + 1
         return True
 
+    def names(self, peer_id: PeerId, now: float) -> bool:
+        """Whether a place that waits to be dialled, or was dialled lately, is said to be this peer's."""
+        return any(target.peer_id == peer_id and target.forgotten_at > now for target in self._table.values())
+
     def take(self, now: float) -> Target | None:
         """The next place to dial, None if none is due. It counts as dialled, unless `spare` takes it out."""
         best: Target | None = None

@@ -9,6 +9,7 @@ import trio
 
 import p2p
 from p2p.errors import Reason
+from p2p.policy.hints import HintSource
 from p2p.transport.memory import MemoryHost, MemoryNetwork
 from tests.contract.hosts import Host
 
@@ -41,6 +42,26 @@ async def test_t50_strangers_that_connect_leave_half_of_the_places_to_those_we_l
         assert len(a.peers()) == 8
         with pytest.raises(p2p.ConnectFailed, match="full"):
             await a.connect(others[8].endpoint)
+        nursery.cancel_scope.cancel()
+
+
+async def test_t50_two_nodes_that_strangers_fill_up_to_the_half_still_find_each_other(
+    autojump_clock: MockClock,
+) -> None:
+    """Who is announced would be dialled in any case, and has one of the places for that when he dials himself."""
+    net = MemoryNetwork()
+    one, other, *others = (Host(net, number) for number in range(6))
+    async with trio.open_nursery() as nursery:
+        a = await nursery.start(one.node(max_peers=4).run)
+        b = await nursery.start(other.node(max_peers=4).run)
+        for number, host in enumerate(others):
+            stranger = await nursery.start(host.node().run)
+            await stranger.connect((one if number % 2 else other).endpoint)
+        for _ in range(5):
+            for node, heard in ((a, other), (b, one)):
+                node._running().leads.offer(heard.announcement, HintSource.DISCOVERY, heard.address)
+            await trio.sleep(2)
+        assert b.peer_id in {peer.peer_id for peer in a.peers()}
         nursery.cancel_scope.cancel()
 
 

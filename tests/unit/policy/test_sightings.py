@@ -104,10 +104,19 @@ def test_an_identity_has_a_few_places_at_most() -> None:
     assert book.snapshot(1.0)[-1].host == "192.0.2.99"
 
 
-def test_the_same_label_at_two_places_is_two_nodes_where_nobody_signs() -> None:
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_node_that_is_heard_over_two_interfaces_is_told_of_once(signed: bool) -> None:
     book = sightings()
-    assert book.note(hint(1, "192.0.2.1", signed=False), 0.0)
-    assert book.note(hint(1, "192.0.2.2", signed=False), 0.0)
+    wired, wireless = hint(1, "192.0.2.1", signed=signed), hint(1, "198.51.100.1", signed=signed)
+    told = [(now, one.host) for now in range(0, 18, 2) for one in (wired, wireless) if book.note(one, float(now))]
+    assert told == [(0, "192.0.2.1"), (8, "198.51.100.1"), (16, "192.0.2.1")]
+    assert {one.host for one in book.snapshot(17.0)} == {"192.0.2.1", "198.51.100.1"}
+
+
+def test_labels_that_nobody_signs_are_other_nodes_at_other_ports() -> None:
+    book = sightings()
+    assert book.note(hint(1, signed=False), 0.0)
+    assert book.note(replace(hint(1, signed=False), port=7), 0.0)
 
 
 def test_a_new_label_takes_the_place_of_the_old_one() -> None:
