@@ -2,18 +2,21 @@
 
     GET  /peers?limit=N   who is there
     POST /announce        I am here; the host is the address that the connection comes from
-    GET  /livez           200 while requests are served and the table answers
+    GET  /livez           200 while requests are served, whatever the table does
+    GET  /readyz          200 while the table answers too
     GET  /metrics         counters, as Prometheus reads them
 
 The table is blocking code and is called in worker threads: a file on a slow disk and a Redis across the network may
 take their time without holding up the loop. For a table in memory the way to the thread and back costs about as much
-as the call itself. Calls that wait for a thread are bounded; beyond it the answer is 503 at once.
+as the call itself. Calls that wait for a thread are bounded, in number and in time: beyond that the answer is 503.
+After one that took too long the next ones are not begun for a moment, so that a Redis that hangs costs nobody's time.
 """
 
 from __future__ import annotations
 
 import hmac
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -38,6 +41,10 @@ BODY_BYTES_MAX: Final = 4096
 """An announcement has a few hundred bytes."""
 CALLS_WAITING_MAX: Final = 256
 """Calls of the table that wait for a thread."""
+TABLE_S_MAX: Final = 1.5
+"""For a thread, and for the table's answer in it."""
+REST_S: Final = 1.0
+"""After a call that took longer: so long none is begun."""
 
 _STATUS: Final = {
     "invalid_announcement": 400,
@@ -76,6 +83,7 @@ def make_registry(options: RegistryOptions) -> QuartTrio:
     app.add_url_rule("/peers", "peers", routes.counted("peers", routes.peers), methods=["GET"])
     app.add_url_rule("/announce", "announce", routes.counted("announce", routes.announce), methods=["POST"])
     app.add_url_rule("/livez", "livez", routes.livez, methods=["GET"])
+    app.add_url_rule("/readyz", "readyz", routes.readyz, methods=["GET"])
     app.add_url_rule("/metrics", "metrics", routes.show_metrics, methods=["GET"])
     app.register_error_handler(Problem, _answer)
     app.register_error_handler(HTTPException, _answer_http)
@@ -91,7 +99,7 @@ class _Routes:
         self._desk = options.desk
         self._table = options.table
         self._lane = trio.CapacityLimiter(options.table.calls_max)
-        self._is_well = True
+        self._rests_until = -math.inf
         self.metrics = RegistryMetrics()
 
     def counted(self, route: str, handler: Callable[[str], Awaitable[bytes]]) -> Callable[[], Awaitable[Response]]:
@@ -140,7 +148,11 @@ class _Routes:
         return registry.write_announced(int(room.ttl_s))
 
     async def livez(self) -> Response:
-        """GET /livez: whether requests are served, and the table answers."""
+        """GET /livez: requests are served."""
+        return Response(b'{"ok":true}', content_type=JSON)
+
+    async def readyz(self) -> Response:
+        """GET /readyz: whether the table answers, so that announcements and questions can be served."""
         try:
             await self._in_thread(self._table.size)
         except TableUnavailable as error:
@@ -174,7 +186,14 @@ class _Routes:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._lane.statistics().tasks_waiting >= CALLS_WAITING_MAX:
             raise TableUnavailable("too many calls wait for the table")
-        return await trio.to_thread.run_sync(work, limiter=self._lane, abandon_on_cancel=self._table.may_be_abandoned)
+        if trio.current_time() < self._rests_until:
+            raise TableUnavailable("the table took too long just now")
+        with trio.move_on_after(TABLE_S_MAX):
+            return await trio.to_thread.run_sync(
+                work, limiter=self._lane, abandon_on_cancel=self._table.may_be_abandoned
+            )
+        self._rests_until = trio.current_time() + REST_S
+        raise TableUnavailable("the table takes too long")
 
 
 def _problem(refused: registry.Refused) -> Problem:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PREFIX: Final = "p2p:{registry}:"
-ANSWER_S: Final = 2.0
-"""What Redis has for a connection, and for each answer."""
+ANSWER_S: Final = 1.0
+"""What Redis has for a connection, and for each answer: a call that nobody waits for any more ends soon after."""
 
 _NOTE: Final = """
     local time = redis.call('TIME')
@@ -100,7 +100,7 @@ class RedisTable:
 
     def note(self, entry: registry.Entry, room: registry.Room) -> Noted:
         peer = entry.peer
-        member = f"{peer.host}|{peer.tcp_port}|{peer.scheme}|{peer.peer_id or ''}"
+        member = f"{peer.host}|{peer.tcp_port}|{peer.scheme}|{peer.peer_id or '=' + peer.node_id}"
         keys = [f"{PREFIX}peer:{member}", _scope_key(entry.scope), f"{PREFIX}source:{entry.source}"]
         ttl_ms = int(room.ttl_s * 1000)
         values: list[str | bytes | int] = [

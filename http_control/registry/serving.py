@@ -13,6 +13,7 @@ from http_control.registry.redis_table import RedisTable
 from http_control.registry.sqlite import SqliteTable
 from http_control.registry.table import Table
 from http_control.server import ServerOptions, serve_app
+from p2p import ConfigError
 
 REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 CLOSE_S_MAX: Final = 0.5
@@ -26,6 +27,12 @@ def open_table(store: str | None) -> Table:
     """
     if store is not None and store.startswith(REDIS_SCHEMES):
         return RedisTable(store)
+    if store is not None and "://" in store:
+        scheme = store.partition("://")[0]  # the rest may hold a password
+        raise ConfigError(
+            f"a registry has no table in {scheme}://…: it is a file, by its path, or Redis, by redis://HOST:PORT/0, "
+            "rediss://… or unix://PATH"
+        )
     return SqliteTable(Path(store).expanduser() if store is not None else None)
 
 

@@ -29,31 +29,34 @@ SWEEP_S: Final = 1.0
 """Expired entries are deleted at most this often: they are passed over before."""
 BUSY_S: Final = 1.0
 
+_VERSION: Final = 2
 _SCHEMA: Final = f"""
     CREATE TABLE IF NOT EXISTS entries (
         host TEXT NOT NULL,
         port INTEGER NOT NULL,
         scheme TEXT NOT NULL,
         peer_id TEXT NOT NULL,
+        label TEXT NOT NULL,
         node_id TEXT NOT NULL,
         scope INTEGER NOT NULL,
         source TEXT NOT NULL,
         spot INTEGER NOT NULL,
         expires REAL NOT NULL,
-        PRIMARY KEY (host, port, scheme, peer_id)
+        PRIMARY KEY (host, port, scheme, peer_id, label)
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS entries_by_spot ON entries (scope, spot);
     CREATE INDEX IF NOT EXISTS entries_by_source ON entries (source);
     CREATE INDEX IF NOT EXISTS entries_by_expiry ON entries (expires);
     PRAGMA application_id = {APPLICATION_ID};
+    PRAGMA user_version = {_VERSION};
 """
 _RENEW: Final = """
     UPDATE entries SET node_id = ?, scope = ?, spot = ?, expires = ?
-    WHERE host = ? AND port = ? AND scheme = ? AND peer_id = ?
+    WHERE host = ? AND port = ? AND scheme = ? AND peer_id = ? AND label = ?
 """
 _ADD: Final = """
-    INSERT INTO entries (node_id, scope, spot, expires, host, port, scheme, peer_id, source)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO entries (node_id, scope, spot, expires, host, port, scheme, peer_id, label, source)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _PICK: Final = """
     SELECT host, port, node_id, scheme, peer_id, expires FROM entries
@@ -114,6 +117,9 @@ class SqliteTable:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = OFF")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if tables and version != _VERSION:
+            db.execute("DROP TABLE IF EXISTS entries")  # of another form; nodes announce themselves again
         db.executescript(_SCHEMA)
 
     def note(self, entry: registry.Entry, room: registry.Room) -> Noted:
@@ -123,7 +129,9 @@ class SqliteTable:
         now = self._now()
         self._sweep(now, room.ttl_s)
         peer, source = entry.peer, entry.source
-        key = (peer.host, peer.tcp_port, peer.scheme, peer.peer_id or "")
+        # Of an identity the label is what it says at the moment; who has none is known by it.
+        label = "" if peer.peer_id else peer.node_id
+        key = (peer.host, peer.tcp_port, peer.scheme, peer.peer_id or "", label)
         values = (peer.node_id, int(entry.scope), self._chance.randrange(SPOTS), now + room.ttl_s)
         if self._db.execute(_RENEW, (*values, *key)).rowcount:
             return Noted.TAKEN

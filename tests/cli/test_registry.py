@@ -127,6 +127,10 @@ async def test_what_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     assert "cannot be read" in await p2p_fails(1, *listen, "--token-file", tmp_path / "none")
     assert "not a database" in await p2p_fails(1, *listen, "--store", other)
     assert "Redis cannot be used" in await p2p_fails(1, *listen, "--store", "redis://127.0.0.1:1/0")
+    for store in ("mysql://me:secret@db/registry", "http://127.0.0.1:6379"):
+        line = await p2p_fails(1, *listen, "--store", store)
+        assert "redis://HOST:PORT/0" in line
+        assert "secret" not in line
     async with serving("--listen", "127.0.0.1:0") as (_, started):
         place = started["urls"][0].removeprefix("http://")
         assert "in use" in await p2p_fails(1, "registry", "--listen", place)

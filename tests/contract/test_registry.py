@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import trio
 import trustme
 
 import p2p
+from http_control.registry.redis_table import RedisTable
 from http_control.registry.sqlite import SqliteTable
 from http_control.registry.table import TableUnavailable
 from http_control.sockets import Bind
@@ -20,6 +23,8 @@ from http_control.source import networks_of
 from p2p.crypto.announce import sign_announcement
 from p2p.registry import ListedPeer
 from p2p.registry.form import write_announce
+from tests.programs import needs
+from tests.redis_server import redis_server
 from tests.registries import OUTER_S, ask, raw, registry
 
 VIX = b'{"node_id":"kitchen","tcp_port":9101,"cap":{"proto":"1.0","transport":"tcp"}}'
@@ -259,11 +264,42 @@ async def test_a_table_that_fails_is_said_and_the_registry_lives_on() -> None:
         table.off = True
         status, headers, answer = await ask(url, "GET", "/peers")
         assert (status, answer["error"], headers["retry-after"]) == (503, "unavailable", "5")
-        assert (await ask(url, "GET", "/livez"))[0] == 503
+        assert (await ask(url, "GET", "/readyz"))[0] == 503
+        assert (await ask(url, "GET", "/livez"))[0] == 200
         assert "p2p_registry_table_up 0.0" in (await ask(url, "GET", "/metrics"))[2]
         table.off = False
         assert (await ask(url, "GET", "/peers"))[0] == 200
-        assert (await ask(url, "GET", "/livez"))[0] == 200
+        assert (await ask(url, "GET", "/readyz"))[0] == 200
+
+
+@needs("redis-server")
+async def test_a_redis_that_hangs_costs_nobodys_time(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as where:
+        table = RedisTable(where)
+        pid = table._redis.info("server")["process_id"]
+        async with registry(table=table) as url:
+            assert (await ask(url, "GET", "/readyz"))[0] == 200
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                answers: list[tuple[int, str]] = []
+
+                async def question() -> None:
+                    status, headers, answer = await ask(url, "GET", "/peers")
+                    answers.append((status, headers["retry-after"]))
+                    assert answer["error"] == "unavailable"
+
+                with trio.fail_after(20):  # one after the other, 64 hung calls in 8 threads would take longer
+                    async with trio.open_nursery() as nursery:
+                        for _ in range(64):
+                            nursery.start_soon(question)
+                    assert answers == [(503, "5")] * 64
+                    assert (await ask(url, "GET", "/readyz"))[0] == 503
+                    assert (await ask(url, "GET", "/livez"))[0] == 200
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            with trio.fail_after(30):
+                while (await ask(url, "GET", "/readyz"))[0] != 200:
+                    await trio.sleep(0.1)
 
 
 async def test_metrics_count_what_became_of_requests() -> None:

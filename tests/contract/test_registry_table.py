@@ -79,18 +79,21 @@ def test_an_empty_table_has_nobody(table: Table) -> None:
 
 
 def test_announcing_again_renews_and_adds_nothing(table: Table) -> None:
-    table.note(entry(node_id="old"), ROOM)
-    table.note(entry(node_id="new"), ROOM)
-    assert picked(table) == {("8.8.4.4", 9101, "new", "tcp", None)}
-    assert table.size() == 1
+    table.note(entry(node_id="old", peer_id=KEY), ROOM)
+    table.note(entry(node_id="new", peer_id=KEY), ROOM)
+    assert picked(table) == {("8.8.4.4", 9101, "new", "tcp", KEY)}
+    table.note(entry(), ROOM)
+    table.note(entry(), ROOM)
+    assert table.size() == 2
 
 
 def test_an_entry_of_one_identity_or_place_does_not_push_out_another(table: Table) -> None:
     for one in (
         entry(), entry(peer_id=KEY), entry(peer_id="cd" * 32), entry(port=9102), entry(scheme="ws"), entry("8.8.4.5"),
+        entry(node_id="cellar"), entry(node_id="cellar", peer_id="ef" * 32),
     ):  # fmt: skip
         assert table.note(one, ROOM) is Noted.TAKEN
-    assert len(picked(table)) == table.size() == 6
+    assert len(picked(table)) == table.size() == 8
 
 
 def test_who_asks_gets_the_scopes_he_may_see(table: Table) -> None:
@@ -203,6 +206,18 @@ def test_a_clock_that_was_set_back_keeps_no_entry_for_ever(tmp_path: Path) -> No
     table.close()
 
 
+def test_a_file_of_an_older_form_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    table = SqliteTable(path)
+    table.note(entry(), ROOM)
+    table._db.execute("PRAGMA user_version = 0")
+    table.close()
+    renewed = SqliteTable(path)
+    assert renewed.size() == 0
+    assert renewed.note(entry(), ROOM) is Noted.TAKEN
+    renewed.close()
+
+
 def test_two_registries_do_not_share_a_file(tmp_path: Path) -> None:
     first = SqliteTable(tmp_path / "r.db")
     with pytest.raises(ConfigError, match="another registry uses it"):
@@ -278,7 +293,7 @@ def test_what_others_wrote_into_redis_is_passed_over_or_said(redis_url: str) -> 
     table._redis.flushall()
     table.note(entry(), ROOM)
     table.note(entry("8.8.4.5"), ROOM)
-    table._redis.set("p2p:{registry}:peer:8.8.4.4|9101|tcp|", "not JSON", ex=60)
+    table._redis.set("p2p:{registry}:peer:8.8.4.4|9101|tcp|=kitchen", "not JSON", ex=60)
     assert {host for host, *_ in picked(table)} == {"8.8.4.5"}
     table._redis.set("p2p:{registry}:scope:0", "no sorted set")
     with pytest.raises(TableUnavailable, match="WRONGTYPE"):
