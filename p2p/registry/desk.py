@@ -4,8 +4,8 @@ A registry trusts nobody, and promises little: that an entry came from the addre
 signed the label and the port. It shows nobody what is of no use to him: an address of a private network only to those
 who come from one, loopback only to this machine's own programs.
 
-- An entry is one identity, or one unsigned label, at one address and port. So nobody can push out another one's entry: who says
-  false things adds an entry of his own, at his own address.
+- An entry is one identity, or one unsigned label, at one address and port. So nobody can push out another one's entry:
+  who says false things adds an entry of his own, at his own address.
 - One source, an IPv4 address or an IPv6 /56, has at most `registrar_entries_per_source_max` entries, and buckets for
   its announcements and questions. The registry's own machine has no such bounds: there may be many nodes on it.
 - An announcement that is signed wrongly is refused; one that is not signed is taken unless signatures are required.
