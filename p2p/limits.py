@@ -138,9 +138,9 @@ class Limits:
     channel_name_bytes_max: int = 256
     pending_requests_max: int = 64
     """Requests to one peer that wait for their answers; another one waits for its turn. As many of a peer's are served
-    here or wait for it, and one more is answered with status 3."""
+    by one service or wait for it, and one more is answered with status 3."""
     pending_requests_bytes_max: int = 4 * MIB
-    """Bodies of one peer's requests that are served here or wait for it."""
+    """Bodies of one peer's requests that are served by one service or wait for it."""
     requests_waiting_max: int = 1024
     """Requests of all peers that wait for one service."""
     abandoned_requests_max: int = 1024

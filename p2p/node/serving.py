@@ -5,7 +5,9 @@ whatever the handler does. It refuses to know how requests are sent (`requests`)
 (`peer.connection`).
 
 A request is answered with what its handler returns; or with a status: 1 if the handler raised, 2 if nobody serves the
-channel (any more), 3 if too many wait already, of this peer or of all. Whatever one handler does, the others go on. An
+channel (any more), 3 if too many wait here already, of this peer or of all. Whatever one handler does, the others go
+on: what a peer may have open is counted for each service apart, for an asker that gave up is not heard of, and a handler
+that takes long would else keep its peer from asking anything of anybody. An
 answer that has to wait for room in its peer's outbox keeps its task, and so slows down nobody but this service.
 
 Nothing of trio is made per request: the tasks are there from the start, and a request that finds one idle wakes it. A
@@ -109,6 +111,8 @@ class Service:
         # The last one is what a plain function returned, if it has to be awaited or waits for room; else None.
         self._waiting: deque[tuple[Message, Asked, Awaitable[object] | bytes | None]] = deque()
         self._idle = trio.lowlevel.ParkingLot()
+        # Of each link that has requests here.
+        self._shares: dict[Connection, _Share] = {}
         self._closed = False
         self._since_turn = 0
         self._scope = trio.CancelScope()
@@ -117,13 +121,8 @@ class Service:
 
     def put(self, message: Message, asked: Asked) -> None:
         """Answer a request at once, line it up, or refuse it. Never waits."""
-        link, limits = asked.link, self._limits
-        size = len(message.body)
-        if (
-            link.serving >= limits.pending_requests_max
-            or link.serving_bytes + size > limits.pending_requests_bytes_max
-            or len(self._waiting) >= limits.requests_waiting_max
-        ):
+        link = asked.link
+        if not self._has_room(link, len(message.body)):
             self.refused += 1
             asked.refuse(Data.OVERLOADED)
             return
@@ -137,10 +136,31 @@ class Service:
                 link.write_soon()
                 return
         link.serving += 1
-        link.serving_bytes += size
+        share = self._shares.get(link)
+        if share is None:
+            share = self._shares[link] = _Share()
+        share.requests += 1
+        share.bytes += len(message.body)
         self._waiting.append((message, asked, begun))
         if self._idle:
             self._idle.unpark()
+
+    def _has_room(self, link: Connection, size: int) -> bool:
+        limits, share = self._limits, self._shares.get(link)
+        if len(self._waiting) >= limits.requests_waiting_max:
+            return False
+        return share is None or (
+            share.requests < limits.pending_requests_max and share.bytes + size <= limits.pending_requests_bytes_max
+        )
+
+    def _left(self, message: Message, link: Connection) -> None:
+        """A request is not waited for here any more."""
+        link.serving -= 1
+        share = self._shares[link]
+        share.requests -= 1
+        share.bytes -= len(message.body)
+        if not share.requests:
+            del self._shares[link]
 
     async def run(self, concurrency: int, task_status: trio.TaskStatus[None]) -> None:
         """Serve with so many tasks until `close`, which cancels the handlers that are still at it."""
@@ -178,8 +198,7 @@ class Service:
             # The asker has gone.
             pass
         finally:
-            link.serving -= 1
-            link.serving_bytes -= len(message.body)
+            self._left(message, link)
             if payload is None:
                 # Cancelled: nobody serves it any more.
                 asked.refuse(Data.NO_HANDLER)
@@ -225,9 +244,18 @@ class Service:
             message, asked, begun = self._waiting.popleft()
             if isinstance(begun, Coroutine):
                 begun.close()
-            asked.link.serving -= 1
-            asked.link.serving_bytes -= len(message.body)
+            self._left(message, asked.link)
             asked.refuse(Data.NO_HANDLER)
+
+
+class _Share:
+    """What one link has of a service: requests that are served or wait."""
+
+    __slots__ = ("bytes", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.bytes = 0
 
 
 def _encode_answer(asked: Asked, result: object) -> bytes:

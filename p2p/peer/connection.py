@@ -168,7 +168,6 @@ class Connection:
         "replicating",
         "retiring",
         "serving",
-        "serving_bytes",
         "session",
         "started_at",
         "unanswered",
@@ -201,7 +200,6 @@ class Connection:
         self.after: tuple[Connection, ...] = ()
         self.asks: Asks | None = None
         self.serving = 0
-        self.serving_bytes = 0
         self.unanswered = 0
         self.answer_bytes_max = limits.frame_bytes_max - ENVELOPE_BYTES_MAX - ANSWER_FIELDS_BYTES
         self.floods = 0

@@ -246,6 +246,29 @@ async def test_a_cancelled_request_frees_its_place_at_once() -> None:
         assert a.peers(), "late answers are forgiven"
 
 
+async def test_T25_requests_that_were_given_up_fill_their_own_service_and_no_other() -> None:
+    limit = p2p.Limits().pending_requests_max
+
+    async def slow(_: p2p.Message) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+        await nursery.start(b.serve, "slow", slow)
+        await nursery.start(b.serve, "quick", echo)
+        async with trio.open_nursery() as asking:
+            for _ in range(limit):
+                asking.start_soon(a.request, peer, "slow", b"")
+            while sum(link.serving for link in b._rooms.roster.links.values()) < limit:  # type: ignore[union-attr]
+                await trio.sleep(0.001)
+            asking.cancel_scope.cancel()
+        with pytest.raises(p2p.RequestFailed, match="too many") as caught:
+            await a.request(peer, "slow", b"one more")
+        assert caught.value.status == 3
+        assert await a.request(peer, "quick", b"hi") == b"hi"
+        nursery.cancel_scope.cancel()
+
+
 async def test_T25_one_more_request_than_may_be_open_waits_for_its_turn() -> None:
     limit = p2p.Limits().pending_requests_max
     async with two_nodes() as (a, b, peer), b.channel("slow") as slow, trio.open_nursery() as nursery:
