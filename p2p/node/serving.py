@@ -6,9 +6,9 @@ whatever the handler does. It refuses to know how requests are sent (`requests`)
 
 A request is answered with what its handler returns; or with a status: 1 if the handler raised, 2 if nobody serves the
 channel (any more), 3 if too many wait here already, of this peer or of all. Whatever one handler does, the others go
-on: what a peer may have open is counted for each service apart, for an asker that gave up is not heard of, and a handler
-that takes long would else keep its peer from asking anything of anybody. An
-answer that has to wait for room in its peer's outbox keeps its task, and so slows down nobody but this service.
+on: what a peer may have open is counted for each service apart, for an asker that gave up is not heard of, and a
+handler that takes long would else keep its peer from asking anything of anybody. An answer that has to wait for room in
+its peer's outbox keeps its task, and so slows down nobody but this service.
 
 Nothing of trio is made per request: the tasks are there from the start, and a request that finds one idle wakes it. A
 handler that is a plain function needs not even that: it is called as its request is read, and the answer leaves with
