@@ -26,7 +26,7 @@ from benchmarks.harness import Row, quiet_collector
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.node.commits import Committer, Group
-from p2p.replication.batch import NewRecord, encode_bodies
+from p2p.replication.batch import NewRecord, encode_portions
 from p2p.replication.exchange import Exchange
 from p2p.replication.heads import LogHead, digest
 from p2p.store.keys import open_store
@@ -70,8 +70,8 @@ def _records(sizes: Sequence[int]) -> list[Row]:
     """One log that grows: how long a start takes, and an append to what is there."""
     starts: Curve = []
     appends: Curve = []
-    bodies = encode_bodies([NewRecord("app", None, bytes(RECORD_BYTES))] * PER_BATCH)
-    single = encode_bodies([NewRecord("app", None, bytes(RECORD_BYTES))])
+    portions = encode_portions([NewRecord("app", None, bytes(RECORD_BYTES))] * PER_BATCH)
+    single = encode_portions([NewRecord("app", None, bytes(RECORD_BYTES))])
     with tempfile.TemporaryDirectory() as folder:
         data_dir, held, wall_ms = Path(folder) / "data", 0, int(time.time() * 1000)
         for size in sizes:
@@ -79,10 +79,10 @@ def _records(sizes: Sequence[int]) -> list[Row]:
             committer = Committer(store, identity, Limits())
             committer.start()
             while held < size:
-                committer.commit(Group(bodies=bodies), wall_ms)
+                committer.commit(Group(portions=portions), wall_ms)
                 held += PER_BATCH
             # The first ones write back what the filling left in SQLite's own log.
-            append = partial(committer.commit, Group(bodies=single), wall_ms)
+            append = partial(committer.commit, Group(portions=single), wall_ms)
             _seconds(append, 20)
             appends.append((size, _seconds(append, 30)))
             store.close()

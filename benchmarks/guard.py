@@ -29,7 +29,7 @@ from p2p.limits import KIB, Limits
 from p2p.msg import Data
 from p2p.node.commits import Committer, Group, PushJob
 from p2p.peer.outbox import Outbox
-from p2p.replication.batch import NewRecord, encode_bodies, parse_batch, verify_signature
+from p2p.replication.batch import NewRecord, encode_portions, parse_batch, verify_signature
 from p2p.session.events import PeerProven
 from p2p.session.handshake import SessionConfig
 from p2p.session.sealing import AES_256_GCM, Direction
@@ -110,7 +110,8 @@ def _counted() -> Iterator[tuple[str, tuple[Work, int]]]:
     yield "message of 20 KiB, outbox to event", (_messages(20 * KIB), MESSAGES)
     yield "seal, frame, cut and open 1 KiB", (_seals(), MESSAGES)
     yield "parse and verify a batch, 100 records", (_verify(), RECORDS // 100)
-    yield "append to SQLite, 100 records", (_append(), RECORDS // 100)
+    yield "append to SQLite, 100 records", (_append(_records()), RECORDS // 100)
+    yield "the same, of many lengths", (_append(_records(varied=True)), RECORDS // 100)
     yield "take in a push to SQLite, 100 records", (_take_in(), RECORDS // 100)
 
 
@@ -204,15 +205,15 @@ def _seals() -> Work:
     return count(seal_and_open)
 
 
-def _records() -> list[NewRecord]:
-    return [NewRecord("app", None, bytes(256)) for _ in range(RECORDS)]
+def _records(*, varied: bool = False) -> list[NewRecord]:
+    return [NewRecord("app", None, bytes(200 + number % 100 if varied else 256)) for number in range(RECORDS)]
 
 
 def _batch() -> Batch:
     identity = Identity.generate(_entropy("origin"))
     committer = Committer(MemoryStore(identity.peer_id), identity, Limits())
     committer.start()
-    return committer.commit(Group(bodies=encode_bodies(_records())), WALL_MS).sealed[0]
+    return committer.commit(Group(portions=encode_portions(_records())), WALL_MS).sealed[0]
 
 
 def _verify() -> Work:
@@ -229,10 +230,9 @@ def _sqlite() -> Iterator[Committer]:
         yield committer
 
 
-def _append() -> Work:
-    records = _records()
+def _append(records: list[NewRecord]) -> Work:
     with _sqlite() as committer:
-        return count(lambda: committer.commit(Group(bodies=encode_bodies(records)), WALL_MS))
+        return count(lambda: committer.commit(Group(portions=encode_portions(records)), WALL_MS))
 
 
 def _take_in() -> Work:

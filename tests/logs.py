@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from p2p.crypto.identity import Identity
 from p2p.msg import WalPush
-from p2p.replication.batch import Batch, NewRecord, encode_bodies, seal
+from p2p.replication.batch import Batch, NewRecord, encode_portions, seal
 from p2p.replication.heads import ZERO_HASH
 
 HLC = 1_700_000_000_000 << 16
@@ -38,7 +38,7 @@ class Log:
             seq_begin=last.seq_end + 1 if last else 1,
             prev_hash=last.hash if last else ZERO_HASH,
             base_hlc=base_hlc,
-            bodies=encode_bodies(records),
+            portions=encode_portions(records),
             sign=self.identity.sign,
         )
         self.batches.append(batch)

@@ -27,7 +27,7 @@ from p2p.ids import PeerId
 from p2p.limits import MIB, Limits
 from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Judgement, Verdict, ack_value, judge
-from p2p.replication.batch import Batch, parse_batch, seal, take_for_one_batch
+from p2p.replication.batch import Batch, Portion, parse_batch, seal, take_for_one_batch
 from p2p.replication.clock import HybridClock
 from p2p.replication.fork import Proof, check_proof
 from p2p.store.base import DamagedRange, OriginState, Store, Transaction
@@ -88,7 +88,7 @@ class Group(msgspec.Struct):
 
     Attributes:
         jobs: pushes, proofs and forgets, in the order they came.
-        bodies: encoded records of our own, to be sealed in this order.
+        portions: encoded records of our own, to be sealed in this order.
         cursors: follower name and origin -> seq.
         pins: label -> whose it is, and when it was seen (Unix milliseconds).
         places: address -> what the address book says of it; None takes it out.
@@ -99,7 +99,7 @@ class Group(msgspec.Struct):
     """
 
     jobs: list[Job] = msgspec.field(default_factory=list)
-    bodies: Sequence[bytes] = ()
+    portions: Sequence[Portion] = ()
     cursors: Mapping[tuple[str, PeerId], int] = msgspec.field(default_factory=dict)
     pins: Mapping[str, tuple[PeerId, int]] = msgspec.field(default_factory=dict)
     places: Mapping[Address, BookPlace | None] = msgspec.field(default_factory=dict)
@@ -214,10 +214,10 @@ class Committer:
                 transaction.quarantine(damaged)
             for job in group.jobs:
                 done.outcomes.append(self._do(transaction, job, done, wall_ms))
-            if group.bodies:
+            if group.portions:
                 done.unsealed = self._reason_not_to_seal(transaction, done)
                 if done.unsealed is None:
-                    done.sealed = self._seal(transaction, group.bodies, wall_ms)
+                    done.sealed = self._seal(transaction, group.portions, wall_ms)
                     done.seq_first = done.sealed[0].seq_begin
             for (name, origin), seq in group.cursors.items():
                 transaction.set_cursor(name, origin, seq)
@@ -248,19 +248,20 @@ class Committer:
             return Unsealed.DAMAGED
         return Unsealed.AHEAD if done.own_ahead or own.is_lost else None
 
-    def _seal(self, transaction: Transaction, bodies: Sequence[bytes], wall_ms: int) -> list[Batch]:
+    def _seal(self, transaction: Transaction, portions: Sequence[Portion], wall_ms: int) -> list[Batch]:
         own = transaction.state(self._own)
         sealed: list[Batch] = []
         seq, prev_hash = own.seq, own.hash
         start = 0
-        while start < len(bodies):
-            stop = take_for_one_batch(bodies, start)
+        while start < len(portions):
+            stop = take_for_one_batch(portions, start)
+            together = portions[start:stop]
             batch = seal(
                 origin=self._own,
                 seq_begin=seq + 1,
                 prev_hash=prev_hash,
-                base_hlc=self._clock.tick(wall_ms, stop - start),
-                bodies=bodies[start:stop],
+                base_hlc=self._clock.tick(wall_ms, sum(portion.count for portion in together)),
+                portions=together,
                 sign=self._identity.sign,
             )
             transaction.append(batch)

@@ -13,7 +13,7 @@ from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.node.follow import Follower, Start
 from p2p.node.writer import Writer
-from p2p.replication.batch import NewRecord, Record, encode_body, parse_batch
+from p2p.replication.batch import NewRecord, Record, encode_portion, parse_batch
 from p2p.replication.heads import EMPTY_LOG, LogHead, digest
 
 
@@ -104,7 +104,7 @@ class Wal:
 
     def check_size(self, payload: bytes, *, kind: str = "app", target: PeerId | None = None) -> None:
         """Raise RecordTooLarge if `append` would, without appending."""
-        encode_body(NewRecord(kind, target, payload))
+        encode_portion([NewRecord(kind, target, payload)])
 
     def follow(
         self,

@@ -54,14 +54,14 @@ from p2p.node.commits import (
 )
 from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Verdict, ack_value
-from p2p.replication.batch import Batch, NewRecord, encode_bodies, origin_of, take_for_one_batch
+from p2p.replication.batch import Batch, NewRecord, Portion, encode_portion, origin_of
 from p2p.replication.heads import EMPTY_LOG, LogHead
 from p2p.store.base import DamagedRange, OriginState, Store, StoredBatch
 from p2p.windows import Blocking, Clock
 
 __all__ = ["PushOutcome", "Writer"]
 
-_ENCODE_PER_CHECKPOINT: Final = 4096
+_PORTIONS_PER_CHECKPOINT: Final = 4
 _CLOSED: Final = "the node has stopped"
 _LOST: Final = (
     "this node's store lost a part of its own log (a restored backup?): a peer showed it up to seq {}, and it is held "
@@ -77,6 +77,10 @@ Args = TypeVarTuple("Args")
 def _is_hurt(state: OriginState | None) -> bool:
     """Whether a part of a log is missing that was signed and is still wanted."""
     return state is not None and state.frozen_from is None and (state.is_lost or not state.is_whole)
+
+
+def _count(portions: Sequence[Portion]) -> int:
+    return sum(portion.count for portion in portions)
 
 
 def _repair(origin: PeerId, before: OriginState, after: OriginState) -> events.NodeEvent:
@@ -112,13 +116,13 @@ class _Waiting:
 
 
 class _Append(_Waiting):
-    """One call of `append_many`: its records, how many of them a commit has taken, and the seqs they got."""
+    """One call of `append_many`: its records, how many portions of them a commit has taken, and the seqs they got."""
 
-    __slots__ = ("bodies", "is_withdrawn", "seqs", "taken")
+    __slots__ = ("is_withdrawn", "portions", "seqs", "taken")
 
-    def __init__(self, bodies: list[bytes]) -> None:
+    def __init__(self, portions: list[Portion]) -> None:
         super().__init__()
-        self.bodies = bodies
+        self.portions = portions
         self.taken = 0
         self.seqs: list[int] = []
         self.is_withdrawn = False
@@ -128,7 +132,7 @@ class _Share(NamedTuple):
     """What one commit takes of one call."""
 
     call: _Append
-    bodies: list[bytes]
+    portions: list[Portion]
 
 
 class _Queued(NamedTuple):
@@ -324,20 +328,22 @@ class Writer:
         """
         if self._takes_no_more:
             raise NodeClosed(_CLOSED)
-        bodies: list[bytes] = []
-        for start in range(0, len(records), _ENCODE_PER_CHECKPOINT):
-            if start:
+        portions: list[Portion] = []
+        start = 0
+        while start < len(records):
+            if portions and len(portions) % _PORTIONS_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
-            bodies += encode_bodies(records[start : start + _ENCODE_PER_CHECKPOINT])
+            portions.append(encode_portion(records, start))
+            start += portions[-1].count
         while self._records_waiting >= self._limits.appends_waiting_max and not self._is_closed:
             await self._room.park()
         self._check_writable()
-        if not bodies:
+        if not portions:
             await trio.lowlevel.checkpoint()
             return []
-        call = _Append(bodies)
+        call = _Append(portions)
         self._appends.append(call)
-        self._records_waiting += len(bodies)
+        self._records_waiting += _count(portions)
         self._wake.set()
         try:
             await call.wait()
@@ -585,32 +591,32 @@ class Writer:
         shares: list[_Share] = []
         if self._clock.monotonic() >= self._appends_wait_until():
             shares = list(self._take_shares(self._limits.commit_bytes_max))
-            parts = [share.bodies for share in shares]
-            group.bodies = parts[0] if len(parts) == 1 else [body for part in parts for body in part]
+            group.portions = [portion for share in shares for portion in share.portions]
         return group, queued, shares
 
     def _take_shares(self, room: float) -> Iterator[_Share]:
-        """Take whole calls while they fit, and of a call that does not, as much as fits; one batch is not divided."""
+        """Take whole calls while they fit, and of a call that does not, as much as fits; a portion is not divided."""
         is_begun = False
         while self._appends and room > 0:
             call = self._appends[0]
             start = stop = call.taken
-            if start == 0 and (size := sum(map(len, call.bodies))) <= room:
-                stop = len(call.bodies)
+            if start == 0 and (size := sum(len(portion.data) for portion in call.portions)) <= room:
+                stop = len(call.portions)
                 room -= size
-            elif start == 0 and is_begun and take_for_one_batch(call.bodies, 0) == len(call.bodies):
+            elif start == 0 and is_begun and len(call.portions) == 1:
                 # It is durable as a whole or not at all.
                 return
             else:
-                while stop < len(call.bodies) and room > 0:
-                    room -= len(call.bodies[stop])
+                while stop < len(call.portions) and room > 0:
+                    room -= len(call.portions[stop].data)
                     stop += 1
             call.taken = stop
             is_begun = True
-            if stop == len(call.bodies):
+            if stop == len(call.portions):
                 self._appends.popleft()
-            self._release_room(stop - start)
-            yield _Share(call, call.bodies if stop - start == len(call.bodies) else call.bodies[start:stop])
+            share = _Share(call, call.portions[start:stop])
+            self._release_room(_count(share.portions))
+            yield share
 
     def _tell(
         self,
@@ -661,21 +667,22 @@ class Writer:
         elif shares:
             assert done.seq_first is not None
             seq = done.seq_first
-            for call, bodies in shares:
-                call.seqs.extend(range(seq, seq + len(bodies)))
-                seq += len(bodies)
-                if call.taken == len(call.bodies):
+            for call, portions in shares:
+                end = seq + _count(portions)
+                call.seqs.extend(range(seq, end))
+                seq = end
+                if call.taken == len(call.portions):
                     call.finish()
 
     def _put_back(self, shares: Sequence[_Share]) -> None:
         """Our log turned out to be longer than we knew: these records wait until it is fetched back."""
-        for call, bodies in reversed(shares):
+        for call, portions in reversed(shares):
             if call.is_withdrawn:
                 continue
-            if call.taken == len(call.bodies):
+            if call.taken == len(call.portions):
                 self._appends.appendleft(call)
-            call.taken -= len(bodies)
-            self._records_waiting += len(bodies)
+            call.taken -= len(portions)
+            self._records_waiting += _count(portions)
 
     def _refuse(self, shares: Sequence[_Share], error: P2PError) -> None:
         for call, _ in shares:
@@ -684,10 +691,10 @@ class Writer:
 
     def _drop_rest(self, call: _Append) -> None:
         """Whatever no commit has taken of this call never will be."""
-        if call.taken < len(call.bodies):
+        if call.taken < len(call.portions):
             self._appends.remove(call)
-            self._release_room(len(call.bodies) - call.taken)
-            call.taken = len(call.bodies)
+            self._release_room(_count(call.portions[call.taken :]))
+            call.taken = len(call.portions)
 
     def _release_room(self, records: int) -> None:
         self._records_waiting -= records

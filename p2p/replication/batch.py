@@ -9,9 +9,9 @@ was read from them, and the records are read again when somebody wants them.
 
 The hash is SHA-256 of all before the signature; the signature is over a context and the hash.
 
-Writing is arranged so that a record costs little: `encode_body` makes everything of a record but its delta, which
-depends on nothing else; within a batch of ours the deltas are 0 for the first record and 1 for all others, so sealing
-is one join.
+Writing is arranged so that a record costs little, and that most of it is done before the batch's turn comes: within a
+batch of ours the deltas are 0 for the first record and 1 for all others, so `encode_portion` can join as many records
+as fit one batch, not knowing where they will stand, and a batch is one or more whole portions with a header.
 
 Source: replication section 1.
 """
@@ -46,11 +46,10 @@ _PREV: Final = struct.Struct("<32sQ")
 _COUNT_BYTES_MAX: Final = 2
 _FIXED_BYTES: Final = _START.size + _COUNT_BYTES_MAX + _PREV.size + _SIGNATURE_BYTES
 BODY_BYTES_MAX: Final = BATCH_BYTES_MAX - _FIXED_BYTES - 1
-"""A record's kind, target and payload with their lengths, at the most."""
+"""What one batch holds of records, but for the first one's delta: so long kind, target and payload of one may be, with
+their lengths."""
 
 _PEER_ID_TEXT: Final = re.compile(rb"[0-9a-f]{64}")
-_TARGET_FIELD: Final = re.compile(rb"@[0-9a-f]{64}")
-"""A target with its length, which is 64 and so an "@"; a payload may look like one."""
 _FIRST_DELTA: Final = b"\x00"
 _NEXT_DELTA: Final = b"\x01"
 
@@ -117,6 +116,7 @@ class Batch(msgspec.Struct, frozen=True):
         base_hlc, last_hlc: where the timestamps begin, and that of the last record.
         hash: SHA-256 of everything before the signature.
         wal_bytes: the whole batch, signature included; at most 256 KiB.
+        targets: whom its records are for; those for everybody name nobody.
     """
 
     origin: PeerId
@@ -127,6 +127,7 @@ class Batch(msgspec.Struct, frozen=True):
     last_hlc: int
     hash: bytes
     wal_bytes: bytes
+    targets: frozenset[PeerId] = frozenset()
 
     @property
     def count(self) -> int:
@@ -137,12 +138,6 @@ class Batch(msgspec.Struct, frozen=True):
     def signature(self) -> bytes:
         """64 bytes; not checked by `parse_batch`."""
         return self.wal_bytes[-_SIGNATURE_BYTES:]
-
-    def targets(self) -> frozenset[PeerId]:
-        """Whom records of this batch are for; those for everybody name nobody."""
-        if not may_have_targets(self.wal_bytes):
-            return frozenset()
-        return frozenset(record.target for record in self.records() if record.target is not None)
 
     def records(self, node_id: str | None = None) -> Iterator[Record]:
         """Read the records one after the other.
@@ -165,55 +160,105 @@ class Batch(msgspec.Struct, frozen=True):
             seq += 1
 
 
-def encode_body(record: NewRecord) -> bytes:
-    """Return the record's bytes without its hlc_delta: what `seal` takes.
+class Portion(msgspec.Struct, frozen=True):
+    """Encoded records that stand in one batch together, whichever that will be.
 
-    Raises:
-        RecordTooLarge: it does not fit a batch, even alone.
-        ConfigError: the kind cannot be written as UTF-8.
+    Attributes:
+        count: how many, at least one.
+        data: the records, each with its hlc_delta but the first, which gets it from its batch.
+        targets: whom they are for; those for everybody name nobody.
     """
-    return encode_bodies((record,))[0]
+
+    count: int
+    data: bytes
+    targets: frozenset[PeerId] = frozenset()
 
 
-def may_have_targets(wal_bytes: bytes) -> bool:
-    """Whether a record of the batch may be for somebody. Most are not: to search costs much less than to walk."""
-    return _TARGET_FIELD.search(wal_bytes) is not None
-
-
-def encode_bodies(records: Iterable[NewRecord]) -> list[bytes]:
-    """Return `encode_body` of each record; much cheaper for many, as kinds, targets and lengths repeat.
+def encode_portion(records: Sequence[NewRecord], start: int = 0) -> Portion:
+    """Encode records from `start` on: as many as fit one batch, and at least one.
 
     Raises:
         RecordTooLarge: one of them does not fit a batch, even alone.
         ConfigError: a kind cannot be written as UTF-8, or something is of another kind than it has to be.
     """
-    bodies: list[bytes] = []
-    add = bodies.append
+    assert start < len(records)
+    chunk = records[start : start + RECORDS_MAX]
+    return _encode_alike(chunk) or _encode_each(chunk)
+
+
+def _encode_alike(records: Sequence[NewRecord]) -> Portion | None:
+    """Encode records whose payloads are of one length, and which have one kind and target; None if they are others.
+
+    That is what many calls bring, and it needs no work for each record.
+    """
+    try:
+        kind, target, payload = records[0]
+        length = len(payload)
+        if len(records[-1][2]) != length:
+            return None
+        kinds, targets, payloads = zip(*records, strict=True)
+        if min(kinds.count(kind), targets.count(target)) < len(records) or set(map(len, payloads)) != {length}:
+            return None
+        head = _head(_prefix(kind, target), length)
+        step = len(head) + length
+        count = min(len(records), (len(_NEXT_DELTA) + BODY_BYTES_MAX) // step)
+        data = head.join((head[len(_NEXT_DELTA) :] + payload, *payloads[1:count]))
+    except (TypeError, ValueError):
+        # Who reads them one by one says which one is wrong.
+        return None
+    if len(data) != count * step - len(_NEXT_DELTA):
+        return None
+    return Portion(count, data, frozenset() if target is None else frozenset((target,)))
+
+
+def _encode_each(records: Sequence[NewRecord]) -> Portion:
+    parts: list[bytes] = []
+    add = parts.append
+    targets: set[PeerId] = set()
     kind: str | None = None
     target: PeerId | None = None
-    size = -1
-    prefix = start = payload = b""
+    size, length, step = -len(_NEXT_DELTA), -1, 0
+    prefix = head = payload = b""
+    # Kinds, targets and lengths repeat: what stands before a payload is made once for each length.
+    heads: dict[int, bytes] = {}
     try:
         for next_kind, next_target, payload in records:
             if next_kind != kind or next_target != target:
                 kind, target = next_kind, next_target
                 prefix = _prefix(kind, target)
-                size = -1
-            if len(payload) != size:
-                size = len(payload)
-                start = (prefix or _prefix(next_kind, next_target)) + encode_varint(size)
-                if len(start) + size > BODY_BYTES_MAX:
-                    raise RecordTooLarge(
-                        f"a record of {size} bytes does not fit a batch: with kind and target at most "
-                        f"{BODY_BYTES_MAX // KIB} KiB ({BODY_BYTES_MAX} bytes)"
-                    )
-            add(start + payload)
+                length = -1
+                heads.clear()
+            if len(payload) != length:
+                length = len(payload)
+                if length not in heads:
+                    heads[length] = _head(prefix or _prefix(next_kind, next_target), length)
+                head = heads[length]
+                step = len(head) + length
+            if size + step > BODY_BYTES_MAX:
+                break
+            if target is not None:
+                targets.add(target)
+            size += step
+            add(head)
+            add(payload)
+        parts[0] = parts[0][len(_NEXT_DELTA) :]
+        data = b"".join(parts)
     except TypeError:
         # Told only now: to look at every payload beforehand would cost more than all the rest.
-        what = type(payload).__name__
-        more = ": write text.encode()" if what == "str" else ""
-        raise ConfigError(f"a payload is bytes, and not {what}{more}") from None
-    return bodies
+        raise _not_bytes([*parts[1::2], payload]) from None
+    if len(data) != size:
+        raise _not_bytes(parts[1::2])
+    return Portion(len(parts) // 2, data, frozenset(targets))
+
+
+def encode_portions(records: Sequence[NewRecord]) -> list[Portion]:
+    """Encode any number of records, as few portions as they fit. Raises as `encode_portion` does."""
+    portions: list[Portion] = []
+    start = 0
+    while start < len(records):
+        portions.append(encode_portion(records, start))
+        start += portions[-1].count
+    return portions
 
 
 def _prefix(kind: str, target: PeerId | None) -> bytes:
@@ -225,19 +270,36 @@ def _prefix(kind: str, target: PeerId | None) -> bytes:
         kind_bytes = kind.encode()
     except UnicodeEncodeError:
         raise ConfigError(f"the kind {kind[:80]!r} cannot be written as UTF-8") from None
-    return encode_bytes(kind_bytes) + (encode_bytes(target.hex().encode()) if target is not None else b"\x00")
+    target_bytes = b"" if target is None else target.hex().encode()
+    return _NEXT_DELTA + encode_bytes(kind_bytes) + encode_bytes(target_bytes)
 
 
-def take_for_one_batch(bodies: Sequence[bytes], start: int = 0) -> int:
-    """Return where the batch that begins with `bodies[start]` must end: as many as fit, and at least one."""
-    stop = min(len(bodies), start + RECORDS_MAX)
-    room = BATCH_BYTES_MAX - _FIXED_BYTES
-    size = sum(map(len, bodies[start:stop])) + stop - start
-    while size > room:
-        stop -= 1
-        size -= len(bodies[stop]) + 1
-    assert stop > start, "encode_bodies lets no record pass that does not fit"
-    return stop
+def _head(prefix: bytes, length: int) -> bytes:
+    """What stands before a payload of that length."""
+    head = prefix + encode_varint(length)
+    if len(head) + length > len(_NEXT_DELTA) + BODY_BYTES_MAX:
+        raise RecordTooLarge(
+            f"a record of {length} bytes does not fit a batch: with kind and target at most "
+            f"{BODY_BYTES_MAX // KIB} KiB ({BODY_BYTES_MAX} bytes)"
+        )
+    return head
+
+
+def _not_bytes(payloads: Iterable[object]) -> ConfigError:
+    what = next((type(payload).__name__ for payload in payloads if not isinstance(payload, bytes | bytearray)), "that")
+    more = ": write text.encode()" if what == "str" else ""
+    return ConfigError(f"a payload is bytes, and not {what}{more}")
+
+
+def take_for_one_batch(portions: Sequence[Portion], start: int = 0) -> int:
+    """Return where the batch that begins with `portions[start]` must end: as many as fit, and at least one."""
+    count, size = portions[start].count, len(portions[start].data)
+    for stop in range(start + 1, len(portions)):
+        count += portions[stop].count
+        size += len(_NEXT_DELTA) + len(portions[stop].data)
+        if count > RECORDS_MAX or size > BODY_BYTES_MAX:
+            return stop
+    return len(portions)
 
 
 def seal(
@@ -246,7 +308,7 @@ def seal(
     seq_begin: int,
     prev_hash: bytes,
     base_hlc: int,
-    bodies: Sequence[bytes],
+    portions: Sequence[Portion],
     sign: Callable[[bytes], bytes],
 ) -> Batch:
     """Make a batch of 1 to 1,024 records and sign it.
@@ -256,10 +318,10 @@ def seal(
         seq_begin: seq of the first record, one above the log's head.
         prev_hash: the head's hash.
         base_hlc: timestamp of the first record; each further record gets the next.
-        bodies: the records as `encode_bodies` returned them, no more than `take_for_one_batch` allows.
+        portions: the records, no more than `take_for_one_batch` allows.
         sign: returns 64 bytes.
     """
-    count = len(bodies)
+    count = sum(portion.count for portion in portions)
     seq_end = seq_begin + count - 1
     last_hlc = base_hlc + count - 1
     assert 1 <= count <= RECORDS_MAX
@@ -274,14 +336,16 @@ def seal(
             _FIRST_DELTA,
         )
     )
-    # The records are hashed before they are joined with the rest: each copy of a whole batch shows.
-    records = _NEXT_DELTA.join(bodies)
+    # The records are hashed before they are joined with the rest: each copy of a whole batch shows. A join of one
+    # copies nothing.
+    records = _NEXT_DELTA.join([portion.data for portion in portions])
     state = hashlib.sha256(header)
     state.update(records)
     batch_hash = state.digest()
     wal_bytes = b"".join((header, records, sign(BATCH_CONTEXT + batch_hash)))
     assert len(wal_bytes) <= BATCH_BYTES_MAX
-    return Batch(origin, seq_begin, seq_end, prev_hash, base_hlc, last_hlc, batch_hash, wal_bytes)
+    targets = frozenset[PeerId]().union(*(portion.targets for portion in portions))
+    return Batch(origin, seq_begin, seq_end, prev_hash, base_hlc, last_hlc, batch_hash, wal_bytes, targets)
 
 
 def origin_of(wal_bytes: bytes) -> PeerId | None:
@@ -319,11 +383,11 @@ def parse_batch(wal_bytes: bytes) -> Batch:
     if (prev_hash == ZERO_HASH) != (seq_begin == 1):
         raise RemoteProtocolError("only the first batch has no batch before it")
     try:
-        last_hlc = _check_records(wal_bytes, pos + _PREV.size, count, base_hlc)
+        last_hlc, targets = _check_records(wal_bytes, pos + _PREV.size, count, base_hlc)
     except IndexError:
         raise RemoteProtocolError("a batch is cut off") from None
     batch_hash = hashlib.sha256(memoryview(wal_bytes)[:-_SIGNATURE_BYTES]).digest()
-    return Batch(origin, seq_begin, seq_end, prev_hash, base_hlc, last_hlc, batch_hash, wal_bytes)
+    return Batch(origin, seq_begin, seq_end, prev_hash, base_hlc, last_hlc, batch_hash, wal_bytes, targets)
 
 
 def verify_signature(batch: Batch) -> bool:
@@ -331,8 +395,8 @@ def verify_signature(batch: Batch) -> bool:
     return verify(batch.origin, batch.signature, BATCH_CONTEXT + batch.hash)
 
 
-def _check_records(data: bytes, pos: int, count: int, base_hlc: int) -> int:
-    """Walk over all records, check their texts, and return the last timestamp."""
+def _check_records(data: bytes, pos: int, count: int, base_hlc: int) -> tuple[int, frozenset[PeerId]]:
+    """Walk over all records, check their texts, and return the last timestamp, and whom they are for."""
     stop = len(data) - _SIGNATURE_BYTES
     kinds: set[bytes] = set()
     targets = {b""}
@@ -351,7 +415,8 @@ def _check_records(data: bytes, pos: int, count: int, base_hlc: int) -> int:
         raise RemoteProtocolError(f"{stop - end} trailing bytes in a batch")
     if last_hlc > HLC_MAX:
         raise RemoteProtocolError("a record's timestamp is 2^64 or more")
-    return last_hlc
+    targets.discard(b"")
+    return last_hlc, frozenset([PeerId.parse(target.decode()) for target in targets])
 
 
 def _check_kind(kind: bytes) -> None:
@@ -365,9 +430,19 @@ def _walk(data: bytes, pos: int, count: int, hlc: int) -> Iterator[tuple[int, by
     """Yield timestamp, kind, target, and where the payload begins and ends, for each record.
 
     It may read into the signature, and beyond the end of `data` it raises IndexError: the caller compares the ends.
-    Varints of one byte are by far the most frequent and are read in place, which makes it half again as fast.
+    What stands before a payload is mostly what stood before the last one: then it is compared and not read again,
+    which makes it several times as fast. Varints of one byte are by far the most frequent and are read in place.
     """
+    head = kind = target = b""
+    head_bytes = step = delta = 0
     for _ in range(count):
+        if step and data.startswith(head, pos):
+            hlc += delta
+            begin = pos + head_bytes
+            pos += step
+            yield hlc, kind, target, begin, pos
+            continue
+        start = pos
         delta = data[pos]
         pos += 1
         if delta > 127:
@@ -391,4 +466,5 @@ def _walk(data: bytes, pos: int, count: int, hlc: int) -> Iterator[tuple[int, by
             size, pos = read_varint(data, begin)
         begin = pos
         pos += size
+        head, head_bytes, step = data[start:begin], begin - start, pos - start
         yield hlc, kind, target, begin, pos

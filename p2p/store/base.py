@@ -290,8 +290,8 @@ class Transaction(ABC):
         if batch.seq_begin <= state.tail_seq:
             self._drop_damaged(origin, batch.seq_begin, batch.seq_end)
         self._insert(batch)
-        if targets := batch.targets():
-            self._index(origin, targets)
+        if batch.targets:
+            self._index(origin, batch.targets)
         self.changed[origin] = msgspec.structs.replace(
             state,
             seq=batch.seq_end,

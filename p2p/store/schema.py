@@ -14,7 +14,6 @@ from typing import Final, TypeAlias
 
 from p2p.errors import IdentityMismatch, StoreCorrupt, StoreError
 from p2p.ids import PeerId
-from p2p.replication.batch import may_have_targets
 from p2p.store.base import TARGETS_MAX, parse_stored
 from p2p.store.blobs import read_batch
 
@@ -52,10 +51,8 @@ def _index_targets(connection: sqlite3.Connection) -> None:
 def _targets_of(connection: sqlite3.Connection, number: int) -> frozenset[PeerId]:
     # One that is damaged is found again, and quarantined, when it is read.
     wal_bytes = read_batch(connection, number)
-    if wal_bytes is None or not may_have_targets(wal_bytes):
-        return frozenset()
-    batch = parse_stored(wal_bytes)
-    return frozenset() if batch is None else batch.targets()
+    batch = None if wal_bytes is None else parse_stored(wal_bytes)
+    return frozenset() if batch is None else batch.targets
 
 
 STEPS: Final[tuple[Step, ...]] = (

@@ -28,7 +28,7 @@ from p2p.envelope import MessageType
 from p2p.errors import ConnectFailed
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
-from p2p.replication.batch import Batch, NewRecord, encode_bodies, seal
+from p2p.replication.batch import Batch, NewRecord, encode_portions, seal
 from p2p.replication.heads import FROZEN_MARK, SEQ_MAX, ZERO_HASH
 from p2p.session import Ended, Live, PeerProven, Received, Role, Session, SessionConfig
 from p2p.testing.dice import Dice
@@ -345,7 +345,7 @@ def _batch(identity: Identity, last: Batch | None, body: bytes) -> Batch:
         seq_begin=last.seq_end + 1 if last else 1,
         prev_hash=last.hash if last else ZERO_HASH,
         base_hlc=_HLC,
-        bodies=encode_bodies([NewRecord("app", None, body)]),
+        portions=encode_portions([NewRecord("app", None, body)]),
         sign=identity.sign,
     )
 

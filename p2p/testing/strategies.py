@@ -42,7 +42,7 @@ from p2p.envelope import (
 )
 from p2p.framing import encode_varint
 from p2p.ids import PeerId
-from p2p.replication.batch import Batch, NewRecord, encode_bodies, seal
+from p2p.replication.batch import Batch, NewRecord, encode_portions, seal
 from p2p.replication.clock import HLC_MAX
 from p2p.replication.heads import SEQ_MAX, ZERO_HASH
 from p2p.testing.malformed import FAULTS, Form, Malformed, faults_of
@@ -313,7 +313,7 @@ def logs(draw: st.DrawFn, batches_max: int = 4, records_max: int = 5, begins: bo
             seq_begin=seq,
             prev_hash=prev_hash,
             base_hlc=hlc,
-            bodies=encode_bodies(records),
+            portions=encode_portions(records),
             sign=identity.sign,
         )
         found.append(batch)

@@ -36,7 +36,7 @@ from p2p.envelope import (
 from p2p.errors import Reason
 from p2p.ids import PeerId
 from p2p.limits import Limits
-from p2p.replication.batch import Batch, NewRecord, encode_bodies, seal
+from p2p.replication.batch import Batch, NewRecord, encode_portions, seal
 from p2p.replication.heads import ZERO_HASH
 from p2p.session import Live, PeerProven, Role, Session, SessionConfig, State
 from p2p.session.handshake import Handshake
@@ -172,7 +172,7 @@ def _log() -> list[Batch]:
                 seq_begin=last.seq_end + 1 if last else 1,
                 prev_hash=last.hash if last else ZERO_HASH,
                 base_hlc=last.last_hlc + 1 if last else WALL_MS << 16,
-                bodies=encode_bodies(records),
+                portions=encode_portions(records),
                 sign=identity.sign,
             )
         )

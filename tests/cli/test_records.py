@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from p2p.cli.records import portions
 from p2p.limits import Limits
-from p2p.replication.batch import NewRecord, encode_body
+from p2p.replication.batch import NewRecord, encode_portion
 
 LENGTHS = st.sampled_from([0, 1, 100, 1000, 60_000, 131_000, 200_000])
 
@@ -19,5 +19,5 @@ def test_portions_keep_every_line_in_order_and_fit_a_batch(groups: list[tuple[in
     assert [line for portion in cut for line in portion] == lines
     for portion in cut:
         assert 1 <= len(portion) <= Limits().batch_records_max
-        size = sum(len(encode_body(NewRecord("app", None, line))) + 10 for line in portion)
+        size = sum(len(encode_portion([NewRecord("app", None, line)]).data) + 10 for line in portion)
         assert len(portion) == 1 or size + 1024 <= Limits().batch_bytes_max

@@ -21,7 +21,7 @@ from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.msg import AnyMessage, ForkProof, HeadEntry, WalAck, WalHeads, WalPush
 from p2p.replication.accept import Verdict, ack_value
-from p2p.replication.batch import Batch, NewRecord, encode_bodies, parse_batch, seal
+from p2p.replication.batch import Batch, NewRecord, encode_portions, parse_batch, seal
 from p2p.replication.exchange import DoubtClaim, Exchange, HoldAppends, Penalize, ReleaseAppends, TrustClaim
 from p2p.replication.heads import EMPTY_LOG, ZERO_HASH, LogHead
 from p2p.replication.sync import Load, LoadKind
@@ -34,10 +34,10 @@ def peer_id(number: int) -> PeerId:
 
 def make_batch(origin: PeerId, log: list[Batch], records: int, size: int, mark: bytes = b"") -> Batch:
     """Seal the batch that follows the log."""
-    bodies = encode_bodies([NewRecord("app", None, mark + bytes(size))] * records)
+    portions = encode_portions([NewRecord("app", None, mark + bytes(size))] * records)
     begin, prev_hash = (log[-1].seq_end + 1, log[-1].hash) if log else (1, ZERO_HASH)
     return seal(
-        origin=origin, seq_begin=begin, prev_hash=prev_hash, base_hlc=1, bodies=bodies, sign=lambda _: bytes(64)
+        origin=origin, seq_begin=begin, prev_hash=prev_hash, base_hlc=1, portions=portions, sign=lambda _: bytes(64)
     )
 
 

@@ -34,7 +34,7 @@ def an_ack_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     commit, count = Committer.commit, iter(range(10**9))
 
     def lossy(self: Committer, group: Any, wall_ms: int) -> Any:
-        if not group.bodies or next(count) % 7:
+        if not group.portions or next(count) % 7:
             return commit(self, group, wall_ms)
         with self._store.write() as transaction:
             done = commit(_Within(self, transaction), group, wall_ms)  # type: ignore[arg-type]

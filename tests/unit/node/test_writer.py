@@ -111,10 +111,11 @@ async def test_many_records_are_cut_into_batches_in_order() -> None:
 
 
 async def test_a_call_larger_than_a_commit_takes_several_and_stays_in_order() -> None:
-    async with running(Bench(limits=replace(LIMITS, commit_bytes_max=1000))) as bench:
+    async with running(Bench(limits=replace(LIMITS, commit_bytes_max=500_000))) as bench:
         before = bench.blocking.commits
-        assert await bench.append(*[bytes(100)] * 95, b"last") == list(range(1, 97))
-        assert bench.blocking.commits - before == 10
+        assert await bench.append(*[bytes(100_000)] * 19, b"last") == list(range(1, 21))
+        assert [batch.count for batch in bench.stored()] == [2] * 10
+        assert bench.blocking.commits - before == 4
         assert bench.records()[-1].payload == b"last"
 
 
@@ -163,16 +164,16 @@ async def test_a_cancelled_append_that_is_under_way_becomes_durable_and_nobody_h
 
 
 async def test_a_call_cancelled_between_two_commits_leaves_no_half_batch() -> None:
-    async with running(Bench(limits=replace(LIMITS, commit_bytes_max=1000))) as bench:
+    async with running(Bench(limits=replace(LIMITS, commit_bytes_max=200_000))) as bench:
         bench.blocking.shut()
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(bench.append, *[bytes(100)] * 30)
+                nursery.start_soon(bench.append, *[bytes(100_000)] * 5)
                 await settle()
                 scope.cancel()
         bench.blocking.open.set()
-        assert await bench.append(b"next") == [11]
-        assert [batch.count for batch in bench.stored()] == [10, 1]
+        assert await bench.append(b"next") == [3]
+        assert [batch.count for batch in bench.stored()] == [2, 1]
 
 
 async def test_appends_wait_beyond_the_bound() -> None:
@@ -504,7 +505,7 @@ async def test_a_call_that_fits_one_batch_is_in_one_commit(autojump_clock: trio.
         taken: list[int] = []
 
         def counting(group: Group, wall_ms: int) -> Committed:
-            taken.append(len(group.bodies))
+            taken.append(sum(portion.count for portion in group.portions))
             return commit(group, wall_ms)
 
         writer._committer.commit = counting  # type: ignore[method-assign]

@@ -21,8 +21,8 @@ from p2p.replication.batch import (
     Batch,
     NewerBatch,
     NewRecord,
-    encode_bodies,
-    encode_body,
+    encode_portion,
+    encode_portions,
     origin_of,
     parse_batch,
     seal,
@@ -73,7 +73,7 @@ def test_round_trip(records: list[NewRecord], seq_begin: int, base_hlc: int) -> 
         seq_begin=seq_begin,
         prev_hash=prev_hash,
         base_hlc=base_hlc,
-        bodies=encode_bodies(records),
+        portions=encode_portions(records),
         sign=ME.sign,
     )
     again = parse_batch(batch.wal_bytes)
@@ -99,8 +99,31 @@ def test_whatever_others_write_is_read_as_it_stands(records: list[tuple[int, str
 
 
 @given(st.lists(new_records, max_size=30))
-def test_bodies_of_many_are_those_of_each(records: list[NewRecord]) -> None:
-    assert encode_bodies(records) == [encode_body(record) for record in records]
+def test_the_portion_of_many_is_what_those_of_each_make(records: list[NewRecord]) -> None:
+    alone = [encode_portion([record]) for record in records]
+    together = encode_portions(records)
+    assert [portion.count for portion in together] == ([len(records)] if records else [])
+    assert b"\1".join(portion.data for portion in together) == b"\1".join(portion.data for portion in alone)
+    assert [portion.targets for portion in together] == [
+        frozenset(record.target for record in records if record.target is not None) for _ in together
+    ]
+
+
+@given(st.lists(new_records, min_size=1, max_size=30), st.lists(st.integers(1, 29), max_size=5))
+def test_a_batch_is_the_same_however_its_records_were_portioned(records: list[NewRecord], cuts: list[int]) -> None:
+    ends = sorted({cut for cut in cuts if cut < len(records)})
+    portions = [
+        encode_portions(records[start:end]) for start, end in zip([0, *ends], [*ends, len(records)], strict=True)
+    ]
+    sealed = seal(
+        origin=ME.peer_id,
+        seq_begin=1,
+        prev_hash=ZERO_HASH,
+        base_hlc=HLC,
+        portions=[portion for part in portions for portion in part],
+        sign=ME.sign,
+    )
+    assert sealed == Log().seal(records)
 
 
 @given(st.binary(max_size=400))
@@ -234,40 +257,64 @@ def test_work_grows_with_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_bound_on_bytes_and_the_largest_record() -> None:
     largest = NewRecord("app", None, bytes(BODY_BYTES_MAX - 4 - 1 - 3))
     batch = Log().seal([largest])
-    assert len(encode_body(largest)) == BODY_BYTES_MAX
+    assert len(encode_portion([largest]).data) == BODY_BYTES_MAX
     assert len(batch.wal_bytes) <= BATCH_BYTES_MAX
     assert next(parse_batch(batch.wal_bytes).records()).payload == largest.payload
     with pytest.raises(RecordTooLarge, match="at most"):
-        encode_body(largest._replace(payload=largest.payload + b"x"))
+        encode_portion([largest._replace(payload=largest.payload + b"x")])
     with pytest.raises(RecordTooLarge):
-        encode_bodies(app(b"small", bytes(BATCH_BYTES_MAX)))
+        encode_portions(app(b"small", bytes(BATCH_BYTES_MAX)))
     with pytest.raises(RemoteProtocolError, match="over the bound"):
         parse_batch(batch.wal_bytes + bytes(BATCH_BYTES_MAX - len(batch.wal_bytes) + 1))
 
 
 def test_a_kind_that_cannot_be_written_is_the_callers_mistake() -> None:
     with pytest.raises(ConfigError, match="UTF-8"):
-        encode_body(NewRecord("\ud800", None, b""))
+        encode_portion([NewRecord("\ud800", None, b"")])
+
+
+@pytest.mark.parametrize("payload", ["text", 7, None, ["a"], memoryview(b"abcdefgh").cast("I")])
+def test_a_payload_that_is_not_bytes_is_the_callers_mistake(payload: object) -> None:
+    with pytest.raises(ConfigError, match=f"and not {type(payload).__name__}"):
+        encode_portions([*app(b"first"), NewRecord("app", None, payload), *app(b"last")])  # type: ignore[arg-type]
 
 
 @given(st.lists(st.integers(0, 120_000) | st.integers(0, 50), min_size=1, max_size=60))
 def test_a_batch_takes_as_many_as_fit_and_no_more(sizes: list[int]) -> None:
-    bodies = encode_bodies(app(*(bytes(size) for size in sizes)))
     start = 0
-    while start < len(bodies):
-        stop = take_for_one_batch(bodies, start)
-        assert start < stop <= len(bodies)
+    for portion in encode_portions(app(*(bytes(size) for size in sizes))):
+        stop = start + portion.count
         batch = Log().seal(app(*(bytes(size) for size in sizes[start:stop])))
         assert len(batch.wal_bytes) <= BATCH_BYTES_MAX
-        if stop < len(bodies) and stop - start < RECORDS_MAX:
-            one_more = len(batch.wal_bytes) + 1 + len(bodies[stop])
+        if stop < len(sizes):
+            one_more = len(batch.wal_bytes) + 1 + len(encode_portion(app(bytes(sizes[stop]))).data)
             assert one_more > BATCH_BYTES_MAX - 2
+        start = stop
+    assert start == len(sizes)
+
+
+@given(st.lists(st.integers(0, 120_000) | st.integers(0, 50), min_size=1, max_size=60))
+def test_a_batch_takes_as_many_portions_as_fit_and_no_more(sizes: list[int]) -> None:
+    portions = [encode_portion(app(bytes(size))) for size in sizes]
+    start = 0
+    while start < len(portions):
+        stop = take_for_one_batch(portions, start)
+        together = portions[start:stop]
+        batch = seal(origin=ME.peer_id, seq_begin=1, prev_hash=ZERO_HASH, base_hlc=HLC, portions=together, sign=ME.sign)
+        assert batch == Log().seal(app(*(bytes(size) for size in sizes[start:stop])))
+        if stop < len(portions):
+            assert len(batch.wal_bytes) + 1 + len(portions[stop].data) > BATCH_BYTES_MAX - 2
         start = stop
 
 
 def test_a_batch_takes_at_most_1024_records() -> None:
-    bodies = encode_bodies(app(*[b""] * 2500))
-    assert [take_for_one_batch(bodies, start) for start in (0, 1024, 2048)] == [1024, 2048, 2500]
+    assert [portion.count for portion in encode_portions(app(*[b""] * 2500))] == [1024, 1024, 452]
+    one, many = encode_portion(app(b"")), encode_portion(app(*[b""] * 1023))
+    assert [take_for_one_batch(portions) for portions in ([one, many, one], [many, one, one], [one, one, many])] == [
+        2,
+        2,
+        2,
+    ]
 
 
 def test_origin_of_reads_no_more_than_it_must() -> None:

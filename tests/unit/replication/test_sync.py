@@ -12,7 +12,7 @@ from p2p.ids import PeerId
 from p2p.limits import KIB, MIB, Limits
 from p2p.msg import AnyMessage, ForkProof, HeadEntry, OutboxPull, WalAck, WalHeads, WalPush
 from p2p.replication.accept import Verdict
-from p2p.replication.batch import Batch, NewRecord, encode_bodies, seal
+from p2p.replication.batch import Batch, NewRecord, encode_portions, seal
 from p2p.replication.exchange import DoubtClaim, Exchange, Penalize, TrustClaim
 from p2p.replication.heads import EMPTY_LOG, FROZEN_MARK, SEQ_MAX, ZERO_HASH, LogHead
 from p2p.replication.suppliers import NEVER
@@ -24,7 +24,7 @@ LIMITS = Limits()
 
 def make_log(origin: PeerId, batches: int, records: int = 1, size: int = 10, mark: bytes = b"") -> list[Batch]:
     log: list[Batch] = []
-    bodies = encode_bodies([NewRecord("app", None, mark + bytes(size))] * records)
+    portions = encode_portions([NewRecord("app", None, mark + bytes(size))] * records)
     for number in range(batches):
         log.append(
             seal(
@@ -32,7 +32,7 @@ def make_log(origin: PeerId, batches: int, records: int = 1, size: int = 10, mar
                 seq_begin=1 + number * records,
                 prev_hash=log[-1].hash if log else ZERO_HASH,
                 base_hlc=1,
-                bodies=bodies,
+                portions=portions,
                 sign=lambda _: bytes(64),
             )
         )
