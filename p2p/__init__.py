@@ -59,6 +59,7 @@ from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.msg import MessageType
 from p2p.node import events
+from p2p.node.away import PeerAway
 from p2p.node.bootstrap import BootstrapConfig, BootstrapMode, HttpBootstrap, make_http_bootstrap
 from p2p.node.config import NodeConfig
 from p2p.node.discovery import DiscoveryConfig, DiscoveryMode, UdpDiscovery, make_udp_discovery
@@ -117,6 +118,7 @@ __all__ = [
     "P2PRuntime",
     "PayloadTooLarge",
     "Peer",
+    "PeerAway",
     "PeerEndpoint",
     "PeerId",
     "PeerState",

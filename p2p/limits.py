@@ -283,6 +283,8 @@ class Limits:
     book_after_s: float = 5.0
     """Between two looks into the book: what else connects peers has as long before the first one."""
     bans_kept_max: int = 1024
+    peers_away_max: int = 1024
+    """Peers without a link that are told of at once."""
     book_places_max: int = 1024
     book_places_per_peer_max: int = 4
     book_failures_max: int = 256

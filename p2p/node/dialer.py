@@ -20,7 +20,7 @@ from p2p.limits import Limits
 from p2p.node.lines import Lines
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
-from p2p.peer.connection import Connection
+from p2p.peer.connection import Connection, PeerState
 from p2p.policy.addresses import DialRule
 from p2p.policy.guard import ConnectionGuard, Verdict
 from p2p.text import one_line
@@ -199,11 +199,18 @@ class Dialer:
             except ConnectFailed as error:
                 failure = error
         if endpoint not in places:
-            self._note_failure(endpoint, automatic=False)
+            self._note_failure(endpoint, failure.reason, automatic=False)
         raise failure
 
-    def _note_failure(self, endpoint: PeerEndpoint, *, automatic: bool) -> None:
-        self._guard.failed(endpoint, self._clock.monotonic(), uniform(self._entropy), automatic=automatic)
+    def under_way(self) -> dict[PeerEndpoint, PeerState]:
+        """Where is being dialled now: HANDSHAKING where something answered, CONNECTING elsewhere."""
+        return {
+            endpoint: PeerState.CONNECTING if attempt.link is None else PeerState.HANDSHAKING
+            for endpoint, attempt in self._attempts.items()
+        }
+
+    def _note_failure(self, endpoint: PeerEndpoint, reason: Reason, *, automatic: bool) -> None:
+        self._guard.failed(endpoint, self._clock.monotonic(), uniform(self._entropy), reason, automatic=automatic)
 
     async def _run_attempt(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         self._counters.connect_attempts += 1
@@ -235,8 +242,9 @@ class Dialer:
                 detail += " (closed at the first message: another network key or network name, or no node is there)"
             attempt.failure = ConnectFailed(link.reason, detail)
         if attempt.failure is not None:
-            self._counters.connect_failures += 1
-            self._note_failure(endpoint, automatic=attempt.automatic)
+            reason = attempt.failure.reason
+            self._counters.count_failed_dial(reason)
+            self._note_failure(endpoint, reason, automatic=attempt.automatic)
             _log.debug("dialling %s failed: %s", endpoint, one_line(str(attempt.failure)))
 
     def _is_kept_elsewhere(self, link: Connection) -> bool:
@@ -293,7 +301,7 @@ class Dialer:
                 now = self._clock.monotonic()
                 if self._guard.due(endpoint, now) <= now:
                     # It failed before there was anything to attempt, as a dial behind no relay in sight does.
-                    self._note_failure(endpoint, automatic=True)
+                    self._note_failure(endpoint, failure.reason, automatic=True)
                 due = self._guard.due(endpoint, now)
                 if endpoint.scheme == RELAY:
                     # It costs no connection, and whoever is waited for may attach to the relay at any time.
@@ -312,7 +320,8 @@ class Dialer:
                 # Of two links that one was kept. Its end tells as much of the place as that of our own would.
                 now = self._clock.monotonic()
                 replaced = peer_id in self._roster.links
-                self._guard.ended(endpoint, now - started, now, uniform(self._entropy), replaced=replaced)
+                lasted_s, reason = now - started, link.reason or Reason.ABNORMAL
+                self._guard.ended(endpoint, lasted_s, now, uniform(self._entropy), reason, replaced=replaced)
 
     async def _until_over(self, link: Connection) -> None:
         self.looking -= 1

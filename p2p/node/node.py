@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
+from itertools import islice
 from typing import Final, Never, TypeVar, Unpack, cast, overload
 
 import trio
@@ -25,6 +26,7 @@ import trio
 from p2p import msg
 from p2p.errors import AddressInUse, ConfigError, ConnectFailed, NodeClosed, NotConnected, NotStarted
 from p2p.ids import PeerEndpoint, PeerId, is_who
+from p2p.node.away import PeerAway
 from p2p.node.bootstrap import HttpBootstrap
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
 from p2p.node.discovery import UdpDiscovery
@@ -279,6 +281,17 @@ class Node:
     def peers(self) -> tuple[Peer, ...]:
         """Snapshots of all connected peers, in the order they connected."""
         return tuple(snapshot_of(link) for link in self._running().roster.links.values())
+
+    def peers_away(self, count_max: int | None = None) -> tuple[PeerAway, ...]:
+        """Peers that are known and not connected, each once: configured ones, those that are dialled now, then
+        those met earlier, the last one first.
+
+        Args:
+            count_max: no more than so many; `Limits.peers_away_max` in any case.
+        """
+        most = self._limits.peers_away_max
+        most = most if count_max is None else min(count_max, most)
+        return tuple(islice(self._running().away.peers(self.config.clock.monotonic()), most))
 
     def get_peer(self, who: Peer | PeerId | str) -> Peer:
         """A fresh snapshot of one connected peer, named by Peer, peer id (value or text) or node id.

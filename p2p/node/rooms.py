@@ -14,6 +14,7 @@ from p2p.errors import Reason
 from p2p.ids import PeerEndpoint, PeerId, is_loopback
 from p2p.node import circuits, paths
 from p2p.node.acquaintances import Acquaintances
+from p2p.node.away import Away
 from p2p.node.bootstrap import HttpBootstrap
 from p2p.node.circuits import CircuitNetwork, Circuits
 from p2p.node.config import WAYS_OUT, NodeConfig
@@ -70,6 +71,7 @@ class Rooms:
 
     supervisor: Supervisor
     dialer: Dialer
+    away: Away
     leads: Leads
     discovery: UdpDiscovery | None
     bootstrap: HttpBootstrap | None
@@ -264,6 +266,14 @@ class Rooms:
         )
         self.paths.enter(self.circuits, self.dialer)
         self.dialer.reach_with(self.paths.reach)
+        self.away = Away(
+            (*config.via, *config.peers) if config.dial else (),
+            dialer=self.dialer,
+            roster=self.roster,
+            guard=self.guard,
+            book=self.acquaintances.book,
+            label_of=self.pins.label_of,
+        )
         self.leads = Leads(
             own=self.own,
             node_id=config.node_id,

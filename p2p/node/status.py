@@ -96,10 +96,17 @@ class Counters(msgspec.Struct):
     links_rested: int = 0
     """Times that a link was not read for a moment, since its peer sent more control messages than it may."""
     links_ended: dict[Reason, int] = msgspec.field(default_factory=dict)
+    dials_failed: dict[Reason, int] = msgspec.field(default_factory=dict)
+    """What `connect_failures` consists of."""
 
     def count_end(self, reason: Reason) -> None:
         """Count the end of a link under its reason."""
         self.links_ended[reason] = self.links_ended.get(reason, 0) + 1
+
+    def count_failed_dial(self, reason: Reason) -> None:
+        """Count a dial that came to nothing under its reason."""
+        self.connect_failures += 1
+        self.dials_failed[reason] = self.dials_failed.get(reason, 0) + 1
 
 
 def snapshot_of(link: Connection) -> Peer:

@@ -365,7 +365,8 @@ class Supervisor:
     def _note_dialed_end(self, link: Connection, endpoint: PeerEndpoint, connected_at: float) -> None:
         now = self._clock.monotonic()
         replaced = link.peer_id in self._roster.links
-        self._guard.ended(endpoint, now - connected_at, now, uniform(self._entropy), replaced=replaced)
+        lasted_s, reason = now - connected_at, link.reason or Reason.ABNORMAL
+        self._guard.ended(endpoint, lasted_s, now, uniform(self._entropy), reason, replaced=replaced)
 
     def _log_refusal(self, line: str) -> None:
         # Strangers decide how many of these there are, so a flood of connections must not become one of lines.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from p2p.errors import Reason
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
 
@@ -17,9 +18,18 @@ JITTER: Final = 0.25
 """The part of a wait that chance may take away."""
 
 
-class _Failures(NamedTuple):
+class Failures(NamedTuple):
+    """What is remembered of a place that failed.
+
+    Attributes:
+        in_a_row: how often, since it last succeeded.
+        due: when it may be dialled by itself again, monotonic seconds.
+        reason: of the last one.
+    """
+
     in_a_row: int
     due: float
+    reason: Reason
 
 
 class Backoff:
@@ -29,18 +39,19 @@ class Backoff:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._table: dict[tuple[str, str, int], _Failures] = {}
+        self._table: dict[tuple[str, str, int], Failures] = {}
 
     def __len__(self) -> int:
         return len(self._table)
 
-    def failed(self, endpoint: PeerEndpoint, now: float, draw: float, *, automatic: bool) -> float:
+    def failed(self, endpoint: PeerEndpoint, now: float, draw: float, reason: Reason, *, automatic: bool) -> float:
         """Note a failed dial.
 
         Args:
             endpoint: where to; who was expected there makes no difference.
             now: monotonic seconds.
             draw: an even draw from [0, 1).
+            reason: why.
             automatic: the node dialled by itself.
 
         Returns:
@@ -52,7 +63,7 @@ class Backoff:
         due = now + self.wait_s(count, automatic=automatic) * (1 - JITTER * draw)
         if before is not None:
             due = max(due, before.due)  # a manual failure in between does not bring an automatic dial forward
-        self._table[key] = _Failures(count, due)
+        self._table[key] = Failures(count, due, reason)
         if len(self._table) > self._limits.backoff_table_max:
             del self._table[next(iter(self._table))]
         return due
@@ -66,10 +77,9 @@ class Backoff:
         failures = self._table.get(endpoint.address)
         return now if failures is None else max(now, failures.due)
 
-    def failures(self, endpoint: PeerEndpoint) -> int:
-        """Failures in a row."""
-        failures = self._table.get(endpoint.address)
-        return 0 if failures is None else failures.in_a_row
+    def failures(self, endpoint: PeerEndpoint) -> Failures | None:
+        """How the endpoint failed, None if it did not lately."""
+        return self._table.get(endpoint.address)
 
     def wait_s(self, count: int, *, automatic: bool) -> float:
         """The whole wait after the `count`-th failure in a row (from 1). It never falls as the count grows."""

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from enum import Enum
 
+from p2p.errors import Reason
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
-from p2p.policy.backoff import Backoff
+from p2p.policy.backoff import Backoff, Failures
 
 
 class Verdict(Enum):
@@ -55,6 +56,10 @@ class ConnectionGuard:
         """When the place's failures let it be dialled again; `now` if at once."""
         return self._backoff.due(endpoint, now)
 
+    def failures(self, endpoint: PeerEndpoint) -> Failures | None:
+        """How the place failed lately, None if it did not."""
+        return self._backoff.failures(endpoint)
+
     def began(self, endpoint: PeerEndpoint, now: float) -> None:
         """An attempt begins."""
         self._begun.pop(endpoint.address, None)
@@ -62,25 +67,28 @@ class ConnectionGuard:
         while len(self._begun) > self._limits.backoff_table_max or self._is_stale(now):
             del self._begun[next(iter(self._begun))]
 
-    def failed(self, endpoint: PeerEndpoint, now: float, draw: float, *, automatic: bool) -> float:
+    def failed(self, endpoint: PeerEndpoint, now: float, draw: float, reason: Reason, *, automatic: bool) -> float:
         """An attempt came to nothing; see `Backoff.failed`.
 
         Returns:
             When the next automatic dial is due.
         """
-        return self._backoff.failed(endpoint, now, draw, automatic=automatic)
+        return self._backoff.failed(endpoint, now, draw, reason, automatic=automatic)
 
-    def ended(self, endpoint: PeerEndpoint, lasted_s: float, now: float, draw: float, *, replaced: bool) -> None:
+    def ended(
+        self, endpoint: PeerEndpoint, lasted_s: float, now: float, draw: float, reason: Reason, *, replaced: bool
+    ) -> None:
         """A session that an attempt led to is over.
 
         Args:
             lasted_s: how long it was live; less than `flapping_s` counts as a failure.
+            reason: why it ended.
             replaced: another link to the same peer goes on, so that nothing broke.
         """
         if replaced or lasted_s >= self._limits.flapping_s:
             self._backoff.succeeded(endpoint)
         else:
-            self._backoff.failed(endpoint, now, draw, automatic=True)
+            self._backoff.failed(endpoint, now, draw, reason, automatic=True)
 
     def _is_stale(self, now: float) -> bool:
         # The oldest stands first: what no longer holds anything back need not be kept.

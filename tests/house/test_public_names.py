@@ -12,13 +12,13 @@ FRONT_DOOR = """
     RemoteProtocolError Route StandardCrypto StoreCorrupt StoreError StoreFull StoreLocked StoreReadOnly UnknownPeer
     events framing make_tcp_node msg one_line open_node pack strict_json
     BootstrapConfig BootstrapMode DiscoveryAnnouncement HttpBootstrap make_http_bootstrap registry
-    CircuitStats DialRule KnownRoute PingReply RequestFailed RequestTimeout
+    CircuitStats DialRule KnownRoute PeerAway PingReply RequestFailed RequestTimeout
     DiscoveryConfig DiscoveryMode UdpDiscovery make_udp_discovery
 """.split()
 
 NODE = """
     bootstrap broadcast channel circuits config connect counters disconnect discovery endpoints events get_peer
-    log_to node_id outbox peer_id peers ping request routes run send serve stats stop wait wal
+    log_to node_id outbox peer_id peers peers_away ping request routes run send serve stats stop wait wal
 """.split()
 
 WAL = """

@@ -8,6 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2p.errors import Reason
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
 from p2p.policy.guard import ConnectionGuard, Verdict
@@ -26,9 +27,9 @@ def test_t33_a_second_automatic_dial_within_the_same_second_is_the_same_dial() -
 
 def test_t33_what_failed_is_held_back_and_a_manual_failure_for_longer() -> None:
     guard = ConnectionGuard(Limits())
-    assert guard.failed(THERE, 10.0, 0.0, automatic=True) == 12.0
+    assert guard.failed(THERE, 10.0, 0.0, Reason.REFUSED, automatic=True) == 12.0
     assert (guard.ask(THERE, 11.9), guard.ask(THERE, 12.0)) == (Verdict.BACKOFF, Verdict.GO)
-    assert guard.failed(THERE, 12.0, 0.0, automatic=False) == 17.0
+    assert guard.failed(THERE, 12.0, 0.0, Reason.REFUSED, automatic=False) == 17.0
     assert len(guard) == 1
 
 
@@ -37,13 +38,13 @@ def test_t33_a_link_that_breaks_off_at_once_counts_as_a_failure_and_a_replaced_o
     for _ in range(8):
         dials.append(now)
         guard.began(THERE, now)
-        guard.ended(THERE, 1.0, now + 1.0, 0.0, replaced=False)
+        guard.ended(THERE, 1.0, now + 1.0, 0.0, Reason.ABNORMAL, replaced=False)
         now = guard.due(THERE, now + 1.0)
     assert [later - before for before, later in pairwise(dials)] == [3, 5, 9, 16, 31, 61, 121]
-    guard.ended(THERE, 1.0, now, 0.0, replaced=True)
+    guard.ended(THERE, 1.0, now, 0.0, Reason.ABNORMAL, replaced=True)
     assert guard.due(THERE, now) == now and len(guard) == 0
-    guard.failed(THERE, now, 0.0, automatic=True)
-    guard.ended(THERE, 5.0, now, 0.0, replaced=False)
+    guard.failed(THERE, now, 0.0, Reason.REFUSED, automatic=True)
+    guard.ended(THERE, 5.0, now, 0.0, Reason.ABNORMAL, replaced=False)
     assert guard.ask(THERE, now) is Verdict.GO
 
 
@@ -61,5 +62,5 @@ def test_t33_the_tables_are_bounded_and_nothing_is_held_back_that_was_forgotten(
         guard.began(there, now)
         assert guard.ask(there, now) is Verdict.DEDUPED
         if fails:
-            assert now < guard.failed(there, now, 0.5, automatic=True) <= now + limits.backoff_s_max
+            assert now < guard.failed(there, now, 0.5, Reason.REFUSED, automatic=True) <= now + limits.backoff_s_max
         assert len(guard) <= 8 and len(guard._begun) <= 8
