@@ -4,6 +4,7 @@
 # make check   the same without the tests
 # make proof   what takes longer: simulated worlds, kills, faults and a million inputs, all from seeds; each has its budget
 # make soak    the same for hours, with new seeds: WORLDS=20000 SEED=1000 INPUTS=20000000 KILLS=5000
+# make mutants would the tests notice? SAMPLE=200 SEED=0 changes of session/, replication/ and the codecs, one at a time
 # make bench   the benchmarks; QUICK=1 for a short run, OUT=file.json for the figures as JSON
 # make bench-peers  beside asyncio, pyzmq and py-libp2p, which get an environment of their own
 # make lock    write requirements/ anew: the newest versions that pyproject.toml admits, with their hashes
@@ -26,7 +27,7 @@ export PYTHONDONTWRITEBYTECODE =
 WITHIN = timeout --foreground
 PROVE = .venv/bin/python -m pytest -q -p no:xdist -p no:cacheprovider
 
-.PHONY: demo test check lint types docs lock tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs soak
+.PHONY: demo test check lint types docs lock tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs mutants soak
 .DEFAULT_GOAL := test
 
 demo: .venv-demo/.installed
@@ -71,6 +72,11 @@ soak: .venv/.installed programs
 	PROOF_SEED=$(SEED) PROOF_STORE_KILLS=$(KILLS) PROOF_NODE_KILLS=300 $(PROVE) -s tests/proof/kills.py
 	PROOF_SEED=$(SEED) PROOF_INPUTS=$(INPUTS) PROOF_HANDSHAKES=50000 $(PROVE) tests/proof/fuzz.py tests/proof/noise.py
 	HYPOTHESIS_PROFILE=soak .venv/bin/python -m pytest -q -n $(JOBS) tests/unit tests/contract
+
+# Small changes of the code, and whole bugs, that the tests must notice; see tests/proof/mutants.py. About 3 s each.
+mutants: .venv/.installed
+	.venv/bin/python -m tests.proof.mutants --planted
+	.venv/bin/python -m tests.proof.mutants --sample $(or $(SAMPLE),200) --seed $(SEED)
 
 programs:
 	@tests/install-debian-packages

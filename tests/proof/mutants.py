@@ -1,0 +1,363 @@
+"""Would the tests notice? A copy of the code is changed in one place at a time, and the tests that ought to notice run.
+
+    python -m tests.proof.mutants --sample 200 --seed 0        of session/, replication/ and the codecs of the wire
+    python -m tests.proof.mutants --planted                    whole bugs, as somebody could write them
+
+What survives is printed with its place: it is a gap in the tests, or a change that means nothing. A mutant that makes
+the tests take several times as long as without it counts as noticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+COPIED: Final = ("p2p", "http_control", "benchmarks", "tests", "pyproject.toml", "p2p_command.py")
+
+_WIRE_TESTS: Final = (
+    "tests/unit/test_binary.py", "tests/unit/test_envelope.py", "tests/unit/test_framing.py", "tests/unit/test_msg.py",
+    "tests/unit/test_pack.py", "tests/unit/session",
+)  # fmt: skip
+ROOMS: Final = {
+    "wire": (
+        ("p2p/binary.py", "p2p/envelope.py", "p2p/framing.py", "p2p/msg.py", "p2p/pack.py"),
+        _WIRE_TESTS,
+    ),
+    "session": (("p2p/session",), ("tests/unit/session",)),
+    "replication": (("p2p/replication",), ("tests/unit/replication", "tests/sim/test_exchange.py")),
+}
+"""Per room what is changed, and the tests that are to notice."""
+
+TIMES_SLOWER: Final = 4.0
+SLACK_S: Final = 20.0
+
+_COMPARISONS: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+_ARITHMETIC: Final[dict[type[ast.operator], type[ast.operator]]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult,
+    ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+}  # fmt: skip
+
+
+class Mutant(NamedTuple):
+    """One change of a file.
+
+    Attributes:
+        path: of the file, from the root of the tree.
+        line: where, from 1.
+        start, stop: the bytes that are replaced.
+        text: what they become.
+    """
+
+    path: str
+    line: int
+    start: int
+    stop: int
+    text: str
+
+
+class Planted(NamedTuple):
+    """A whole bug.
+
+    Attributes:
+        name: what it does.
+        path: of the file.
+        old: a text that the file has once.
+        new: what it becomes.
+        tests: those that are to notice.
+    """
+
+    name: str
+    path: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+PLANTED: Final = (
+    Planted(
+        "an append is acknowledged, and its transaction was never committed",
+        "p2p/store/sqlite.py",
+        'transaction.save()\n                connection.execute("COMMIT")',
+        'transaction.save()\n                connection.execute("ROLLBACK")',
+        ("tests/unit/store", "tests/crash"),
+    ),
+    Planted(
+        "the counter of a direction repeats",
+        "p2p/session/sealing.py",
+        "self._counter = counter + 1",
+        "self._counter = counter + (counter != 1000)",
+        ("tests/unit/session",),
+    ),
+    Planted(
+        "places that were not heard again are not pruned",
+        "p2p/policy/sightings.py",
+        "            self._forget(place)\n\n    def _forget",
+        "            pass\n\n    def _forget",
+        ("tests/unit/policy",),
+    ),
+    Planted(
+        "routes that were not told again are not pruned",
+        "p2p/node/paths.py",
+        "self.router.expire(self._clock.monotonic())",
+        "pass",
+        ("tests/unit/node/test_paths.py",),
+    ),
+    Planted(
+        "a batch may have one record more than the bound",
+        "p2p/replication/batch.py",
+        "stop = min(len(bodies), start + RECORDS_MAX)",
+        "stop = min(len(bodies), start + RECORDS_MAX + 1)",
+        ("tests/unit/replication",),
+    ),
+    Planted(
+        "a batch of one record more than the bound is read",
+        "p2p/replication/batch.py",
+        "if not 1 <= count <= RECORDS_MAX:",
+        "if not 1 <= count <= RECORDS_MAX + 1:",
+        ("tests/unit/replication",),
+    ),
+    Planted(
+        "a batch of one byte more than the bound is read",
+        "p2p/replication/batch.py",
+        "if size > BATCH_BYTES_MAX:",
+        "if size > BATCH_BYTES_MAX + 1:",
+        ("tests/unit/replication",),
+    ),
+    Planted(
+        "a fork is accepted",
+        "p2p/replication/accept.py",
+        "if other is None or not contradict(other, batch):",
+        "if True:",
+        ("tests/unit/replication",),
+    ),
+    Planted(
+        "a key is used on and never renewed",
+        "p2p/session/sealing.py",
+        "if counter % self._rekey_every == 0 and counter:",
+        "if False:",
+        ("tests/unit/session",),
+    ),
+    Planted(
+        "a push may be one record longer than the bound",
+        "p2p/replication/sync.py",
+        "end - begin < limits.batch_records_max",
+        "end - begin <= limits.batch_records_max",
+        ("tests/unit/replication", "tests/sim/test_exchange.py"),
+    ),
+    Planted(
+        "a cursor goes one record too far",
+        "p2p/node/commits.py",
+        "transaction.set_cursor(name, origin, seq)",
+        "transaction.set_cursor(name, origin, seq + 1)",
+        ("tests/unit/node/test_wal.py", "tests/contract/test_store.py", "tests/contract/test_replication.py"),
+    ),
+    Planted(
+        "records are sealed on top of a log that others know more of",
+        "p2p/node/commits.py",
+        "return Unsealed.AHEAD if done.own_ahead or own.is_lost else None",
+        "return None",
+        ("tests/unit/node/test_own_log.py", "tests/unit/node/test_writer.py"),
+    ),
+)
+
+
+def mutants_of(path: str, source: str) -> Iterator[Mutant]:
+    """Every change of a file that is known here."""
+    tree = ast.parse(source)
+    lines = [0]
+    for line in source.encode().splitlines(keepends=True):
+        lines.append(lines[-1] + len(line))
+
+    def change(node: ast.expr | ast.stmt, text: str) -> Mutant:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        start, stop = lines[node.lineno - 1] + node.col_offset, lines[node.end_lineno - 1] + node.end_col_offset
+        return Mutant(path, node.lineno, start, stop, text)
+
+    for node in _nodes(tree):
+        if isinstance(node, ast.Compare):
+            for index, operator in enumerate(node.ops):
+                if other := _COMPARISONS.get(type(operator)):
+                    ops = [*node.ops[:index], other(), *node.ops[index + 1 :]]
+                    yield change(node, f"({ast.unparse(ast.Compare(node.left, ops, node.comparators))})")
+        elif isinstance(node, ast.BoolOp):
+            other_bool = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+            yield change(node, f"({ast.unparse(ast.BoolOp(other_bool, node.values))})")
+        elif isinstance(node, ast.BinOp) and (other_op := _ARITHMETIC.get(type(node.op))):
+            yield change(node, f"({ast.unparse(ast.BinOp(node.left, other_op(), node.right))})")
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            yield change(node, f"({ast.unparse(node.operand)})")
+        elif isinstance(node, ast.Constant) and type(node.value) is int:
+            yield change(node, f"({node.value + 1})")
+        elif isinstance(node, ast.Constant) and type(node.value) is bool:
+            yield change(node, str(not node.value))
+        elif isinstance(node, ast.If | ast.While | ast.IfExp):
+            yield change(node.test, f"(not ({ast.unparse(node.test)}))")
+        elif isinstance(node, ast.Return) and node.value is not None and ast.unparse(node.value) != "None":
+            yield change(node, "return None")
+        if isinstance(node, ast.AugAssign | ast.Raise) or _is_effect(node):
+            assert isinstance(node, ast.stmt)
+            yield change(node, "pass")
+
+
+def _is_effect(node: ast.AST) -> bool:
+    """A statement that does something without naming a variable: one that is missed only for what it does."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Call | ast.Await)
+    return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute | ast.Subscript)
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that are only words: annotations, messages, assertions, what prints itself."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Assert | ast.JoinedStr):
+            continue
+        if isinstance(node, ast.FunctionDef) and node.name in {"__repr__", "__str__"}:
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        skipped = {"annotation", "returns", "type_comment", "decorator_list", "slice" if _is_type(node) else ""}
+        for field, value in ast.iter_fields(node):
+            if field not in skipped and not (isinstance(node, ast.Raise) and field == "exc"):
+                todo += [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, ast.AST)]
+
+
+def _is_type(node: ast.AST) -> bool:
+    return isinstance(node, ast.Subscript) and ast.unparse(node.value).split(".")[-1][:1].isupper()
+
+
+class Bench:
+    """A copy of the tree in which one file at a time is another one.
+
+    Args:
+        folder: an empty one, to copy to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._usual_s: dict[tuple[str, ...], float] = {}
+        for name in COPIED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(ROOT / name, folder / name)
+
+    def read(self, path: str) -> bytes:
+        """A file as it is without any change."""
+        return (ROOT / path).read_bytes()
+
+    def notices(self, path: str, content: bytes, tests: tuple[str, ...]) -> bool:
+        """Whether the tests fail, or hang, with this content of a file."""
+        if tests not in self._usual_s:
+            started = time.monotonic()
+            if self._fails(tests, None):
+                raise SystemExit(f"without any change these fail: {' '.join(tests)}")
+            self._usual_s[tests] = time.monotonic() - started
+        place = self._folder / path
+        before, times = place.read_bytes(), place.stat()
+        try:
+            # A later time than the original's, whose compiled form is not taken for this one's then.
+            place.write_bytes(content)
+            return self._fails(tests, TIMES_SLOWER * self._usual_s[tests] + SLACK_S)
+        finally:
+            place.write_bytes(before)
+            os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    def _fails(self, tests: tuple[str, ...], patience_s: float | None) -> bool:
+        # Only the first run, without a change, keeps what it compiles.
+        environ = {**os.environ, "PYTHONPATH": str(self._folder), "PYTHONDONTWRITEBYTECODE": "1" if patience_s else ""}
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", *tests]
+        try:
+            done = subprocess.run(
+                command, cwd=self._folder, env=environ, capture_output=True, timeout=patience_s, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return True
+        if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
+            raise SystemExit(f"there are no tests in {' '.join(tests)}")
+        return done.returncode != 0
+
+
+def _files(patterns: Sequence[str]) -> Iterator[str]:
+    for pattern in patterns:
+        place = ROOT / pattern
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            yield str(file.relative_to(ROOT))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def try_mutants(bench: Bench, rooms: Sequence[str], sample: int, seed: int) -> bool:
+    """Try a sample of each room; says of each how many were noticed. Whether at least 90 % were, everywhere."""
+    is_good = True
+    for room in rooms:
+        patterns, tests = ROOMS[room]
+        every = [m for path in _files(patterns) for m in mutants_of(path, bench.read(path).decode())]
+        chosen = random.Random(f"{seed}/{room}").sample(every, min(sample, len(every)))
+        noticed = 0
+        for mutant in chosen:
+            source = bench.read(mutant.path)
+            changed = source[: mutant.start] + mutant.text.encode() + source[mutant.stop :]
+            if bench.notices(mutant.path, changed, tests):
+                noticed += 1
+            else:
+                was = " ".join(source[mutant.start : mutant.stop].decode().split())
+                _say(f"  survived: {mutant.path}:{mutant.line}: {was[:90]}  ->  {mutant.text[:90]}")
+        _say(f"{room}: {noticed} of {len(chosen)} noticed ({noticed / len(chosen):.0%}), of {len(every)}")
+        is_good &= noticed >= 0.9 * len(chosen)
+    return is_good
+
+
+def try_planted(bench: Bench) -> bool:
+    """Try every whole bug. Whether all were noticed."""
+    is_good = True
+    for bug in PLANTED:
+        source = bench.read(bug.path).decode()
+        if source.count(bug.old) != 1:
+            raise SystemExit(f"{bug.path} does not have this once any more: {bug.old!r}")
+        is_noticed = bench.notices(bug.path, source.replace(bug.old, bug.new).encode(), bug.tests)
+        _say(f"{'noticed' if is_noticed else 'SURVIVED'}: {bug.name}")
+        is_good &= is_noticed
+    return is_good
+
+
+def main() -> int:
+    """0 if enough is noticed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.proof.mutants", description=__doc__)
+    parser.add_argument("--sample", type=int, default=200, help="mutants of all rooms together (default 200)")
+    parser.add_argument("--seed", type=int, default=0, help="which ones (default 0)")
+    parser.add_argument("--room", choices=sorted(ROOMS), help="only of this room")
+    parser.add_argument("--planted", action="store_true", help="try the whole bugs instead")
+    options = parser.parse_args()
+    rooms = [options.room] if options.room else list(ROOMS)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        bench = Bench(Path(folder))
+        if options.planted:
+            return 0 if try_planted(bench) else 1
+        return 0 if try_mutants(bench, rooms, max(1, options.sample // len(rooms)), options.seed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
