@@ -129,13 +129,13 @@ class RequestFailed(P2PError):
     """A request was answered, but not by a handler's answer.
 
     Attributes:
-        status: 1 the handler failed, 2 nobody serves the channel there, 3 the peer is overloaded; others are a later
-            version's.
+        status: 1 the handler failed, 2 nobody serves the channel there, 3 the peer is overloaded; others are the
+            application's, or a later version's.
     """
 
     def __init__(self, status: int, who: str) -> None:
-        meaning = {1: "the handler failed", 2: "nobody serves it there", 3: "too many requests wait there"}
-        super().__init__(f"{who}: {meaning.get(status, f'status {status}')}")
+        meaning = {1: "the handler failed", 2: "nobody serves it there", 3: "it is overloaded: too many wait there"}
+        super().__init__(f"{who}: {meaning.get(status, 'refused')} (status {status})")
         self.status = status
 
 

@@ -135,9 +135,16 @@ def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> 
 @click.option(
     "--relay", type=ON_OFF, help="Pass circuits on between peers that cannot reach each other; off by default."
 )
+@click.option("--relay-circuits", type=int, metavar="N", help="Circuits that it passes on in all; 128.")
+@click.option("--relay-circuits-per-peer", type=int, metavar="N", help="Circuits over one neighbour; 32.")
+@click.option("--relay-circuits-per-pair", type=int, metavar="N", help="Circuits between the same two; 4.")
+@click.option("--relay-bytes-per-s", type=int, metavar="BYTES", help="What it lets through of a circuit, each way.")
+@click.option("--relay-circuit-bytes", type=int, metavar="BYTES", help="What one circuit may carry in all; 64 GiB.")
+@click.option("--relay-idle", type=float, metavar="S", help="A circuit on which nothing moves so long is ended; 120.")
 @click.option(
     "--via", multiple=True, metavar="HOST:PORT", help="A relay to keep connected and to look for peers behind."
 )
+@click.option("--expire-after", type=float, metavar="S", help="Hide records for somebody that are older; never.")
 @click.option("--http", metavar="HOST:PORT", help="Control and dashboard over HTTP there; port 0 takes any free one.")
 @click.option("--http-unix", metavar="PATH", help="The same on a unix socket.")
 @click.option("--http-tls-cert", metavar="F", help="Certificate in PEM: serve https.")
@@ -216,11 +223,12 @@ def wal() -> None:
 @DATA_DIR
 @AS_JSON
 @click.option("--kind", default="app", metavar="KIND", help="What the payloads are; app by default.")
-def append(data_dir: Path, as_json: bool, kind: str) -> int:
+@click.option("--target", metavar="PEER_ID", help="Whom the records are for; everybody by default.")
+def append(data_dir: Path, as_json: bool, kind: str, target: str | None) -> int:
     """Make every line of standard input a record; an empty data dir is initialised."""
     from p2p.cli.wal import append_lines
 
-    return append_lines(data_dir, as_json=as_json, kind=kind)
+    return append_lines(data_dir, as_json=as_json, kind=kind, target=target)
 
 
 @wal.command()

@@ -55,30 +55,31 @@ class Appender(Protocol):
 class ThroughStore:
     """As a node of our own, which holds the data dir."""
 
-    def __init__(self, node: p2p.Node, kind: str) -> None:
+    def __init__(self, node: p2p.Node, kind: str, target: p2p.PeerId | None) -> None:
         self._node = node
         self._kind = kind
+        self._target = target
         self.done = Appended()
 
     async def append(self, lines: Iterable[bytes]) -> None:
         """Make lines records: a portion becomes durable as a whole."""
-        for portion in portions(fitting(self._node, lines, kind=self._kind)):
-            seqs = await self._node.wal.append_many(portion, kind=self._kind)
+        for portion in portions(fitting(self._node, lines, kind=self._kind, target=self._target)):
+            seqs = await self._node.wal.append_many(portion, kind=self._kind, target=self._target)
             self.done.add(seqs[0], seqs[-1], len(seqs))
 
 
 class ThroughControl:
     """Through the HTTP control of the node that holds the data dir."""
 
-    def __init__(self, control: Control, kind: str) -> None:
+    def __init__(self, control: Control, kind: str, target: p2p.PeerId | None) -> None:
         self._control = control
-        self._kind = kind
+        self._kept = {"kind": kind, "target": None if target is None else str(target)}
         self.done = Appended()
 
     async def append(self, lines: Iterable[bytes]) -> None:
         """Make lines records, as many in one request as fit it."""
         for body in bodies(lines):
-            answer = await self._control.post("/wal", body | {"kind": self._kind})
+            answer = await self._control.post("/wal", body | self._kept)
             self.done.add(answer["first_seq"], answer["seq"], answer["count"])
 
 

@@ -37,11 +37,13 @@ def portions(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield portion
 
 
-def fitting(node: p2p.Node, lines: Iterable[bytes], *, kind: str) -> Iterator[bytes]:
+def fitting(
+    node: p2p.Node, lines: Iterable[bytes], *, kind: str, target: p2p.PeerId | None = None
+) -> Iterator[bytes]:
     """The lines that fit a record; tells of each that does not."""
     for line in lines:
         try:
-            node.wal.check_size(line, kind=kind)
+            node.wal.check_size(line, kind=kind, target=target)
         except RecordTooLarge as error:
             complain(f"a line is left out: {error}")
         else:

@@ -26,6 +26,7 @@ from p2p.cli.signals import on_signal, stop_signals
 from p2p.cli.stdin import stdin_lines
 from p2p.errors import ConfigError, ConnectFailed, NodeClosed, OwnLogForked, Reason, StoreError
 from p2p.ids import PeerEndpoint
+from p2p.limits import Limits
 from p2p.store.keys import load_network_key
 
 _log = logging.getLogger("p2p.cli")
@@ -58,6 +59,8 @@ def node_config(settings: Settings) -> p2p.NodeConfig:
             bootstrap=bootstrap_of(settings.finding, _own_ports(settings)),
             relay=settings.relay,
             via=settings.via,
+            expire_after_s=settings.expire_after,
+            limits=Limits(**settings.limits),  # type: ignore[arg-type]  # checked as they were read
             listen_ws_port=settings.listen_ws,
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,

@@ -50,6 +50,8 @@ FOREIGN_VARIABLES: Final = frozenset({"P2P_CONFIG", "P2P_NOISE_VECTORS"})
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]
+Bound = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=2**31)]
 
 
 class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -85,7 +87,14 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     announce: OnOff | UnsetType = UNSET
     advertise: str | UnsetType = UNSET
     relay: OnOff | UnsetType = UNSET
+    relay_circuits: Bound | UnsetType = UNSET
+    relay_circuits_per_peer: Bound | UnsetType = UNSET
+    relay_circuits_per_pair: Bound | UnsetType = UNSET
+    relay_bytes_per_s: Bound | UnsetType = UNSET
+    relay_circuit_bytes: Bound | UnsetType = UNSET
+    relay_idle: Seconds | UnsetType = UNSET
     via: tuple[str, ...] | UnsetType = UNSET
+    expire_after: Seconds | UnsetType = UNSET
     listen_ws: Port | UnsetType = UNSET
     tls_cert: str | UnsetType = UNSET
     tls_key: str | UnsetType = UNSET
@@ -105,6 +114,15 @@ FINDING: Final = (
     "bootstrap", "registry", "registry_token_file", "boot_interval", "announce", "advertise",
 )  # fmt: skip
 """Keys about finding others, near by and at a registry."""
+RELAY_LIMITS: Final[Mapping[str, str]] = {
+    "relay_circuits": "relay_circuits_max",
+    "relay_circuits_per_peer": "relay_circuits_per_peer_max",
+    "relay_circuits_per_pair": "relay_circuits_per_pair_max",
+    "relay_bytes_per_s": "relay_bytes_per_s",
+    "relay_circuit_bytes": "relay_circuit_bytes_max",
+    "relay_idle": "relay_idle_s_max",
+}
+"""Keys that bound a relay, and the fields of `Limits` that they set."""
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +151,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         run: seconds until it stops by itself, None for never.
         stats_every: milliseconds between stats lines, 0 for none.
         finding: what was said with the keys of `FINDING`, for `p2p.cli.finding`.
+        limits: the fields of `Limits` that are another than by default.
     """
 
     id: str
@@ -156,6 +175,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     finding: Mapping[str, Any]
     relay: bool
     via: tuple[PeerEndpoint, ...]
+    limits: Mapping[str, float]
+    expire_after: float | None
     listen_ws: int | None
     tls_cert: Path | None
     tls_key: Path | None
@@ -240,6 +261,8 @@ def _convert(values: dict[str, Any], source: str, *, strict: bool) -> Layer:
 
 _KEYS_ARE: Final = f"; there are {', '.join(KEYS)}"
 _MILLISECONDS: Final = "it takes milliseconds, a whole number from 0 to 86400000"
+_SECONDS: Final = "it takes seconds, a number above 0"
+_COUNT: Final = "it takes a whole number above 0"
 _NUMBERS: Final[Mapping[str, str]] = {
     "listen": "it takes a port, a whole number from 0 to 65535",
     "listen_ws": "it takes a port, a whole number from 0 to 65535",
@@ -250,6 +273,10 @@ _NUMBERS: Final[Mapping[str, str]] = {
     "disc_port": "it takes a port, a whole number from 1 to 65535",
     "disc_mode": "it takes broadcast or multicast",
     "run": "it takes seconds, a number above 0",
+    "expire_after": _SECONDS,
+    "relay_idle": _SECONDS,
+    **dict.fromkeys(("relay_circuits", "relay_circuits_per_peer", "relay_circuits_per_pair"), _COUNT),
+    **dict.fromkeys(("relay_bytes_per_s", "relay_circuit_bytes"), "it takes bytes, a whole number above 0"),
     "connect": 'it takes a list of endpoints, such as ["10.0.0.2:9001"]',
     "via": 'it takes a list of the endpoints of relays, such as ["10.0.0.2:9001"]',
     "http_host": 'it takes a list of host names, such as ["node.example"]',
@@ -338,12 +365,22 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
         finding={key: merged[key] for key in FINDING if key in merged},
         relay=merged.get("relay") == "on",
         via=tuple(_endpoint("--via", text) for text in merged.get("via", ())),
+        limits=_limits(merged),
+        expire_after=merged.get("expire_after"),
         listen_ws=merged.get("listen_ws"),
         tls_cert=_path(merged.get("tls_cert")),
         tls_key=_path(merged.get("tls_key")),
         tls_ca=_path(merged.get("tls_ca")),
         http=_http(merged),
     )
+
+
+def _limits(merged: Mapping[str, Any]) -> Mapping[str, float]:
+    bounds = {field: merged[key] for key, field in RELAY_LIMITS.items() if key in merged}
+    if bounds and merged.get("relay") != "on":
+        flag = "--" + next(key for key in RELAY_LIMITS if key in merged).replace("_", "-")
+        raise UsageError(f"{flag} bounds a relay, and this node is none: add --relay on")
+    return bounds
 
 
 def _http(merged: Mapping[str, Any]) -> HttpSettings | None:

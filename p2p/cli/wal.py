@@ -26,7 +26,7 @@ from p2p.cli.settings import UsageError
 from p2p.cli.signals import on_signal, stop_signals
 from p2p.cli.stdin import stdin_lines
 from p2p.errors import ConfigError, StoreCorrupt, StoreLocked
-from p2p.ids import PeerId
+from p2p.ids import PeerId, is_peer_id_text
 from p2p.replication.batch import Record, parse_batch
 from p2p.replication.heads import LogHead, digest
 from p2p.store.base import WHOLE_FILE, LogReader
@@ -41,12 +41,18 @@ PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 """More than any record's payload is after escaping: a result is never cut."""
 
 
-def append_lines(data_dir: Path, *, as_json: bool, kind: str) -> int:
-    """Append every line of standard input; returns the exit code."""
-    return trio.run(_append_lines, data_dir, as_json, kind)
+def append_lines(data_dir: Path, *, as_json: bool, kind: str, target: str | None = None) -> int:
+    """Append every line of standard input; returns the exit code.
+
+    Raises:
+        UsageError: the target is no peer id.
+    """
+    if target is not None and not is_peer_id_text(target):
+        raise UsageError(f"--target {target[:80]!r}: records are for a peer id, 64 lowercase hex digits (`p2p id`)")
+    return trio.run(_append_lines, data_dir, as_json, kind, None if target is None else PeerId.parse(target))
 
 
-async def _append_lines(data_dir: Path, as_json: bool, kind: str) -> int:
+async def _append_lines(data_dir: Path, as_json: bool, kind: str, target: PeerId | None) -> int:
     is_up = False
 
     def say(line: str) -> None:
@@ -60,11 +66,11 @@ async def _append_lines(data_dir: Path, as_json: bool, kind: str) -> int:
         try:
             async with p2p.open_node(config) as node:
                 is_up = True
-                done, left_out = await _append_all(signals, ThroughStore(node, kind))
+                done, left_out = await _append_all(signals, ThroughStore(node, kind, target))
         except StoreLocked as locked:
             try:
                 async with open_control(Target(None, data_dir, None)) as control:
-                    done, left_out = await _append_all(signals, ThroughControl(control, kind))
+                    done, left_out = await _append_all(signals, ThroughControl(control, kind, target))
             except NotServed:
                 raise StoreLocked(
                     f"a node without HTTP control holds {data_dir}: lines go through one that runs with --http "
@@ -150,7 +156,8 @@ def _records(
 def _record_text(record: Record) -> str:
     payload = record.payload.decode("utf-8", "backslashreplace")
     who = record.node_id or record.origin.short
-    return one_line(f"{who} {record.seq} {record.kind} {payload}", PAYLOAD_BYTES_MAX)
+    whom = "" if record.target is None else f" to {record.target.short}"
+    return one_line(f"{who} {record.seq} {record.kind}{whom} {payload}", PAYLOAD_BYTES_MAX)
 
 
 def _record_json(record: Record) -> str:

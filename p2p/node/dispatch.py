@@ -103,8 +103,13 @@ class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
         Without effect on what is no request, or was answered before.
 
         Args:
-            status: 1 failed, 2 nobody serves it, 3 overloaded.
+            status: 1 failed, 2 nobody serves it, 3 overloaded; others up to 255 are between you and your askers.
+
+        Raises:
+            ConfigError: it is no such status.
         """
+        if type(status) is not int or not 1 <= status <= 255:
+            raise ConfigError(f"a status that refuses is 1 failed, 2 not served, 3 overloaded … 255, not {status!r}")
         if self._asked is not None:
             self._asked.refuse(status)
 

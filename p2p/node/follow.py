@@ -63,6 +63,8 @@ class Follower:
     ) -> None:
         if start not in ("oldest", "now"):
             raise ConfigError(f'start is "oldest" or "now", not {start!r}')
+        if target is not None and not isinstance(target, PeerId):
+            raise ConfigError(f"target is a PeerId, as in PeerId.parse(text), not {type(target).__name__} {target!r}")
         if name is not None and not name:
             raise ConfigError("a follower's name is not empty; leave it out for one without a durable cursor")
         self._writer = writer

@@ -124,8 +124,9 @@ class Wal:
             start: where a name that is used for the first time begins, and one that is None each time. Origins that
                 turn up later are read from their first record.
 
-        Raises (when it is entered):
-            ChannelBusy: the name is in use.
+        Raises:
+            ConfigError: an argument is of another kind.
+            ChannelBusy: the name is in use, when it is entered.
 
         Example:
             async with node.wal.follow("indexer") as records:

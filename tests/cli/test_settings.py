@@ -63,6 +63,27 @@ def test_every_flag_is_a_key_of_the_file_and_of_the_environment() -> None:
     assert flags == set(KEYS)
 
 
+def test_the_bounds_of_a_relay_and_the_age_of_what_is_for_somebody(tmp_path: Path) -> None:
+    from p2p.cli.run import node_config
+
+    file = toml(tmp_path, "relay = 'on'\nrelay_circuits = 7\nrelay_idle = 2.5\nexpire_after = 3600\n")
+    environment = {"P2P_RELAY_BYTES_PER_S": "1000000", "P2P_RELAY_CIRCUITS_PER_PEER": "3"}
+    config = node_config(
+        settled({"relay_circuit_bytes": 5000, "relay_circuits_per_pair": 1, "memory": True}, environment, file)
+    )
+    limits = config.limits
+    assert (limits.relay_circuits_max, limits.relay_circuits_per_peer_max, limits.relay_circuits_per_pair_max) == (
+        7, 3, 1,
+    )  # fmt: skip
+    assert (limits.relay_bytes_per_s, limits.relay_circuit_bytes_max) == (1_000_000, 5000)
+    assert (limits.relay_idle_s_max, config.expire_after_s) == (2.5, 3600)
+    with pytest.raises(UsageError, match=r"--relay-idle bounds a relay.*--relay on"):
+        settled({"relay_idle": 2.0})
+    for text in ("0", "-1", "much"):
+        with pytest.raises(UsageError, match=r"RELAY_CIRCUITS.*whole number above 0"):
+            settled({}, {"P2P_RELAY": "on", "P2P_RELAY_CIRCUITS": text})
+
+
 @pytest.mark.parametrize("source", ["file", "environment"])
 def test_an_unknown_key_is_refused_with_its_place_and_a_guess(tmp_path: Path, source: str) -> None:
     with pytest.raises(UsageError) as caught:

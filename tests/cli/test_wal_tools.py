@@ -39,6 +39,24 @@ async def test_append_initialises_an_empty_dir_and_says_so(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
+async def test_records_for_somebody_are_appended_and_shown(tmp_path: Path) -> None:
+    whom = "ab" * 32
+    await p2p_ok("wal", "append", "--data-dir", tmp_path / "a", "--target", whom, stdin=b"for you\n")
+    await p2p_ok("wal", "append", "--data-dir", tmp_path / "a", stdin=b"for all\n")
+    lines = (await p2p_ok("wal", "tail", "--data-dir", tmp_path / "a")).splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == ["1 app to abababab for you", "2 app for all"]
+    objects = map(json.loads, (await p2p_ok("wal", "tail", "--json", "--data-dir", tmp_path / "a")).splitlines())
+    assert [record["target"] for record in objects] == [whom, None]
+    for wrong in ("B", ""):
+        told = await p2p_fails(2, "wal", "append", "--data-dir", tmp_path / "a", "--target", wrong, stdin=b"x\n")
+        assert "peer id" in told
+    async with running("--id", "A", "--data-dir", tmp_path / "a", "--http", "127.0.0.1:0") as node:
+        await node.records(2)
+        await p2p_ok("wal", "append", "--data-dir", tmp_path / "a", "--target", whom, stdin=b"through the node\n")
+    lines = (await p2p_ok("wal", "tail", "--data-dir", tmp_path / "a")).splitlines()
+    assert lines[2].endswith(" 3 app to abababab through the node")
+
+
 async def test_nothing_to_append(tmp_path: Path) -> None:
     assert await p2p_ok("wal", "append", "--data-dir", tmp_path / "a") == "appended nothing\n"
 

@@ -187,6 +187,25 @@ async def test_a_request_may_be_read_from_a_channel_and_answered_later() -> None
         assert answers == [b"yes"]
 
 
+async def test_a_refusal_says_its_status_and_takes_no_other() -> None:
+    async with two_nodes() as (a, b, peer), b.channel("door") as door, trio.open_nursery() as nursery:
+
+        async def refuse() -> None:
+            for status in (1, 2, 3, 77):
+                message = await door.receive()
+                for wrong in (0, 256, -1, True, "busy", None):
+                    with pytest.raises(p2p.ConfigError, match="status that refuses"):
+                        message.refuse(wrong)  # type: ignore[arg-type]  # what is refused
+                message.refuse(status)
+                message.refuse()
+
+        nursery.start_soon(refuse)
+        for status, told in ((1, "the handler failed"), (2, "nobody serves"), (3, "overloaded"), (77, "refused")):
+            with pytest.raises(p2p.RequestFailed, match=rf"{told}.*\(status {status}\)") as caught:
+                await a.request(peer, "door", b"")
+            assert caught.value.status == status
+
+
 async def test_a_request_that_a_full_channel_loses_fails_with_status_3() -> None:
     async with two_nodes() as (a, b, peer), b.channel("x", capacity=1, when_full="drop_oldest"):
         async with trio.open_nursery() as nursery:
@@ -262,7 +281,7 @@ async def test_T25_requests_that_were_given_up_fill_their_own_service_and_no_oth
             while sum(link.serving for link in b._rooms.roster.links.values()) < limit:  # type: ignore[union-attr]
                 await trio.sleep(0.001)
             asking.cancel_scope.cancel()
-        with pytest.raises(p2p.RequestFailed, match="too many") as caught:
+        with pytest.raises(p2p.RequestFailed, match="overloaded") as caught:
             await a.request(peer, "slow", b"one more")
         assert caught.value.status == 3
         assert await a.request(peer, "quick", b"hi") == b"hi"
@@ -432,6 +451,28 @@ async def test_who_tries_again_at_once_lets_others_run(name: str) -> None:
         for _ in range(3):
             with trio.testing.assert_checkpoints(), pytest.raises(p2p.P2PError):
                 await CALLS_THAT_FAIL[name](a)
+
+
+async def test_a_peer_that_is_not_connected_is_told_of_at_once_and_not_waited_for() -> None:
+    async with (
+        p2p.open_node(node_id="b") as b,
+        p2p.open_node(node_id="a", peers=["127.0.0.1:1"]) as a,
+        a.events() as events,
+    ):
+        with trio.fail_after(30):
+            known = (b.peer_id, str(b.peer_id))
+            for who, error in (*((who, p2p.NotConnected) for who in known), ("b", p2p.UnknownPeer)):
+                with pytest.raises(error):
+                    await a.request(who, "clock", b"", timeout_s=3600)
+                with pytest.raises(error):
+                    await a.send(who, "clock", b"")
+            async with trio.open_nursery() as nursery:
+                await nursery.start(b.serve, "clock", echo)
+                nursery.start_soon(a.connect, b.endpoints[0])
+                while not a.peers():
+                    await events.__anext__()
+                assert await a.request(b.peer_id, "clock", b"now") == b"now"
+                nursery.cancel_scope.cancel()
 
 
 async def test_making_a_way_counts_into_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
