@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 import trio
 
 from p2p.ids import PeerEndpoint
 from p2p.node.config import NodeConfig
 from p2p.node.node import Node
-from p2p.node.service import run_around
+from p2p.node.service import Runs
 from p2p.node.status import NodeStats, Peer
 
 
-class P2PRuntime:
+class P2PRuntime(Runs):
     """A Vix-named context over a node: `async with P2PRuntime(node) as runtime: …` runs it in a nursery of its own.
 
     Attributes:
@@ -24,19 +21,9 @@ class P2PRuntime:
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    async def __aenter__(self) -> Self:
-        self._context = run_around(self.node)
-        await self._context.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._context.__aexit__(kind, value, trace)
-
-    async def start(self, nursery: trio.Nursery) -> None:
-        """Start the node as a task of a nursery of yours; returns once it listens."""
-        await nursery.start(self.node.run)
+    async def run(self, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
+        """`node.run`."""
+        await self.node.run(task_status=task_status)
 
     async def connect(self, endpoint: PeerEndpoint | str) -> Peer:
         """`node.connect`."""

@@ -20,8 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 import msgspec
 import trio
@@ -32,7 +31,8 @@ from p2p.errors import ConfigError, ConnectFailed, NodeClosed, RemoteProtocolErr
 from p2p.ids import PeerEndpoint, check_node_id, is_loopback
 from p2p.limits import Limits
 from p2p.msg import DiscoveryAnnounce
-from p2p.node.service import run_around
+from p2p.node.kinds import Kinds, check_kinds
+from p2p.node.service import Runs
 from p2p.policy.addresses import AddressClass, DialRule, classify
 from p2p.policy.hints import DiscoveryAnnouncement
 from p2p.registry.form import base_of, host_of, read_announced, read_peers, write_announce
@@ -100,6 +100,12 @@ class BootstrapConfig:
     http: HttpClient | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        check_kinds(self, _KINDS)
+        if self.ca_file is not None:
+            object.__setattr__(self, "ca_file", Path(self.ca_file))
+        object.__setattr__(self, "own_ports", tuple(self.own_ports))
+        if not all(isinstance(port, int) for port in self.own_ports):
+            raise ConfigError(f"own_ports {self.own_ports!r} must be whole numbers")
         if not self.registry_url:
             raise ConfigError("registry_url is missing: http://HOST:PORT or https://HOST")
         base_of(self.registry_url)
@@ -120,6 +126,19 @@ class BootstrapConfig:
             raise ConfigError("a token is printable ASCII")
 
 
+_NONE: Final = type(None)
+_KINDS: Final[Kinds] = (
+    ("registry_url", (str,), "text"),
+    ("self_node_id token", (str, _NONE), "text, or None"),
+    ("self_tcp_port", (int, _NONE), "a port, a whole number, or None"),
+    ("poll_interval_ms", (int,), "a whole number of milliseconds"),
+    ("max_peers_per_poll", (int,), "a whole number"),
+    ("allow_private", (bool, _NONE), "True, False, or None"),
+    ("own_ports", (tuple, list, set, frozenset), "a list of ports"),
+    ("ca_file", (str, Path, _NONE), "a path, as pathlib.Path or text, or None"),
+)
+
+
 class BootstrapCounters(msgspec.Struct):
     """What came of it so far."""
 
@@ -134,7 +153,7 @@ class BootstrapCounters(msgspec.Struct):
     hook_failures: int = 0
 
 
-class HttpBootstrap:
+class HttpBootstrap(Runs):
     """One registry, asked for ever: a task of the node, or of its own `async with`.
 
     Args:
@@ -212,16 +231,6 @@ class HttpBootstrap:
     def stop(self) -> None:
         """End `run`; returns at once. Idempotent. The registry forgets this node by itself."""
         self._scope.cancel()
-
-    async def __aenter__(self) -> Self:
-        self._context = run_around(self)
-        await self._context.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._context.__aexit__(kind, value, trace)
 
     def snapshot(self) -> tuple[DiscoveryAnnouncement, ...]:
         """The peers that the registry named lately, judged; the oldest first."""

@@ -15,6 +15,7 @@ from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_ipv4, is_loopback
 from p2p.limits import Limits
 from p2p.node.bootstrap import BootstrapConfig
 from p2p.node.discovery import DiscoveryConfig
+from p2p.node.kinds import Kinds, check_kinds
 from p2p.policy.addresses import AddressClass, classify
 from p2p.policy.admission import ConnectionSlots
 from p2p.store.keys import load_trust, open_store
@@ -155,12 +156,7 @@ class NodeConfig:
         object.__setattr__(self, "limits", self._effective_limits())
 
     def _check_kinds(self) -> None:
-        """Refuse what is of another kind, before something deep inside trips over it. (No values: some are secret.)"""
-        for names, kinds, what in _KINDS:
-            for name in names.split():
-                value: object = getattr(self, name)
-                if not isinstance(value, kinds):
-                    raise ConfigError(f"{name} is of the kind {type(value).__name__}: it must be {what}")
+        check_kinds(self, _KINDS)
         for name in ("on_log", "store"):
             value = getattr(self, name)
             if value is not None and not callable(value):
@@ -266,7 +262,7 @@ class NodeConfig:
 
 
 _NONE: Final = type(None)
-_KINDS: Final[tuple[tuple[str, tuple[type, ...], str], ...]] = (
+_KINDS: Final[Kinds] = (
     ("node_id network_name", (str,), "text"),
     ("listen_host", (str, _NONE), "an IP address as text, or None"),
     ("listen_port listen_ws_port", (int, _NONE), "a port, a whole number from 0 to 65535, or None"),
@@ -283,7 +279,6 @@ _KINDS: Final[tuple[tuple[str, tuple[type, ...], str], ...]] = (
     ("expire_after_s ping_after_s dead_after_s", (int, float, _NONE), "a number of seconds, or None"),
     ("dial open relay attach", (bool,), "True or False"),
 )
-"""Fields, what they may be, and how that is said."""
 
 
 def _trusted(trust: Mapping[str, PeerId | str | bytes]) -> dict[str, PeerId]:

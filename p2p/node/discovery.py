@@ -16,8 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 import trio
@@ -27,7 +26,8 @@ from p2p.errors import ConfigError, NodeClosed
 from p2p.ids import check_node_id
 from p2p.limits import Limits
 from p2p.node.announce import Flaw, read_announcement, write_announcement
-from p2p.node.service import run_around
+from p2p.node.kinds import Kinds, check_kinds
+from p2p.node.service import Runs
 from p2p.policy.addresses import AddressClass, classify
 from p2p.policy.buckets import TokenBucket
 from p2p.policy.hints import DiscoveryAnnouncement
@@ -69,7 +69,8 @@ class DiscoveryConfig:
         multicast_group: an IPv4 group, the same in every node.
         require_signed: drop announcements that no identity signed; Vix's are such.
         loopback_only: this machine only. A node that nothing protects sets it for itself.
-        interfaces: names, or IPv4 addresses, of the interfaces to use; empty for all that are up.
+        interfaces: names, or IPv4 addresses, of the interfaces to speak and to hear on; empty for all that are up. One
+            that is not there is told once, and used as soon as it comes.
 
     Raises:
         ConfigError: a value is not usable.
@@ -88,6 +89,7 @@ class DiscoveryConfig:
     interfaces: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_kinds(self, _KINDS)
         if not 0 <= self.self_tcp_port <= 65535:
             raise ConfigError(f"self_tcp_port {self.self_tcp_port} is not within 0-65535")
         if not 1 <= self.discovery_port <= 65535:
@@ -109,6 +111,8 @@ class DiscoveryConfig:
             object.__setattr__(self, "mode", DiscoveryMode(self.mode))
         except ValueError:
             raise ConfigError(f"mode {self.mode!r}: it is broadcast or multicast") from None
+        if not all(isinstance(name, str) for name in self.interfaces):
+            raise ConfigError(f"interfaces {self.interfaces!r} must be names or addresses as text, such as ['eth0']")
         object.__setattr__(self, "interfaces", tuple(self.interfaces))
 
     @property
@@ -120,6 +124,15 @@ class DiscoveryConfig:
             loopback_only=self.loopback_only,
             interfaces=self.interfaces,
         )
+
+
+_KINDS: Final[Kinds] = (
+    ("self_node_id multicast_group", (str,), "text"),
+    ("self_tcp_port discovery_port", (int,), "a port, a whole number"),
+    ("announce_interval_ms seen_ttl_ms connect_cooldown_ms", (int,), "a whole number of milliseconds"),
+    ("require_signed loopback_only", (bool,), "True or False"),
+    ("interfaces", (tuple, list, set, frozenset), "a list of names or addresses, such as ['eth0']"),
+)
 
 
 class DiscoveryCounters(msgspec.Struct):
@@ -155,7 +168,7 @@ class DiscoveryCounters(msgspec.Struct):
         return sum(self.flaws.values())
 
 
-class UdpDiscovery:
+class UdpDiscovery(Runs):
     """Announces one node, and knows who was announced lately. It runs once.
 
         async with p2p.make_udp_discovery(config, on_peer) as discovery:
@@ -177,6 +190,7 @@ class UdpDiscovery:
         clock: Clock | None = None,
         entropy: Entropy = system_entropy,
         limits: Limits | None = None,
+        say: Callable[[str], None] = _log.warning,
     ) -> None:
         if config.self_tcp_port:
             check_node_id(config.self_node_id)
@@ -189,6 +203,7 @@ class UdpDiscovery:
         self._network = network or SystemNetwork(self._limits, entropy)
         self._clock = clock or SystemClock()
         self._entropy = entropy
+        self._say = say
         self._nonces: deque[int] = deque(maxlen=OWN_NONCES)
         self._sightings = Sightings(
             self._limits, ttl_s=config.seen_ttl_ms / 1000, cooldown_s=config.connect_cooldown_ms / 1000
@@ -210,6 +225,8 @@ class UdpDiscovery:
         self._ran = True
         datagrams = await self._network.datagrams(self.config.neighbourhood)
         try:
+            for line in datagrams.missing():
+                self._say(f"discovery: {line}: it is used as soon as it comes")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, datagrams)
                 if self.config.self_tcp_port:
@@ -222,23 +239,9 @@ class UdpDiscovery:
             with trio.CancelScope(shield=True):  # it waits for nothing
                 await datagrams.aclose()
 
-    async def start(self, nursery: trio.Nursery) -> None:
-        """Start as a task of a nursery of yours; returns once the port is open."""
-        await nursery.start(self.run)
-
     def stop(self) -> None:
         """Ask it to stop; returns at once. Idempotent."""
         self._stop.set()
-
-    async def __aenter__(self) -> Self:
-        self._context = run_around(self)
-        await self._context.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._context.__aexit__(kind, value, trace)
 
     def snapshot(self) -> tuple[DiscoveryAnnouncement, ...]:
         """Where nodes are said to be now: what was heard in the last `seen_ttl_ms`."""

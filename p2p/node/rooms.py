@@ -308,6 +308,7 @@ class Rooms:
             clock=config.clock,
             entropy=config.entropy,
             limits=config.limits,
+            say=self._log_line.warn,
         )
 
     def _make_bootstrap(self, network: Network, endpoints: Iterable[PeerEndpoint]) -> HttpBootstrap | None:

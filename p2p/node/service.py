@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
 
 import trio
 
@@ -15,6 +17,32 @@ class Service(Protocol):
     async def run(self, *, task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED) -> None: ...
 
     def stop(self) -> None: ...
+
+
+class Runs(ABC):
+    """What has `run` and `stop` has these, too: the life cycle of a node, of discovery and of a bootstrap is one."""
+
+    @abstractmethod
+    async def run(self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until `stop` or cancellation; `started()` once it is up."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ask it to stop; returns at once. Idempotent."""
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Start as a task of a nursery of yours; returns once it is up."""
+        await nursery.start(self.run)
+
+    async def __aenter__(self) -> Self:
+        self._context = run_around(self)
+        await self._context.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._context.__aexit__(kind, value, trace)
 
 
 ServiceT = TypeVar("ServiceT", bound=Service)

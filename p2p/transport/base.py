@@ -133,7 +133,7 @@ class Neighbourhood(msgspec.Struct, frozen=True):
         group: an IPv4 multicast group; None for broadcast.
         group6: the IPv6 group, which stands for broadcast, too: IPv6 has none.
         loopback_only: this machine alone, and IPv4 alone.
-        interfaces: names, or IPv4 addresses, of the interfaces to use; empty for all that are up.
+        interfaces: names, or IPv4 addresses, of the interfaces to speak and to hear on; empty for all that are up.
     """
 
     port: int
@@ -167,8 +167,11 @@ class Datagrams(Protocol):
             trio.ClosedResourceError: this was closed.
         """
 
+    def missing(self) -> tuple[str, ...]:
+        """A line for each interface that was named and is not there now; it is used as soon as it comes."""
+
     async def receive(self) -> tuple[bytes, PeerEndpoint]:
-        """Wait for the next datagram, one's own among them.
+        """Wait for the next datagram that comes by an interface in use, one's own among them.
 
         Returns:
             The first `announce_read_bytes_max` + 1 bytes of it, and where it came from, in the scheme to dial there.

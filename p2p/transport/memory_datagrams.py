@@ -45,6 +45,9 @@ class MemoryDatagrams:
             ear.hear(trio.current_time() + latency_s, data, PeerEndpoint(source, self.near.port, "mem"))
         return Spread(1)
 
+    def missing(self) -> tuple[str, ...]:
+        return ()
+
     def hear(self, at: float, data: bytes, source: PeerEndpoint) -> None:
         """Take a datagram that arrives at that time."""
         if len(self._heard) >= EAR_DATAGRAMS_MAX:

@@ -1,7 +1,8 @@
 """Datagrams to everybody near, over the machine's UDP: broadcast or multicast on IPv4, multicast on IPv6.
 
 One socket per family serves all interfaces: the control message IP_PKTINFO says which one a datagram leaves by, and
-with which address, so that interfaces may come and go without a socket of their own. Programs on one machine share the
+with which address, or by which one it came, so that interfaces may come and go without a socket of their own. What came
+by one that is not used is dropped. Programs on one machine share the
 port (SO_REUSEADDR, SO_REUSEPORT): each of them gets every broadcast and multicast, and the sender hears itself. Where
 loopback alone is wanted, the sockets are bound to the very address that such datagrams go to, and nothing from outside
 reaches them.
@@ -14,7 +15,7 @@ import ipaddress
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ import trio
 from p2p.errors import AddressInUse, ConfigError
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
+from p2p.policy.buckets import TokenBucket
 from p2p.transport.base import Neighbourhood, Spread
 from p2p.transport.interfaces import LOOPBACK_BROADCAST, Interface, interfaces
 from p2p.transport.readiness import wait_any_readable
@@ -32,6 +34,9 @@ _EVERYBODY: Final = "255.255.255.255"
 _EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104 - whether others may hear and be heard is the caller's decision
 _IP_PKTINFO: Final = 8
 """Linux; the socket module of Python 3.11 does not name it."""
+_CONTROL_BYTES: Final = 128
+LOOK_S: Final = 5.0
+"""Who only listens looks so often for interfaces that came; who speaks looks each time."""
 
 
 class UdpDatagrams:
@@ -39,6 +44,7 @@ class UdpDatagrams:
 
     Attributes:
         failures: reads that failed; each is followed by a rest, and never ends the ear.
+        unwanted: datagrams that came by interfaces that are not used.
     """
 
     def __init__(
@@ -51,8 +57,12 @@ class UdpDatagrams:
         self._limits = limits
         self._entropy = entropy
         self._joined: set[tuple[int, int]] = set()
+        self._used: frozenset[int] = frozenset()
+        self._look_at = 0.0
+        self._unwanted_pace = TokenBucket(limits.announce_reads_per_s, limits.announce_reads_burst)
         self._closed = trio.Event()
         self.failures = 0
+        self.unwanted = 0
 
     # Speaking.
 
@@ -102,11 +112,13 @@ class UdpDatagrams:
 
     def join(self) -> list[Interface]:
         """Join the groups on interfaces that are new, and return all that are used now."""
+        self._look_at = trio.current_time() + LOOK_S
         try:
             used = [interface for interface in interfaces() if self._is_used(interface)]
         except OSError:  # out of descriptors: the next interval looks again
             self.failures += 1
             return []
+        self._used = frozenset(interface.index for interface in used)
         wanted = set()
         for interface in used:
             if self._near.group is not None:
@@ -128,6 +140,15 @@ class UdpDatagrams:
             return interface.is_loopback or interface.index == 0
         return not near.interfaces or interface.name in near.interfaces or interface.address in near.interfaces
 
+    def missing(self) -> tuple[str, ...]:
+        near = self._near
+        if near.loopback_only or not near.interfaces:
+            return ()
+        there = interfaces()
+        names = {interface.name for interface in there} | {interface.address for interface in there}
+        known = ", ".join(f"{one.name} ({one.address})" if one.address else one.name for one in there) or "none"
+        return tuple(f"no interface {name} is up; there are {known}" for name in near.interfaces if name not in names)
+
     def _join(self, family: int, index: int) -> None:
         try:
             if family == socket.AF_INET:
@@ -147,26 +168,45 @@ class UdpDatagrams:
         await trio.lowlevel.checkpoint()
         while True:
             self._check_open()
+            if trio.current_time() >= self._look_at:
+                self.join()
             try:
                 heard = self._receive_now()
             except OSError:
                 # Not of one datagram, for those come whole or not at all: the machine is short of something.
                 self.failures += 1
-                with trio.move_on_after(self._limits.accept_pause_s_max * (0.5 + uniform(self._entropy) / 2)):
-                    await self._closed.wait()
+                pause_s = self._limits.accept_pause_s_max * (0.5 + uniform(self._entropy) / 2)
+                await self._rest_until(trio.current_time() + pause_s)
                 continue
-            if heard is not None:
-                return heard
-            await wait_any_readable(self._socks)
+            if heard is None:
+                with trio.move_on_at(self._look_at):
+                    await wait_any_readable(self._socks)
+                continue
+            data, source, index = heard
+            if self._is_wanted(index):
+                return data, source
+            self.unwanted += 1
+            now = trio.current_time()
+            if not self._unwanted_pace.take(now):
+                await self._rest_until(self._unwanted_pace.ready_at(now, self._limits.announce_reads_burst))
 
-    def _receive_now(self) -> tuple[bytes, PeerEndpoint] | None:
+    def _is_wanted(self, index: int) -> bool:
+        everything = not self._near.loopback_only and not self._near.interfaces
+        return everything or not index or index in self._used
+
+    async def _rest_until(self, when: float) -> None:
+        with trio.move_on_at(when):
+            await self._closed.wait()
+
+    def _receive_now(self) -> tuple[bytes, PeerEndpoint, int] | None:
+        """A datagram, where it came from and the number of the interface that it came by; 0 where nobody tells."""
         self._socks.append(self._socks.pop(0))
         for sock in self._socks:
             try:
-                data, address = sock.recvfrom(self._limits.announce_read_bytes_max + 1)
+                data, control, _, address = sock.recvmsg(self._limits.announce_read_bytes_max + 1, _CONTROL_BYTES)
             except (BlockingIOError, InterruptedError):
                 continue
-            return data, _source(address)
+            return data, _source(address), _index_of(control)
         return None
 
     # Ending.
@@ -243,6 +283,9 @@ def _bind(family: int, host: str, port: int) -> socket.socket:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        elif sys.platform == "linux":
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         sock.bind((host, port))
     except OSError as error:
         sock.close()
@@ -259,6 +302,15 @@ def _bind(family: int, host: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _index_of(control: Iterable[tuple[int, int, bytes]]) -> int:
+    for level, kind, data in control:
+        if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
+            return int.from_bytes(data[:4], sys.byteorder)
+        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+            return int.from_bytes(data[16:20], sys.byteorder)
+    return 0
 
 
 def _source(address: Any) -> PeerEndpoint:

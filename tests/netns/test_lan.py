@@ -75,6 +75,17 @@ def test_a_node_that_lets_nobody_in_says_nothing_to_others(net: Lan) -> None:
         assert wait_for(closed[0], 0) == []
 
 
+@pytest.mark.parametrize("mode", ["broadcast", "multicast"])
+def test_a_node_that_uses_another_interface_does_not_hear_this_one(net: Lan, mode: str) -> None:
+    for host in "abc":
+        net.host(host)
+    with ExitStack() as stack:
+        deaf = run_hosts(net, stack, "c", discovery={"mode": mode, "interfaces": ["lo"]})
+        for process in run_hosts(net, stack, "ab", discovery={"mode": mode}):
+            wait_for(process, 1)
+        assert wait_for(deaf[0], 0) == []
+
+
 def test_a_cable_that_is_plugged_in_later_is_used(net: Lan) -> None:
     net.host("a")
     net.host("b", is_up=False)

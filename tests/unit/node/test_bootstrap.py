@@ -375,6 +375,15 @@ async def test_stop_ends_it_and_the_body_goes_on(autojump: MockClock) -> None:
     assert len(registry.asked) == 1
 
 
+async def test_it_starts_in_a_nursery_and_ends_when_told(autojump: MockClock) -> None:
+    registry = Registry()
+    async with trio.open_nursery() as nursery:
+        bootstrap = make_http_bootstrap(config(registry), lambda _: None)
+        await bootstrap.start(nursery)
+        await registry.times(1)
+        bootstrap.stop()
+
+
 async def test_it_runs_once(autojump: MockClock) -> None:
     bootstrap = make_http_bootstrap(config(Registry()), lambda _: None)
     async with bootstrap:
@@ -396,6 +405,12 @@ async def test_what_the_body_raises_leaves_as_itself(autojump: MockClock) -> Non
         (BootstrapConfig, "registry_url is missing"),
         (lambda: BootstrapConfig(registry_url="ftp://x"), "http"),
         (lambda: BootstrapConfig("a b", 1, "http://r"), "node id"),
+        (lambda: BootstrapConfig(registry_url=7), "registry_url .* text"),  # type: ignore[arg-type]
+        (lambda: BootstrapConfig("a", "9", "http://r"), "self_tcp_port .* str"),  # type: ignore[arg-type]
+        (lambda: BootstrapConfig(registry_url="http://r", poll_interval_ms=1e4), "poll_interval_ms"),  # type: ignore[arg-type]
+        (lambda: BootstrapConfig(registry_url="http://r", token=b"t"), "token .* bytes"),  # type: ignore[arg-type]
+        (lambda: BootstrapConfig(registry_url="http://r", own_ports=80), "own_ports"),  # type: ignore[arg-type]
+        (lambda: BootstrapConfig(registry_url="http://r", own_ports=("80",)), "own_ports"),  # type: ignore[arg-type]
         (lambda: BootstrapConfig("a", 0, "http://r"), "self_tcp_port"),
         (lambda: BootstrapConfig("a", 1, "http://r", poll_interval_ms=99), "poll_interval_ms"),
         (lambda: BootstrapConfig("a", 1, "http://r", max_peers_per_poll=101), "1-100"),

@@ -262,6 +262,9 @@ class Troubled:
         self.spreads.append(Spread(1) if number % 2 else Spread(0, ("eth0 IPv4: Network is unreachable",)))
         return self.spreads[-1]
 
+    def missing(self) -> tuple[str, ...]:
+        return ("no interface eht0 is up; there are lo",)
+
     async def receive(self) -> Any:
         await trio.sleep_forever()
 
@@ -269,10 +272,15 @@ class Troubled:
         self.closed.set()
 
 
-async def test_an_interface_that_fails_is_counted_and_tried_again(autojump_clock: MockClock) -> None:
+async def test_an_interface_that_fails_is_counted_and_tried_again(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     network = Troubled()
     config = DiscoveryConfig("a", 9101)
     async with make_udp_discovery(config, network=network) as at_a:  # type: ignore[arg-type]
+        assert [line.message for line in caplog.records if line.levelname == "WARNING"] == [
+            "discovery: no interface eht0 is up; there are lo: it is used as soon as it comes"
+        ]
         assert at_a.trouble in ((), ("eth0 IPv4: Network is unreachable",))
         await trio.sleep(10)
     assert len(network.spreads) >= 5
@@ -319,6 +327,13 @@ async def test_cancelling_ends_it_and_lets_the_port_go(net: MemoryNetwork) -> No
         ({"mode": "shouting"}, "mode"),
         ({"multicast_group": "10.0.0.1"}, "multicast_group"),
         ({"multicast_group": "ff02::1"}, "multicast_group"),
+        ({"self_node_id": 7}, "self_node_id .* text"),
+        ({"discovery_port": "37020"}, "discovery_port .* str"),
+        ({"announce_interval_ms": 2000.0}, "announce_interval_ms .* float"),
+        ({"require_signed": "no"}, "require_signed .* True or False"),
+        ({"interfaces": "eth0"}, "interfaces .* list"),
+        ({"interfaces": 7}, "interfaces"),
+        ({"interfaces": (7,)}, "interfaces"),
     ],
 )
 def test_a_value_that_cannot_be_is_named(changes: dict[str, Any], names: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from p2p.errors import AddressInUse, ConfigError
@@ -90,6 +91,61 @@ async def test_interfaces_are_chosen_by_name_or_address() -> None:
             assert one.spread(b"x").sent == 1
     async with opened(near(port, loopback_only=False, interfaces=("nothing0",))) as one:
         assert one.spread(b"x").sent == 0
+
+
+@pytest.mark.parametrize("group", [None, "239.255.0.1"])
+async def test_what_comes_by_another_interface_is_not_heard(
+    group: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = near(free_port(), group=group, loopback_only=False, interfaces=("lan0",))
+    [loopback] = [one for one in udp.interfaces() if one.is_loopback]
+    async with opened(near(where.port, group=group)) as neighbour, opened(where) as one:
+
+        async def hear_the_wanted() -> None:
+            assert await hear(one) == (b"wanted", "127.0.0.1")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear_the_wanted)
+            neighbour.spread(b"unwanted")
+            with trio.fail_after(10):
+                while not one.unwanted:
+                    await trio.lowlevel.checkpoint()
+            monkeypatch.setattr(udp, "interfaces", lambda: (replace(loopback, name="lan0"),))
+            one.join()
+            neighbour.spread(b"wanted")
+
+
+async def test_an_ear_alone_uses_an_interface_that_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udp, "LOOK_S", 0.05)
+    everything = udp.interfaces
+    monkeypatch.setattr(udp, "interfaces", lambda: ())
+    where = near(free_port(), group="239.255.0.1")
+    async with opened(where) as ear, trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            assert await hear(ear) == (b"x", "127.0.0.1")
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(listen)
+        await wait_all_tasks_blocked()
+        monkeypatch.setattr(udp, "interfaces", everything)
+        async with opened(where) as neighbour:
+            while True:
+                neighbour.spread(b"x")
+                await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_an_interface_that_is_not_there_is_named_with_those_that_are(count: int) -> None:
+    names = ("lo", "eht0", "10.9.8.7")[: count + 1]
+    async with opened(near(free_port(), loopback_only=False, interfaces=names)) as one:
+        missing = one.missing()
+        assert len(missing) == count
+        assert missing[0].startswith("no interface eht0 is up; there are ")
+        assert "lo (127.0.0.1)" in missing[0]
+    for where in (near(free_port(), interfaces=names), near(free_port(), loopback_only=False)):
+        async with opened(where) as one:
+            assert one.missing() == ()
 
 
 async def test_a_port_that_is_not_shared_is_named() -> None:
