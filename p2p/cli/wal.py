@@ -36,6 +36,8 @@ from p2p.windows import system_entropy
 
 FOLLOW_S: Final = 0.2
 """How often `--follow` looks."""
+_OWN: Final = "(own)"
+"""Who wrote a record of the data dir's own log: the dir knows the key, and not the label that it ran under."""
 READ_BYTES: Final = 256 * 1024
 PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 """More than any record's payload is after escaping: a result is never cut."""
@@ -106,7 +108,6 @@ async def _append_all(signals: AsyncIterator[int], appender: Appender) -> tuple[
 def print_records(data_dir: Path, *, as_json: bool, follow: bool) -> int:
     """Print all records, oldest first as far as their origins' clocks agree; with follow, what comes, too."""
     output = Output()
-    show = _record_json if as_json else _record_text
     done: dict[PeerId, int] = {}
     damaged = False
 
@@ -124,7 +125,7 @@ def print_records(data_dir: Path, *, as_json: bool, follow: bool) -> int:
                     complain(str(record))
                     damaged = True
                     continue
-                output.result(show(record))
+                output.result(_record_json(record) if as_json else _record_text(record, reader.own))
                 done[record.origin] = record.seq
 
     _watch(look, output, follow=follow)
@@ -153,9 +154,9 @@ def _records(
         from_seq = loaded.batches[-1].seq_end + 1
 
 
-def _record_text(record: Record) -> str:
+def _record_text(record: Record, own: PeerId) -> str:
     payload = record.payload.decode("utf-8", "backslashreplace")
-    who = record.node_id or record.origin.short
+    who = record.node_id or (_OWN if record.origin == own else record.origin.short)
     whom = "" if record.target is None else f" to {record.target.short}"
     return one_line(f"{who} {record.seq} {record.kind}{whom} {payload}", PAYLOAD_BYTES_MAX)
 

@@ -269,11 +269,15 @@ class Writer:
             await trio.lowlevel.checkpoint()
             return []
         loaded = await self._read(self._store.load, origin, from_seq, head.seq, bytes_max)
-        if loaded.damaged is not None and not self._is_closed:
-            self._damaged[loaded.damaged] = None
-            self._wake.set()
         # The head may have gone down, or the origin been frozen, while this was read.
         seq = self._heads.get(origin, EMPTY_LOG).seq
+        damaged = loaded.damaged
+        if damaged is None and not loaded.batches and seq >= from_seq:
+            # The head stands for records that the chain does not name.
+            damaged = DamagedRange(origin, from_seq, seq)
+        if damaged is not None and not self._is_closed:
+            self._damaged[damaged] = None
+            self._wake.set()
         return [batch for batch in loaded.batches if batch.seq_end <= seq]
 
     async def proof_of(self, origin: PeerId) -> ForkProof | None:

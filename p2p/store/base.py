@@ -29,6 +29,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
+from p2p.binary import read_varint
 from p2p.errors import RemoteProtocolError
 from p2p.ids import PeerId
 from p2p.limits import Limits
@@ -316,9 +317,14 @@ class Transaction(ABC):
         self.changed[origin] = frozen
 
     def quarantine(self, damaged: DamagedRange) -> None:
-        """Mark a batch as damaged: it is never served again, and the head goes down to the one before it."""
+        """Mark a batch as damaged: it is never served again, and the head goes down to the one before it.
+
+        If no such batch is filed, the range may be one that a damaged chain does not name any more.
+        """
         origin, seq_begin, seq_end = damaged
-        if seq_end > self.state(origin).tail_seq or not self._mark_damaged(origin, seq_begin, seq_end):
+        if seq_begin > self.state(origin).tail_seq:
+            return
+        if not self._mark_damaged(origin, seq_begin, seq_end) and not self._is_missing(origin, seq_begin, seq_end):
             return
         self.damaged.append(damaged)
         state = self.state(origin)
@@ -327,6 +333,14 @@ class Transaction(ABC):
             # Noted beside the tail: should the chain lose its end as well, one of the two would pass for a flipped bit.
             lost_seq = max(state.lost_seq, state.tail_seq)
             self.changed[origin] = msgspec.structs.replace(state, seq=seq, hash=batch_hash, lost_seq=lost_seq)
+
+    def _is_missing(self, origin: PeerId, seq_begin: int, seq_end: int) -> bool:
+        """Whether the head stands for records of the range, and no batch is filed that can have them."""
+        state = self.state(origin)
+        if seq_begin > state.seq:
+            return False
+        held = self._find(origin, seq_begin, seq_end)
+        return held is None or held.seq_end > state.tail_seq
 
     def note_claim(self, seq: int) -> None:
         """Somebody shows our own log up to `seq`: that stays known, also over a restart, until `drop_claim`."""
@@ -445,9 +459,17 @@ def is_what_was_stored(wal_bytes: object, origin: PeerId, held: Held, signature_
     return (
         stored_origin == origin
         and seq_begin == held.seq_begin
+        and _count_of(wal_bytes) == held.seq_end - held.seq_begin + 1
         and hashlib.sha256(memoryview(wal_bytes)[:-64]).digest() == held.hash
         and zlib.crc32(wal_bytes[-64:]) == signature_crc
     )
+
+
+def _count_of(wal_bytes: bytes) -> int:
+    try:
+        return read_varint(wal_bytes, _START.size)[0]
+    except RemoteProtocolError:
+        return 0
 
 
 def parse_stored(wal_bytes: bytes) -> Batch | None:

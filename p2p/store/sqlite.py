@@ -130,6 +130,7 @@ class SqliteReader:
         """Read the batch that covers `from_seq`, and those after it, up to `to_seq` and `bytes_max`."""
         batches: list[StoredBatch] = []
         size = 0
+        next_seq = max(from_seq, 1)
         with self._in_use, translated(self._path, "read"):
             rows = self._connection.cursor()
             try:
@@ -138,6 +139,9 @@ class SqliteReader:
                 for seq_begin, seq_end, batch_hash, signature_crc, damaged, wal_bytes in rows:
                     if damaged:
                         break
+                    if seq_begin > next_seq:
+                        # A row of the chain is gone, or stands elsewhere under another seq.
+                        return Loaded(batches, DamagedRange(origin, next_seq, seq_begin - 1))
                     held = Held(seq_begin, seq_end, batch_hash)
                     if not is_what_was_stored(wal_bytes, origin, held, signature_crc):
                         return Loaded(batches, DamagedRange(origin, seq_begin, seq_end))
@@ -145,6 +149,7 @@ class SqliteReader:
                     if batches and size > bytes_max:
                         break
                     batches.append(StoredBatch(seq_begin, seq_end, wal_bytes))
+                    next_seq = seq_end + 1
                     if size >= bytes_max:
                         break
             except sqlite3.Error as error:

@@ -164,5 +164,6 @@ async def test_lines_that_are_no_utf8_are_records_as_they_are(tmp_path: Path) ->
     plain = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     await p2p_ok("wal", "append", "--data-dir", tmp_path, stdin=b"h\xe9\xff\n\xc3\xa9\n", **plain)
     told = await p2p_ok("wal", "tail", "--data-dir", tmp_path, **plain)
+    assert told.startswith("(own) 1 app ")
     assert [line.rsplit(" ", 1)[1] for line in told.splitlines()] == ["h\\xe9\\xff", "\\xe9"]
     assert '"payload_base64":"aOn/"' in await p2p_ok("wal", "tail", "--data-dir", tmp_path, "--json", **plain)

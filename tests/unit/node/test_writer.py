@@ -938,3 +938,17 @@ async def test_an_append_that_is_cancelled_while_the_writer_ends_is_cancelled_an
                 bench.writer._close()
         assert scope.cancelled_caught
         nursery.cancel_scope.cancel()
+
+
+async def test_t62_records_that_the_chain_does_not_name_are_fetched_again(sqlite_store: SqliteStore) -> None:
+    log = foreign(3)
+    async with running(Bench(sqlite_store)) as bench:
+        await bench.push(*log.batches)
+        assert sqlite_store._writer is not None
+        sqlite_store._writer.execute("DELETE FROM chain WHERE seq_end = 6")
+        assert await bench.writer.load(log.origin, 5, 1) == []
+        await settle()
+        assert bench.events_of(events.BatchDamaged) == [events.BatchDamaged(log.origin, 5)]
+        assert bench.writer.heads[log.origin].seq == 4
+        await bench.push(log.batches[2])
+        assert [batch.seq_end for batch in await bench.writer.load(log.origin, 5, 1)] == [6]

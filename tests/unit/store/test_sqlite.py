@@ -93,6 +93,48 @@ def test_t62_a_flipped_bit_of_the_signature_is_found(store: SqliteStore, path: P
     assert [found.what for found in store.verify()] == ["hash"]
 
 
+@pytest.mark.parametrize("seq", [1, 2, 3])
+@pytest.mark.parametrize("change", ["DELETE FROM chain", "UPDATE chain SET seq_end = 259"])
+def test_t62_a_batch_that_the_chain_does_not_name_is_damaged_and_can_be_fetched_again(
+    store: SqliteStore, change: str, seq: int
+) -> None:
+    log = Log(2)
+    fill(store, log, 4)
+    assert store._writer is not None
+    store._writer.execute(f"{change} WHERE seq_end = {seq}")
+    loaded = store.load(log.origin, 1, 4, EVERYTHING)
+    assert [batch.seq_end for batch in loaded.batches] == list(range(1, seq))
+    assert loaded.damaged == DamagedRange(log.origin, seq, seq)
+    with store.write() as transaction:
+        transaction.quarantine(loaded.damaged)
+    assert store.states()[log.origin].seq == seq - 1
+    for batch in log.batches[seq - 1 :]:
+        with store.write() as transaction:
+            if batch.seq_begin > transaction.head(log.origin).seq:
+                transaction.append(batch)
+    assert [batch.seq_end for batch in store.load(log.origin, 1, 4, EVERYTHING).batches] == [1, 2, 3, 4]
+
+
+def test_t62_a_chain_row_that_ends_elsewhere_is_damage(store: SqliteStore) -> None:
+    fill(store, Log(), 2)
+    assert store._writer is not None
+    store._writer.execute("UPDATE chain SET seq_end = 3 WHERE seq_end = 2")
+    loaded = store.load(OWN, 1, EVERYTHING, EVERYTHING)
+    assert [batch.seq_end for batch in loaded.batches] == [1]
+    assert loaded.damaged == DamagedRange(OWN, 2, 3)
+    with store.write() as transaction:
+        transaction.quarantine(loaded.damaged)
+    assert store.states()[OWN].seq == 1
+
+
+def test_a_range_that_is_held_is_not_taken_for_missing(store: SqliteStore) -> None:
+    fill(store, Log(), 3)
+    with store.write() as transaction:
+        for begin, end in ((1, 2), (2, 3), (4, 9)):
+            transaction.quarantine(DamagedRange(OWN, begin, end))
+    assert store.states()[OWN].seq == 3
+
+
 @pytest.mark.parametrize(
     ("sql", "what"),
     [
