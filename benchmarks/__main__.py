@@ -16,7 +16,7 @@ from benchmarks.harness import Row, as_json, as_table
 
 NAMES = (
     "codec", "transport", "messages", "requests", "relay", "handshake", "store", "catchup", "mesh", "processes",
-    "crowd", "growth", "imports", "registry",
+    "crowd", "growth", "imports", "registry", "attack",
 )  # fmt: skip
 """Each is a module here with `run(quick: bool) -> list[Row]` (see harness.py)."""
 

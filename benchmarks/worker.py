@@ -7,6 +7,7 @@ does. Two processes, because in one the two sides would share an interpreter and
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import subprocess
@@ -133,10 +134,14 @@ async def hub(inbox: Inbox) -> None:
         say(port=node.endpoints[0].port)
         while True:
             await inbox.line()
-            gc.collect()
-            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-            resident = pages * os.sysconf("SC_PAGE_SIZE")
-            say(peers=len(node.peers()), resident=resident, processor_s=time.process_time())
+            say(peers=len(node.peers()), resident=resident(), processor_s=time.process_time())
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now, after a collection."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 async def member(inbox: Inbox) -> None:
@@ -202,6 +207,11 @@ class Inbox:
             await self._wake.park()
         return self._lines.popleft()
 
+    async def task(self) -> dict[str, Any]:
+        """Wait for the next object."""
+        task: dict[str, Any] = json.loads(await self.line())
+        return task
+
 
 async def crowd(size: int, inbox: Inbox) -> None:
     """Many nodes that only dial: handshakes at a time, or links that stay and say nothing."""
@@ -260,7 +270,9 @@ async def main(*arguments: str) -> None:
                     inbox.feed(bytes(data))
             nursery.cancel_scope.cancel()
 
-        await ROLES[role](args, inbox)
+        # Those of the attack are a file of their own.
+        roles = ROLES if role in ROLES else importlib.import_module("benchmarks.attackers").ROLES
+        await roles[role](args, inbox)
         nursery.cancel_scope.cancel()
 
 
