@@ -458,10 +458,10 @@ class Node:
             except NotConnected:
                 if self._stop.is_set():
                     raise NodeClosed(f"{self.config.node_id} stopped while a message waited") from None
-                kept = self._running().roster.links.get(link.peer_id)
+                kept = await self._running().supervisor.heir(link.peer_id)
                 if kept is None or kept is link:
                     raise
-                # The link gave way to another one while the message waited for room.
+                # The link gave way to another one, or was about to.
                 link = kept
             else:
                 return

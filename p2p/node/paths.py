@@ -12,6 +12,7 @@ further, whom other relays lead to. It never tells a neighbour what it has from 
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -45,6 +46,7 @@ class Paths:
 
     _circuits: Circuits
     _dialer: Dialer
+    _heir: Callable[[PeerId], Awaitable[Connection | None]]
 
     def __init__(self, own: PeerId, config: NodeConfig, roster: Roster) -> None:
         self.router = MemoryRouter(config.limits)
@@ -58,10 +60,13 @@ class Paths:
         self._attached: dict[Connection, None] = {}
         self._changed = trio.Event()
 
-    def enter(self, circuits: Circuits, dialer: Dialer) -> None:
-        """What ways are made with; both need this table themselves."""
+    def enter(
+        self, circuits: Circuits, dialer: Dialer, heir: Callable[[PeerId], Awaitable[Connection | None]]
+    ) -> None:
+        """What ways are made with, all of which need this table themselves; `heir` waits for a link that is coming."""
         self._circuits = circuits
         self._dialer = dialer
+        self._heir = heir
 
     # Links by route.
 
@@ -76,6 +81,8 @@ class Paths:
         except (UnknownPeer, NotConnected) as error:
             missing = error
         target = self._circuits.identity_of(who) if isinstance(who, str) else who
+        if target is not None and (link := await self._heir(target)) is not None:
+            return link
         if target is None or not (relays := self._relays_to(target)):
             raise missing
         failures: list[str] = []

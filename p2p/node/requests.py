@@ -14,7 +14,7 @@ Source: wire section 4 (Data).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -39,11 +39,11 @@ class Requests:
 
     Args:
         clock: what deadlines are read from.
-        links: the kept link of every connected peer.
+        heir: the link of a peer that takes the place of one that is over, waited for if it is about to; or None.
     """
 
-    def __init__(self, clock: Clock, links: Mapping[PeerId, Connection]) -> None:
-        self._links = links
+    def __init__(self, clock: Clock, heir: Callable[[PeerId], Awaitable[Connection | None]]) -> None:
+        self._heir = heir
         self._clock = clock
         self._open: dict[Ask, None] = {}
         self._due = math.inf
@@ -107,7 +107,7 @@ class Requests:
             try:
                 await link.ask(payload, ask)
             except NotConnected:
-                kept = self._links.get(link.peer_id)
+                kept = await self._heir(link.peer_id)
                 if kept is None or kept is link:
                     raise
                 link = kept

@@ -104,7 +104,6 @@ class Rooms:
         self.slots: ConnectionSlots[Connection] = ConnectionSlots(limits, config.trusted_proxies)
         self.places: PeerPlaces[Connection] = PeerPlaces(limits)
         self._chosen = frozenset(endpoint.expect for endpoint in config.peers)
-        self.requests = Requests(config.clock, self.roster.links)
         self.scores = Scores(limits)
         self.pins = Pins(limits, strong=trusted or {}, weak=remembered.pins)
         self.origins = OriginAdmission(
@@ -251,6 +250,7 @@ class Rooms:
             entropy=config.entropy,
             nursery=nursery,
         )
+        self.requests = Requests(config.clock, self.supervisor.heir)
         self.circuits.serve_with(self.supervisor.serve_circuit)
         self.dialer = Dialer(
             CircuitNetwork(network, self.circuits),
@@ -264,7 +264,7 @@ class Rooms:
             clock=config.clock,
             entropy=config.entropy,
         )
-        self.paths.enter(self.circuits, self.dialer)
+        self.paths.enter(self.circuits, self.dialer, self.supervisor.heir)
         self.dialer.reach_with(self.paths.reach)
         self.away = Away(
             (*config.via, *config.peers) if config.dial else (),

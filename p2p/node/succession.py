@@ -142,6 +142,27 @@ class Succession:
         if candidate is not None and candidate.link is link:
             await candidate.decided.wait()
 
+    async def heir(self, peer_id: PeerId) -> Connection | None:
+        """The link that is kept of a peer; waits for one that is about to be.
+
+        In the moment in which the pair moves, the old link may be over where the new one, proven, is not live yet. That
+        takes one more message of the peer, for which nobody waits longer than `probe_s_max`.
+        """
+        with trio.move_on_after(self._limits.probe_s_max):
+            while True:
+                kept = self._roster.links.get(peer_id)
+                if kept is not None and kept.is_live:
+                    return kept
+                candidate = self._candidates.get(peer_id)
+                coming = next((link for link in self.of_peer(peer_id) if _is_coming(link)), None)
+                if candidate is not None:
+                    await candidate.decided.wait()
+                elif coming is not None:
+                    await coming.settled.wait()
+                else:
+                    return None
+        return None
+
     async def turn(self, link: Connection) -> None:
         """Wait until the messages of its peer's other links were taken."""
         with trio.move_on_after(self._limits.drain_s_max):
@@ -195,6 +216,11 @@ class Succession:
 
     def _others(self, link: Connection) -> tuple[Connection, ...]:
         return tuple(other for other in self._links.get(link.peer_id, ()) if other is not link)
+
+
+def _is_coming(link: Connection) -> bool:
+    """Whether a proven link may still become live."""
+    return link.connected_at is None and link.reason is None
 
 
 def _are_of_one_time(new: Connection, old: Connection) -> bool:

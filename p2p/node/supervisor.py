@@ -156,6 +156,10 @@ class Supervisor:
         for link in links:
             await link.over.wait()
 
+    async def heir(self, peer_id: PeerId) -> Connection | None:
+        """The live link that is kept of a peer, or is about to be; None if there is none."""
+        return await self._succession.heir(peer_id)
+
     async def close_all(self, within_s: float) -> None:
         """Say Goodbye on every link and wait for their ends, at most so long."""
         self._stopping = True

@@ -77,6 +77,48 @@ async def test_T16_a_living_older_link_that_is_better_stays(autojump_clock: Mock
         assert (links_of(small), links_of(large)) == ([first[0]], [first[1]])
 
 
+@pytest.mark.parametrize("how", ["send", "request"])
+async def test_what_is_sent_while_the_pair_moves_takes_the_link_that_is_about_to_be_live(
+    how: str, autojump_clock: MockClock
+) -> None:
+    net = MemoryNetwork(latency_s=0.05)
+    async with small_and_large(net) as (small, large), small.channel("x") as channel, trio.open_nursery() as nursery:
+        await large.connect(place_of(small))
+        await trio.sleep(1)
+        first = kept_link(large, small)
+        nursery.start_soon(large.connect, place_of(small, expect=str(small.peer_id)))
+        with trio.fail_after(1):
+            while not any(link.session.peer_id and not link.is_live for link in links_of(large)):
+                await trio.sleep(0.001)
+        first.abort(Reason.ABNORMAL)
+        assert not first.is_live
+        if how == "send":
+            await large.send(small.peer_id, "x", b"at once")
+            await large.send(small.peer_id, "x", b"and then")
+            assert kept_link(large, small) is not first
+            with trio.fail_after(1):
+                assert [(await channel.receive()).body for _ in range(2)] == [b"at once", b"and then"]
+        else:
+
+            async def answer() -> None:
+                await (await channel.receive()).reply(b"here")
+
+            nursery.start_soon(answer)
+            assert await large.request(small.peer_id, "x", b"where?") == b"here"
+
+
+async def test_who_has_gone_is_not_waited_for(autojump_clock: MockClock) -> None:
+    async with small_and_large(MemoryNetwork(latency_s=0.05)) as (small, large):
+        await large.connect(place_of(small))
+        kept_link(large, small).abort(Reason.ABNORMAL)
+        began = trio.current_time()
+        with pytest.raises(p2p.NotConnected):
+            await large.send(small.peer_id, "x", b"")
+        with pytest.raises(p2p.NotConnected):
+            await large.request(small.peer_id, "x", b"")
+        assert trio.current_time() == began
+
+
 async def test_T16_a_better_link_that_ends_while_it_is_probed_hands_over_at_once(autojump_clock: MockClock) -> None:
     net = MemoryNetwork(latency_s=0.05)
     async with small_and_large(net) as (small, large), large.events() as events:
