@@ -430,41 +430,43 @@ def _walk(data: bytes, pos: int, count: int, hlc: int) -> Iterator[tuple[int, by
     """Yield timestamp, kind, target, and where the payload begins and ends, for each record.
 
     It may read into the signature, and beyond the end of `data` it raises IndexError: the caller compares the ends.
-    What stands before a payload is mostly what stood before the last one: then it is compared and not read again,
-    which makes it several times as fast. Varints of one byte are by far the most frequent and are read in place.
+    Delta, kind and target are mostly those of the record before: then they are compared and not read again, which makes
+    it several times as fast. Varints of one byte, and lengths of two, are by far the most frequent and read in place.
     """
     head = kind = target = b""
-    head_bytes = step = delta = 0
+    head_bytes = delta = 0
     for _ in range(count):
-        if step and data.startswith(head, pos):
-            hlc += delta
-            begin = pos + head_bytes
-            pos += step
-            yield hlc, kind, target, begin, pos
-            continue
-        start = pos
-        delta = data[pos]
-        pos += 1
-        if delta > 127:
-            delta, pos = read_varint(data, pos - 1)
+        if head_bytes and data.startswith(head, pos):
+            pos += head_bytes
+        else:
+            start = pos
+            delta = data[pos]
+            pos += 1
+            if delta > 127:
+                delta, pos = read_varint(data, pos - 1)
+            size = data[pos]
+            pos += 1
+            if size > 127:
+                size, pos = read_varint(data, pos - 1)
+            begin = pos + size
+            kind = data[pos:begin]
+            size = data[begin]
+            pos = begin + 1
+            if size > 127:
+                size, pos = read_varint(data, begin)
+            begin = pos
+            pos += size
+            target = data[begin:pos]
+            head, head_bytes = data[start:pos], pos - start
         hlc += delta
         size = data[pos]
-        pos += 1
+        begin = pos + 1
         if size > 127:
-            size, pos = read_varint(data, pos - 1)
-        begin = pos + size
-        kind = data[pos:begin]
-        size = data[begin]
-        pos = begin + 1
-        if size > 127:
-            size, pos = read_varint(data, begin)
-        begin = pos + size
-        target = data[pos:begin]
-        size = data[begin]
-        pos = begin + 1
-        if size > 127:
-            size, pos = read_varint(data, begin)
-        begin = pos
-        pos += size
-        head, head_bytes, step = data[start:begin], begin - start, pos - start
+            high = data[begin]
+            if 0 < high < 128:
+                size = size & 127 | high << 7
+                begin += 1
+            else:
+                size, begin = read_varint(data, pos)
+        pos = begin + size
         yield hlc, kind, target, begin, pos
