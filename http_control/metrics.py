@@ -59,6 +59,12 @@ class Nodes(Collector):
                 "outbox_bytes": "Queued for all peers",
                 "circuits_ends": "Circuits through relays that end here",
                 "circuits_relayed": "Circuits that this node passes on",
+                "leads": "Places that hints named, waiting or dialled lately",
+                "leads_waiting": "Places that wait to be dialled",
+                "book": "Places in the address book",
+                "banned": "Identities that are left alone now",
+                "discovered": "Places that discovery heard of lately",
+                "registered": "Places that a registry named lately",
                 "http_readers": "Open event streams",
             }.items()
         }
@@ -103,7 +109,7 @@ class Nodes(Collector):
                     for name in names:
                         counters[f"{prefix}_{name}"].add_metric(here, getattr(found.counters, name))
             shown = control.status(view)
-            values = stats | {
+            values = stats | asdict(control.node.tables) | {
                 "records": shown.records,
                 "own_records": shown.own_records,
                 "store_writable": int(shown.writable),

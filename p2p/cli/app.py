@@ -131,7 +131,9 @@ def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> 
 @click.option("--registry-token-file", metavar="F", help="What that registry wants to be shown.")
 @click.option("--boot-interval", type=int, metavar="MS", help="Between two questions; 15000.")
 @click.option("--announce", type=ON_OFF, help="Tell the registry of this node, too; on by default.")
-@click.option("--advertise", metavar="HOST:PORT", help="The port that leads here from outside, if it is another one.")
+@click.option(
+    "--advertise", metavar="HOST:PORT", help="What leads here from outside, for the registry; or ws://, wss://HOST:PORT."
+)
 @click.option(
     "--relay", type=ON_OFF, help="Pass circuits on between peers that cannot reach each other; off by default."
 )

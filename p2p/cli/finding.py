@@ -16,6 +16,8 @@ from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint
 from p2p.node.bootstrap import BootstrapConfig, BootstrapMode
 from p2p.node.discovery import DiscoveryConfig, DiscoveryMode
+from p2p.policy.addresses import AddressClass, classify
+from p2p.registry.form import SCHEMES
 
 ANNOUNCEMENTS_PER_TTL: Final = 3
 """So that one that is lost, and one that is late, still leave us seen."""
@@ -57,6 +59,9 @@ def bootstrap_of(said: Mapping[str, Any], own_ports: tuple[int, ...] = ()) -> Bo
         ConfigError: the token file is not usable.
     """
     url = said.get("registry")
+    scheme, advertised = advertised_door(said["advertise"]) if "advertise" in said else (None, None)
+    if url is None and "advertise" in said:
+        raise UsageError("--advertise: it is for a registry to list, name one with --registry URL")
     if url is None and said.get("bootstrap") == "on":
         raise UsageError("--bootstrap on: which registry? name it with --registry URL")
     if url is None or said.get("bootstrap") == "off":
@@ -64,7 +69,6 @@ def bootstrap_of(said: Mapping[str, Any], own_ports: tuple[int, ...] = ()) -> Bo
     announces = said.get("announce") != "off"
     token_file = said.get("registry_token_file")
     plain = BootstrapConfig(registry_url="http://127.0.0.1")
-    advertised = advertised_port(said["advertise"]) if "advertise" in said else None
     token = load_token(Path(token_file)) if token_file is not None else None
     try:
         return BootstrapConfig(
@@ -72,6 +76,7 @@ def bootstrap_of(said: Mapping[str, Any], own_ports: tuple[int, ...] = ()) -> Bo
             mode=BootstrapMode.PULL_AND_ANNOUNCE if announces else BootstrapMode.PULL_ONLY,
             poll_interval_ms=said.get("boot_interval", plain.poll_interval_ms),
             self_tcp_port=advertised,
+            self_scheme=scheme,
             token=token,
             own_ports=own_ports,
         )
@@ -79,18 +84,32 @@ def bootstrap_of(said: Mapping[str, Any], own_ports: tuple[int, ...] = ()) -> Bo
         raise UsageError(f"--registry, --boot-interval: {error}") from None
 
 
-def advertised_port(text: str) -> int:
-    """The port of `HOST:PORT` or `PORT`: where one leads to this node from outside.
+def advertised_door(text: str) -> tuple[str | None, int]:
+    """The scheme, if one is named, and the port of `[SCHEME://]HOST:PORT` or `PORT`: what leads here from outside.
 
-    The host is checked and not announced: a registry takes the one that it sees, and so do those near by.
+    The host is checked and not announced: a registry takes the one that it sees. So TLS, which checks a name, leads
+    here only by a certificate for that address; and there is no room for a path.
 
     Raises:
-        UsageError: the text is neither.
+        UsageError: the text is something else, or it cannot be listed.
     """
+    scheme, mark, rest = text.rpartition("://")
+    how = f"--advertise {text!r}: write HOST:PORT or PORT, or tcp://, ws:// or wss://HOST:PORT, what leads here"
+    if mark and scheme not in SCHEMES:
+        raise UsageError(how)
+    place, _, path = rest.partition("/")
+    if path:
+        raise UsageError(f"--advertise {text!r}: a registry lists no path: have {place} lead here, and leave /{path} out")
     try:
-        port = PeerEndpoint.parse(text if ":" in text else f"localhost:{text}").port
+        endpoint = PeerEndpoint.parse(place if ":" in place else f"localhost:{place}")
     except ConfigError:
-        port = 0
-    if port == 0:
-        raise UsageError(f"--advertise {text!r}: write HOST:PORT or PORT, where one gets to this node from outside")
-    return port
+        raise UsageError(how) from None
+    if endpoint.port == 0 or endpoint.expect is not None:
+        raise UsageError(how)
+    if scheme == "wss" and ":" in place and classify(endpoint.host) is AddressClass.NAME:
+        raise UsageError(
+            f"--advertise {text!r}: a registry lists the address that it sees, and no certificate for the name "
+            f"{endpoint.host} proves that: advertise wss://ADDRESS:PORT with a certificate for the address, or have "
+            f"the others --connect {scheme}://{place}"
+        )
+    return scheme or None, endpoint.port

@@ -35,7 +35,7 @@ from p2p.node.kinds import Kinds, check_kinds
 from p2p.node.service import Runs
 from p2p.policy.addresses import AddressClass, DialRule, classify
 from p2p.policy.hints import DiscoveryAnnouncement
-from p2p.registry.form import base_of, host_of, read_announced, read_peers, write_announce
+from p2p.registry.form import SCHEMES, base_of, host_of, read_announced, read_peers, write_announce
 from p2p.transport.base import Network
 from p2p.transport.http import HttpAnswer, HttpClient, make_http_client
 from p2p.transport.tcp import TcpNetwork
@@ -80,6 +80,8 @@ class BootstrapConfig:
             one itself.
         own_ports: ports that no hint may aim us at on this machine or a local network: the doors that only the
             operator uses.
+        self_scheme: what listens on that port from outside: "tcp", "ws" or "wss"; None for what the node listens with.
+            Others dial the address that the registry sees, so `wss` needs a certificate for that.
         ca_file: PEM of the authorities to trust for https, instead of the system's.
         http: another HTTP client, for tests.
 
@@ -98,6 +100,7 @@ class BootstrapConfig:
     own_ports: tuple[int, ...] = ()
     ca_file: Path | None = None
     http: HttpClient | None = field(default=None, repr=False)
+    self_scheme: str | None = None
 
     def __post_init__(self) -> None:
         check_kinds(self, _KINDS)
@@ -118,6 +121,8 @@ class BootstrapConfig:
             check_node_id(self.self_node_id)
         if self.self_tcp_port is not None and not 1 <= self.self_tcp_port <= 65_535:
             raise ConfigError(f"self_tcp_port {self.self_tcp_port} is not within 1-65535")
+        if self.self_scheme is not None and self.self_scheme not in SCHEMES:
+            raise ConfigError(f"self_scheme is one of {', '.join(SCHEMES)}, not {self.self_scheme!r}")
         if self.poll_interval_ms < POLL_MS_MIN:
             raise ConfigError(f"poll_interval_ms must be {POLL_MS_MIN} or more, not {self.poll_interval_ms}")
         if not 1 <= self.max_peers_per_poll <= Limits().registry_peers_max:
@@ -129,7 +134,7 @@ class BootstrapConfig:
 _NONE: Final = type(None)
 _KINDS: Final[Kinds] = (
     ("registry_url", (str,), "text"),
-    ("self_node_id token", (str, _NONE), "text, or None"),
+    ("self_node_id self_scheme token", (str, _NONE), "text, or None"),
     ("self_tcp_port", (int, _NONE), "a port, a whole number, or None"),
     ("poll_interval_ms", (int,), "a whole number of milliseconds"),
     ("max_peers_per_poll", (int,), "a whole number"),
@@ -190,7 +195,7 @@ class HttpBootstrap(Runs):
         self.counters = BootstrapCounters()
         self._offer = offer
         self._identity = identity
-        self._scheme = scheme
+        self._scheme = config.self_scheme or scheme
         self._doors = doors
         self._loopback_only = loopback_only
         self._limits = limits or Limits()

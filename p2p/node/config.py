@@ -237,6 +237,16 @@ class NodeConfig:
         """
         return load_trust(self.trust) if isinstance(self.trust, Path) else self.trust
 
+    def check_tls(self) -> None:
+        """Read what dials to `wss://` are checked with, if it is a file: at the start and not at the first dial.
+        Blocking.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        if self.tls_ca is not None:
+            TlsFiles(ca=self.tls_ca).for_dialling()
+
     def open_store(self, say: LogHook) -> tuple[Store, Identity]:
         """Open the data dir or the store that was handed in, or else make one in memory. Blocking.
 

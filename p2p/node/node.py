@@ -40,7 +40,7 @@ from p2p.node.rooms import Rooms, read_remembered
 from p2p.node.scrub import Scrub
 from p2p.node.service import first_cause, run_around
 from p2p.node.serving import Body, Handler, TypedHandler, decode_body, encode_body, typed
-from p2p.node.status import Counters, NodeStats, OutboxView, Peer, PingReply, snapshot_of
+from p2p.node.status import Counters, NodeStats, OutboxView, Peer, PingReply, TableSizes, snapshot_of
 from p2p.node.wal import Wal
 from p2p.peer.connection import Connection, check_fits
 from p2p.policy.addresses import DialRule
@@ -113,6 +113,7 @@ class Node:
         bind_host = config.bind_host
         network, blocking = config.windows()
         trusted = await blocking.run("read", config.load_trust)
+        await blocking.run("read", config.check_tls)
         said: list[str] = []
         store, identity = await blocking.run("write", config.open_store, said.append)
         for line in said:
@@ -266,6 +267,11 @@ class Node:
     def bootstrap(self) -> HttpBootstrap | None:
         """This node's registry client: its `snapshot()` and `counters`; None without a registry."""
         return self._running().bootstrap
+
+    @property
+    def tables(self) -> TableSizes:
+        """How many entries the bounded tables about other nodes hold now."""
+        return self._running().tables()
 
     @property
     def wal(self) -> Wal:

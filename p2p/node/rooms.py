@@ -29,7 +29,7 @@ from p2p.node.paths import Paths
 from p2p.node.replicator import Replicator
 from p2p.node.requests import Requests
 from p2p.node.roster import Roster
-from p2p.node.status import Counters
+from p2p.node.status import Counters, TableSizes
 from p2p.node.supervisor import Supervisor
 from p2p.node.wal import Wal
 from p2p.node.writer import Writer
@@ -337,6 +337,18 @@ class Rooms:
             entropy=config.entropy,
             network=network,
             say=self._log_line,
+        )
+
+    def tables(self) -> TableSizes:
+        """How full the tables are."""
+        return TableSizes(
+            leads=len(self.leads.targets),
+            leads_waiting=self.leads.targets.waiting,
+            book=len(self.acquaintances.book),
+            tracked_endpoints=len(self.guard),
+            banned=self.scores.banned(self._config.clock.monotonic()),
+            discovered=len(self.discovery.snapshot()) if self.discovery is not None else 0,
+            registered=len(self.bootstrap.snapshot()) if self.bootstrap is not None else 0,
         )
 
     def has_met(self, peer_id: PeerId) -> bool:

@@ -72,6 +72,28 @@ class NodeStats(msgspec.Struct, frozen=True):
     """Endpoints whose failures are remembered."""
 
 
+class TableSizes(msgspec.Struct, frozen=True):
+    """What a node remembers of others at this moment; each table has its bound in `Limits`.
+
+    Attributes:
+        leads: places that hints named, waiting or dialled lately.
+        leads_waiting: of these, those that wait to be dialled.
+        book: places where peers were met.
+        tracked_endpoints: endpoints whose failures are remembered.
+        banned: identities that are left alone now.
+        discovered: places that discovery heard of lately.
+        registered: places that a registry named lately.
+    """
+
+    leads: int = 0
+    leads_waiting: int = 0
+    book: int = 0
+    tracked_endpoints: int = 0
+    banned: int = 0
+    discovered: int = 0
+    registered: int = 0
+
+
 class Counters(msgspec.Struct):
     """The live numbers behind `NodeStats`, and those that metrics add."""
 

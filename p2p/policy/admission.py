@@ -182,6 +182,10 @@ class Scores:
         record = self._records.get(who)
         return record is not None and record.banned_until > now
 
+    def banned(self, now: float) -> int:
+        """How many are banned now."""
+        return sum(1 for record in self._records.values() if record.banned_until > now)
+
     def banned_until(self, who: Hashable, now: float) -> float:
         """When the ban ends; `now` if there is none."""
         record = self._records.get(who)

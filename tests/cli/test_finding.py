@@ -56,6 +56,38 @@ def test_the_advertised_port_is_announced(text: str) -> None:
     assert config.self_tcp_port == 4000
 
 
+@pytest.mark.parametrize(
+    ("text", "scheme"),
+    [("shop.example:443", None), ("tcp://shop.example:443", "tcp"), ("ws://shop.example:443/", "ws"),
+     ("wss://192.0.2.1:443", "wss"), ("wss://443", "wss"), ("wss://[2001:db8::1]:443", "wss")],
+)  # fmt: skip
+def test_the_advertised_scheme_is_announced(text: str, scheme: str | None) -> None:
+    config = bootstrap_of(said(registry="https://registry.example", advertise=text))
+    assert config is not None
+    assert (config.self_scheme, config.self_tcp_port) == (scheme, 443)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("wss://shop.example:443", "no certificate for the name shop.example"),
+        ("ws://shop.example:80/p2p", "lists no path"),
+        ("http://shop.example:80", "tcp://, ws:// or wss://"),
+        ("relay://a/b", "tcp://, ws:// or wss://"),
+        ("ws://me@shop.example:80", "HOST:PORT"),
+    ],
+)
+def test_what_no_registry_can_list_is_refused_with_the_reason(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        bootstrap_of(said(registry="https://registry.example", advertise=text))
+
+
+@pytest.mark.parametrize(("text", "says"), [("nonsense", "HOST:PORT or PORT"), ("shop.example:443", "--registry URL")])
+def test_what_is_advertised_is_looked_at_without_a_registry_too(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        bootstrap_of(said(advertise=text))
+
+
 @pytest.mark.parametrize("text", ["shop.example", "0", "h:0", "h:x", "h:70000", "a b:4000"])
 def test_what_cannot_be_advertised_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--advertise"):

@@ -51,6 +51,14 @@ async def exchange(caller: p2p.Node, door: p2p.Node, place: p2p.PeerEndpoint) ->
         assert caller.wal.digest() == door.wal.digest()
 
 
+async def test_authorities_that_cannot_be_read_are_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    for name in ("ca.pem", "nothing.pem"):
+        with pytest.raises(p2p.ConfigError, match=name):
+            async with p2p.open_node(node_id="a", listen_port=None, tls_ca=tmp_path / name):
+                pass
+
+
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 async def test_two_nodes_replicate_over_it(scheme: str) -> None:
     async with pair(scheme) as (door, caller):

@@ -18,7 +18,8 @@ FRONT_DOOR = """
 
 NODE = """
     bootstrap broadcast channel circuits config connect counters disconnect discovery endpoints events get_peer
-    log_to node_id outbox peer_id peers peers_away ping request routes run send serve stats stop wait wal
+    log_to node_id outbox peer_id peers peers_away ping request routes run send serve stats stop tables wait
+    wal
 """.split()
 
 WAL = """

@@ -153,6 +153,15 @@ async def test_it_announces_a_signed_word_before_its_ttl_is_over(autojump: MockC
     assert len({entry[3] for entry in registry.asked if entry[1] == "POST"}) == 4, "each with a nonce of its own"
 
 
+async def test_what_leads_here_from_outside_is_announced_in_place_of_what_listens(autojump: MockClock) -> None:
+    registry = Registry()
+    mine = config(registry, self_node_id="a", self_tcp_port=80, self_scheme="ws", mode="pull_and_announce")
+    async with make_http_bootstrap(mine, lambda _: None):
+        await registry.times(1, "POST")
+    [body] = [json.loads(body) for _, method, _, body in registry.asked if method == "POST" and body]
+    assert (body["tcp_port"], body["cap"]["transport"]) == (80, "ws")
+
+
 async def test_without_an_identity_the_word_is_unsigned(autojump: MockClock) -> None:
     registry = Registry()
     mine = config(registry, self_node_id="a", self_tcp_port=1, mode=BootstrapMode.PULL_AND_ANNOUNCE)
@@ -411,6 +420,7 @@ async def test_what_the_body_raises_leaves_as_itself(autojump: MockClock) -> Non
         (lambda: BootstrapConfig(registry_url="http://r", token=b"t"), "token .* bytes"),  # type: ignore[arg-type]
         (lambda: BootstrapConfig(registry_url="http://r", own_ports=80), "own_ports"),  # type: ignore[arg-type]
         (lambda: BootstrapConfig(registry_url="http://r", own_ports=("80",)), "own_ports"),  # type: ignore[arg-type]
+        (lambda: BootstrapConfig(registry_url="http://r", self_scheme="udp"), "tcp, ws, wss"),
         (lambda: BootstrapConfig("a", 0, "http://r"), "self_tcp_port"),
         (lambda: BootstrapConfig("a", 1, "http://r", poll_interval_ms=99), "poll_interval_ms"),
         (lambda: BootstrapConfig("a", 1, "http://r", max_peers_per_poll=101), "1-100"),
