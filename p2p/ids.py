@@ -148,7 +148,7 @@ class PeerEndpoint:
             host, colon, port_text = address.rpartition(":")
             well_formed = colon == ":" and ":" not in host
         if not well_formed or not (port_text.isascii() and port_text.isdigit()) or len(port_text) > 5:
-            raise ConfigError(f"{text[:120]!r} is not an endpoint: write HOST:PORT, tcp://HOST:PORT or tcp://[::1]:PORT")
+            raise ConfigError(f"{text[:120]!r} is not an endpoint: {_how_to_write(scheme if mark else '', address)}")
         return cls(host, int(port_text), scheme, who if at else None)
 
     def __str__(self) -> str:
@@ -174,6 +174,13 @@ class PeerEndpoint:
 def is_who(text: str) -> bool:
     """Whether the text may name a peer: by its peer id or by a node id."""
     return is_peer_id_text(text) or is_node_id(text)
+
+
+def _how_to_write(scheme: str, address: str) -> str:
+    if scheme not in ("ws", "wss"):
+        return "write HOST:PORT, tcp://HOST:PORT or tcp://[::1]:PORT"
+    no_path = ", without a path" if "/" in address else ""
+    return f"write {scheme}://HOST:PORT{no_path}; behind a proxy PORT is usually {443 if scheme == 'wss' else 80}"
 
 
 def _check_relayed(endpoint: PeerEndpoint) -> None:

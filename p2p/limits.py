@@ -148,7 +148,7 @@ class Limits:
     clone_alternations_per_minute_max: int = 3
     """Double links of one identity from two places: a copied key."""
 
-    # The log. Wire: replication sections 1 to 3.
+    # The log. Wire: section 8.
     batch_records_max: int = 1024
     batch_bytes_max: int = 256 * KIB
     """One sealed batch with everything (wire)."""
@@ -290,7 +290,7 @@ class Limits:
     book_failures_max: int = 256
     """Dials in a row; at the longest pause between them that is most of a day."""
 
-    # Discovery datagrams (wire: section 8; threats T44 to T47).
+    # Discovery datagrams (wire: section 9; threats T44 to T47).
     announce_sent_bytes_max: int = 512
     announce_read_bytes_max: int = 1200
     announce_reads_per_s: int = 1000
@@ -310,7 +310,7 @@ class Limits:
     discovered_per_peer_max: int = 8
     """Places that one identity is announced at: a host has a few interfaces, a replay any number."""
 
-    # Registries, as their client (wire: section 9; threats T48, T49).
+    # Registries, as their client (wire: section 10; threats T48, T49).
     registry_answer_bytes_max: int = 256 * KIB
     registry_peers_max: int = 100
     """Peers that one answer may name; a registry of ours lists no more."""
@@ -321,7 +321,7 @@ class Limits:
     registry_known_max: int = 1024
     """Peers that `snapshot` remembers."""
 
-    # Registries, as their server (wire: section 9).
+    # Registries, as their server (wire: section 10).
     registrar_ttl_s: float = 60.0
     """An entry that is not announced again is forgotten after so long."""
     registrar_entries_max: int = 100_000

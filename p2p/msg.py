@@ -7,7 +7,7 @@ for all accepted bytes b, `decode(b).encode() == b`.
 `Data` is the message that comes in hundreds of thousands per second, so it has functions of its own, without a
 `Reader` and without a part per field; the rest is written for being read.
 
-Source: wire section 4; `DiscoveryAnnounce`: section 8.
+Source: wire section 4; `DiscoveryAnnounce`: section 9.
 """
 
 from __future__ import annotations

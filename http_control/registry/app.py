@@ -80,11 +80,15 @@ def make_registry(options: RegistryOptions) -> QuartTrio:
     routes = _Routes(options)
     app = QuartTrio("http_control.registry")
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES_MAX
-    app.add_url_rule("/peers", "peers", routes.counted("peers", routes.peers), methods=["GET"])
-    app.add_url_rule("/announce", "announce", routes.counted("announce", routes.announce), methods=["POST"])
-    app.add_url_rule("/livez", "livez", routes.livez, methods=["GET"])
-    app.add_url_rule("/readyz", "readyz", routes.readyz, methods=["GET"])
-    app.add_url_rule("/metrics", "metrics", routes.show_metrics, methods=["GET"])
+    for path, method, handler in (
+        ("/peers", "GET", routes.counted("peers", routes.peers)),
+        ("/announce", "POST", routes.counted("announce", routes.announce)),
+        ("/livez", "GET", routes.livez),
+        ("/readyz", "GET", routes.readyz),
+        ("/metrics", "GET", routes.show_metrics),
+    ):
+        # Quart's own answer to OPTIONS is a page of HTML.
+        app.add_url_rule(path, path[1:], handler, methods=[method], provide_automatic_options=False)
     app.register_error_handler(Problem, _answer)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_bug)

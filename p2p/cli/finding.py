@@ -99,7 +99,7 @@ def advertised_door(text: str) -> tuple[str | None, int]:
         raise UsageError(how)
     place, _, path = rest.partition("/")
     if path:
-        raise UsageError(f"--advertise {text!r}: a registry lists no path: have {place} lead here, and leave /{path} out")
+        raise UsageError(f"--advertise {text!r}: a registry lists no path: have {place} lead here, without /{path}")
     try:
         endpoint = PeerEndpoint.parse(place if ":" in place else f"localhost:{place}")
     except ConfigError:

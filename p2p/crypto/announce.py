@@ -3,7 +3,7 @@
 The signature covers no address, since the sender does not know the one that others see; and nothing keeps a copy from
 being sent again. So it proves who wrote the announcement, never who sent it: a dial still has to meet that identity.
 
-Source: wire sections 8 and 9.
+Source: wire sections 9 and 10.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Ours is signed: `cap` holds the sender's key and a signature over who listens wh
 that the identity once said so, and nothing of where the datagram came from: a copy can be sent from anywhere, and what
 is dialled for it has to prove itself as everybody does.
 
-Source: wire section 8.
+Source: wire section 9.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Flaw(Enum):
     """Why an announcement is not believed."""
 
     MALFORMED = "malformed"
-    """Not the JSON of section 8, or it says what cannot be dialled."""
+    """Not the JSON of section 9, or it says what cannot be dialled."""
     FORGED = "forged"
     """Its signature is not that of its key."""
     UNSIGNED = "unsigned"

@@ -1,4 +1,4 @@
-"""Bootstrap: ask a registry in the web who is there, and leave word of oneself (wire section 9).
+"""Bootstrap: ask a registry in the web who is there, and leave word of oneself (wire section 10).
 
 Responsible for asking at its pace, for never being worth attacking, and for handing out hints that may be dialled. It
 refuses to know what becomes of a hint (`node.leads`) and how HTTP is spoken (`transport.http`).

@@ -1,4 +1,4 @@
-"""The registry: a place in the web where nodes leave word and learn of each other (wire section 9).
+"""The registry: a place in the web where nodes leave word and learn of each other (wire section 10).
 
 What is said over HTTP is here as values and bytes, for both sides, and pure: `form` holds the JSON, `desk` decides what
 a registry takes and shows. The node's client is `p2p.node.bootstrap`, the server `http_control.registry`.

@@ -178,6 +178,8 @@ async def test_a_data_dir_in_use_is_one_line_and_exit_1(tmp_path: Path) -> None:
         (["--id", "A", "--data-dir", ""], "--data-dir '': it is empty"),
         (["--id", "A", "--connect", ":9001"], "':9001'"),
         (["--id", "A", "--connect", "foo"], "'foo' is not an endpoint: write HOST:PORT"),
+        (["--id", "A", "--connect", "wss://foo"], "write wss://HOST:PORT; behind a proxy PORT is usually 443"),
+        (["--id", "A", "--connect", "ws://foo:80/p2p"], "write ws://HOST:PORT, without a path"),
         (["--id", "A", "--connect", "h:99999"], "'h:99999': port 99999"),
         (["--id", "A", "--connect", "mem://h:1"], "mem://h:1: this version dials tcp"),
         (["--id", "A", "--network", "x" * 65], "--network xxx"),

@@ -211,6 +211,8 @@ async def test_too_much_from_one_source_waits_and_is_told_how_long() -> None:
         ("GET", "/peers/x", b"", 404, "not_found"),
         ("PUT", "/announce", VIX, 405, "method_not_allowed"),
         ("GET", "/announce", b"", 405, "method_not_allowed"),
+        ("OPTIONS", "/peers", b"", 405, "method_not_allowed"),
+        ("OPTIONS", "/livez", b"", 405, "method_not_allowed"),
         ("POST", "/peers", b"{}", 405, "method_not_allowed"),
         ("GET", "/peers?limit=0", b"", 400, "invalid_limit"),
         ("GET", "/peers?limit=%00", b"", 400, "invalid_limit"),

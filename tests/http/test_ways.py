@@ -38,7 +38,9 @@ async def test_a_peer_behind_a_relay_is_reached_by_a_route_that_was_put() -> Non
                 assert (await a.get("/routes"))["circuits"]["ends"] == 1
                 metrics = (await a.client.get("/metrics")).text
                 assert 'p2p_circuits_ends{node="a",prefix="/p2p"} 1.0' in metrics
-                for name in ("leads", "leads_waiting", "book", "banned", "tracked_endpoints", "discovered", "registered"):
+                for name in (
+                    "leads", "leads_waiting", "book", "banned", "tracked_endpoints", "discovered", "registered",
+                ):  # fmt: skip
                     assert f'p2p_{name}{{node="a",prefix="/p2p"}} ' in metrics
                 removed = await a.ask("DELETE", f"/routes?target={b.peer_id}")
                 assert removed["removed"] is True

@@ -1,4 +1,4 @@
-"""The JSON of section 9: what is written is read, a wrong form is refused, an impossible peer is left out."""
+"""The JSON of section 10: what is written is read, a wrong form is refused, an impossible peer is left out."""
 
 from __future__ import annotations
 
