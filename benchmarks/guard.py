@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from p2p.crypto.identity import Identity
 from p2p.crypto.noise import NoiseStatic
-from p2p.envelope import parse_envelope
 from p2p.framing import FrameDecoder
 from p2p.limits import KIB, Limits
 from p2p.msg import Data
@@ -200,7 +199,7 @@ def _seals() -> Work:
             decoder.feed(sealing.seal(_DATA, msg_id, 0, payload))
             frame = decoder.next_frame()
             assert frame is not None
-            opening.open(parse_envelope(frame))
+            opening.open(frame)
 
     return count(seal_and_open)
 

@@ -13,8 +13,8 @@ this point of a conversation is for the session to say.
 
 There are two ways to the same bytes. `Envelope` is a value, for tools, tests and whoever handles one at a time. The
 functions are for the hot path, where a dataclass per envelope would cost more than the rest: `encode_envelope`,
-`encode_framed`, `parse_envelope`, and `iter_bundle`, which walks over hundreds of small messages that were sealed as
-one.
+`encode_framed`, `encode_sealed`, `parse_envelope`, `parse_sealed`, and `iter_bundle`, which walks over hundreds of
+small messages that were sealed as one.
 
 Source: wire sections 3 and 4 (Bundle).
 """
@@ -39,6 +39,7 @@ HEADER_BYTES: Final = 22
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 AAD_BYTES: Final = 18
+_AAD_AT: Final = HEADER_BYTES - AAD_BYTES
 BUNDLE_MESSAGES_MAX: Final = Limits().bundle_messages_max
 
 
@@ -104,6 +105,11 @@ _MAGIC_U32: Final = int.from_bytes(MAGIC, "little")
 # The head of an inner envelope with both of its lengths, for lengths of two varint bytes (written as one u16 each).
 _FRAMED_2_2: Final = struct.Struct("<HIHHHQIH")
 _FRAMED_1_1: Final = struct.Struct("<BIHHHQIB")
+# The same for a sealed one, with nonce and tag; and a sealed one's head without lengths, as it is read.
+_SEALED_2_2: Final = struct.Struct("<HIHHHQI12s16sH")
+_SEALED_HEAD: Final = struct.Struct("<IHHHQI12s16s")
+_SEALED_HEAD_BYTES: Final = HEADER_BYTES + NONCE_BYTES + TAG_BYTES
+_SEALED_TWO_BYTE_MAX: Final = 16_383 - _SEALED_HEAD_BYTES - 2
 _INNER_HEADER: Final = struct.Struct("<IHxxHQI")
 _ONE_BYTE_MAX: Final = 127 - HEADER_BYTES - 1
 _TWO_BYTE_MAX: Final = 16_383 - HEADER_BYTES - 2
@@ -181,6 +187,61 @@ def encode_framed(type: int, msg_id: int, flags: int, payload: Buffer, nonce: by
             payload,
         )
     )
+
+
+def encode_sealed(type: int, msg_id: int, flags: int, nonce: bytes, sealed: bytes) -> bytes:
+    """Return a whole frame with a sealed envelope, from what an AEAD returns: the ciphertext with its tag behind it.
+
+    The same as `encode_framed`, for small messages in a third of its time.
+
+    Raises:
+        LocalProtocolError: a number does not fit its field, or nonce and tag do not go with the flags.
+    """
+    size = len(sealed) - TAG_BYTES
+    if 127 < size <= _SEALED_TWO_BYTE_MAX and flags & ENCRYPTED and len(nonce) == NONCE_BYTES:
+        frame = size + _SEALED_HEAD_BYTES + 2
+        try:
+            head = _SEALED_2_2.pack(
+                frame & 127 | 128 | frame >> 7 << 8,
+                _MAGIC_U32,
+                MAJOR,
+                MINOR,
+                type,
+                msg_id,
+                flags,
+                nonce,
+                sealed[size:],
+                size & 127 | 128 | size >> 7 << 8,
+            )
+        except struct.error:
+            raise _unfit(type, msg_id, flags) from None
+        return head + sealed[:size]
+    return encode_framed(type, msg_id, flags, memoryview(sealed)[:size], nonce, sealed[size:])
+
+
+def parse_sealed(data: Buffer) -> tuple[int, int, int, bytes, bytes, bytes, Buffer]:
+    """Read one sealed envelope, which must fill `data`; return type, msg_id, flags, AAD, nonce, tag and ciphertext.
+
+    Raises:
+        RemoteProtocolError: it is none.
+    """
+    try:
+        magic, major, _, type, msg_id, flags, nonce, tag = _SEALED_HEAD.unpack_from(data)
+        size = data[_SEALED_HEAD_BYTES]
+    except (struct.error, IndexError):
+        raise RemoteProtocolError("a sealed envelope is cut off") from None
+    pos = _SEALED_HEAD_BYTES + 1
+    if size > 127:
+        size, pos = read_varint(data, _SEALED_HEAD_BYTES)
+    if (
+        magic != _MAGIC_U32
+        or major != MAJOR
+        or flags & ~_KNOWN_FLAGS
+        or not flags & ENCRYPTED
+        or pos + size != len(data)
+    ):
+        raise RemoteProtocolError("a sealed envelope of this version was awaited")
+    return type, msg_id, flags, bytes(data[_AAD_AT:HEADER_BYTES]), nonce, tag, data[pos:]
 
 
 def parse_envelope(data: Buffer) -> ParsedEnvelope:

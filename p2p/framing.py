@@ -87,6 +87,11 @@ class FrameDecoder:
         """Length in bytes of the frame that is being waited for; None while no header is complete."""
         return self._length
 
+    @property
+    def is_amid_frame(self) -> bool:
+        """Whether a frame has begun, be it a part of its header, when `next_frame` has returned None."""
+        return self._length is not None or self._shift > 0
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream. Nothing is judged before `next_frame` is asked."""
         if self._pos == len(self._chunk) and not self._backlog:
@@ -106,6 +111,23 @@ class FrameDecoder:
         """
         if self._error is not None:
             raise RemoteProtocolError(*self._error)
+        if not self._shift and self._length is None and not self._backlog:
+            # Nothing is begun, and the frame lies whole in the chunk, or there is no chunk: what the rest comes to for
+            # most small messages, in a quarter of its time.
+            chunk, pos = self._chunk, self._pos
+            end = len(chunk)
+            if pos == end:
+                return None
+            length = chunk[pos]
+            pos += 1
+            if length > 127 and pos < end:
+                high = chunk[pos]
+                pos += 1
+                length = length - 128 + (high << 7) if 0 < high < 128 else _VIEW_BYTES_MIN
+            stop = pos + length
+            if stop <= end and length < _VIEW_BYTES_MIN and length <= self.max_frame_bytes:
+                self._pos = stop
+                return chunk[pos:stop]
         while True:
             waiting = self._length is None and not self._read_header()
             frame = None if waiting else self._read_body()

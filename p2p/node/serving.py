@@ -212,7 +212,10 @@ class Service:
         """Call the handler; return the encoded answer, or what has to be awaited for it."""
         try:
             result = self._handler(message)
-            return result if isinstance(result, Awaitable) else _encode_answer(asked, result)
+            # Bytes first: asking an ABC takes longer than the rest.
+            if not isinstance(result, bytes) and isinstance(result, Awaitable):
+                return result
+            return _encode_answer(asked, result)
         except Exception:  # noqa: BLE001  # the handler is somebody else's code: its asker is told, and no one else
             return self._failed(message, asked)
 

@@ -29,6 +29,7 @@ from typing import Final, Protocol, TypeAlias
 import trio
 
 from p2p import msg
+from p2p.envelope import ACK_REQ
 from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.ids import RELAY, PeerEndpoint, PeerId
 from p2p.limits import Limits
@@ -320,15 +321,39 @@ class Connection:
         asks = self.asks
         if asks is None:
             asks = self.asks = Asks(self._limits)
-        if not (asks.has_room and self.is_live and self._outbox.put_data(_DATA, payload, ask)):
+        if not (asks.has_room and self.is_live):
             return False
-        asks.begin(ask)
+        if not asks and (msg_id := self._send_past_outbox(payload, ACK_REQ)):
+            asks.begin(ask)
+            ask.sent(msg_id)
+        elif self._outbox.put_data(_DATA, payload, ask):
+            asks.begin(ask)
+        else:
+            return False
         if len(asks) > 1:
             # Somebody waits for the peer already: what is asked at the same time leaves together.
             self.write_soon()
         elif not self._flush_follows:
             self.flush()
         return True
+
+    def _send_past_outbox(self, payload: bytes, flags: int) -> int:
+        """Hand a small message to the session if nothing waits before it; its id, or 0 if it takes its turn instead.
+
+        The outbox is there for what cannot be written yet. A question, and an answer, mostly finds it empty and leaves
+        with the next flush: without it each takes 15 calls fewer.
+        """
+        session = self.session
+        if (
+            self._writing
+            or self._rest is not None
+            or session.state is not State.LIVE
+            or len(payload) >= self._limits.bundle_message_bytes_max
+            or session.pending_bytes >= self._limits.write_bytes
+            or self._outbox
+        ):
+            return 0
+        return session.send(_DATA, payload, flags)
 
     async def ask(self, payload: bytes, ask: Ask) -> None:
         """Send an encoded request as soon as it may be open and there is room for it.
@@ -371,7 +396,9 @@ class Connection:
 
     def send_reply_nowait(self, payload: bytes) -> bool:
         """Queue an encoded answer if there is room for it. It is written at the next `flush` or `write_soon`."""
-        return self._takes_answers and self._outbox.put_data(_DATA, payload)
+        if not self._takes_answers:
+            return False
+        return self._send_past_outbox(payload, 0) > 0 or self._outbox.put_data(_DATA, payload)
 
     async def send_reply(self, payload: bytes) -> None:
         """Queue an encoded answer as soon as there is room for it.
@@ -605,7 +632,9 @@ class Connection:
             self.flush()
             if pause is not None:
                 return pause
-            self._tighten_deadline()
+            # Whoever was heard is not silent: of the deadlines that a read changes only a frame's comes nearer.
+            if session.is_amid_frame:
+                self._tighten_deadline()
         return None
 
     def _take_events(self, now: float) -> Pause | None:
@@ -641,6 +670,7 @@ class Connection:
                 return None
             elif isinstance(event, Live):
                 self._live = True
+                self._tighten_deadline()
                 self.connected_at = now
                 owner.on_live(self)
                 self._settle()
@@ -756,8 +786,6 @@ class Connection:
         if self._writing:
             return
         if self._rest is None:
-            if self._closing is None and not self._outbox and not self.session.pending_bytes:
-                return
             data = self._next_bytes()
             if not data:
                 return

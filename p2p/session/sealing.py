@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from p2p.binary import Buffer
-from p2p.envelope import ENCRYPTED, TAG_BYTES, ParsedEnvelope, aad, encode_framed
+from p2p.envelope import ENCRYPTED, aad, encode_sealed, parse_sealed
 from p2p.errors import CryptoError
 
 AES_256_GCM: Final = "aes256gcm"
@@ -67,21 +67,21 @@ class Direction:
         nonce = self._next_nonce()
         flags |= ENCRYPTED
         aead = self._aead or self._make()
-        sealed = memoryview(aead.encrypt(nonce, payload, aad(type, msg_id, flags)))
-        return encode_framed(type, msg_id, flags, sealed[:-TAG_BYTES], nonce, bytes(sealed[-TAG_BYTES:]))
+        return encode_sealed(type, msg_id, flags, nonce, aead.encrypt(nonce, payload, aad(type, msg_id, flags)))
 
-    def open(self, envelope: ParsedEnvelope) -> bytes:
-        """Return the plaintext of the next envelope.
+    def open(self, frame: Buffer) -> tuple[int, int, int, bytes]:
+        """Read the next envelope; return its type, msg_id, flags without Encrypted, and plaintext.
 
         Raises:
-            CryptoError: it is not sealed, not the next one, or anything about it was changed.
+            RemoteProtocolError: it is no sealed envelope.
+            CryptoError: it is not the next one, or anything about it was changed.
         """
-        minor, type, msg_id, flags, nonce, tag, payload = envelope
-        if not flags & ENCRYPTED or nonce != self._next_nonce():
+        type, msg_id, flags, header, nonce, tag, ciphertext = parse_sealed(frame)
+        if nonce != self._next_nonce():
             raise CryptoError(_BROKEN)
         aead = self._aead or self._make()
         try:
-            return aead.decrypt(nonce, b"".join((payload, tag)), aad(type, msg_id, flags, minor=minor))
+            return type, msg_id, flags & ~ENCRYPTED, aead.decrypt(nonce, b"".join((ciphertext, tag)), header)
         except InvalidTag:
             raise CryptoError(_BROKEN) from None
 

@@ -26,7 +26,7 @@ from typing import Final
 
 from p2p.binary import Buffer
 from p2p.crypto.noise import NoiseStatic
-from p2p.envelope import ACK_REQ, COMPRESSED, ENCRYPTED, MAGIC, MessageType, encode_framed, iter_bundle, parse_envelope
+from p2p.envelope import ACK_REQ, COMPRESSED, MAGIC, MessageType, encode_framed, iter_bundle, parse_envelope
 from p2p.errors import CryptoError, LocalProtocolError, PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.framing import FrameDecoder
 from p2p.ids import PeerId
@@ -298,6 +298,11 @@ class Session:
         return self.state is State.ENDING or self.state is State.ENDED
 
     @property
+    def is_amid_frame(self) -> bool:
+        """Whether a frame has begun to come and is not whole, after `next_event` returned None."""
+        return self._decoder.is_amid_frame
+
+    @property
     def pending_bytes(self) -> int:
         """About how many bytes `data_to_send` would return."""
         return self._out_bytes + self._group_bytes
@@ -363,7 +368,8 @@ class Session:
 
     def data_to_send(self) -> bytes:
         """Return all bytes that wait, sealed; b"" when there are none."""
-        self._close_group()
+        if self._group:
+            self._close_group()
         out = self._out
         if not out:
             return b""
@@ -416,9 +422,8 @@ class Session:
         self._liveness.resume(now)
 
     def _note_partial_frame(self) -> None:
-        decoder = self._decoder
         # A header alone is a begun frame too, though nothing of it is kept.
-        if decoder.buffered or decoder.frame_length is not None:
+        if self._decoder.is_amid_frame:
             self._liveness.frame_begun(self._now)
         else:
             self._liveness.no_frame_begun()
@@ -480,22 +485,24 @@ class Session:
         inbound = self._inbound
         assert inbound is not None
         try:
-            envelope = parse_envelope(frame)
-            payload = inbound.open(envelope)
+            type, msg_id, flags, payload = inbound.open(frame)
         except (RemoteProtocolError, CryptoError):
             self._fail(Reason.CRYPTO, _TAMPERED)
             return
         self._liveness.heard(self._now)
-        if self.state is State.CONFIRMING and envelope.type != _GOODBYE:
+        if self.state is State.CONFIRMING and type != _GOODBYE:
             self._move(State.LIVE)
             self._events.append(Live())
         try:
-            if envelope.type == _BUNDLE:
+            if type == _BUNDLE:
                 self._read_bundle(payload)
-                self._check_id(envelope.msg_id)
+                self._check_id(msg_id)
             else:
-                self._check_id(envelope.msg_id)
-                self._read_message(envelope.type, envelope.msg_id, envelope.flags & ~ENCRYPTED, payload)
+                self._check_id(msg_id)
+                if type == _DATA and not flags & COMPRESSED:
+                    self._events.append(Received(msg_id, flags, decode_data(payload)))
+                else:
+                    self._read_message(type, msg_id, flags, payload)
         except RemoteProtocolError as error:
             self._fail(error.reason, str(error))
 

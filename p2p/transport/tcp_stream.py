@@ -32,6 +32,9 @@ from p2p.transport.base import LinkStream, receive_size
 CHUNKS_PER_CHECKPOINT: Final = 4
 """At 128 KiB a read these are at most 512 KiB of work between two turns of the loop."""
 
+ALONE_BYTES_MAX: Final = 2048
+"""A read of less, after a wait, is taken for a message that came alone: the next one waits before it looks."""
+
 UNSENT_BYTES: Final = 128 * 1024
 """TCP_NOTSENT_LOWAT: the kernel calls the socket writable only below this. More would sit there beyond recall, behind
 which a Goodbye or an ack waits; two writes' worth keep the pipe full while the loop turns."""
@@ -49,7 +52,7 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         remote: where the other side is, if known.
     """
 
-    __slots__ = ("_at_hand", "_broken", "_fd", "_remote", "_sending", "_sent_eof", "_sock")
+    __slots__ = ("_at_hand", "_broken", "_fd", "_remote", "_sending", "_sent_eof", "_sock", "_was_all")
 
     def __init__(self, sock: socket.socket, remote: PeerEndpoint | None = None) -> None:
         sock.setblocking(False)
@@ -64,6 +67,7 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         self._sent_eof = False
         # Whoever has just made the stream had to wait for it.
         self._at_hand = CHUNKS_PER_CHECKPOINT - 1
+        self._was_all = False
         self._broken: OSError | None = None
 
     @property
@@ -94,10 +98,15 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         if self._at_hand == 0:
             self._at_hand = CHUNKS_PER_CHECKPOINT - 1
             return await self.receive_some(size)
-        data = self._receive_now(size)
+        data = None if self._was_all else self._receive_now(size)
         if data is None:
             self._at_hand = CHUNKS_PER_CHECKPOINT - 1
-            return await self._receive_later(size)
+            data = await self._receive_later(size)
+            # What was waited for and leaves room was all there was; and if it is small nothing follows mostly, as after
+            # a question or an answer. To look in vain takes a system call and an error, to wait for what is there a
+            # turn of the loop.
+            self._was_all = 0 < len(data) < min(size, ALONE_BYTES_MAX)
+            return data
         self._at_hand -= 1
         return data
 

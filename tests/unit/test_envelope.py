@@ -48,6 +48,33 @@ def test_wounded_envelopes(value: Envelope, data: st.DataObject) -> None:
     assert found.encode() == wounded
 
 
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 129, 16_331, 16_332, 16_333, 16_383, 16_384, 70_000])
+def test_a_sealed_frame_is_as_the_plain_ways_write_and_read_it(size: int) -> None:
+    nonce, sealed = bytes(range(12)), bytes(size) + bytes(range(16))
+    frame = envelope.encode_sealed(259, 7, 5, nonce, sealed)
+    assert frame == envelope.encode_framed(259, 7, 5, sealed[:-16], nonce, sealed[-16:])
+    inner = LengthPrefixVarint().decode(frame).frames[0]
+    for data in (inner, memoryview(inner)):
+        assert envelope.parse_sealed(data) == (259, 7, 5, envelope.aad(259, 7, 5), nonce, sealed[-16:], sealed[:-16])
+
+
+@given(wire.envelopes(), st.data())
+def test_a_sealed_envelope_is_read_where_the_plain_way_reads_one(value: Envelope, data: st.DataObject) -> None:
+    wounded = data.draw(st.just(value.encode()) | wire.mutations(value.encode()))
+    try:
+        plain = envelope.parse_envelope(wounded)
+    except RemoteProtocolError:
+        plain = None
+    try:
+        found = envelope.parse_sealed(wounded)
+    except RemoteProtocolError:
+        assert plain is None or not plain.flags & EnvelopeFlag.ENCRYPTED
+        return
+    assert plain is not None
+    covered = envelope.aad(plain.type, plain.msg_id, plain.flags, minor=plain.minor)
+    assert found == (plain.type, plain.msg_id, plain.flags, covered, plain.nonce, plain.tag, plain.payload)
+
+
 @given(st.binary(max_size=80))
 def test_any_bytes(noise: bytes) -> None:
     for data in (noise, b"VP2P\x01\x00" + noise):
@@ -117,6 +144,8 @@ def test_numbers_that_do_not_fit_are_the_callers_mistake(type: int, msg_id: int,
     for encode in (envelope.encode_envelope, envelope.encode_framed):
         with pytest.raises(LocalProtocolError):
             encode(type, msg_id, flags, bytes(size))
+    with pytest.raises(LocalProtocolError):
+        envelope.encode_sealed(type, msg_id, flags | EnvelopeFlag.ENCRYPTED, bytes(12), bytes(size + 16))
     with pytest.raises(LocalProtocolError):
         envelope.aad(type, msg_id, flags)
 

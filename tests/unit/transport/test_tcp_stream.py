@@ -13,7 +13,7 @@ from trio.testing import assert_checkpoints, assert_no_checkpoints, wait_all_tas
 
 from p2p.ids import PeerEndpoint
 from p2p.transport.base import RECEIVE_BYTES
-from p2p.transport.tcp_stream import CHUNKS_PER_CHECKPOINT, TcpStream
+from p2p.transport.tcp_stream import ALONE_BYTES_MAX, CHUNKS_PER_CHECKPOINT, TcpStream
 
 
 def tcp_sockets() -> tuple[socket.socket, socket.socket]:
@@ -73,6 +73,18 @@ async def test_a_chunk_that_was_waited_for_starts_the_count_anew() -> None:
                 await stream.receive_chunk(1)
         with assert_checkpoints():
             await stream.receive_chunk(1)
+
+
+async def test_after_a_small_message_that_came_alone_the_next_read_waits_before_it_looks() -> None:
+    async with stream_and_socket() as (stream, other):
+        for size, expected in ((100, assert_checkpoints), (ALONE_BYTES_MAX, assert_no_checkpoints)):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.receive_chunk, 2 * ALONE_BYTES_MAX)
+                await wait_all_tasks_blocked()
+                other.sendall(bytes(size))
+            other.sendall(bytes(ALONE_BYTES_MAX))
+            with expected():
+                assert len(await stream.receive_chunk(2 * ALONE_BYTES_MAX)) == ALONE_BYTES_MAX
 
 
 async def test_a_read_takes_at_most_its_share() -> None:
