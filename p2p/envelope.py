@@ -40,6 +40,8 @@ NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 AAD_BYTES: Final = 18
 _AAD_AT: Final = HEADER_BYTES - AAD_BYTES
+ID_AT: Final = 10
+ID_BYTES: Final = 8
 BUNDLE_MESSAGES_MAX: Final = Limits().bundle_messages_max
 
 
@@ -298,45 +300,62 @@ def iter_bundle(payload: Buffer) -> Iterator[tuple[int, int, int, Buffer]]:
     end = len(payload)
     pos = 0
     left = BUNDLE_MESSAGES_MAX
-    unpack = _INNER_HEADER.unpack_from
-    magic_good, flags_bad, types_bad = _MAGIC_U32, ~(COMPRESSED | ACK_REQ), _NOT_INSIDE
     while pos < end:
         if not left:
-            raise RemoteProtocolError(f"a Bundle holds more than {BUNDLE_MESSAGES_MAX} messages")
+            raise too_many_inside(BUNDLE_MESSAGES_MAX)
         left -= 1
-        try:
-            # One and two bytes are read here, since a call per message would cost a tenth of the whole.
-            size = payload[pos]
-            pos += 1
-            if size > 127:
-                high = payload[pos]
-                if 0 < high < 128:
-                    size += (high << 7) - 128
-                    pos += 1
-                else:
-                    size, pos = read_varint(payload, pos - 1)
-            stop = pos + size
-            if stop > end:
-                raise RemoteProtocolError("an envelope in a Bundle is longer than the Bundle")
-            magic, major, type, msg_id, flags = unpack(payload, pos)
-            pos += HEADER_BYTES
-            size = payload[pos]
-            pos += 1
-            if size > 127:
-                high = payload[pos]
-                if 0 < high < 128:
-                    size += (high << 7) - 128
-                    pos += 1
-                else:
-                    size, pos = read_varint(payload, pos - 1)
-        except (IndexError, struct.error):
-            raise RemoteProtocolError("an envelope in a Bundle is cut off") from None
-        if magic != magic_good or major != MAJOR or flags & flags_bad or type in types_bad:
-            raise _not_inside(magic, major, type, flags)
-        if pos + size != stop:
-            raise RemoteProtocolError("an envelope in a Bundle does not fill its frame")
-        yield type, msg_id, flags, payload[pos:stop]
-        pos = stop
+        type, msg_id, flags, _, start, pos = read_inner(payload, pos, end)
+        yield type, msg_id, flags, payload[start:pos]
+
+
+def too_many_inside(messages_max: int) -> RemoteProtocolError:
+    """What a Bundle of too many messages is."""
+    return RemoteProtocolError(f"a Bundle holds more than {messages_max} messages")
+
+
+def read_inner(payload: Buffer, pos: int, end: int) -> tuple[int, int, int, int, int, int]:
+    """Read one message of a Bundle, from `pos`; return type, msg_id, flags and where header, payload and the next are.
+
+    Args:
+        payload: the Bundle's.
+        pos: where the message's frame begins.
+        end: where the Bundle ends.
+
+    Raises:
+        RemoteProtocolError: see `iter_bundle`.
+    """
+    try:
+        # One and two bytes are read here, since a call per message would cost a tenth of the whole.
+        size = payload[pos]
+        pos += 1
+        if size > 127:
+            high = payload[pos]
+            if 0 < high < 128:
+                size += (high << 7) - 128
+                pos += 1
+            else:
+                size, pos = read_varint(payload, pos - 1)
+        header, stop = pos, pos + size
+        if stop > end:
+            raise RemoteProtocolError("an envelope in a Bundle is longer than the Bundle")
+        magic, major, type, msg_id, flags = _INNER_HEADER.unpack_from(payload, pos)
+        pos += HEADER_BYTES
+        size = payload[pos]
+        pos += 1
+        if size > 127:
+            high = payload[pos]
+            if 0 < high < 128:
+                size += (high << 7) - 128
+                pos += 1
+            else:
+                size, pos = read_varint(payload, pos - 1)
+    except (IndexError, struct.error):
+        raise RemoteProtocolError("an envelope in a Bundle is cut off") from None
+    if magic != _MAGIC_U32 or major != MAJOR or flags & ~(COMPRESSED | ACK_REQ) or type in _NOT_INSIDE:
+        raise _not_inside(magic, major, type, flags)
+    if pos + size != stop:
+        raise RemoteProtocolError("an envelope in a Bundle does not fill its frame")
+    return type, msg_id, flags, header, pos, stop
 
 
 def _not_inside(magic: int, major: int, type: int, flags: int) -> RemoteProtocolError:

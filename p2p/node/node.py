@@ -77,6 +77,7 @@ class Node:
         self._endpoints: tuple[PeerEndpoint, ...] = ()
         self._since_checkpoint = 0
         self._encoded_names: dict[str, bytes] = {}
+        self._alike_channel, self._alike_bytes, self._alike_head = "", -1, b""
 
     def __repr__(self) -> str:
         state = "running" if self._rooms is not None else "stopped" if self._ran else "not started"
@@ -449,13 +450,23 @@ class Node:
             link = rooms.roster.links.get(peer) if rooms is not None and type(peer) is PeerId else None
             if link is None:
                 link = await self._link_by_route(peer)
-            payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
+            # Many are alike: what stands before the body is that of the message before, in a third of its time.
+            if len(body) == self._alike_bytes and channel == self._alike_channel:
+                payload = self._alike_head + body
+            else:
+                payload = self._encode_unlike(channel, body)
             if not link.send_data_nowait(payload):
                 await self._send_when_room(link, payload)
         except Exception:
             # Whoever tries again at once lets others run, too.
             await trio.lowlevel.checkpoint()
             raise
+
+    def _encode_unlike(self, channel: str, body: bytes) -> bytes:
+        payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
+        self._alike_channel, self._alike_bytes = channel, len(body)
+        self._alike_head = payload[: len(payload) - len(body)]
+        return payload
 
     async def _send_when_room(self, link: Connection, payload: bytes) -> None:
         while True:

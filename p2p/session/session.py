@@ -26,11 +26,12 @@ from typing import Final
 
 from p2p.binary import Buffer
 from p2p.crypto.noise import NoiseStatic
-from p2p.envelope import ACK_REQ, COMPRESSED, MAGIC, MessageType, encode_framed, iter_bundle, parse_envelope
+from p2p.envelope import ACK_REQ, BUNDLE_MESSAGES_MAX, COMPRESSED, MAGIC, MessageType, encode_framed, parse_envelope
 from p2p.errors import CryptoError, LocalProtocolError, PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.framing import FrameDecoder
 from p2p.ids import PeerId
-from p2p.msg import Goodbye, Ping, Pong, decode_data, decode_payload
+from p2p.msg import Data, Goodbye, Ping, Pong, decode_data, decode_payload
+from p2p.session.bundles import read_bundle
 from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
 from p2p.session.handshake import Handshake, Proven, SessionConfig, choose_cipher
 from p2p.session.liveness import Due, Liveness
@@ -64,6 +65,7 @@ _BUNDLE: Final = int(MessageType.BUNDLE)
 _PING: Final = int(MessageType.PING)
 _PONG: Final = int(MessageType.PONG)
 _GOODBYE: Final = int(MessageType.GOODBYE)
+_LIVE: Final = State.LIVE
 _FOR_OWNER: Final = frozenset(int(type) for type in FOR_OWNER)
 
 
@@ -319,25 +321,27 @@ class Session:
             LocalProtocolError: the session is not live, or the type or a flag is not the owner's to send.
             PayloadTooLarge: the message does not fit a frame.
         """
+        length = len(payload)
+        group = self._group
+        if (
+            length < self._small_max
+            and self._group_bytes < self._bundle_bytes
+            and len(group) < self._bundle_max
+            and type == _DATA
+            and (not flags or flags == ACK_REQ)
+            and self._bundling
+            and self.state is _LIVE
+        ):
+            # What follows for a small application message that needs no new group, written out: this runs per message.
+            msg_id = self._next_id
+            self._next_id = msg_id + 1
+            group.append((type, msg_id, flags, payload))
+            self._group_bytes += length + INNER_OVERHEAD_BYTES
+            return msg_id
         if self.state is not State.LIVE:
             raise LocalProtocolError(f"a session that is {self.state.value} takes no messages")
         if (type not in _FOR_OWNER and not UNKNOWN_IGNORED_MIN <= type <= UNKNOWN_IGNORED_MAX) or flags & ~ACK_REQ:
             raise LocalProtocolError(f"type {type} with flags {flags:#x} is not for the owner of a session to send")
-        length = len(payload)
-        size = length + INNER_OVERHEAD_BYTES
-        group = self._group
-        if (
-            self._bundling
-            and length < self._small_max
-            and self._group_bytes < self._bundle_bytes
-            and len(group) < self._bundle_max
-        ):
-            # What `_queue` does for a small message that needs no new group, written out: this runs per message.
-            msg_id = self._next_id
-            self._next_id = msg_id + 1
-            group.append((type, msg_id, flags, payload))
-            self._group_bytes += size
-            return msg_id
         return self._queue(type, payload, flags)
 
     def ping(self, now: float) -> None:
@@ -511,14 +515,14 @@ class Session:
             raise RemoteProtocolError("a Bundle although it was not agreed on")
         last_id = self._last_id_in
         append = self._events.append
-        for type, msg_id, flags, inner in iter_bundle(payload):
+        for type, msg_id, flags, message in read_bundle(payload, BUNDLE_MESSAGES_MAX):
             if msg_id <= last_id:
                 raise _not_increasing(msg_id, last_id)
             self._last_id_in = last_id = msg_id
-            if type == _DATA and not flags & COMPRESSED:
-                append(Received(msg_id, flags, decode_data(inner)))
+            if isinstance(message, Data):
+                append(Received(msg_id, flags, message))
             else:
-                self._read_message(type, msg_id, flags, inner)
+                self._read_message(type, msg_id, flags, message)
                 if self.state is State.ENDED:
                     return
 

@@ -1,0 +1,86 @@
+"""A Bundle whose messages are alike is read as one whose messages are not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from p2p.envelope import COMPRESSED, encode_framed, iter_bundle
+from p2p.errors import RemoteProtocolError
+from p2p.msg import Data, decode_data
+from p2p.session.bundles import read_bundle
+from p2p.testing import strategies as wire
+
+DATA, PING = 259, 2
+MESSAGES = st.tuples(
+    st.sampled_from([DATA, DATA, DATA, PING]),
+    st.integers(0, 3) | st.integers(0, 2**64 - 1),
+    st.sampled_from([0, 0, 0, 4, COMPRESSED]),
+    st.builds(
+        Data,
+        st.sampled_from(["chat", "news"]),
+        st.sampled_from([0, 0, 7]),
+        st.sampled_from([0, 0, 1]),
+        st.sampled_from([b"", b"x", b"y", bytes(104), bytes(128), bytes(range(128)), bytes(16_000)]),
+    ),
+)
+
+
+def bundle_of(messages: list[tuple[int, int, int, Data]]) -> bytes:
+    return b"".join(encode_framed(type, msg_id, flags, data.encode()) for type, msg_id, flags, data in messages)
+
+
+def one_by_one(payload: bytes) -> tuple[list[object], str]:
+    """What stands in it, message by message, until a fault."""
+    found: list[object] = []
+    try:
+        for type, msg_id, flags, inner in iter_bundle(payload):
+            is_plain = type == DATA and not flags & COMPRESSED
+            found.append((type, msg_id, flags, decode_data(inner) if is_plain else inner))
+    except RemoteProtocolError as error:
+        return found, str(error)
+    return found, ""
+
+
+def read(payload: bytes) -> tuple[list[object], str]:
+    found: list[object] = []
+    try:
+        for item in read_bundle(payload, 4096):
+            found.append(item)
+    except RemoteProtocolError as error:
+        return found, str(error)
+    return found, ""
+
+
+@given(st.lists(st.lists(MESSAGES, max_size=3).flatmap(lambda some: st.integers(1, 4).map(lambda n: some * n))))
+def test_messages_in_any_order_are_those_that_were_put_in(groups: list[list[tuple[int, int, int, Data]]]) -> None:
+    payload = bundle_of([message for group in groups for message in group])
+    found, fault = read(payload)
+    assert (found, fault) == one_by_one(payload)
+    assert not fault
+
+
+@given(st.lists(MESSAGES, min_size=1, max_size=2), st.integers(2, 5), st.data())
+def test_a_wounded_bundle_of_alike_messages_fails_where_it_would_anyway(
+    some: list[tuple[int, int, int, Data]], times: int, data: st.DataObject
+) -> None:
+    wounded = data.draw(wire.mutations(bundle_of(some * times)))
+    assert read(wounded) == one_by_one(wounded)
+
+
+@given(st.integers(1, 149))
+@example(148)
+def test_the_last_of_many_may_be_cut_off(missing: int) -> None:
+    payload = bundle_of([(DATA, number, 0, Data("chat", body=bytes(110))) for number in range(4)])
+    assert read(payload[:-missing]) == one_by_one(payload[:-missing])
+
+
+def test_alike_messages_are_counted_like_others() -> None:
+    payload = bundle_of([(DATA, number, 0, Data("chat")) for number in range(9)])
+    assert len(list(read_bundle(payload, 9))) == 9
+    found = []
+    with pytest.raises(RemoteProtocolError, match="more than 8 messages"):
+        for item in read_bundle(payload, 8):
+            found.append(item)
+    assert len(found) == 8
