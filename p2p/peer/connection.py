@@ -130,6 +130,7 @@ class Connection:
     # A node keeps thousands of idle links: the fields are slots, and what only some links need is made when it is.
     __slots__ = (
         "_clock",
+        "_answer_by",
         "_closing",
         "_control",
         "_end_by",
@@ -227,6 +228,7 @@ class Connection:
         self._ponged_at = 0.0
         self._rest_scope: trio.CancelScope | None = None
         self._end_by = _NEVER
+        self._answer_by = _NEVER
         self._probe_by = _NEVER
         self._probed_at = _NEVER
         self._closing: tuple[Reason, str] | None = None
@@ -480,14 +482,22 @@ class Connection:
             self.flush()
 
     def close(self, reason: Reason, detail: str = "") -> None:
-        """Say Goodbye, flush what waits, read until the other's Goodbye; bounded by `drain_s_max`. Idempotent."""
-        if self.reason is not None or self._closing is not None:
+        """Say Goodbye, flush what waits, read until the other's Goodbye; bounded by `drain_s_max`. Idempotent.
+
+        A link that gives way already no longer waits for handlers that take more than that.
+        """
+        if self.reason is not None:
+            return
+        if self._closing is not None:
+            self._answer_by = self._clock.monotonic()
             return
         if not self._live:
             self.abort(reason, detail)
             return
         self._closing = (reason, detail)
-        self._end_by = self._clock.monotonic() + self._limits.drain_s_max
+        now = self._clock.monotonic()
+        self._end_by = now + self._limits.drain_s_max
+        self._answer_by = now + self._limits.answers_s_max if self.retiring else now
         self._tighten_deadline()
         if self.asks is not None:
             # No more is asked here: who waits for a turn asks elsewhere, or learns it now.
@@ -499,7 +509,8 @@ class Connection:
     def retire(self) -> None:
         """Give way to another link with the same peer: no new sends, the rest flushed, answers given, Goodbye(Moved).
 
-        The peer is probed meanwhile: if nothing comes back within `probe_s_max`, the link is dead and is cut.
+        The peer is probed meanwhile: if nothing comes back within `probe_s_max`, the link is dead and is cut. Requests
+        that are still being served, here or there, keep one that lives for up to `answers_s_max`.
         """
         if self.retiring or self.reason is not None:
             return
@@ -718,6 +729,10 @@ class Connection:
                 return
             # One that gives way and does live finishes in order. (Its peer may be past answering a Ping.)
             is_dead = self.session.last_seen <= self._probed_at
+        if now >= self._end_by and not is_dead and now < self._answer_by and self._owes_answers():
+            self._end_by = min(now + self._limits.drain_s_max, self._answer_by)
+            self._ask_for_life()
+            return
         if is_dead or now >= self._end_by:
             assert self._closing is not None, "only a link that is being closed has a time to end by"
             self._end(*self._closing, clean=False)

@@ -241,7 +241,34 @@ async def test_a_link_that_gives_way_answers_what_is_pending_on_it(autojump_cloc
         nursery.cancel_scope.cancel()
 
 
-async def test_a_link_that_gives_way_waits_no_longer_than_draining_for_an_answer(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("takes_s", [12.0, 59.0])
+async def test_a_handler_that_takes_longer_than_draining_still_answers(
+    takes_s: float, autojump_clock: MockClock
+) -> None:
+    async with small_and_large(MemoryNetwork(latency_s=0.01)) as (small, large), trio.open_nursery() as nursery:
+
+        async def slowly(message: p2p.Message) -> bytes:
+            await trio.sleep(float(message.body))
+            return b"here"
+
+        answers: list[bytes] = []
+
+        async def ask() -> None:
+            answers.append(await small.request(large.peer_id, "slow", b"%f" % takes_s, timeout_s=3600))
+
+        await nursery.start(large.serve, "slow", slowly)
+        await small.connect(place_of(large))
+        nursery.start_soon(ask)
+        await trio.sleep(0.5)
+        await small.connect(place_of(large, expect=str(large.peer_id)))
+        await trio.sleep(takes_s)
+        assert answers == [b"here"]
+        await trio.sleep(1)
+        assert len(links_of(small)) == len(links_of(large)) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_link_that_is_being_served_on_and_goes_silent_is_not_waited_for(autojump_clock: MockClock) -> None:
     net = MemoryNetwork(latency_s=0.01)
     async with small_and_large(net) as (small, large), large.channel("deaf") as deaf, trio.open_nursery() as nursery:
         await small.connect(place_of(large))
@@ -253,7 +280,45 @@ async def test_a_link_that_gives_way_waits_no_longer_than_draining_for_an_answer
         nursery.start_soon(ask)
         await deaf.receive()
         await small.connect(place_of(large, expect=str(large.peer_id)))
-        await trio.sleep(p2p.Limits().drain_s_max + 0.5)
+        await trio.sleep(1)
+        net.partition("one", "two")
+        limits = p2p.Limits()
+        await trio.sleep(limits.drain_s_max + limits.probe_s_max + 0.5)
+        assert small.counters.links_ended == {Reason.MOVED: 1}
+
+
+async def test_who_disconnects_does_not_wait_for_handlers(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.01)
+    async with small_and_large(net) as (small, large), large.channel("deaf") as deaf, trio.open_nursery() as nursery:
+        await small.connect(place_of(large))
+
+        async def ask() -> None:
+            with pytest.raises(p2p.NotConnected):
+                await small.request(large.peer_id, "deaf", b"", timeout_s=3600)
+
+        nursery.start_soon(ask)
+        await deaf.receive()
+        await small.connect(place_of(large, expect=str(large.peer_id)))
+        await trio.sleep(6)
+        with trio.fail_after(p2p.Limits().drain_s_max + 0.5):
+            await small.disconnect(large.peer_id)
+
+
+async def test_a_link_that_gives_way_waits_so_long_for_an_answer_and_no_longer(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.01)
+    async with small_and_large(net) as (small, large), large.channel("deaf") as deaf, trio.open_nursery() as nursery:
+        await small.connect(place_of(large))
+
+        async def ask() -> None:
+            with pytest.raises(p2p.NotConnected):
+                await small.request(large.peer_id, "deaf", b"", timeout_s=3600)
+
+        nursery.start_soon(ask)
+        await deaf.receive()
+        await small.connect(place_of(large, expect=str(large.peer_id)))
+        await trio.sleep(p2p.Limits().answers_s_max - 0.5)
+        assert len(links_of(small)) == len(links_of(large)) == 2
+        await trio.sleep(1)
         assert len(links_of(small)) == len(links_of(large)) == 1
         assert small.counters.links_ended == {Reason.MOVED: 1}
 
