@@ -104,7 +104,7 @@ class Limits:
     drain_s_max: float = 5.0
     """The losing one of two links: flush, answer what is pending, say Goodbye."""
     answers_s_max: float = 60.0
-    """So long it stays for requests that are still being served, if its peer shows every `drain_s_max` that it lives."""
+    """So long it stays for requests that are still being served, if its peer shows each `drain_s_max` that it lives."""
     read_bytes: int = 128 * KIB
     """What one read asks for: two writes of the other side. More would keep the other tasks waiting."""
 

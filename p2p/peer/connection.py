@@ -129,8 +129,8 @@ class Connection:
 
     # A node keeps thousands of idle links: the fields are slots, and what only some links need is made when it is.
     __slots__ = (
-        "_clock",
         "_answer_by",
+        "_clock",
         "_closing",
         "_control",
         "_end_by",
