@@ -144,7 +144,10 @@ class UdpDatagrams:
         near = self._near
         if near.loopback_only or not near.interfaces:
             return ()
-        there = interfaces()
+        try:
+            there = interfaces()
+        except OSError:  # out of descriptors: nothing is known
+            return ()
         names = {interface.name for interface in there} | {interface.address for interface in there}
         known = ", ".join(f"{one.name} ({one.address})" if one.address else one.name for one in there) or "none"
         return tuple(f"no interface {name} is up; there are {known}" for name in near.interfaces if name not in names)

@@ -148,6 +148,15 @@ async def test_an_interface_that_is_not_there_is_named_with_those_that_are(count
             assert one.missing() == ()
 
 
+async def test_a_machine_that_cannot_tell_its_interfaces_misses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "not now")
+
+    async with opened(near(free_port(), loopback_only=False, interfaces=("eht0",))) as one:
+        monkeypatch.setattr(udp, "interfaces", refuse)
+        assert one.missing() == ()
+
+
 async def test_a_port_that_is_not_shared_is_named() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as selfish:
         selfish.bind(("", 0))
