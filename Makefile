@@ -60,7 +60,7 @@ proof-worlds: .venv/.installed
 
 # 150 s
 proof-kills: .venv/.installed
-	$(WITHIN) 300 $(PROVE) -s tests/proof/kills.py
+	PROOF_FLIPS=200 $(WITHIN) 300 $(PROVE) -s tests/proof/kills.py tests/crash/test_flipped_bytes.py
 
 # 150 s
 proof-inputs: .venv/.installed
@@ -69,7 +69,7 @@ proof-inputs: .venv/.installed
 
 soak: .venv/.installed programs
 	.venv/bin/python -m p2p.testing --seed $(SEED) --worlds $(WORLDS) --jobs $(JOBS) --quiet
-	PROOF_SEED=$(SEED) PROOF_STORE_KILLS=$(KILLS) PROOF_NODE_KILLS=300 $(PROVE) -s tests/proof/kills.py
+	PROOF_SEED=$(SEED) PROOF_STORE_KILLS=$(KILLS) PROOF_NODE_KILLS=300 PROOF_FLIPS=5000 $(PROVE) -s tests/proof/kills.py tests/crash/test_flipped_bytes.py
 	PROOF_SEED=$(SEED) PROOF_INPUTS=$(INPUTS) PROOF_HANDSHAKES=50000 $(PROVE) tests/proof/fuzz.py tests/proof/noise.py
 	HYPOTHESIS_PROFILE=soak .venv/bin/python -m pytest -q -n $(JOBS) tests/unit tests/contract
 

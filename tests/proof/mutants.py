@@ -235,7 +235,9 @@ def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
         yield node
-        skipped = {"annotation", "returns", "type_comment", "decorator_list", "slice" if _is_type(node) else ""}
+        skipped = {"annotation", "returns", "decorator_list"}
+        skipped |= {"slice"} if _is_type(node) else set()
+        skipped |= {"keywords"} if isinstance(node, ast.ClassDef) else set()
         for field, value in ast.iter_fields(node):
             if field not in skipped and not (isinstance(node, ast.Raise) and field == "exc"):
                 todo += [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, ast.AST)]

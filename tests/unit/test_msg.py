@@ -414,3 +414,7 @@ def test_announcement_sizes() -> None:
 def test_an_announcement_that_cannot_be_written_is_the_callers_mistake(announcement: msg.DiscoveryAnnounce) -> None:
     with pytest.raises(LocalProtocolError):
         announcement.to_json()
+
+
+def test_the_statuses_of_an_answer_are_those_of_the_protocol() -> None:
+    assert (msg.Data.OK, msg.Data.HANDLER_FAILED, msg.Data.NO_HANDLER, msg.Data.OVERLOADED) == (0, 1, 2, 3)

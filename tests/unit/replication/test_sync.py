@@ -757,6 +757,17 @@ def test_t24_proofs_beyond_the_bound_are_not_checked_and_asked_for_again() -> No
     assert side.exchange.receive(0, proof, side.now)
 
 
+def test_t24_a_proof_over_the_bound_and_one_of_no_batch_are_refused() -> None:
+    log = make_log(LOG, 2)
+    side = Side()
+    side.hear(entry(log, 2))
+    size = LIMITS.proof_bytes_max - len(log[0].wal_bytes)
+    assert side.exchange.receive(0, ForkProof(log[0].wal_bytes, bytes(size)), side.now)
+    for first, second in ((log[0].wal_bytes, bytes(size + 1)), (b"", log[0].wal_bytes)):
+        with pytest.raises(RemoteProtocolError, match="no two batches"):
+            side.exchange.receive(0, ForkProof(first, second), side.now)
+
+
 # Bounds.
 
 

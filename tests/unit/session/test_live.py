@@ -26,6 +26,7 @@ from tests.unit.session.helpers import (
     plain_frame,
     pump,
     sealed,
+    start,
     varint_size,
 )
 
@@ -120,8 +121,9 @@ def test_an_owner_sets_no_other_flag_than_ack_req(flags):
 
 def test_nothing_to_say_is_no_bytes():
     i, r = live()
-    assert i.data_to_send() == b""
     assert i.pending_bytes == 0
+    assert start()[1].pending_bytes == 0
+    assert i.data_to_send() == b""
     i.send(DATA, EMPTY_DATA)
     assert i.pending_bytes > 0
     assert i.data_to_send() != b""
