@@ -226,7 +226,8 @@ class Control:
 
     def state_frames(self, view: View, status: shapes.Status) -> bytes:
         """The state as two events: `status` and `peers`."""
-        return frame_of("status", status) + frame_of("peers", {"peers": view.peers()})
+        away = view.away(self.options.limits.away_per_tick_max)
+        return frame_of("status", status) + frame_of("peers", {"peers": view.peers() + away})
 
     def _sample(
         self, status: shapes.Status, now: float, before: tuple[float, int, int, int] | None

@@ -1,7 +1,9 @@
 """What stands between the server and any application: a request gets there whole, in time and within bounds, or not.
 
-A body is at most `body_bytes_max`, so it is read here before the application is called: no application behind it can be
-held up by a body that trickles, nor forget to look at its size. WebSockets are not spoken.
+A body is at most `body_bytes_max`: an application gets it in one piece or not at all, so that none can be held up by
+one that trickles, nor forget to look at its size. An application that answers before the body has come, since the
+header tells enough (no token, no such path), is not held up by it either: the connection ends after such an answer.
+WebSockets are not spoken.
 """
 
 from __future__ import annotations
@@ -45,59 +47,81 @@ class Intake:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        try:
-            body = await self._body(scope, receive)
-        except Problem as problem:
-            await _answer(problem, send)
-            return
-        if body is None:
-            return
-        waiting: list[bytes] = [body]
-
-        async def replay() -> ASGIReceiveEvent:
-            if waiting:
-                event = {"type": "http.request", "body": waiting.pop(), "more_body": False}
-                return cast("ASGIReceiveEvent", event)
-            return await receive()
-
-        has_begun = False
+        body = _Body(scope, receive, self._limits)
 
         async def note(event: ASGISendEvent) -> None:
-            nonlocal has_begun
-            has_begun = True
+            if event["type"] == "http.response.start":
+                body.is_answered = True
+                if not body.is_read:
+                    # Refused by its header: the rest is not going to be read, so nothing can follow it.
+                    event["headers"] = [*event["headers"], (b"connection", b"close")]
             await send(event)
 
         try:
-            await self._app(scope, replay, note)
+            with body.refused:
+                await self._app(scope, body.receive, note)
         except Exception as error:
-            if has_begun:
+            if body.is_answered:
                 raise
             path = one_line(scope["path"], 200)
             self._bugs.tell(f"the application failed at {scope['method']} {path}", error, trio.current_time())
             await _answer(problem_of(500), send)
+        if body.problem is not None:
+            await _answer(body.problem, send)
 
-    async def _body(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> bytes | None:
-        """The whole body; None when the client has gone."""
+
+class _Body:
+    """The body of one request, read when the application first asks, and then at once and whole.
+
+    Attributes:
+        is_read: whether nothing of it is left to come.
+        is_answered: whether the answer has begun; what is wrong with the body makes no difference any more.
+        problem: what is wrong with it; the application is cancelled then, by the scope `refused`.
+    """
+
+    def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, limits: HttpLimits) -> None:
+        self._receive = receive
+        self._limits = limits
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        # The server layer has checked that it is a number.
+        self._announced = int(headers.get(b"content-length", b"0"))
+        self._has_begun = False
+        self.is_read = not self._announced and b"transfer-encoding" not in headers
+        self.is_answered = False
+        self.problem: Problem | None = None
+        self.refused = trio.CancelScope()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """What the application gets in place of the server's."""
+        if self._has_begun:
+            return await self._receive()
+        self._has_begun = True
+        try:
+            return await self._whole()
+        except Problem as problem:
+            if not self.is_answered:
+                self.problem = problem
+                self.refused.cancel()
+            await trio.sleep_forever()
+            raise
+
+    async def _whole(self) -> ASGIReceiveEvent:
         bytes_max = self._limits.body_bytes_max
-        for name, value in scope["headers"]:
-            # The server layer has checked that it is a number.
-            if name.lower() == b"content-length" and int(value) > bytes_max:
-                raise problem_of(413)
-        parts: list[bytes] = []
-        size = 0
+        if self._announced > bytes_max:
+            raise problem_of(413)
+        body = bytearray()
         try:
             with trio.fail_after(self._limits.body_s_max):
                 while True:
-                    event = await receive()
+                    event = await self._receive()
                     if event["type"] != "http.request":
-                        return None
-                    part = event.get("body", b"")
-                    size += len(part)
-                    if size > bytes_max:
+                        return event
+                    body += event.get("body", b"")
+                    if len(body) > bytes_max:
                         raise problem_of(413)
-                    parts.append(part)
                     if not event.get("more_body", False):
-                        return b"".join(parts)
+                        self.is_read = True
+                        return cast("ASGIReceiveEvent", {**event, "body": bytes(body), "more_body": False})
         except trio.TooSlowError:
             raise problem_of(408) from None
 

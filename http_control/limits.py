@@ -57,6 +57,8 @@ class HttpLimits:
     """Between two `heads_moved` events: a busy log commits hundreds of times a second."""
     heads_per_event_max: int = 64
     """Heads in one of them: events are kept, and there may be a thousand origins."""
+    away_per_tick_max: int = 64
+    """Peers that are not connected in a `peers` event; `GET peers` has them all."""
     metrics_peers_max: int = 32
     """Peers that get a series of their own in /metrics: those furthest behind."""
 

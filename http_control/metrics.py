@@ -7,7 +7,7 @@ loop for tens of milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from msgspec.structs import asdict
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,7 +16,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from http_control.control import Control
-from p2p import NodeClosed, NotStarted
+from http_control.views import View
+from p2p import NodeClosed, NotStarted, Reason
 
 COUNTED = ("handshakes_started", "handshakes_completed", "handshakes_failed", "connect_attempts", "connect_deduped",
            "connect_failures", "backoff_skips")  # fmt: skip
@@ -31,6 +32,129 @@ REGISTRY = ("polls", "announces", "failures", "hints", "hints_refused")
 FINDING = (*(f"discovery_{name}" for name in DISCOVERY), *(f"registry_{name}" for name in REGISTRY))
 """Counters of the ways to find others, where a node has them."""
 
+COUNTERS = (*COUNTED, *MORE, *RELAYING, "http_auth_failures", *FINDING)
+
+GAUGES = {
+    "up": "Whether the node runs",
+    "peers_connected": "Live peers",
+    "peers_total": "Distinct peers met since the start",
+    "tracked_endpoints": "Endpoints whose failures are remembered",
+    "records": "Records held, of all origins",
+    "own_records": "Records of the node's own log",
+    "store_writable": "Whether the store takes writes",
+    "lag_records_max": "Own records that the peer furthest behind does not hold yet",
+    "outbox_bytes": "Queued for all peers",
+    "circuits_ends": "Circuits through relays that end here",
+    "circuits_relayed": "Circuits that this node passes on",
+    "leads": "Places that hints named, waiting or dialled lately",
+    "leads_waiting": "Places that wait to be dialled",
+    "book": "Places in the address book",
+    "banned": "Identities that are left alone now",
+    "discovered": "Places that discovery heard of lately",
+    "registered": "Places that a registry named lately",
+    "http_readers": "Open event streams",
+}
+
+
+class _Families:
+    """All families of one collection, by their names without prefix, and what is put into them."""
+
+    def __init__(self) -> None:
+        labels = ["node", "prefix"]
+        self._gauges = {name: GaugeMetricFamily(f"p2p_{name}", text, labels=labels) for name, text in GAUGES.items()}
+        self._gauges["lag_records"] = GaugeMetricFamily(
+            "p2p_lag_records", "Own records that a peer does not hold; the worst", labels=[*labels, "peer"]
+        )
+        self._counters = {
+            name: CounterMetricFamily(f"p2p_{name}", f"{name.replace('_', ' ')} since the start", labels=labels)
+            for name in COUNTERS
+        }
+        for name, text, label in (
+            ("links_ended", "Links that ended, by reason", "reason"),
+            ("dials_failed", "Dials that came to nothing, by reason", "reason"),
+            ("link_bytes", "Bytes of all links", "direction"),
+            ("http_requests", "HTTP answers, by status", "status"),
+        ):
+            self._counters[name] = CounterMetricFamily(f"p2p_{name}", text, labels=[*labels, label])
+
+    def __iter__(self) -> Iterator[Metric]:
+        yield from self._gauges.values()
+        yield from self._counters.values()
+
+    def add(self, control: Control) -> None:
+        """What is so of one node at this moment."""
+        here = [control.node.node_id, control.options.prefix]
+        self._add_http(here, control)
+        self._add_counters(here, control)
+        try:
+            view = control.view()
+        except (NotStarted, NodeClosed):
+            self._gauge(here, {"up": 0})
+            return
+        self._add_running(here, control)
+        self._add_state(here, control, view)
+
+    def _add_http(self, here: list[str], control: Control) -> None:
+        self._count(here, {"http_auth_failures": control.failures})
+        self._gauge(here, {"http_readers": len(control.happenings.readers) + len(control.lines.readers)})
+        self._count_each(here, "http_requests", {str(code): count for code, count in control.requests.items()})
+
+    def _add_counters(self, here: list[str], control: Control) -> None:
+        """Counters that are there before the node runs and after it has stopped."""
+        live = control.node.counters
+        self._count(here, {name: getattr(live, name) for name in MORE})
+        self._count_each(here, "links_ended", _labelled(live.links_ended))
+        self._count_each(here, "dials_failed", _labelled(live.dials_failed))
+
+    def _add_running(self, here: list[str], control: Control) -> None:
+        """Counters of the parts that a node has while it runs."""
+        node = control.node
+        stats, circuits = asdict(node.stats()), asdict(node.circuits)
+        self._count(here, {name: stats[name] for name in COUNTED})
+        self._count(here, {name: circuits[field] for name, field in RELAYING.items()})
+        for found, prefix, names in ((node.discovery, "discovery", DISCOVERY), (node.bootstrap, "registry", REGISTRY)):
+            if found is not None:
+                self._count(here, {f"{prefix}_{name}": getattr(found.counters, name) for name in names})
+
+    def _add_state(self, here: list[str], control: Control, view: View) -> None:
+        """How the node and its log stand now."""
+        node, status = control.node, control.status(view)
+        circuits = node.circuits
+        self._gauge(here, {
+            "up": 1,
+            "peers_connected": status.peers_connected,
+            "peers_total": status.peers_total,
+            "tracked_endpoints": status.tracked_endpoints,
+            "records": status.records,
+            "own_records": status.own_records,
+            "store_writable": int(status.writable),
+            "lag_records_max": status.lag_records,
+            "circuits_ends": circuits.ends,
+            "circuits_relayed": circuits.relayed,
+            "outbox_bytes": sum(node.outbox.bytes_waiting().values()),
+        })  # fmt: skip
+        self._gauge(here, {name: size for name, size in asdict(node.tables).items() if name in GAUGES})
+        behind = sorted(view.lag(), key=lambda one: -one.records)
+        for one in behind[: control.options.limits.metrics_peers_max]:
+            self._gauges["lag_records"].add_metric([*here, one.peer], one.records)
+        self._count_each(here, "link_bytes", {"in": status.bytes_in, "out": status.bytes_out})
+
+    def _gauge(self, here: list[str], values: Mapping[str, int]) -> None:
+        for name, value in values.items():
+            self._gauges[name].add_metric(here, value)
+
+    def _count(self, here: list[str], values: Mapping[str, int]) -> None:
+        for name, value in values.items():
+            self._counters[name].add_metric(here, value)
+
+    def _count_each(self, here: list[str], name: str, values: Mapping[str, int]) -> None:
+        for label, value in sorted(values.items()):
+            self._counters[name].add_metric([*here, label], value)
+
+
+def _labelled(counts: Mapping[Reason, int]) -> dict[str, int]:
+    return {reason.label: count for reason, count in counts.items()}
+
 
 class Nodes(Collector):
     """All nodes of an application, each under its node id and prefix.
@@ -44,95 +168,10 @@ class Nodes(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """What is so at this moment."""
-        labels = ["node", "prefix"]
-        up = GaugeMetricFamily("p2p_up", "Whether the node runs", labels=labels)
-        gauges = {
-            name: GaugeMetricFamily(f"p2p_{name}", text, labels=labels)
-            for name, text in {
-                "peers_connected": "Live peers",
-                "peers_total": "Distinct peers met since the start",
-                "tracked_endpoints": "Endpoints whose failures are remembered",
-                "records": "Records held, of all origins",
-                "own_records": "Records of the node's own log",
-                "store_writable": "Whether the store takes writes",
-                "lag_records_max": "Own records that the peer furthest behind does not hold yet",
-                "outbox_bytes": "Queued for all peers",
-                "circuits_ends": "Circuits through relays that end here",
-                "circuits_relayed": "Circuits that this node passes on",
-                "leads": "Places that hints named, waiting or dialled lately",
-                "leads_waiting": "Places that wait to be dialled",
-                "book": "Places in the address book",
-                "banned": "Identities that are left alone now",
-                "discovered": "Places that discovery heard of lately",
-                "registered": "Places that a registry named lately",
-                "http_readers": "Open event streams",
-            }.items()
-        }
-        lag = GaugeMetricFamily(
-            "p2p_lag_records", "Own records that a peer does not hold; the worst", labels=[*labels, "peer"]
-        )
-        counters = {
-            name: CounterMetricFamily(f"p2p_{name}", f"{name.replace('_', ' ')} since the start", labels=labels)
-            for name in (*COUNTED, *MORE, *RELAYING, "http_auth_failures", *FINDING)
-        }
-        ended = CounterMetricFamily("p2p_links_ended", "Links that ended, by reason", labels=[*labels, "reason"])
-        traffic = CounterMetricFamily("p2p_link_bytes", "Bytes of all links", labels=[*labels, "direction"])
-        answers = CounterMetricFamily("p2p_http_requests", "HTTP answers, by status", labels=[*labels, "status"])
+        families = _Families()
         for control in self._controls():
-            here = [control.node.node_id, control.options.prefix]
-            counters["http_auth_failures"].add_metric(here, control.failures)
-            gauges["http_readers"].add_metric(here, len(control.happenings.readers) + len(control.lines.readers))
-            for status, count in sorted(control.requests.items()):
-                answers.add_metric([*here, str(status)], count)
-            live = control.node.counters
-            for name in MORE:
-                counters[name].add_metric(here, getattr(live, name))
-            for reason, count in sorted(live.links_ended.items()):
-                ended.add_metric([*here, reason.label], count)
-            try:
-                view = control.view()
-            except (NotStarted, NodeClosed):
-                up.add_metric(here, 0)
-                continue
-            up.add_metric(here, 1)
-            stats = asdict(control.node.stats())
-            for name in COUNTED:
-                counters[name].add_metric(here, stats[name])
-            circuits = asdict(control.node.circuits)
-            for name, field in RELAYING.items():
-                counters[name].add_metric(here, circuits[field])
-            for found, prefix, names in (
-                (control.node.discovery, "discovery", DISCOVERY),
-                (control.node.bootstrap, "registry", REGISTRY),
-            ):
-                if found is not None:
-                    for name in names:
-                        counters[f"{prefix}_{name}"].add_metric(here, getattr(found.counters, name))
-            shown = control.status(view)
-            values = stats | asdict(control.node.tables) | {
-                "records": shown.records,
-                "own_records": shown.own_records,
-                "store_writable": int(shown.writable),
-                "lag_records_max": shown.lag_records,
-                "circuits_ends": circuits["ends"],
-                "circuits_relayed": circuits["relayed"],
-                "outbox_bytes": sum(control.node.outbox.bytes_waiting().values()),
-            }
-            for name, gauge in gauges.items():
-                if name in values:
-                    gauge.add_metric(here, values[name])
-            behind = sorted(view.lag(), key=lambda one: -one.records)
-            for one in behind[: control.options.limits.metrics_peers_max]:
-                lag.add_metric([*here, one.peer], one.records)
-            traffic.add_metric([*here, "in"], shown.bytes_in)
-            traffic.add_metric([*here, "out"], shown.bytes_out)
-        yield up
-        yield from gauges.values()
-        yield lag
-        yield from counters.values()
-        yield ended
-        yield traffic
-        yield answers
+            families.add(control)
+        yield from families
 
 
 def registry_of(controls: Callable[[], Iterable[Control]]) -> CollectorRegistry:

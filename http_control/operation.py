@@ -21,7 +21,7 @@ TEXT: Final = "text/plain; charset=utf-8"
 EVENTS: Final = "text/event-stream"
 JSON: Final = "application/json"
 
-ALWAYS: Final = (400, 403, 405, 408, 413, 421, 431, 500, 505)
+ALWAYS: Final = (400, 403, 405, 408, 413, 421, 431, 500, 501, 505)
 """Errors that any route may answer with."""
 BEHIND_THE_DOOR: Final = (401, 429)
 OF_A_NODE: Final = (503,)

@@ -82,9 +82,10 @@ class P2PHttpOptions:
     limits: HttpLimits = field(default=HttpLimits())
 
     def __post_init__(self) -> None:
-        prefix = "/" + (self.prefix.strip("/") or "p2p")
-        if not _PREFIX.fullmatch(prefix):
-            raise ConfigError(f"prefix {self.prefix[:80]!r}: write it like /p2p or /api/p2p")
+        # "p2p" and "/p2p/" are meant well; what a browser or a proxy would make another path of is not.
+        prefix = "/" + self.prefix.removeprefix("/").removesuffix("/")
+        if not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/")):
+            raise ConfigError(f"prefix {self.prefix[:80]!r}: write it like /p2p or /api/p2p (letters, digits, ._~-)")
         object.__setattr__(self, "prefix", prefix)
         if not 100 <= self.stats_every_ms <= 3_600_000:
             raise ConfigError(f"stats_every_ms {self.stats_every_ms} is not within 100-3600000")

@@ -23,6 +23,8 @@ TAIL_MAX: Final = 800
 
 Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 State = Literal["disconnected", "connecting", "handshaking", "connected", "stale", "closed"]
+Shown = Literal["disconnected", "connecting", "handshaking", "connected", "stale"]
+"""States that a listed peer can be in: a link that is closed is listed no more."""
 Mark = Literal["equal", "behind", "ahead", "frozen", "unknown"]
 Who = Annotated[str, Meta(min_length=1, max_length=64)]
 LEVELS = Literal["trace", "debug", "info", "warning", "error", "critical", "off"]
@@ -86,23 +88,27 @@ class Status(Answer, frozen=True, kw_only=True):
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """A connected peer."""
+    """A peer, connected or not; what only a link has is null or 0 without one."""
 
-    id: Hex
+    id: Hex | None
     node_id: str | None
     state: State
     endpoint: str | None
     secure: bool = True
     direct: bool
-    connected_ms: int
-    last_seen_ms: int
-    rtt_ms: float | None
-    bytes_in: int
-    bytes_out: int
-    outbox_bytes: int
-    lag_records: int
-    behind_records: int
-    ahead_records: int
+    connected_ms: int | None = None
+    last_seen_ms: int | None = None
+    rtt_ms: float | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+    outbox_bytes: int = 0
+    lag_records: int = 0
+    behind_records: int = 0
+    ahead_records: int = 0
+    configured: bool = False
+    failures: int = 0
+    failure: str | None = None
+    next_dial_ms: int | None = None
 
 
 class Peers(Answer, frozen=True, kw_only=True):
@@ -292,14 +298,17 @@ class Wal(Answer, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One record; the payload as text where it is UTF-8, else in base64."""
+    """One record; the payload as text where it is UTF-8, else in base64.
+
+    `hlc` is text, for it has 64 bits: JavaScript keeps 53 of a number.
+    """
 
     origin: Hex
     node_id: str | None
     seq: int
     kind: str
     target: Hex | None
-    hlc: int
+    hlc: Annotated[str, Meta(pattern="^[0-9]{1,20}$")]
     time: str
     payload: str | msgspec.UnsetType = msgspec.UNSET
     payload_b64: str | msgspec.UnsetType = msgspec.UNSET
@@ -391,7 +400,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class PeersQuery(Query, frozen=True, kw_only=True):
     """Which peers."""
 
-    state: list[State] = []
+    state: list[Shown] = []
     q: Annotated[str, Meta(max_length=256)] = ""
     offset: Offset = 0
     limit: Limit = 100

@@ -117,8 +117,25 @@ class View:
         )
 
     def peers(self) -> list[shapes.Peer]:
-        """All peers, in the order they connected."""
+        """All connected peers, in the order they connected."""
         return [self.peer(peer) for peer in self.snapshots]
+
+    def away(self, count_max: int | None = None) -> list[shapes.Peer]:
+        """Peers that are known and not connected, at most so many."""
+        return [
+            shapes.Peer(
+                id=str(peer.peer_id) if peer.peer_id is not None else None,
+                node_id=peer.node_id,
+                state=peer.state.value,
+                endpoint=str(peer.endpoint) if peer.endpoint is not None else None,
+                direct=peer.endpoint is None or peer.endpoint.scheme != "relay",
+                configured=peer.configured,
+                failures=peer.failures,
+                failure=peer.failure.label if peer.failure is not None else None,
+                next_dial_ms=int(peer.next_dial_s * 1000) if peer.next_dial_s is not None else None,
+            )
+            for peer in self._node.peers_away(count_max)
+        ]
 
     def _ago(self, then: float) -> int:
         return max(0, int((self.now - then) * 1000))
@@ -219,12 +236,13 @@ class View:
         """This node, its peers, and the links between them."""
         nodes = [shapes.LinkNode(id=str(self.own), node_id=self._node.node_id, is_self=True)]
         links = []
-        for peer in self.peers():
-            nodes.append(shapes.LinkNode(id=peer.id, node_id=peer.node_id, is_self=False))
+        for snapshot, peer in zip(self.snapshots, self.peers(), strict=True):
+            who = str(snapshot.peer_id)
+            nodes.append(shapes.LinkNode(id=who, node_id=peer.node_id, is_self=False))
             links.append(
                 shapes.Link(
                     from_=str(self.own),
-                    to=peer.id,
+                    to=who,
                     state=peer.state,
                     direct=peer.direct,
                     via=self._relay_of(peer),
@@ -253,7 +271,7 @@ def record_of(record: p2p.Record, node_id: str | None) -> shapes.Record:
         seq=record.seq,
         kind=record.kind,
         target=None if record.target is None else str(record.target),
-        hlc=record.hlc,
+        hlc=str(record.hlc),
         time=record.time.isoformat(timespec="milliseconds"),
         payload=text,
         payload_b64=encoded,

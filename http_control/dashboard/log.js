@@ -18,7 +18,8 @@ export class Heads {
     $("wal-digest").onclick = (event) => copy(event.currentTarget, this.digest);
   }
 
-  know(peers) {
+  know(everybody) {
+    const peers = everybody.filter((peer) => peer.id !== null);
     for (const peer of peers) this.names.set(peer.id, nameOf(peer, peer.id));
     const targets = [{ id: "", name: "for everybody" }, ...peers.map((peer) => ({ id: peer.id, name: `for ${nameOf(peer, peer.id)}` }))];
     keyed($("append-target"), targets, ({ id }) => id, ({ id }) => el("option", { value: id }), (option, { name }) => setText(option, name));

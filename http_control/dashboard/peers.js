@@ -5,6 +5,10 @@ import { address, bytes, count, duration, millis, nameOf, short, visible, wholeN
 
 const CELLS = ["Peer", "State", "Address", "RTT", "Lag", "In", "Out", "Up", "Seen"];
 
+// A place where nobody has proven himself yet has no id.
+const keyOf = (peer) => peer.id ?? peer.endpoint;
+const isLinked = (peer) => peer.connected_ms !== null;
+
 export class Peers {
   constructor(api) {
     this.api = api;
@@ -43,26 +47,26 @@ export class Peers {
     const rows = this.all
       .filter((peer) => (!state || peer.state === state)
         && (!wanted || [peer.node_id, peer.id, peer.endpoint].some((text) => text?.toLowerCase().includes(wanted))))
-      .sort((a, b) => compare(a[key], b[key]) * (down ? -1 : 1) || compare(a.id, b.id));
+      .sort((a, b) => isLinked(b) - isLinked(a) || compare(a[key], b[key]) * (down ? -1 : 1) || compare(keyOf(a), keyOf(b)));
     for (const head of document.querySelectorAll("#peers-table th")) {
       setAttributes(head, { "aria-sort": head.dataset.key === key ? (down ? "descending" : "ascending") : null });
     }
-    keyed($("peers-table").tBodies[0], rows, (peer) => peer.id, (peer) => this.row(peer), (row, peer) => fill(row, peer));
+    keyed($("peers-table").tBodies[0], rows, keyOf, (peer) => this.row(peer), (row, peer) => fill(row, peer));
     const total = this.all.length;
     setText($("peers-count"), rows.length === total ? count(total) : `${count(rows.length)} of ${count(total)}`);
     $("peers-empty").hidden = rows.length > 0;
-    setText($("peers-empty"), total ? "No peer matches the filter." : "Nobody is connected.");
+    setText($("peers-empty"), total ? "No peer matches the filter." : "Nobody is known yet.");
   }
 
   row(peer) {
     const row = el("tr", { tabindex: 0 }, ...CELLS.map((name, index) => el("td", { "data-name": name, class: index > 2 ? "num" : null })));
     row.cells[0].append(el("span", { class: "name" }), el("code"));
     row.cells[1].append(el("span", { class: "state" }), el("span", { class: "way" }));
-    row.onclick = () => this.details(peer.id);
+    row.onclick = () => this.details(keyOf(peer));
     row.onkeydown = (event) => {
       if (event.key === "Enter") {
         event.preventDefault(); // else the same key presses the button that has the focus then
-        this.details(peer.id);
+        this.details(keyOf(peer));
       }
       const next = event.key === "ArrowDown" ? row.nextElementSibling : event.key === "ArrowUp" ? row.previousElementSibling : null;
       if (next) {
@@ -74,27 +78,32 @@ export class Peers {
   }
 
   details(id) {
-    if (!this.all.some((peer) => peer.id === id)) return;
+    const chosen = this.all.find((peer) => keyOf(peer) === id);
+    if (!chosen) return;
     this.shown = id;
     $("peer-heads").replaceChildren();
     $("peer-heads").knownByKey = undefined;
     setText($("peer-result"), "");
     this.asked = 0;
     this.renderDetails();
-    this.ping();
+    if (isLinked(chosen)) this.ping();
     if (!$("peer-dialog").open) $("peer-dialog").showModal();
   }
 
   renderDetails() {
-    const peer = this.all.find((each) => each.id === this.shown);
-    $("peer-disconnect").disabled = !peer;
-    $("peer-ping").disabled = !peer;
+    const peer = this.all.find((each) => keyOf(each) === this.shown);
+    $("peer-disconnect").disabled = !peer || !isLinked(peer);
+    $("peer-ping").disabled = !peer || !isLinked(peer);
     if (!peer) {
       setText($("peer-result"), "This peer has left.");
       return;
     }
-    setText($("peer-title"), wholeName(peer, peer.id));
-    const facts = [
+    setText($("peer-title"), wholeName(peer, visible(keyOf(peer))));
+    const facts = !isLinked(peer) ? [
+      ["Peer id", peer.id ?? "not known yet"], ["State", peer.state], ["Address", peer.endpoint ?? "not known: it came by itself"],
+      ["Configured", peer.configured ? "yes, it is dialled for ever" : "no"], ["Failed dials in a row", count(peer.failures)],
+      ["Last failure", peer.failure ?? "–"], ["Next dial", nextDial(peer)],
+    ] : [
       ["Peer id", peer.id], ["State", peer.state], ["Address", peer.endpoint ?? "–"],
       ["Way", peer.direct ? "direct, sealed" : "through a relay, sealed end to end"],
       ["Round trip", millis(peer.rtt_ms)], ["Connected for", duration(peer.connected_ms)], ["Last heard of", `${duration(peer.last_seen_ms)} ago`.replace("now ago", "now")],
@@ -103,7 +112,7 @@ export class Peers {
     ];
     keyed($("peer-facts"), facts, ([name]) => name, ([name]) => el("div", {}, el("dt", {}, name), el("dd")),
       (pair, [, value]) => setText(pair.lastChild, visible(value)));
-    if (Date.now() - this.asked > 2000) this.fetchHeads(peer.id);
+    if (isLinked(peer) && Date.now() - this.asked > 2000) this.fetchHeads(peer.id);
   }
 
   async fetchHeads(id) {
@@ -170,16 +179,26 @@ export class Peers {
 
 function fill(row, peer) {
   const { cells } = row;
-  setText(cells[0].firstChild, nameOf(peer, peer.id));
-  cells[0].title = `${wholeName(peer, peer.id)}\n${peer.id}`;
+  const linked = isLinked(peer);
+  setAttributes(row, { class: linked ? null : "away" });
+  setText(cells[0].firstChild, peer.id || peer.node_id ? nameOf(peer, peer.id) : "not met yet");
+  cells[0].title = `${wholeName(peer, visible(keyOf(peer)))}\n${peer.id ?? ""}`;
   cells[2].title = visible(peer.endpoint ?? "");
   setText(cells[0].lastChild, peer.node_id ? short(peer.id) : "");
   setText(cells[1].firstChild, peer.state);
   setAttributes(cells[1].firstChild, { class: `state ${peer.state}` });
-  setText(cells[1].lastChild, peer.direct ? "" : "relayed");
-  [address(peer.endpoint), millis(peer.rtt_ms), count(peer.lag_records), bytes(peer.bytes_in), bytes(peer.bytes_out),
+  setText(cells[1].lastChild, linked ? (peer.direct ? "" : "relayed") : whyAway(peer));
+  const ofLink = (text) => (linked ? text : "–");
+  [address(peer.endpoint), millis(peer.rtt_ms), ofLink(count(peer.lag_records)), ofLink(bytes(peer.bytes_in)), ofLink(bytes(peer.bytes_out)),
     duration(peer.connected_ms), duration(peer.last_seen_ms)].forEach((text, index) => setText(cells[index + 2], text));
   setAttributes(cells[4], { class: peer.lag_records ? "num late" : "num" });
+}
+
+const nextDial = (peer) => (peer.next_dial_ms === null ? "–" : peer.next_dial_ms < 1000 ? "now" : `in ${duration(peer.next_dial_ms)}`);
+
+function whyAway(peer) {
+  const next = peer.next_dial_ms === null || peer.state !== "disconnected" ? "" : `again ${nextDial(peer)}`;
+  return [peer.failure ?? "", next].filter(Boolean).join(", ");
 }
 
 export function tell(output, mood, text) {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any, Final
 
+import msgspec
 import trio
 from quart import Response
 
 from http_control import shapes
-from http_control.operation import JSON, Call, Operation, json_response
+from http_control.operation import JSON, Call, Operation
 from http_control.problem import Problem, problem_of
 
 _log = logging.getLogger("p2p.http")
@@ -29,10 +31,13 @@ async def hook(call: Call) -> Response:
             raise Problem(502, "hook_failed", f"the hook raised {type(error).__name__}; the log has it") from None
     if patience.cancelled_caught:
         raise Problem(504, "timeout", f"the hook took longer than {call.control.options.limits.hook_s_max:g} s")
+    answer = value if isinstance(value, dict) else shapes.HookResult(result=value)
     try:
-        response = json_response(value if isinstance(value, dict) else shapes.HookResult(result=value))
+        # Not msgspec's encoder: it makes null of a number that is none, and the caller would not know.
+        data = json.dumps(msgspec.to_builtins(answer, str_keys=True), allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise Problem(502, "hook_failed", f"what the hook returned is not JSON: {error}") from None
+        raise Problem(502, "invalid_hook_answer", f"what the hook returned is not JSON: {error}") from None
+    response = Response(data, content_type=JSON)
     response.headers["x-vix-route-heavy"] = "1"
     return response
 

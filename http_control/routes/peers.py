@@ -19,9 +19,10 @@ async def peers(call: Call) -> shapes.Peers:
     """List peers."""
     query: shapes.PeersQuery = call.query
     wanted = query.q.lower()
+    view = call.control.view()
     found = [
         peer
-        for peer in call.control.view().peers()
+        for peer in view.peers() + view.away()
         if (not query.state or peer.state in query.state)
         and (not wanted or any(wanted in (text or "").lower() for text in (peer.id, peer.node_id, peer.endpoint)))
     ]
@@ -134,7 +135,7 @@ def _unknown(who: str) -> Problem:
 
 
 OPERATIONS: Final = (
-    Operation("GET", "/peers", "Connected peers", peers, shapes.Peers, query=shapes.PeersQuery),
+    Operation("GET", "/peers", "Peers, the connected ones first", peers, shapes.Peers, query=shapes.PeersQuery),
     Operation("GET", "/peers/{who}", "One peer, with heads", one_peer, shapes.OnePeer, errors=(404,)),
     Operation("GET", "/links", "The neighbourhood", links, shapes.Links),
     Operation(

@@ -54,19 +54,40 @@ async def show_status(control: Control, output: Output, *, as_json: bool) -> int
         output.result(one_line(f"{name:<12}{value}"))
     for peer in peers["peers"]:
         output.result(one_line("  ".join(_row(peer))))
+    if peers["total"] > len(peers["peers"]):
+        output.result(f"and {peers['total'] - len(peers['peers'])} more")
     return 0
 
 
 def _row(peer: dict[str, Any]) -> tuple[str, ...]:
-    rtt = "-" if peer["rtt_ms"] is None else f"{peer['rtt_ms']:.1f} ms"
     return (
         f"{peer['node_id'] or '?':<12}",
-        peer["id"][:8],
-        f"{peer['state']:<10}",
-        f"lag {peer['lag_records']:<6}",
-        f"{rtt:>9}",
+        f"{_short(peer):<8}",
+        f"{peer['state']:<12}",
+        f"lag {peer['lag_records']:<6}" if _is_linked(peer) else f"{_looked_for(peer):<10}",
+        f"{_rtt(peer):>9}",
         peer["endpoint"] or "",
     )
+
+
+def _is_linked(peer: dict[str, Any]) -> bool:
+    return peer["connected_ms"] is not None
+
+
+def _short(peer: dict[str, Any]) -> str:
+    return (peer["id"] or "-")[:8]
+
+
+def _rtt(peer: dict[str, Any]) -> str:
+    return "-" if peer["rtt_ms"] is None else f"{peer['rtt_ms']:.1f} ms"
+
+
+def _looked_for(peer: dict[str, Any]) -> str:
+    """Why the last dial came to nothing, and when the next one is due."""
+    parts = [peer["failure"]] if peer["failure"] else []
+    if peer["next_dial_ms"]:
+        parts.append(f"again in {peer['next_dial_ms'] / 1000:.0f} s")
+    return ", ".join(parts) or "-"
 
 
 def _duration(ms: int) -> str:
@@ -105,11 +126,11 @@ def _table(status: dict[str, Any], peers: list[dict[str, Any]]) -> Table:
     for peer in peers:
         table.add_row(
             Text(one_line(peer["node_id"] or "?")),
-            peer["id"][:8],
-            peer["state"],
+            _short(peer),
+            peer["state"] if _is_linked(peer) else f"{peer['state']} ({_looked_for(peer)})",
             Text(one_line(peer["endpoint"] or "")),
-            str(peer["lag_records"]),
-            "-" if peer["rtt_ms"] is None else f"{peer['rtt_ms']:.1f} ms",
+            str(peer["lag_records"]) if _is_linked(peer) else "",
+            _rtt(peer),
             str(peer["bytes_in"]),
             str(peer["bytes_out"]),
         )

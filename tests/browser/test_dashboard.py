@@ -61,7 +61,7 @@ async def test_it_shows_a_peer_that_joins_and_how_it_leaves() -> None:
     def steps(seen: Visit) -> None:
         page = seen.page
         seen.open(TOKEN)
-        seen.until("#peers-empty", "Nobody is connected")
+        seen.until("#peers-empty", "Nobody is known yet")
         ask(b.connect, a.node.endpoints[0])
         seen.until("#peers-table tbody tr", "shop-2")
         seen.until("#peers-table .state.connected", "connected")
@@ -70,6 +70,8 @@ async def test_it_shows_a_peer_that_joins_and_how_it_leaves() -> None:
         page.locator("#picture .link.ok").wait_for(state="attached")
         seen.until("#logs-lines li", "connected to shop-2")
         trio.from_thread.run_sync(b.stop)
+        page.locator("#peers-table .state.disconnected").wait_for()
+        page.locator("#peers-state").select_option("connected")
         page.locator("#peers-table tbody tr").wait_for(state="detached")
         seen.until("#logs-lines li", "lost shop-2")
         seen.until("#card-peers", "0")
@@ -295,7 +297,7 @@ async def test_everything_is_within_reach_of_the_keyboard() -> None:
         page.keyboard.press("Enter")
         page.locator("#peer-result").filter(has_text=re.compile("Disconnected|has left")).wait_for()
         page.keyboard.press("Escape")
-        page.locator("#peers-table tbody tr").wait_for(state="detached")
+        page.locator("#peers-table .state.disconnected").wait_for()
         reached = set()
         page.focus(".skip")
         for _ in range(60):

@@ -168,3 +168,16 @@ async def test_the_server_may_fail_and_the_node_goes_on() -> None:
                 while len((await client.get("/p2p/history")).json()["samples"]) <= before:
                     await trio.sleep(0.01)
         await a.wal.append(b"and the node lives")
+
+
+@pytest.mark.parametrize(
+    ("written", "prefix"), [("p2p", "/p2p"), ("/p2p/", "/p2p"), ("api/v1.0", "/api/v1.0"), ("/~a_b-c", "/~a_b-c")]
+)
+def test_a_prefix_may_be_written_without_slashes(written: str, prefix: str) -> None:
+    assert P2PHttpOptions(prefix=written).prefix == prefix
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "//", "//p2p", "/a//b", "/a b", "/{x}", "/<x>", "/..", "/a/./b", "/a?b"])
+def test_an_odd_prefix_is_refused_and_says_how_to_write_it(prefix: str) -> None:
+    with pytest.raises(p2p.ConfigError, match="write it like /p2p"):
+        P2PHttpOptions(prefix=prefix)

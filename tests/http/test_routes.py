@@ -135,7 +135,7 @@ async def test_peers_are_listed_filtered_and_paged() -> None:
         assert second["total"] == 2
         assert [peer["node_id"] for peer in (await a.get(f"/peers?q={str(b.peer_id)[:12]}"))["peers"]] == ["b"]
         assert (await a.get("/peers?state=connected&state=stale"))["total"] == 2
-        assert (await a.get("/peers?state=closed"))["total"] == 0
+        assert (await a.get("/peers?state=closed", 400))["error"] == "invalid_argument", "no listed peer is ever closed"
         links = await a.get("/links")
         assert [(node["node_id"], node["self"]) for node in links["nodes"]] == [("a", True), ("b", False), ("c", False)]
         assert {link["from"] for link in links["links"]} == {str(a.node.peer_id)}
@@ -215,6 +215,8 @@ async def test_appending_and_reading_pages() -> None:
         assert (first["payload"], first["kind"], first["node_id"], first["target"]) == ("ünï", "note", "a", None)
         assert (second["payload_b64"], second["target"]) == (raw, "ab" * 32)
         assert "payload" not in second
+        assert all(int(record["hlc"]) > 2**53 for record in page["records"]), "text: as a number it would lose bits"
+        assert all(isinstance(record["hlc"], str) for record in page["records"])
         rest = await a.get(f"/wal/records?origin={a.node.peer_id}&from_seq=3")
         assert [record["payload"] for record in rest["records"]] == ["3", "4", "5"]
         assert rest["next_seq"] is None
@@ -275,6 +277,8 @@ async def test_the_hook_of_the_application() -> None:
                 await trio.sleep_forever()
             case "odd":
                 return object()
+            case "number":
+                return {"it is": float(value["number"])}
         return {"got": value} if value else [1, 2]
 
     async with one_controlled(admin_hook=hook, limits=HttpLimits(hook_s_max=0.05)) as a:
@@ -285,7 +289,10 @@ async def test_the_hook_of_the_application() -> None:
         failed = await a.post("/admin/hook", {"do": "raise"}, 502)
         assert failed["error"] == "hook_failed"
         assert "secret" not in str(failed)
-        assert (await a.post("/admin/hook", {"do": "odd"}, 502))["error"] == "hook_failed"
+        assert (await a.post("/admin/hook", {"do": "odd"}, 502))["error"] == "invalid_hook_answer"
+        for number in ("nan", "inf"):
+            failed = await a.post("/admin/hook", {"do": "number", "number": number}, 502)
+            assert failed["error"] == "invalid_hook_answer", "JSON has no such number, and null is another answer"
         assert (await a.post("/admin/hook", {"do": "hang"}, 504))["error"] == "timeout"
 
 
@@ -329,10 +336,14 @@ async def test_unknown_paths_and_methods_are_json() -> None:
             assert (await a.ask(method, path, 405))["error"] == "method_not_allowed"
         wrong = await a.client.request("BREW", "/p2p/ping")
         assert (wrong.status_code, wrong.json()["error"]) == (405, "method_not_allowed")
+        assert wrong.headers["allow"] == "GET, HEAD"
         assert (await a.client.get("/nowhere")).json()["error"] == "not_found"
         head = await a.client.head("/p2p/status")
         assert (head.status_code, head.content) == (200, b"")
-        assert (await a.client.head("/p2p/events")).status_code == 200
+        for stream in ("/p2p/events", "/p2p/logs/live"):
+            head = await a.client.head(stream)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-type"] == "text/event-stream"
         allow = (await a.client.put("/p2p/wal")).headers["allow"]
         assert allow == "GET, HEAD, POST"
 
@@ -370,3 +381,27 @@ async def test_lines_from_before_http_are_kept() -> None:
                     await trio.sleep(0.01)
             assert "peers_total" not in control.log_text(100)
             nursery.cancel_scope.cancel()
+
+
+async def test_who_is_away_is_listed_after_the_connected_with_what_came_of_looking_for_them() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        place = f"tcp://127.0.0.1:{nobody.getsockname()[1]}"
+        async with (
+            p2p.open_node(node_id="a", peers=(place,)) as node,
+            controlled(node) as a,
+            p2p.open_node(node_id="b") as b,
+        ):
+            await b.connect(a.node.endpoints[0])
+            found = await until(a, "/peers", lambda value: value["total"] == 2 and value["peers"][1]["failures"])
+            here, away = found["peers"]
+            assert (here["node_id"], here["state"], here["failure"]) == ("b", "connected", None)
+            assert (away["id"], away["state"], away["endpoint"]) == (None, "disconnected", place)
+            assert (away["configured"], away["failure"], away["connected_ms"]) == (True, "refused", None)
+            assert 0 <= away["next_dial_ms"] <= 300_000
+            assert (await a.get("/peers?state=connected"))["total"] == 1
+            assert (await a.get("/peers?state=disconnected&state=connecting&state=handshaking"))["total"] == 1
+            assert (await a.get("/peers?offset=1&limit=1"))["peers"][0]["endpoint"] == place
+            assert len((await a.get("/links"))["links"]) == 1, "the neighbourhood is of those who are there"
+            metrics = (await a.client.get("/metrics")).text
+            assert 'p2p_dials_failed_total{node="a",prefix="/p2p",reason="refused"}' in metrics

@@ -16,6 +16,7 @@ import http_control
 import p2p
 from http_control import AuthContext, Reply
 from p2p import ConfigError
+from tests.http.applications import connect
 from tests.http.controlled import TOKEN, Stream, controlled, one_controlled
 
 OPEN = ("/p2p/ping", "/livez", "/site.json", "/", "/connect")
@@ -48,6 +49,21 @@ async def test_everything_is_closed_but_what_is_open() -> None:
             assert refused.headers["www-authenticate"] == "Bearer"
             value = refused.json()
             assert value == value | {"ok": False, "error": "unauthorized", "message": "this needs authorization"}
+
+
+async def test_t54_who_may_not_is_told_so_before_the_body_has_come() -> None:
+    async with one_controlled(limits=http_control.HttpLimits(body_s_max=60)) as a:
+        for length in (b"Content-Length: 60000", b"Transfer-Encoding: chunked"):
+            with trio.fail_after(30):
+                async with await connect(a.url) as stream:
+                    await stream.send_all(
+                        b"POST /p2p/wal HTTP/1.1\r\nHost: localhost\r\nX-Auth-Token: " + b"x" * 43 + b"\r\n"
+                        b"Content-Type: application/json\r\n" + length + b"\r\n\r\n"
+                    )
+                    answer = b"".join([part async for part in stream])
+            assert answer.startswith(b"HTTP/1.1 401"), answer
+            assert b"\r\nconnection: close\r\n" in answer.lower()
+            assert b'"unauthorized"' in answer
 
 
 @pytest.mark.parametrize(
