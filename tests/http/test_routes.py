@@ -11,7 +11,7 @@ import pytest
 import trio
 
 import p2p
-from http_control import HttpLimits, shapes
+from http_control import HttpLimits, server, shapes
 from http_control.control import Control
 from http_control.options import P2PHttpOptions
 from http_control.views import View
@@ -405,3 +405,23 @@ async def test_who_is_away_is_listed_after_the_connected_with_what_came_of_looki
             assert len((await a.get("/links"))["links"]) == 1, "the neighbourhood is of those who are there"
             metrics = (await a.client.get("/metrics")).text
             assert 'p2p_dials_failed_total{node="a",prefix="/p2p",reason="refused"}' in metrics
+
+
+async def test_a_server_that_fails_starts_again_on_its_port_and_the_node_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    accept, failures = server._Server._accept, [RuntimeError("first"), RuntimeError("second")]
+
+    async def fail_twice(self: server._Server, *args: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await accept(self, *args)
+
+    monkeypatch.setattr(server._Server, "_accept", fail_twice)
+    limits = HttpLimits(restart_s=(0.01,))
+    async with p2p.open_node(node_id="b") as b, p2p.open_node(node_id="a") as node:
+        await b.connect(node.endpoints[0])
+        async with controlled(node, limits=limits) as a:
+            assert (await a.get("/status"))["peers_connected"] == 1
+        assert not failures
+        assert len(b.peers()) == 1, "the link was not touched"
