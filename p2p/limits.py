@@ -201,10 +201,8 @@ class Limits:
     own_claim_s_max: float = 3600.0
     """Nobody is believed for longer, if nothing of our own log came meanwhile: once per start, should it have to be."""
     append_delay_at_start_s_max: float = 3.0
-    """A node with configured peers waits so long for a first word of each of them before it signs anything."""
-    append_delay_looking_s_max: float = 1.0
-    """So long waits a node that has a log and only looks for peers, for a word of anybody: a registry answers, and a
-    neighbour is dialled, in less."""
+    """A node with configured peers waits so long for a first word of each of them before it signs anything; one that
+    only looks for peers, for a word of somebody who holds its log. Neighbours announce themselves every 2 s."""
     follow_read_bytes: int = 1 * MIB
     store_retry_s: float = 1.0
     """A store that failed to write is tried again this often."""

@@ -246,7 +246,10 @@ class _Run:
         except OwnLogForked as error:
             # What comes is left where it is, and its writer waits: others' logs are carried on all the same.
             complain(f"standard input is not taken any more: {error}")
-            self.exit_code = 1
+        finally:
+            # Idle input has nothing refused; its writer is to know all the same.
+            if (own := node.wal.heads().get(node.peer_id)) is not None and own.frozen:
+                self.exit_code = 1
 
     async def _append(self, node: p2p.Node, portion: list[bytes]) -> None:
         """Append lines that fit one batch, however long the disk takes to come back."""

@@ -39,22 +39,27 @@ _SMALL_ORDER_Y: Final = frozenset({
 class Identity:
     """An Ed25519 private key and its peer id. Its repr shows the public half only.
 
+    Attributes:
+        peer_id: the public key.
+        is_new: it was made in this process, so no earlier one can have signed anything with it.
+
     Example:
         >>> me = Identity.generate(lambda size: bytes(size))
         >>> verify(me.peer_id, me.sign(b"hello"), b"hello")
         True
     """
 
-    __slots__ = ("_private", "peer_id")
+    __slots__ = ("_private", "is_new", "peer_id")
 
-    def __init__(self, private: Ed25519PrivateKey) -> None:
+    def __init__(self, private: Ed25519PrivateKey, *, is_new: bool = False) -> None:
         self._private = private
+        self.is_new = is_new
         self.peer_id = PeerId(private.public_key().public_bytes_raw())
 
     @classmethod
     def generate(cls, entropy: Callable[[int], bytes]) -> Self:
         """Make a new identity from 32 bytes of `entropy`."""
-        return cls(Ed25519PrivateKey.from_private_bytes(entropy(32)))
+        return cls(Ed25519PrivateKey.from_private_bytes(entropy(32)), is_new=True)
 
     @classmethod
     def from_pem(cls, pem: bytes) -> Self:

@@ -4,7 +4,8 @@ A store that was brought back from a backup does not know it. Those who hold mor
 first WalHeads; a record that was signed before would fork the log. So each of the places that a node is to be connected
 with is waited for: until whoever is there has spoken, or nobody could be reached there. What others say meanwhile, a
 peer nearby that knows nothing of us or a stranger who dialled us, tells nothing of them. Where no place is expected,
-but peers are looked for, the first word of anybody is all that can be waited for.
+but peers are looked for, anybody will do who shows at least as much of our log as we hold: of him we may take it that he
+holds all of it, and who shows less tells nothing.
 
 It refuses to know time and links: how long is waited, and what waits, is the replicator's.
 """
@@ -21,20 +22,19 @@ class FirstWord:
 
     Args:
         expected: the places, by whatever name.
-        anybody: with no places, wait for the word of anybody.
+        anybody_from: with no places, wait for the word of anybody who shows our log up to this seq or further.
     """
 
-    def __init__(self, expected: Iterable[object], *, anybody: bool = False) -> None:
+    def __init__(self, expected: Iterable[object], *, anybody_from: int | None = None) -> None:
         self._expected = set(expected)
-        self._anybody = anybody and not self._expected
-        self._is_heard = False
+        self._anybody_from = None if self._expected else anybody_from
         self._spoke: set[PeerId] = set()
         self._at: dict[PeerId, set[object]] = {}
 
     @property
     def is_awaited(self) -> bool:
         """Whether somebody is still to be heard."""
-        return bool(self._expected) or (self._anybody and not self._is_heard)
+        return bool(self._expected) or self._anybody_from is not None
 
     def reached(self, name: object, peer_id: PeerId) -> None:
         """This peer is at the expected place."""
@@ -49,8 +49,9 @@ class FirstWord:
         """Nobody could be reached there when it was tried."""
         self._expected.discard(name)
 
-    def heard(self, peer_id: PeerId) -> None:
-        """A WalHeads of this peer came."""
-        self._is_heard = True
+    def heard(self, peer_id: PeerId, shown_seq: int) -> None:
+        """A WalHeads of this peer came, which shows our own log up to there (0: not at all)."""
+        if self._anybody_from is not None and shown_seq >= self._anybody_from:
+            self._anybody_from = None
         self._spoke.add(peer_id)
         self._expected -= self._at.pop(peer_id, set())

@@ -73,8 +73,9 @@ class Replicator:
         penalize: takes note that a peer did what an honest one does not.
         expected: the places that this node is to be connected with, by whatever name: at the start appends wait for
             the first word of each that can be reached.
-        is_looking: whether peers are looked for otherwise: a log that is there at the start waits for a word of
-            anybody.
+        is_looking: whether peers are looked for otherwise: a node that may have signed something before waits for a
+            word of anybody who holds all of the log that it holds itself.
+        is_new: whether the node's key is new: it waits for nobody while it has no log.
 
     Attributes:
         verdicts: how many pushes got which verdict since the start; a duplicate is a copy too many.
@@ -90,6 +91,7 @@ class Replicator:
         penalize: Callable[[PeerId, Reason], None],
         expected: Iterable[object] = (),
         is_looking: bool = False,
+        is_new: bool = True,
     ) -> None:
         self._own = own
         self._writer = writer
@@ -98,6 +100,7 @@ class Replicator:
         self._penalize = penalize
         self._word = FirstWord(expected)
         self._is_looking = is_looking
+        self._is_new = is_new
         self._word_until = -math.inf
         self._exchange: Exchange | None = None
         self._is_closed = False
@@ -117,12 +120,11 @@ class Replicator:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Read for the links and keep the deadlines, until cancelled. The writer must have started before."""
         writer = self._writer
-        word_s = 0.0
-        if self._word.is_awaited:
-            word_s = self._limits.append_delay_at_start_s_max
-        elif self._is_looking and writer.heads.get(self._own, EMPTY_LOG).seq:
-            self._word = FirstWord((), anybody=True)
-            word_s = self._limits.append_delay_looking_s_max
+        own_seq = writer.heads.get(self._own, EMPTY_LOG).seq
+        if not self._word.is_awaited and self._is_looking and (own_seq or not self._is_new):
+            # Nobody who holds less, or nothing of it, can tell that there is more.
+            self._word = FirstWord((), anybody_from=max(own_seq, 1))
+        word_s = self._limits.append_delay_at_start_s_max if self._word.is_awaited else 0.0
         self._word_until = self._clock.monotonic() + word_s
         self._exchange = Exchange(
             self._own,
@@ -216,7 +218,8 @@ class Replicator:
                 assert isinstance(message, ForkProof)
                 self._writer.submit_proof(message, link.peer_id, partial(self._on_proof_judged, key, message))
         elif isinstance(message, WalHeads) and self._clock.monotonic() < self._word_until:
-            self._word.heard(link.peer_id)
+            shown = max((entry.seq for entry in message.entries if entry.origin == self._own), default=0)
+            self._word.heard(link.peer_id, shown)
             self._review_word()
         self._flush()
 

@@ -146,6 +146,7 @@ class Rooms:
             penalize=self._penalize,
             expected=(*config.via, *config.peers) if config.dial and not config.is_ephemeral else (),
             is_looking=not config.is_ephemeral and (config.discovery is not None or config.bootstrap is not None),
+            is_new=identity.is_new,
         )
         self.paths = Paths(self.own, config, self.roster)
         self.circuits = Circuits(

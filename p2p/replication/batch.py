@@ -279,8 +279,8 @@ def _head(prefix: bytes, length: int) -> bytes:
     head = prefix + encode_varint(length)
     if len(head) + length > len(_NEXT_DELTA) + BODY_BYTES_MAX:
         raise RecordTooLarge(
-            f"a record of {length} bytes does not fit a batch: with kind and target at most "
-            f"{BODY_BYTES_MAX // KIB} KiB ({BODY_BYTES_MAX} bytes)"
+            f"a record of {length} bytes does not fit a batch: with kind, target and their lengths "
+            f"at most {BODY_BYTES_MAX // KIB} KiB ({BODY_BYTES_MAX} bytes)"
         )
     return head
 

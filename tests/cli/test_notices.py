@@ -89,6 +89,10 @@ async def test_a_node_whose_own_log_forked_carries_on_those_of_others(tmp_path: 
             await b.send_lines("of another")
             await a.until(lambda event: event.get("records") == 2, after=count)
             assert await a.end(signal.SIGTERM) == 1
+        # Idle input has no line that is refused; its writer is to know all the same.
+        async with running("--id", "A", "--data-dir", one, "--connect", await b.endpoint(), "--append-stdin") as a:
+            await Spoken(a.process).until("is forked")
+            assert await a.end(signal.SIGTERM) == 1
 
 
 async def test_a_store_that_cannot_be_written_is_told_and_so_is_its_return(tmp_path: Path) -> None:

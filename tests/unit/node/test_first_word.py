@@ -14,12 +14,12 @@ def test_nobody_is_awaited_where_nobody_is_expected() -> None:
 
 def test_each_place_is_waited_for_until_whoever_is_there_spoke() -> None:
     word = FirstWord(("a", "b"))
-    word.heard(STRANGER)
+    word.heard(STRANGER, 0)
     word.reached("a", A)
-    word.heard(A)
+    word.heard(A, 0)
     assert word.is_awaited
     # It spoke before it was known where it is: it had dialled us.
-    word.heard(B)
+    word.heard(B, 0)
     assert word.is_awaited
     word.reached("b", B)
     assert not word.is_awaited
@@ -39,15 +39,18 @@ def test_two_places_of_one_peer_need_one_word() -> None:
     word = FirstWord(("a", "also a"))
     word.reached("a", A)
     word.reached("also a", A)
-    word.heard(A)
+    word.heard(A, 0)
     assert not word.is_awaited
 
 
-def test_where_no_place_is_expected_anybody_may_speak() -> None:
-    word = FirstWord((), anybody=True)
+def test_where_no_place_is_expected_anybody_may_speak_who_holds_as_much_of_our_log() -> None:
+    word = FirstWord((), anybody_from=3)
     assert word.is_awaited
-    word.heard(STRANGER)
+    word.heard(STRANGER, 0)
+    word.heard(A, 2)
+    assert word.is_awaited
+    word.heard(B, 3)
     assert not word.is_awaited
-    word = FirstWord(("a",), anybody=True)
-    word.heard(STRANGER)
+    word = FirstWord(("a",), anybody_from=3)
+    word.heard(STRANGER, 3)
     assert word.is_awaited

@@ -9,7 +9,7 @@ import trio
 
 import p2p
 from p2p.limits import Limits
-from p2p.msg import WalHeads
+from p2p.msg import HeadEntry, WalHeads
 from p2p.node.replicator import Replicator
 from p2p.node.writer import Writer
 from p2p.replication.batch import NewRecord
@@ -183,9 +183,21 @@ async def test_t39_peers_that_do_not_answer_delay_appends_for_a_bounded_time(
         b.stop()
 
 
-@pytest.mark.parametrize(("held", "hears", "waits_s"), [(1, False, 1.0), (1, True, 0.5), (0, False, 0.0)])
-async def test_t42_a_node_that_only_looks_for_peers_waits_a_moment_for_a_word_if_it_has_a_log(
-    held: int, hears: bool, waits_s: float, autojump_clock: MockClock
+@pytest.mark.parametrize(
+    ("held", "is_new", "shown", "waits_s"),
+    [
+        (1, True, None, LIMITS.append_delay_at_start_s_max),
+        (1, False, 1, 0.5),
+        # Who knows nothing of our log cannot say that there is no more of it.
+        (1, False, 0, LIMITS.append_delay_at_start_s_max),
+        # The key is older than the log that is there: what was written before may be lost.
+        (0, False, None, LIMITS.append_delay_at_start_s_max),
+        (0, False, 0, LIMITS.append_delay_at_start_s_max),
+        (0, True, None, 0.0),
+    ],
+)
+async def test_t42_a_node_that_only_looks_for_peers_waits_for_a_word_if_it_may_have_signed_before(
+    held: int, is_new: bool, shown: int | None, waits_s: float, autojump_clock: MockClock
 ) -> None:
     log = Log(1)
     log.add(b"of before")
@@ -210,6 +222,7 @@ async def test_t42_a_node_that_only_looks_for_peers_waits_a_moment_for_a_word_if
         limits=LIMITS,
         penalize=lambda _peer, _reason: None,
         is_looking=True,
+        is_new=is_new,
     )
 
     class Stranger:
@@ -227,10 +240,12 @@ async def test_t42_a_node_that_only_looks_for_peers_waits_a_moment_for_a_word_if
         async def speak() -> None:
             await trio.sleep(0.5)
             stranger = Stranger()
+            heads = [HeadEntry(log.origin, shown, log.batches[0].hash, want=False)] if shown else []
+            entries = tuple(heads)
             replicator.link_up(stranger)
-            replicator.receive(stranger, WalHeads(()))
+            replicator.receive(stranger, WalHeads(entries))
 
-        if hears:
+        if shown is not None:
             nursery.start_soon(speak)
         assert await writer.append_many([NewRecord("app", None, b"x")]) == [held + 1]
         assert trio.current_time() - began == pytest.approx(waits_s)

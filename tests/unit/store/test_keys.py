@@ -392,3 +392,17 @@ def test_t61_a_key_that_could_not_be_written_leaves_nothing_behind(
     with pytest.raises(StoreError, match="No space left"):
         write_private(tmp_path / "identity.pem", b"key")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_dir_may_have_any_name_that_the_file_system_takes(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"d\xff ? # %41 \xe4\xb8\x96")
+    store, identity = open_store(path, entropy=os.urandom, say=lambda _: None)
+    store.close()
+    assert identity.is_new
+    store, again = open_store(path, entropy=os.urandom, say=lambda _: None)
+    store.close()
+    assert again.peer_id == identity.peer_id
+    assert not again.is_new
+    reader = open_reader(path)
+    assert reader.own == identity.peer_id
+    reader.close()
