@@ -601,9 +601,8 @@ class _SqliteTransaction(Transaction):
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     # Each connection belongs to one lane, and a lane is one thread at a time, though not always the same one.
-    connection = sqlite3.connect(
-        f"file:{quote(os.fsencode(path.absolute()))}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
-    )
+    place = quote(os.fsencode(path.absolute()))
+    connection = sqlite3.connect(f"file:{place}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False)
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
     return connection
 
