@@ -243,3 +243,17 @@ def test_t33_points_are_never_negative_and_the_table_is_bounded(steps: list[tupl
         assert 0 <= scores.points(who, now) < LIMITS.ban_points
         assert scores.banned_until(who, now) <= now + LIMITS.ban_s_max
         assert len(scores) <= 5
+
+
+def test_who_is_named_by_no_address_is_not_exempt() -> None:
+    slots: ConnectionSlots[str] = ConnectionSlots(LIMITS, ["203.0.113.0/24"])
+    assert len(fill(slots, "somewhere", 50)) == 8
+    assert len(fill(slots, "203.0.113.7", 20)) == 20
+
+
+def test_a_ban_of_an_earlier_run_holds_until_its_end() -> None:
+    scores = Scores(LIMITS)
+    scores.ban("a", 100.0, 0.0)
+    scores.ban("a", 50.0, 0.0)
+    assert scores.is_banned("a", 99.0)
+    assert not scores.is_banned("a", 101.0)

@@ -122,3 +122,17 @@ def test_all_dials_together_keep_a_pace() -> None:
 def test_an_empty_table_is_never_due() -> None:
     assert Targets(LIMITS).due(5.0) == math.inf
     assert Targets(LIMITS).take(5.0) is None
+
+
+def test_a_place_that_need_not_be_dialled_gives_its_turn_back() -> None:
+    targets = Targets(LIMITS)
+    targets.note(target("10.0.0.1"), 0.0, 0.5)
+    assert targets.waiting == 1
+    taken = targets.take(0.0)
+    assert taken is not None
+    assert targets.waiting == 0
+    assert targets.due_of(taken, 0.0) >= taken.due
+    targets.spare(taken)
+    targets.drop(taken)
+    assert len(targets) == 0
+    assert targets.note(target("10.0.0.1"), 0.0, 0.5), "it may be named again at once"

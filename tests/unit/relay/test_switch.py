@@ -485,3 +485,146 @@ def test_whatever_happens_bytes_keep_their_order_and_nothing_is_left(
         end.close()
     net.settle()
     assert net.is_empty()
+
+
+# What is over, and what never was.
+
+
+def test_who_is_not_connected_or_is_the_target_itself_leads_nowhere() -> None:
+    net = triangle()
+    with pytest.raises(ConnectFailed) as failed:
+        net.open("A", "B", "R")
+    assert failed.value.reason is Reason.NO_ROUTE
+    assert net.switches["A"].is_neighbour(peer("R"))
+    assert not net.switches["A"].is_neighbour(peer("B"))
+
+
+def test_a_link_that_is_gone_is_heard_no_more() -> None:
+    net = triangle()
+    relay = net.switches["R"]
+    relay.link_down(99)
+    relay.receive(99, Relay(1, Relay.CLOSE), 0.0)
+    assert relay.next_event() is None
+    assert net.is_empty()
+
+
+def test_of_two_links_with_one_peer_the_newer_stays_when_the_older_ends() -> None:
+    net = triangle()
+    older = net._keys["A", "R"]
+    net.join("A", "R")
+    net.switches["A"].link_down(older)
+    assert net.switches["A"].is_neighbour(peer("R"))
+
+
+def test_nobody_is_called_by_his_own_name_or_by_a_neighbour() -> None:
+    net = triangle()
+    refused: list[Reason] = []
+
+    def overhear(_here: str, _there: str, message: Relay) -> list[Relay]:
+        assert message.kind == Relay.REFUSED
+        refused.append(Reason(int.from_bytes(message.payload, "little")))
+        return []
+
+    net.meddle = overhear
+    for circuit, source, ttl in ((1001, "B", 7), (1003, "R", 8), (1005, "R", 0)):
+        net.say("R", "B", Relay(circuit, Relay.OPEN, str(peer(source)), str(peer("B")), ttl))
+    net.settle()
+    assert refused == [Reason.SELF, Reason.MOVED, Reason.NO_ROUTE]
+    assert net.incoming["B"] == []
+
+
+def test_who_is_called_takes_only_so_many_circuits_of_one_link() -> None:
+    net = triangle(replace(Limits(), relay_circuits_per_peer_max=2))
+    refused: list[Relay] = []
+    net.meddle = lambda _here, _there, message: refused.append(message) or []  # type: ignore[func-returns-value]
+    for circuit in (1, 3, 5):
+        net.say("R", "B", Relay(circuit, Relay.OPEN, str(peer("A")), str(peer("B")), 7))
+    assert len(net.incoming["B"]) == 2
+    net.settle()
+    assert [message.circuit for message in refused if message.kind == Relay.REFUSED] == [5]
+
+
+def test_a_route_over_a_peer_that_does_not_relay_is_none() -> None:
+    net = triangle()
+    net.routes["R", "C"] = "B"
+    a = net.open("A", "R", "C")
+    net.settle()
+    assert a.reason is Reason.NO_ROUTE
+
+
+def test_what_crosses_the_last_word_of_a_circuit_is_passed_over_and_counted() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    send(b, b"on its way")
+    a.abort(Reason.DISCONNECTED)
+    assert net.step("A", "R")
+    last_word = Relay.decode(net.lanes["R", "B"].take())
+    assert last_word.kind == Relay.REFUSED
+    assert net.step("B", "R")
+    assert net.switches["R"].snapshot().strays == 1
+    net.say("R", "B", last_word)
+    assert b.reason is Reason.DISCONNECTED
+    assert net.is_empty()
+
+
+def test_the_first_reason_of_an_end_stays() -> None:
+    net = triangle()
+    a, _ = net.pair("A", "R", "B")
+    circuit = a._leg.circuit
+    net.say("R", "A", Relay(circuit, Relay.DATA, payload=b""))
+    assert a.reason is Reason.PROTOCOL
+    net.part("A", "R")
+    assert a.reason is Reason.PROTOCOL
+
+
+def test_who_was_called_and_gave_up_takes_the_circuit_no_more() -> None:
+    net = triangle()
+    net.takes = False
+    a = net.open("A", "R", "B")
+    net.settle()
+    [b] = net.incoming["B"]
+    b.abort(Reason.FULL)
+    b.take()
+    assert net.lanes["B", "R"], "the refusal waits there"
+    net.settle()
+    assert not net.lanes["B", "R"]
+    assert a.reason is Reason.FULL
+    assert not a.is_open
+
+
+def test_one_end_takes_only_so_many_circuits_over_one_relay() -> None:
+    net = triangle(replace(Limits(), relay_circuits_per_peer_max=1))
+    net.takes = False
+    net.open("A", "R", "B")
+    net.settle()
+    with pytest.raises(ConnectFailed) as failed:
+        net.open("A", "R", "B")
+    assert failed.value.reason is Reason.FULL
+
+
+def test_ending_again_says_nothing_more() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    a.close()
+    a.close()
+    a.abort(Reason.DISCONNECTED)
+    a.abort(Reason.FULL)
+    net.settle()
+    assert b.reason is Reason.DISCONNECTED
+    b.abort(Reason.FULL)
+    b.close()
+    net.settle()
+    assert net.is_empty()
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [(b"\x01", Reason.PROTOCOL), (b"\xff\xff", Reason.ABNORMAL), (int(Reason.FULL).to_bytes(2, "little"), Reason.FULL)],
+)
+def test_a_refusal_of_another_version_is_an_abnormal_end(payload: bytes, reason: Reason) -> None:
+    net = triangle()
+    net.takes = False
+    a = net.open("A", "R", "B")
+    opening = net.lanes["A", "R"].take()
+    net.say("R", "A", Relay(Relay.decode(opening).circuit, Relay.REFUSED, payload=payload))
+    assert a.reason is reason

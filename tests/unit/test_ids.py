@@ -1,0 +1,62 @@
+"""Who and where, as text and as values."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2p.errors import ConfigError, RequestFailed
+from p2p.ids import PeerEndpoint, PeerId
+
+NAME = "5a" * 32
+
+
+def test_a_peer_id_is_32_bytes_or_64_digits_and_shows_what_it_is() -> None:
+    peer_id = PeerId.parse(NAME)
+    assert (str(peer_id), peer_id.short, repr(peer_id)) == (NAME, "5a5a5a5a", f"PeerId({NAME})")
+    for text in (NAME.upper(), NAME[:-1], ""):
+        with pytest.raises(ConfigError, match="64 lower-case hex digits"):
+            PeerId.parse(text)
+    with pytest.raises(ConfigError, match="32 bytes, not 31"):
+        PeerId(bytes(31))
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("10.0.0.1:9001", PeerEndpoint("10.0.0.1", 9001)),
+        (" tcp://[::1]:9001 ", PeerEndpoint("::1", 9001)),
+        ("ws://a@example.org:80", PeerEndpoint("example.org", 80, "ws", "a")),
+        (f"wss://{NAME}@example.org:443", PeerEndpoint("example.org", 443, "wss", NAME)),
+    ],
+)
+def test_an_endpoint_is_read_and_shown_alike(text: str, endpoint: PeerEndpoint) -> None:
+    assert PeerEndpoint.parse(text) == endpoint
+    assert PeerEndpoint.parse(str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("10.0.0.1", "is not an endpoint"),
+        ("[::1]9001", "is not an endpoint"),
+        ("[::1", "is not an endpoint"),
+        ("::1:9001", "is not an endpoint"),
+        ("a:9oo1", "is not an endpoint"),
+        ("a:١", "is not an endpoint"),
+        ("a:123456", "is not an endpoint"),
+        ("relay://a", "write relay://RELAY/TARGET"),
+        ("ftp://a:1", "unknown scheme 'ftp'"),
+        ("a:65536", "port 65536 is not within 0-65535"),
+        ("a b:1", "neither an IP address nor a host name"),
+        ("a b@c:1", "neither a peer id nor a node id"),
+    ],
+)
+def test_what_is_no_endpoint_is_refused_in_words(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        PeerEndpoint.parse(text)
+
+
+def test_a_failed_request_says_what_its_status_means() -> None:
+    assert str(RequestFailed(2, "b")) == "b: nobody serves it there"
+    error = RequestFailed(9, "b")
+    assert (str(error), error.status) == ("b: status 9", 9)
