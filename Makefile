@@ -5,6 +5,7 @@
 # make proof   what takes longer: simulated worlds, kills, faults and a million inputs, all from seeds; each has its budget
 # make soak    the same for hours, with new seeds: WORLDS=20000 SEED=1000 INPUTS=20000000 KILLS=5000
 # make mutants would the tests notice? SAMPLE=200 SEED=0 changes of session/, replication/ and the codecs, one at a time
+# make coverage  the tests with every line and branch counted, also in the processes that they start
 # make bench   the benchmarks; QUICK=1 for a short run, OUT=file.json for the figures as JSON
 # make bench-peers  beside asyncio, pyzmq and py-libp2p, which get an environment of their own
 # make lock    write requirements/ anew: the newest versions that pyproject.toml admits, with their hashes
@@ -27,7 +28,7 @@ export PYTHONDONTWRITEBYTECODE =
 WITHIN = timeout --foreground
 PROVE = .venv/bin/python -m pytest -q -p no:xdist -p no:cacheprovider
 
-.PHONY: demo test check lint types docs lock tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs mutants soak
+.PHONY: demo test check lint types docs lock tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs mutants soak coverage
 .DEFAULT_GOAL := test
 
 demo: .venv-demo/.installed
@@ -78,6 +79,19 @@ mutants: .venv/.installed
 	.venv/bin/python -m tests.proof.mutants --planted
 	.venv/bin/python -m tests.proof.mutants --sample $(or $(SAMPLE),200) --seed $(SEED)
 
+# Floors 0 to 3 (docs/architecture.md).
+PURE = p2p/errors.py,p2p/limits.py,p2p/ids.py,p2p/text.py,p2p/binary.py,p2p/framing.py,p2p/envelope.py,p2p/msg.py,p2p/pack.py,$\
+  p2p/strict_json.py,p2p/crypto/*,p2p/policy/*,p2p/session/*,p2p/replication/*,p2p/relay/*,p2p/registry/*
+
+# Left out: what counts writes to a file system that takes no more would count there, too.
+coverage: .venv/.installed programs
+	rm -f .coverage .coverage.*
+	.venv/bin/coverage run -m pytest -q -n $(JOBS) \
+	  --deselect tests/cli/test_wal_tools.py::test_T61_a_disk_that_takes_no_more_is_one_line
+	.venv/bin/coverage combine --quiet
+	.venv/bin/coverage report --fail-under=90
+	.venv/bin/coverage report --fail-under=98 --include='$(PURE)'
+
 programs:
 	@tests/install-debian-packages
 
@@ -113,4 +127,4 @@ lock: | python
 	  --build-deps-for editable --extra $${set#*:} --output-file requirements/$${set%:*}.txt pyproject.toml || exit 1; done
 
 clean:
-	rm -rf .venv .venv-demo .venv-peers .venv-lock docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-demo .venv-peers .venv-lock docs/_build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
