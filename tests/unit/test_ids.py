@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from p2p.errors import ConfigError, RequestFailed
+from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint, PeerId
 
 NAME = "5a" * 32
@@ -54,9 +54,3 @@ def test_an_endpoint_is_read_and_shown_alike(text: str, endpoint: PeerEndpoint) 
 def test_what_is_no_endpoint_is_refused_in_words(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         PeerEndpoint.parse(text)
-
-
-def test_a_failed_request_says_what_its_status_means() -> None:
-    assert str(RequestFailed(2, "b")) == "b: nobody serves it there"
-    error = RequestFailed(9, "b")
-    assert (str(error), error.status) == ("b: status 9", 9)
