@@ -29,7 +29,7 @@ from p2p.errors import ConfigError, StoreCorrupt, StoreLocked
 from p2p.ids import PeerId, is_peer_id_text
 from p2p.replication.batch import Record, parse_batch
 from p2p.replication.heads import LogHead, digest
-from p2p.store.base import WHOLE_FILE, LogReader
+from p2p.store.base import MOVE_FILE, LogReader, detail_of
 from p2p.store.keys import open_reader, open_store, owner_damage
 from p2p.text import one_line
 from p2p.windows import system_entropy
@@ -249,8 +249,9 @@ def verify_store(data_dir: Path, *, as_json: bool) -> int:
                 origins, records = len(states), sum(state.seq for state in states)
     except StoreCorrupt as error:
         found += 1
-        fields = {"damage": "file", "origin": None, "seq": None, "detail": str(error), "remedy": WHOLE_FILE}
-        output.result(json_line(fields) if as_json else one_line(f"damaged: {error}"))
+        fields = {"damage": "file", "origin": None, "seq": None, "detail": detail_of(error), "remedy": MOVE_FILE}
+        output.result(json_line(fields) if as_json else one_line(f"damaged: {detail_of(error)}"))
+        remedies[MOVE_FILE] = None
     for remedy in remedies:
         complain(f"what to do: {remedy}")
     if as_json:

@@ -30,7 +30,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 
 from p2p.binary import read_varint
-from p2p.errors import RemoteProtocolError
+from p2p.errors import RemoteProtocolError, StoreError
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.policy.book import Address, BookPlace
@@ -43,10 +43,12 @@ TARGETS_MAX: Final = Limits().targets_per_origin_max
 """With so many targets an origin's records may be for anybody, as far as the index of them says."""
 _START: Final = struct.Struct("<B32sQ")
 
-WHOLE_FILE: Final = (
-    "If `p2p wal verify` finds the file damaged, move log.sqlite* out of the data dir, leave identity.pem there, "
-    "and start the node with a peer that holds the logs: they are fetched again"
+MOVE_FILE: Final = (
+    "move log.sqlite* out of the data dir, leave identity.pem there, and start the node with --connect ADDRESS of a "
+    "peer that holds the logs: they are fetched again. Until then append nothing: it would fork the own log"
 )
+"""What to do about a file that is damaged."""
+WHOLE_FILE: Final = f"If `p2p wal verify` finds the file damaged, {MOVE_FILE}"
 """What to do when the store cannot be used as a whole."""
 _FETCHED: Final = (
     "start the node with a peer that holds this log: what is damaged is fetched again as soon as it is read, "
@@ -54,11 +56,17 @@ _FETCHED: Final = (
 )
 _MISSING: Final = "start the node with a peer that holds this log: what is missing is fetched from it"
 _OWNER: Final = (
-    "if identity.pem was changed, put the right one back from a backup. If it was not, the store is damaged: move "
-    "log.sqlite* out of the data dir, and start the node with a peer that holds the logs: they are fetched again"
+    "if identity.pem was changed, put the right one back from a backup. If it was not, the store is damaged: "
+    + MOVE_FILE
 )
 _PUT_RIGHT: Final = "start the node: it puts this right from the log itself"
+_MADE_ANEW: Final = "start the node: it makes this table anew, and no log loses anything"
 _FORGET: Final = "another node's log: `p2p wal forget ORIGIN`, and peers bring it back. This node's own: "
+
+
+def detail_of(error: StoreError) -> str:
+    """What is wrong, without the advice to run `p2p wal verify`: for what that command says itself."""
+    return str(error).removesuffix(f". {WHOLE_FILE}")
 
 
 class StoredBatch(msgspec.Struct, frozen=True):
@@ -125,8 +133,8 @@ class Damage(msgspec.Struct, frozen=True):
     """One finding of `verify`.
 
     Attributes:
-        what: "file", "owner", "hash", "bytes", "chain", "signature", "head", "end" or
-            "proof".
+        what: "file", "hints" (a table that holds nothing of the logs), "owner", "hash", "bytes", "chain", "signature",
+            "head", "end" or "proof".
         origin: whose log; None for damage to the file itself, or to the key beside it.
         seq_begin: the batch it was found at, where there is one.
         detail: one line.
@@ -148,7 +156,9 @@ class Damage(msgspec.Struct, frozen=True):
             return _PUT_RIGHT
         if self.what == "owner":
             return _OWNER
-        return WHOLE_FILE if self.what == "file" else _FORGET + WHOLE_FILE
+        if self.what == "hints":
+            return _MADE_ANEW
+        return MOVE_FILE if self.what == "file" else _FORGET + MOVE_FILE
 
     def __str__(self) -> str:
         where = "" if self.origin is None else f" in the log of {self.origin}"

@@ -33,7 +33,8 @@ ANYBODY: Final = b""
 Step: TypeAlias = str | Callable[[sqlite3.Connection], None]
 
 
-def _index_targets(connection: sqlite3.Connection) -> None:
+def index_targets(connection: sqlite3.Connection) -> None:
+    """Make the table `targets` from the batches."""
     connection.execute(
         "CREATE TABLE targets (target BLOB NOT NULL, origin INTEGER NOT NULL, PRIMARY KEY (target, origin))"
         " WITHOUT ROWID"
@@ -55,8 +56,25 @@ def _targets_of(connection: sqlite3.Connection, number: int) -> frozenset[PeerId
     return frozenset() if batch is None else batch.targets
 
 
+# Tables that can be made anew (`p2p.store.hints`): one that changes is made the new way there, too.
+CURSORS: Final = (
+    "CREATE TABLE cursors (name TEXT NOT NULL, origin BLOB NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (name, origin))"
+    " WITHOUT ROWID"
+)
+PINS: Final = (
+    "CREATE TABLE pins (node_id TEXT PRIMARY KEY, peer_id BLOB NOT NULL, seen_ms INTEGER NOT NULL) WITHOUT ROWID"
+)
+BOOK: Final = (
+    "CREATE TABLE book ("
+    " scheme TEXT NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL, peer_id BLOB NOT NULL, node_id TEXT NOT NULL,"
+    " source TEXT NOT NULL, good_ms INTEGER NOT NULL, failures INTEGER NOT NULL, PRIMARY KEY (scheme, host, port)"
+    ") WITHOUT ROWID"
+)
+BANS: Final = "CREATE TABLE bans (peer_id BLOB PRIMARY KEY, until_ms INTEGER NOT NULL) WITHOUT ROWID"
+TARGETS_OF_ORIGIN: Final = "CREATE INDEX targets_of_origin ON targets (origin)"
+
 STEPS: Final[tuple[Step, ...]] = (
-    """
+    f"""
     CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), peer_id BLOB NOT NULL);
     CREATE TABLE origins (
         no INTEGER PRIMARY KEY, peer_id BLOB NOT NULL UNIQUE, seq INTEGER NOT NULL, hash BLOB NOT NULL,
@@ -69,26 +87,18 @@ STEPS: Final[tuple[Step, ...]] = (
         PRIMARY KEY (origin, seq_end)
     ) WITHOUT ROWID;
     CREATE TABLE proofs (origin INTEGER PRIMARY KEY, first BLOB NOT NULL, second BLOB NOT NULL);
-    CREATE TABLE cursors (
-        name TEXT NOT NULL, origin BLOB NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (name, origin)
-    ) WITHOUT ROWID;
-    CREATE TABLE pins (node_id TEXT PRIMARY KEY, peer_id BLOB NOT NULL, seen_ms INTEGER NOT NULL) WITHOUT ROWID;
+    {CURSORS};
+    {PINS};
     """,
     "ALTER TABLE origins ADD COLUMN lost_seq INTEGER NOT NULL DEFAULT 0",
-    _index_targets,
-    """
-    CREATE TABLE book (
-        scheme TEXT NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL, peer_id BLOB NOT NULL, node_id TEXT NOT NULL,
-        source TEXT NOT NULL, good_ms INTEGER NOT NULL, failures INTEGER NOT NULL, PRIMARY KEY (scheme, host, port)
-    ) WITHOUT ROWID;
-    CREATE TABLE bans (peer_id BLOB PRIMARY KEY, until_ms INTEGER NOT NULL) WITHOUT ROWID;
-    """,
+    index_targets,
+    f"{BOOK}; {BANS}",
     # What was noted as lost so far was what peers had shown.
     """
     ALTER TABLE origins ADD COLUMN claimed_seq INTEGER NOT NULL DEFAULT 0;
     UPDATE origins SET claimed_seq = lost_seq, lost_seq = 0
     """,
-    "CREATE INDEX targets_of_origin ON targets (origin)",
+    TARGETS_OF_ORIGIN,
 )
 """For each version what leads to it from the one before: statements, ended by semicolons, or a function."""
 

@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -45,11 +45,13 @@ from p2p.store.base import (
     OriginState,
     StoredBatch,
     Transaction,
+    detail_of,
     is_what_was_stored,
     parse_stored,
 )
 from p2p.store.blobs import is_damage, read_batch
 from p2p.store.check import check_chain, check_proof_kept
+from p2p.store.hints import HINTS, check_table, mend_hints
 from p2p.store.mend import mend_origins
 from p2p.store.schema import (
     ANYBODY,
@@ -65,6 +67,8 @@ from p2p.store.schema import (
 _BUSY_MS: Final = 2000
 _PROBE_BYTES: Final = Limits().batch_bytes_max
 _ROWS_PER_READ: Final = 256
+_CHECK_LINES_MAX: Final = 10_000
+"""Many lines may be about pages that are merely lost, and none of them should keep SQLite from finding the others."""
 
 _LOAD: Final = (
     "SELECT c.seq_begin, c.seq_end, c.hash, c.signature_crc, c.damaged, b.wal FROM chain AS c LEFT JOIN batches AS b"
@@ -111,7 +115,8 @@ class SqliteReader:
                 self._version = check_version(self._connection, path)
                 if not self._version:
                     raise StoreCorrupt(f"the store {path} is empty")
-                self._own = read_owner(self._connection, path)
+                with translated(path, "opened (table identity)"):
+                    self._own = read_owner(self._connection, path)
             except BaseException:
                 self._connection.close()
                 raise
@@ -175,9 +180,11 @@ class SqliteReader:
 
     def cursors(self, name: str) -> dict[PeerId, int]:
         """How far the follower has committed, per origin."""
+        # A follower that is told "none" begins anew, and passes over records if it begins "now": that is for who opens
+        # the store, and says so, to decide.
         with self._in_use, translated(self._path, "read"):
             rows = self._connection.execute("SELECT origin, seq FROM cursors WHERE name = ?", (name,)).fetchall()
-        return {_peer_id(origin, self._path): seq for origin, seq in rows}
+        return {PeerId(origin): seq for origin, seq in rows if _is_peer_id(origin) and isinstance(seq, int)}
 
     def origins_for(self, target: PeerId, count_max: int) -> list[PeerId]:
         """Origins with records for a target, ascending."""
@@ -191,42 +198,46 @@ class SqliteReader:
 
     def pins(self) -> dict[str, PeerId]:
         """Weak pins of labels, the one seen longest ago first."""
-        with self._in_use, translated(self._path, "read"):
-            rows = self._connection.execute("SELECT node_id, peer_id FROM pins ORDER BY seen_ms, node_id").fetchall()
-        return {node_id: _peer_id(peer_id, self._path) for node_id, peer_id in rows}
+        rows = self._hints("SELECT node_id, peer_id FROM pins ORDER BY seen_ms, node_id")
+        return {label: PeerId(holder) for label, holder in rows if isinstance(label, str) and _is_peer_id(holder)}
 
     def book(self) -> list[BookPlace]:
         """The places where peers were met, the one that was good longest ago first; none in a file of before there
         were any."""
         if self._version < _BOOK_SINCE:
             return []
-        with self._in_use, translated(self._path, "read"):
-            rows = self._connection.execute(
-                "SELECT scheme, host, port, peer_id, node_id, source, good_ms, failures FROM book"
-                " ORDER BY good_ms, scheme, host, port"
-            ).fetchall()
+        rows = self._hints(
+            "SELECT scheme, host, port, peer_id, node_id, source, good_ms, failures FROM book"
+            " ORDER BY good_ms, scheme, host, port"
+        )
         return [place for row in rows if (place := _place_of(*row)) is not None]
 
     def bans(self) -> dict[PeerId, int]:
         """Who is left alone, and until when, the one that ends first first."""
         if self._version < _BOOK_SINCE:
             return {}
-        with self._in_use, translated(self._path, "read"):
-            rows = self._connection.execute("SELECT peer_id, until_ms FROM bans ORDER BY until_ms, peer_id").fetchall()
-        return {_peer_id(peer_id, self._path): until_ms for peer_id, until_ms in rows}
+        rows = self._hints("SELECT peer_id, until_ms FROM bans ORDER BY until_ms, peer_id")
+        return {PeerId(banned): until for banned, until in rows if _is_peer_id(banned) and isinstance(until, int)}
+
+    def _hints(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of a table that holds nothing of the logs; none if it is damaged. Who opens the store mends it."""
+        try:
+            with self._in_use, translated(self._path, "read"):
+                return self._connection.execute(sql).fetchall()
+        except StoreError as error:
+            cause = error.__cause__
+            if isinstance(error, StoreCorrupt) or (isinstance(cause, sqlite3.Error) and is_damage(cause)):
+                return []
+            raise
 
     def verify(self) -> Iterator[Damage]:
         """Check the file, and every hash, chain, signature, head and proof; yields what is wrong."""
         try:
-            for (line,) in self._connection.execute("PRAGMA integrity_check").fetchall():
-                if line != "ok":
-                    yield Damage("file", None, None, str(line))
-        except sqlite3.Error as error:
-            yield Damage("file", None, None, str(error))
-        try:
+            with translated(self._path, "read"):
+                yield from self._damaged_tables()
             states = self.states()
         except StoreError as error:
-            yield Damage("file", None, None, str(error))
+            yield Damage("file", None, None, detail_of(error))
             return
         for origin, state in sorted(states.items()):
             try:
@@ -234,7 +245,21 @@ class SqliteReader:
                     yield from check_chain(origin, state, self._rows_of(origin))
                     yield from check_proof_kept(origin, state, self.proof(origin))
             except StoreError as error:
-                yield Damage("file", origin, None, str(error))
+                yield Damage("file", origin, None, detail_of(error))
+
+    def _damaged_tables(self) -> Iterator[Damage]:
+        lines = check_table(self._connection, "integrity_check", str(_CHECK_LINES_MAX))
+        if not lines:
+            return
+        is_named = False
+        names = self._connection.execute("SELECT DISTINCT tbl_name FROM sqlite_master").fetchall()
+        # The schema's own table, with which SQLite looks at the list of free pages.
+        for name in ("sqlite_schema", *(name for (name,) in names)):
+            for line in check_table(self._connection, "integrity_check", name):
+                is_named = True
+                yield Damage("hints" if name in HINTS else "file", None, None, f"table {name}: {line}")
+        if not is_named:
+            yield from (Damage("file", None, None, line) for line in lines)
 
     def _rows_of(self, origin: PeerId) -> Iterator[tuple[Held, bytes | None, int, bool]]:
         after = 0
@@ -275,7 +300,8 @@ class SqliteStore:
         lock: given back when the store is closed.
 
     Attributes:
-        mended: one line for each note of a log's end that was damaged when the store was opened, and put right.
+        mended: one line for each note of a log's end, and each table of hints, that was damaged when the store was
+            opened, and put right.
 
     Raises:
         IdentityMismatch: the file belongs to another identity.
@@ -630,6 +656,7 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def _mend(connection: sqlite3.Connection) -> list[str]:
+    of_hints = mend_hints(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
         said = mend_origins(connection)
@@ -638,7 +665,7 @@ def _mend(connection: sqlite3.Connection) -> list[str]:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
-    return said
+    return of_hints + said
 
 
 def _place_of(
@@ -667,6 +694,10 @@ def _read_states(connection: sqlite3.Connection, path: Path, version: int = len(
         state = OriginState(seq, batch_hash, tail_seq, size, frozen_from, lost_seq, claimed_seq)
         states[_peer_id(peer_id, path)] = state
     return states
+
+
+def _is_peer_id(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == 32
 
 
 def _peer_id(value: object, path: Path) -> PeerId:

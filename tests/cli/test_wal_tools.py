@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import stat
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,31 @@ async def test_T62_verify_names_what_is_damaged(data_dir: Path) -> None:
     tail = await p2p("wal", "tail", "--data-dir", data_dir)
     assert (tail.returncode, tail.stdout) == (1, b"")
     assert b"seq 1" in tail.stderr
+
+
+async def test_T62_a_damaged_table_of_hints_is_told_and_mended_and_that_of_the_owner_told(data_dir: Path) -> None:
+    def break_table(name: str) -> None:
+        path = data_dir / "log.sqlite"
+        with closing(sqlite3.connect(path)) as connection:
+            sql = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+            (root,) = connection.execute(sql, (name,)).fetchone()
+            (size,) = connection.execute("PRAGMA page_size").fetchone()
+        with path.open("r+b") as file:
+            file.seek((root - 1) * size)
+            file.write(bytes(size))
+
+    break_table("book")
+    done = await p2p("wal", "verify", "--data-dir", data_dir)
+    assert (done.returncode, b"hints: table book" in done.stdout) == (1, True)
+    assert (b"start the node" in done.stderr, b"move log.sqlite" in done.stderr) == (True, False)
+    done = await p2p("wal", "append", "--data-dir", data_dir, stdin=b"more\n")
+    assert (done.returncode, b"table book was damaged" in done.stderr) == (0, True)
+    assert "ok: " in await p2p_ok("wal", "verify", "--data-dir", data_dir)
+
+    break_table("identity")
+    done = await p2p("wal", "verify", "--data-dir", data_dir)
+    assert (done.returncode, b"table identity" in done.stdout, b"wal verify" in done.stdout) == (1, True, False)
+    assert b"--connect" in done.stderr
 
 
 async def test_T62_verify_compares_the_owner_with_the_key(data_dir: Path) -> None:

@@ -1,0 +1,124 @@
+"""Tables that hold nothing of the logs, made anew when they are damaged: no store whose logs are whole fails for one.
+
+Who was met where, who is banned, which label was whose and how far a follower came is learnt or done again; for whom an
+origin has records can be told from its batches. So such a table is looked through whenever the store is opened and
+whenever it recovers from a failed write, and one that is damaged is taken for empty.
+
+Its old pages are never touched again. DROP TABLE would follow what a damaged page says, to the pages of a log as well
+as to its own, and put them on the list of free ones. Only the table's rows in the schema are deleted; the pages are
+lost to the file, which SQLite tells of as "never used", and `check_table` does not.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final, NamedTuple
+
+from p2p.store.blobs import is_damage
+from p2p.store.schema import BANS, BOOK, CURSORS, PINS, TARGETS_OF_ORIGIN, Step, index_targets
+
+_ROWS_PER_READ: Final = 256
+
+
+class _Hint(NamedTuple):
+    """A table: what makes it anew, what that means for the user, and what reads its texts.
+
+    (SQLite's own check does not look whether they are text.)
+    """
+
+    steps: tuple[Step, ...]
+    meaning: str
+    texts: str | None = None
+
+
+HINTS: Final = {
+    "pins": _Hint((PINS,), "which label was whose is forgotten", "SELECT node_id FROM pins"),
+    "book": _Hint(
+        (BOOK,),
+        "the addresses of peers are forgotten, and learnt again when they are met",
+        "SELECT scheme, host, node_id, source FROM book",
+    ),
+    "bans": _Hint((BANS,), "bans are forgotten"),
+    "cursors": _Hint((CURSORS,), "followers with a name begin where new ones do", "SELECT name FROM cursors"),
+    "targets": _Hint((index_targets, TARGETS_OF_ORIGIN), "it is told again from the batches"),
+}
+"""By the table's name."""
+
+
+def mend_hints(connection: sqlite3.Connection) -> list[str]:
+    """Make every such table anew that is damaged or missing; outside of any transaction.
+
+    Returns:
+        One line for each of them.
+
+    Raises:
+        sqlite3.Error: the store cannot be read or written.
+    """
+    hurt = [table for table, hint in HINTS.items() if not _is_whole(connection, table, hint)]
+    if not hurt:
+        return []
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.executemany("DELETE FROM sqlite_master WHERE tbl_name = ?", [(table,) for table in hurt])
+        # Without this SQLite would go by the schema that it has read.
+        connection.execute("PRAGMA writable_schema = RESET")
+        for table in hurt:
+            for step in HINTS[table].steps:
+                step(connection) if callable(step) else connection.execute(step)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("PRAGMA writable_schema = RESET")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return [
+        f"the store's table {table} was damaged and is made anew: {HINTS[table].meaning}; no log lost anything"
+        for table in hurt
+    ]
+
+
+def check_table(connection: sqlite3.Connection, check: str, of: str) -> list[str]:
+    """Run one of SQLite's checks.
+
+    Args:
+        check: "quick_check" or "integrity_check".
+        of: the name of a table, or how many lines there may be about the whole file.
+
+    Returns:
+        What is wrong, line by line; pages that are merely lost are not.
+
+    Raises:
+        sqlite3.Error: the check failed for another reason than damage.
+    """
+    lines: list[str] = []
+    try:
+        for (text,) in connection.execute(f'PRAGMA {check}("{of}")'):
+            lines += str(text).splitlines()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if not _tells_of_damage(error):
+            raise
+        lines.append(str(error))
+    return [line for line in lines if not (line == "ok" or line.startswith("*** in ") or line.endswith("never used"))]
+
+
+def _is_whole(connection: sqlite3.Connection, table: str, hint: _Hint) -> bool:
+    if check_table(connection, "quick_check", table):
+        return False
+    if hint.texts is None:
+        return True
+    try:
+        rows = connection.execute(hint.texts)
+        while rows.fetchmany(_ROWS_PER_READ):
+            pass
+    except sqlite3.Error as error:
+        if not _tells_of_damage(error):
+            raise
+        return False
+    return True
+
+
+def _tells_of_damage(error: Exception) -> bool:
+    # Text that is none has no code of SQLite's. SQLITE_ERROR: there is no such table, and there should be.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code == sqlite3.SQLITE_ERROR or (isinstance(error, sqlite3.Error) and is_damage(error))
