@@ -78,11 +78,10 @@ def mend_hints(connection: sqlite3.Connection) -> list[str]:
     ]
 
 
-def check_table(connection: sqlite3.Connection, check: str, of: str) -> list[str]:
-    """Run one of SQLite's checks.
+def check_table(connection: sqlite3.Connection, of: str) -> list[str]:
+    """Run SQLite's own check.
 
     Args:
-        check: "quick_check" or "integrity_check".
         of: the name of a table, or how many lines there may be about the whole file.
 
     Returns:
@@ -93,7 +92,7 @@ def check_table(connection: sqlite3.Connection, check: str, of: str) -> list[str
     """
     lines: list[str] = []
     try:
-        for (text,) in connection.execute(f'PRAGMA {check}("{of}")'):
+        for (text,) in connection.execute(f'PRAGMA integrity_check("{of}")'):
             lines += str(text).splitlines()
     except (sqlite3.Error, UnicodeDecodeError) as error:
         if not _tells_of_damage(error):
@@ -103,7 +102,7 @@ def check_table(connection: sqlite3.Connection, check: str, of: str) -> list[str
 
 
 def _is_whole(connection: sqlite3.Connection, table: str, hint: _Hint) -> bool:
-    if check_table(connection, "quick_check", table):
+    if check_table(connection, table):
         return False
     if hint.texts is None:
         return True

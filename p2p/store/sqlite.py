@@ -248,14 +248,14 @@ class SqliteReader:
                 yield Damage("file", origin, None, detail_of(error))
 
     def _damaged_tables(self) -> Iterator[Damage]:
-        lines = check_table(self._connection, "integrity_check", str(_CHECK_LINES_MAX))
+        lines = check_table(self._connection, str(_CHECK_LINES_MAX))
         if not lines:
             return
         is_named = False
         names = self._connection.execute("SELECT DISTINCT tbl_name FROM sqlite_master").fetchall()
         # The schema's own table, with which SQLite looks at the list of free pages.
         for name in ("sqlite_schema", *(name for (name,) in names)):
-            for line in check_table(self._connection, "integrity_check", name):
+            for line in check_table(self._connection, name):
                 is_named = True
                 yield Damage("hints" if name in HINTS else "file", None, None, f"table {name}: {line}")
         if not is_named:

@@ -162,6 +162,23 @@ def test_t62_a_table_of_hints_that_is_gone_is_made(path: Path) -> None:
         assert store.book() == [PLACE]
 
 
+def test_t62_an_index_that_says_other_than_its_table_is_made_anew(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        index = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'targets_of_origin'").fetchone()[0]
+        connection.execute("PRAGMA writable_schema = ON")
+        # For as long as the index has another root, it misses what is written.
+        connection.execute("DELETE FROM sqlite_master WHERE name = 'targets_of_origin'")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM targets")
+        connection.execute("PRAGMA writable_schema = ON")
+        row = ("index", "targets_of_origin", "targets", index, schema.TARGETS_OF_ORIGIN)
+        connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", row)
+    assert tables_named(path) == {("hints", "targets")}
+    with closing(SqliteStore(path, OWN)) as store:
+        assert len(store.mended) == 1
+        assert (store.origins_for(TARGET, 10), list(store.verify())) == ([OWN], [])
+
+
 def test_t62_rows_of_hints_that_make_no_sense_are_passed_over(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO pins VALUES ('c', 'text', 1)")
