@@ -89,10 +89,14 @@ class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
         link = self._link
         # A link that gives way waits for what is answered but has no room yet.
         link.serving += 1
+        payload = asked.encode(Data.OK, encoded)
         try:
-            payload = asked.encode(Data.OK, encoded)
             if not link.send_reply_nowait(payload):
                 await link.send_reply(payload)
+        except trio.Cancelled:
+            # It had no room yet; whoever reads the request may answer it again.
+            asked.reopen()
+            raise
         finally:
             link.serving -= 1
             link.flush()

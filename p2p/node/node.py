@@ -451,7 +451,7 @@ class Node:
             if link is None:
                 link = await self._link_by_route(peer)
             # Many are alike: what stands before the body is that of the message before, in a third of its time.
-            if len(body) == self._alike_bytes and channel == self._alike_channel:
+            if type(body) is bytes and len(body) == self._alike_bytes and channel == self._alike_channel:
                 payload = self._alike_head + body
             else:
                 payload = self._encode_unlike(channel, body)
@@ -463,6 +463,9 @@ class Node:
             raise
 
     def _encode_unlike(self, channel: str, body: bytes) -> bytes:
+        if type(body) is not bytes:
+            # Of a buffer of wider items the length is not its bytes'.
+            body = bytes(memoryview(body))
         payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
         self._alike_channel, self._alike_bytes = channel, len(body)
         self._alike_head = payload[: len(payload) - len(body)]

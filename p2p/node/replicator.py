@@ -121,9 +121,9 @@ class Replicator:
         """Read for the links and keep the deadlines, until cancelled. The writer must have started before."""
         writer = self._writer
         own_seq = writer.heads.get(self._own, EMPTY_LOG).seq
-        if not self._word.is_awaited and self._is_looking and (own_seq or not self._is_new):
+        if self._is_looking and (own_seq or not self._is_new):
             # Nobody who holds less, or nothing of it, can tell that there is more.
-            self._word = FirstWord((), anybody_from=max(own_seq, 1))
+            self._word.await_anybody(max(own_seq, 1))
         word_s = self._limits.append_delay_at_start_s_max if self._word.is_awaited else 0.0
         self._word_until = self._clock.monotonic() + word_s
         self._exchange = Exchange(

@@ -233,6 +233,7 @@ class Rooms:
             places=self.places,
             guard=self.guard,
             is_chosen=self._is_chosen,
+            may_come=lambda peer_id: self._is_named(peer_id) or self._has_room(),
             scores=self.scores,
             pins=self.pins,
             trusted=self._trusted,
@@ -357,13 +358,16 @@ class Rooms:
         return peer_id in self.roster.met or self.pins.label_of(peer_id) is not None
 
     def _is_chosen(self, peer_id: PeerId) -> bool:
-        by_operator = self._trusted is not None or self.pins.is_strong(peer_id) or str(peer_id) in self._chosen
-        return by_operator or self.leads.looks_for(peer_id)
+        return self._is_named(peer_id) or self.leads.looks_for(peer_id)
+
+    def _is_named(self, peer_id: PeerId) -> bool:
+        """Whether the operator named this peer."""
+        return self._trusted is not None or self.pins.is_strong(peer_id) or str(peer_id) in self._chosen
 
     def _is_welcome(self, peer_id: PeerId) -> bool:
         return self._trusted is None or peer_id in self._trusted.values()
 
-    def _has_room(self, under_way: int) -> bool:
+    def _has_room(self, under_way: int = 0) -> bool:
         # Configured peers that are away find a place when they come back; a quarter of all, or leads would never help a
         # node whose peers moved elsewhere for good.
         away = min(self.dialer.looking, self._config.limits.max_peers // 4)

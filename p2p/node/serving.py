@@ -188,19 +188,21 @@ class Service:
 
     async def _serve(self, message: Message, asked: Asked, begun: Awaitable[object] | bytes | None) -> None:
         link = asked.link
-        payload = None
+        is_over = False
         try:
             result = self._call(message, asked) if begun is None else begun
             payload = result if isinstance(result, bytes) else await self._finish(message, asked, result)
             if not link.send_reply_nowait(payload):
                 await link.send_reply(payload)
+            is_over = True
         except NotConnected:
             # The asker has gone.
-            pass
+            is_over = True
         finally:
             self._left(message, link)
-            if payload is None:
-                # Cancelled: nobody serves it any more.
+            if not is_over:
+                # Cancelled, at the handler or while the answer waited for room: nobody serves it any more.
+                asked.reopen()
                 asked.refuse(Data.NO_HANDLER)
             # Where more requests wait their answers leave together; the link's writer has been started for them.
             if self._waiting:
@@ -285,6 +287,12 @@ class Asked:
             self.is_answered = True
             self.link.unanswered -= 1
         return encode_data(b"", self._msg_id, status, body)
+
+    def reopen(self) -> None:
+        """The answer that was encoded was not sent after all: there may be another."""
+        if self.is_answered:
+            self.is_answered = False
+            self.link.unanswered += 1
 
     def refuse(self, status: int) -> None:
         """Answer with a status, at once, unless there was an answer."""

@@ -65,6 +65,7 @@ class Supervisor:
         places: PeerPlaces[Connection],
         guard: ConnectionGuard,
         is_chosen: Callable[[PeerId], bool],
+        may_come: Callable[[PeerId], bool],
         scores: Scores,
         pins: Pins,
         trusted: Mapping[str, PeerId] | None,
@@ -94,6 +95,7 @@ class Supervisor:
         self._places = places
         self._guard = guard
         self._is_chosen = is_chosen
+        self._may_come = may_come
         self._scores = scores
         self._pins = pins
         self._trusted = None if trusted is None else frozenset(trusted.values())
@@ -199,6 +201,8 @@ class Supervisor:
         if self._trusted is not None and peer_id not in self._trusted:
             return Reason.NOT_ADMITTED, "not on the trust list"
         chosen = link.dialed_by_us or self._is_chosen(peer_id)
+        if not (link.dialed_by_us or peer_id in self._places or self._may_come(peer_id)):
+            return Reason.FULL, "the places that are left are kept for configured peers"
         if not self._places.enter(link, peer_id, chosen=chosen):
             return Reason.FULL, _full(self._places, self._limits)
         return self._label(link, proven, is_configured=expected is not None and expected == proven.node_id)

@@ -47,6 +47,9 @@ class PeerPlaces(Generic[Link]):
     def __len__(self) -> int:
         return len(self._peers)
 
+    def __contains__(self, peer_id: PeerId) -> bool:
+        return peer_id in self._peers
+
     @property
     def strangers(self) -> int:
         """How many came by themselves and are nobody's choice."""

@@ -143,7 +143,8 @@ class SqliteReader:
                 rows.execute(_LOAD, (origin, from_seq, to_seq))
                 for seq_begin, seq_end, batch_hash, signature_crc, damaged, wal_bytes in rows:
                     if damaged:
-                        break
+                        # Where this is known the head is below; if it is not, the mark itself is the damage.
+                        return Loaded(batches, DamagedRange(origin, seq_begin, seq_end))
                     if seq_begin > next_seq:
                         # A row of the chain is gone, or stands elsewhere under another seq.
                         return Loaded(batches, DamagedRange(origin, next_seq, seq_begin - 1))

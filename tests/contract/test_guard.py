@@ -65,6 +65,30 @@ async def test_t50_two_nodes_that_strangers_fill_up_to_the_half_still_find_each_
         nursery.cancel_scope.cancel()
 
 
+async def test_t50_who_has_himself_announced_takes_no_place_of_a_configured_peer_that_is_away(
+    autojump_clock: MockClock,
+) -> None:
+    net = MemoryNetwork()
+    here, *away = (Host(net, number) for number in range(3))
+    announced = [Host(net, number) for number in range(3, 11)]
+    async with trio.open_nursery() as nursery:
+        a = await nursery.start(here.node(max_peers=8, peers=tuple(host.endpoint for host in away)).run)
+        for host in announced:
+            node = await nursery.start(host.node().run)
+            a._running().leads.offer(host.announcement, HintSource.DISCOVERY, host.address)
+            try:
+                await node.connect(here.endpoint)
+            except p2p.ConnectFailed as failure:
+                assert failure.reason is Reason.FULL
+        await trio.sleep(5)
+        assert len(a.peers()) == 6
+        for host in away:
+            await nursery.start(host.node().run)
+            await a.connect(host.endpoint)
+        assert len(a.peers()) == 8
+        nursery.cancel_scope.cancel()
+
+
 async def test_t50_with_a_trust_list_everybody_on_it_is_looked_for(autojump_clock: MockClock) -> None:
     net = MemoryNetwork()
     here, *others = (Host(net, number) for number in range(5))

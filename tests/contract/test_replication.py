@@ -295,3 +295,22 @@ async def test_what_a_peer_showed_of_every_log_is_told() -> None:
             }:
                 await trio.sleep(0.01)
         assert a.wal.shown()[peer.peer_id][a.peer_id] == b.wal.heads()[a.peer_id]
+
+
+async def test_T62_a_mark_of_damage_that_is_itself_the_damage_stops_nobody(tmp_path: Path) -> None:
+    async with member("b", tmp_path / "b") as b:
+        async with member("a", tmp_path / "a") as a:
+            await a.connect(b.endpoints[0])
+            for number in range(9):
+                await a.wal.append(b"record %d" % number)
+            await until_equal(a, b)
+            origin = a.peer_id
+        with sqlite3.connect(tmp_path / "a" / STORE_FILE) as connection:
+            assert connection.execute("UPDATE chain SET damaged = 1 WHERE seq_end = 4").rowcount == 1
+        connection.close()
+        async with member("a", tmp_path / "a") as a, member("c") as c:
+            await a.connect(b.endpoints[0])
+            await c.connect(a.endpoints[0])
+            await until(c, lambda: origin in c.wal.heads() and c.wal.heads()[origin].seq == 9)
+            assert await a.wal.append(b"goes on") == 10
+            await until_equal(a, b, c)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from p2p.ids import PeerId
 from p2p.node.first_word import FirstWord
 
@@ -43,14 +45,34 @@ def test_two_places_of_one_peer_need_one_word() -> None:
     assert not word.is_awaited
 
 
-def test_where_no_place_is_expected_anybody_may_speak_who_holds_as_much_of_our_log() -> None:
-    word = FirstWord((), anybody_from=3)
+def test_where_peers_are_looked_for_anybody_may_speak_who_holds_as_much_of_our_log() -> None:
+    word = FirstWord(())
+    word.await_anybody(3)
     assert word.is_awaited
     word.heard(STRANGER, 0)
     word.heard(A, 2)
     assert word.is_awaited
     word.heard(B, 3)
     assert not word.is_awaited
-    word = FirstWord(("a",), anybody_from=3)
-    word.heard(STRANGER, 3)
+
+
+def test_a_place_where_nobody_is_leaves_those_who_are_looked_for() -> None:
+    word = FirstWord(("a", "b"))
+    word.unreachable("a")
+    word.await_anybody(3)
+    word.unreachable("b")
     assert word.is_awaited
+    word.heard(STRANGER, 3)
+    assert not word.is_awaited
+
+
+@pytest.mark.parametrize("is_reached_first", [False, True])
+def test_a_place_that_speaks_is_enough_however_little_it_shows(is_reached_first: bool) -> None:
+    word = FirstWord(("a",))
+    word.await_anybody(3)
+    if is_reached_first:
+        word.reached("a", A)
+    word.heard(A, 0)
+    if not is_reached_first:
+        word.reached("a", A)
+    assert not word.is_awaited

@@ -86,3 +86,28 @@ async def test_a_service_that_is_closed_ends_its_handlers_and_answers_who_waits(
         service.close()
     assert [Data.decode(status).status for status in link.statuses] == [Data.NO_HANDLER] * 2
     assert link.unanswered == 0
+
+
+async def test_an_answer_that_waits_for_room_when_its_service_is_closed_becomes_a_status() -> None:
+    waits = trio.Event()
+
+    class Full(Link):
+        def send_reply_nowait(self, payload: bytes) -> bool:
+            return False
+
+        async def send_reply(self, payload: bytes) -> None:
+            waits.set()
+            await trio.sleep_forever()
+
+    async def quick(_message: Message) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b"done"
+
+    service, link = Service("x", quick, p2p.Limits()), Full()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run, 1)
+        ask(service, link, 1)
+        await waits.wait()
+        service.close()
+    assert [Data.decode(status).status for status in link.statuses] == [Data.NO_HANDLER]
+    assert link.unanswered == 0
