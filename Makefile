@@ -15,6 +15,8 @@
 
 PYTHON ?= python3
 JOBS ?= 2
+# Many tests wait for processes: twice as many as cores keep two cores busy.
+TEST_JOBS ?= 4
 PIP = -m pip install --quiet --disable-pip-version-check --no-input
 
 WORLDS ?= 20000
@@ -48,7 +50,7 @@ docs: .venv/.installed
 	.venv/bin/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 tests: .venv/.installed programs
-	.venv/bin/python -m pytest -q -n $(JOBS)
+	.venv/bin/python -m pytest -q -n $(TEST_JOBS) --dist worksteal
 
 # Seconds that each suite may take on two cores that have nothing else to do; twice that ends it.
 proof: .venv/.installed programs
