@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, cast
 
 _LINE: Final = 22
-_TEXT_WIDTH: Final = 560
+_TEXT_WIDTH: Final = 640
 _BAR_WIDTH: Final = 240
 _NUMBER_WIDTH: Final = 130
 _FACTOR_MAX: Final = 4.0
@@ -39,15 +39,19 @@ _STYLE: Final = (
 
 
 def reached(ratio: float, goal: str) -> float:
-    """How far a goal such as ">= 0.3" or "<= 5" is reached: 1 is just so, more is better.
+    """How far a goal such as ">= 0.3" or "<= 5" is reached: 1 is just so, more is better. A goal of nothing at all
+    ("<= 0") is reached without end, or not at all.
 
     Raises:
-        ValueError: it is no such goal, or the ratio is not above 0.
+        ValueError: it is no such goal, or the ratio is below 0.
     """
     sign, _, number = goal.partition(" ")
-    if sign not in {">=", "<="} or ratio <= 0:
+    if sign not in {">=", "<="} or ratio < 0:
         raise ValueError(f"not a ratio with a goal: {ratio} {goal!r}")
-    return ratio / float(number) if sign == ">=" else float(number) / ratio
+    over, under = (ratio, float(number)) if sign == ">=" else (float(number), ratio)
+    if under == 0:
+        return math.inf
+    return over / under
 
 
 def draw(rows: Sequence[Mapping[str, object]], machine: str) -> str:
@@ -68,7 +72,10 @@ def draw(rows: Sequence[Mapping[str, object]], machine: str) -> str:
 
 
 def _bar(row: Mapping[str, object], top: int, middle: float) -> list[str]:
-    ratio, goal = float(str(row["ratio"])), str(row["goal"])
+    shown = str(row["goal"])
+    goal = shown.removesuffix(f" {row.get('unit')}")
+    # A goal with a unit is one for the value.
+    ratio = float(str(row["ratio" if goal == shown else "value"]))
     factor = reached(ratio, goal)
     length = math.log(min(max(factor, 1 / _FACTOR_MAX), _FACTOR_MAX)) / math.log(_FACTOR_MAX) * _BAR_WIDTH / 2
     kind = "met" if factor >= 1 else "missed"
@@ -77,7 +84,7 @@ def _bar(row: Mapping[str, object], top: int, middle: float) -> list[str]:
     return [
         f'<text x="{_TEXT_WIDTH - 8}" y="{base}" text-anchor="end">{escape(str(row["question"]))}</text>',
         f'<rect class="{kind}" x="{start:.1f}" {size}/>',
-        f'<text x="{_TEXT_WIDTH + _BAR_WIDTH + 8}" y="{base}">{ratio:.3g} ({escape(goal)})</text>',
+        f'<text x="{_TEXT_WIDTH + _BAR_WIDTH + 8}" y="{base}">{ratio:.3g} ({escape(shown)})</text>',
     ]
 
 
