@@ -178,14 +178,18 @@ class SqliteTable:
             self._db.close()
 
     def _within(self, work: Callable[[], T]) -> T:
+        before = self._count, self._swept_at
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 result = work()
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                # What was counted is taken back with what was written; SQLite may have rolled back by itself.
+                self._count, self._swept_at = before
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise TableUnavailable(f"the table cannot be used: {error}") from None
         return result

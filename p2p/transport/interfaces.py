@@ -10,6 +10,7 @@ The requests are Linux's. Elsewhere there is one nameless interface: the one tha
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import sys
@@ -71,7 +72,7 @@ def _ask(asking: socket.socket, request: int, name: str) -> bytes | None:
     import fcntl  # not there on Windows
 
     try:
-        answer = fcntl.ioctl(asking.fileno(), request, _REQUEST.pack(name.encode()))
+        answer = fcntl.ioctl(asking.fileno(), request, _REQUEST.pack(os.fsencode(name)))
     except OSError:  # no such address, or no such interface any more
         return None
     return answer[_NAME_BYTES:]

@@ -248,7 +248,9 @@ class WebSocketStream(LinkStream):
             if self._failure is None and closed.reason is not None and closed.reason.code in _GOING:
                 return None
             self._raise_broken(closed)
-        self._meter.progress()
+        if message:
+            # An empty one brings nothing, and costs as much to read as any.
+            self._meter.progress()
         if isinstance(message, str):
             self._cut(Refused("a text message, where all are binary"))
             self._raise_broken()

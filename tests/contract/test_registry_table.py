@@ -322,3 +322,27 @@ def test_a_redis_that_is_not_there_is_named_and_its_password_is_not() -> None:
     with pytest.raises(ConfigError, match="URL of Redis") as caught:
         RedisTable("redis://me:hunter2@127.0.0.1:port/0")
     assert "hunter2" not in str(caught.value)
+
+
+def test_what_a_full_disk_refused_takes_no_place_in_the_count(tmp_path: Path) -> None:
+    table = SqliteTable(tmp_path / "registry.db")
+    room = Room(ttl_s=60.0, entries_max=2000, per_source_max=2000)
+
+    def note(number: int) -> Noted:
+        return table.note(entry(port=1000 + number, source="one"), room)
+
+    assert note(0) is Noted.TAKEN
+    (pages,) = table._db.execute("PRAGMA page_count").fetchone()
+    table._db.execute(f"PRAGMA max_page_count = {pages}")
+    taken = refused = 0
+    while refused < 20:
+        try:
+            note(1 + taken + refused)
+            taken += 1
+        except TableUnavailable:
+            refused += 1
+    assert table.size() == len(picked(table, count=5000)) == 1 + taken
+    table._db.execute("PRAGMA max_page_count = 100000")
+    assert note(9999) is Noted.TAKEN
+    assert table.size() == 2 + taken
+    table.close()
