@@ -22,7 +22,7 @@ import trio
 
 import p2p
 from benchmarks import worker
-from benchmarks.harness import Row, quiet_collector
+from benchmarks.harness import Row, at_most, quiet_collector
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.node.commits import Committer, Group
@@ -41,18 +41,9 @@ Curve = list[tuple[int, float]]
 
 def _row(question: str, curve: Curve, unit: str, scale: float, goal: float, baseline: str, note: str) -> Row:
     """The last point of a curve beside its first."""
-    ratio = curve[-1][1] / curve[0][1]
-    return {
-        "question": question,
-        "value": curve[-1][1] * scale,
-        "unit": unit,
-        "baseline": baseline,
-        "ratio": ratio,
-        "goal": f"<= {goal:g}",
-        "met": ratio <= goal,
-        "note": note,
-        "curve": [[size, seconds * scale] for size, seconds in curve],
-    }
+    first, last = curve[0][1], curve[-1][1]
+    row = at_most(question, last * scale, unit, baseline, last / first, goal, note)
+    return {**row, "curve": [[size, seconds * scale] for size, seconds in curve]}
 
 
 def _seconds(work: Callable[[], object], times: int) -> float:
@@ -98,18 +89,8 @@ def _records(sizes: Sequence[int]) -> list[Row]:
             appends, "ms", 1e3, 1.5, f"{appends[0][1] * 1e3:.2f} ms", "medians; the disk's own pace is in it",
         ),
     ]  # fmt: skip
-    rows.append(
-        {
-            "question": f"start with {last:,} records ÷ {START_S_MAX:g} s",
-            "value": starts[-1][1],
-            "unit": "s",
-            "baseline": f"{START_S_MAX:g} s",
-            "ratio": starts[-1][1] / START_S_MAX,
-            "goal": "<= 1",
-            "met": starts[-1][1] <= START_S_MAX,
-            "note": "",
-        }
-    )
+    start_s, limit = starts[-1][1], f"{START_S_MAX:g} s"
+    rows.append(at_most(f"start with {last:,} records ÷ {limit}", start_s, "s", limit, start_s / START_S_MAX, 1))
     return rows
 
 

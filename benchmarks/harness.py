@@ -87,6 +87,20 @@ def quiet_collector() -> Iterator[None]:
         gc.enable()
 
 
+def at_most(question: str, value: float, unit: str, baseline: str, ratio: float, goal: float, note: str = "") -> Row:
+    """The row of a question whose ratio should not be above `goal`."""
+    return {
+        "question": question,
+        "value": value,
+        "unit": unit,
+        "baseline": baseline,
+        "ratio": ratio,
+        "goal": f"<= {goal:g}",
+        "met": ratio <= goal,
+        "note": note,
+    }
+
+
 def as_table(rows: Sequence[Row]) -> str:
     """Aligned plain text, one line a row."""
     lines = [COLUMNS, *(tuple(_cell(row.get(column, "")) for column in COLUMNS) for row in rows)]

@@ -20,7 +20,7 @@ from typing import Any
 
 import trio
 
-from benchmarks.harness import Row
+from benchmarks.harness import Row, at_most
 from benchmarks.worker import Worker, start
 from p2p.limits import Limits
 
@@ -99,30 +99,20 @@ async def _run(
         return pushes / applied, received / due, mended
 
 
-def _row(question: str, value: float, unit: str, baseline: str, ratio: float, goal: float) -> Row:
-    return {
-        "question": question,
-        "value": value,
-        "unit": unit,
-        "baseline": baseline,
-        "ratio": ratio,
-        "goal": f"<= {goal:g}",
-        "met": ratio <= goal,
-        "note": f"{PROCESSES} processes over TCP",
-    }
-
-
 def _shape(shape: str, dials: list[set[int]], records: int, losses: Sequence[signal.Signals]) -> list[Row]:
     copies, wire, mended = trio.run(_run, dials, records, losses)
+    where = f"{PROCESSES} processes over TCP"
+    copied = f"copies of a batch received per process, {shape}"
+    received = f"bytes received per byte of records of 1 KiB, {shape}"
     rows = [
-        _row(f"copies of a batch received per process, {shape}", copies, "copies", "1: each batch once", copies, 1.1),
-        _row(f"bytes received per byte of records of 1 KiB, {shape}", wire, "bytes", "1: the records alone", wire, 1.5),
+        at_most(copied, copies, "copies", "1: each batch once", copies, 1.1, where),
+        at_most(received, wire, "bytes", "1: the records alone", wire, 1.5, where),
     ]
     for loss, seconds in zip(losses, mended, strict=True):
         most = KILLED_S_MAX if loss is signal.SIGKILL else HUNG_S_MAX
         what = "is killed" if loss is signal.SIGKILL else "hangs"
         question = f"a process {what}, {shape}: all others are equal again ÷ {most:g} s"
-        rows.append(_row(question, seconds, "s", f"{most:g} s", seconds / most, 1))
+        rows.append(at_most(question, seconds, "s", f"{most:g} s", seconds / most, 1, where))
     return rows
 
 

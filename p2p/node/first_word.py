@@ -3,9 +3,9 @@
 A store that was brought back from a backup does not know it. Those who hold more of its log do, and say so with their
 first WalHeads; a record that was signed before would fork the log. So each of the places that a node is to be connected
 with is waited for: until whoever is there has spoken, or nobody could be reached there. What others say meanwhile, a
-peer nearby that knows nothing of us or a stranger who dialled us, tells nothing of them. Where peers are
-looked for, and none of the places has spoken, anybody will do who shows at least as much of our log as we hold: who
-shows less tells nothing.
+peer nearby that knows nothing of us or a stranger who dialled us, tells nothing of them. Where peers are looked for,
+and none of the places has spoken, anybody will do who shows at least as much of our log as we hold: who shows less
+tells nothing.
 
 It refuses to know time and links: how long is waited, and what waits, is the replicator's.
 """
