@@ -40,11 +40,13 @@ class Announced(msgspec.Struct, frozen=True):
     """What an announcement says.
 
     Attributes:
+        ts_ms: when it was said, by the clock of who said it.
         peer_id: the identity that signed it, None for an unsigned one.
     """
 
     node_id: str
     tcp_port: int
+    ts_ms: int
     nonce: int
     peer_id: PeerId | None
 
@@ -79,13 +81,13 @@ def read_announcement(data: bytes, *, require_signed: bool) -> Announced | Flaw:
     if not is_node_id(said.node_id) or said.tcp_port == 0 or cap.get("transport", "tcp") != "tcp":
         return Flaw.MALFORMED
     if "key" not in cap and "sig" not in cap:
-        return Flaw.UNSIGNED if require_signed else Announced(said.node_id, said.tcp_port, said.nonce, None)
+        return Flaw.UNSIGNED if require_signed else Announced(said.node_id, said.tcp_port, said.ts_ms, said.nonce, None)
     key, signature = _from_base64(cap.get("key", ""), 32), _from_base64(cap.get("sig", ""), SIGNATURE_BYTES)
     if key is None or signature is None:
         return Flaw.MALFORMED
     if not verify(key, signature, _signed(said.node_id, said.tcp_port, said.ts_ms, said.nonce)):
         return Flaw.FORGED
-    return Announced(said.node_id, said.tcp_port, said.nonce, PeerId(key))
+    return Announced(said.node_id, said.tcp_port, said.ts_ms, said.nonce, PeerId(key))
 
 
 def _signed(node_id: str, tcp_port: int, ts_ms: int, nonce: int) -> bytes:

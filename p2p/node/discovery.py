@@ -296,7 +296,7 @@ class UdpDiscovery(Runs):
             counters.own += 1
             return
         hint = DiscoveryAnnouncement(said.node_id, host, said.tcp_port, said.peer_id, scheme)
-        is_due = self._sightings.note(hint, now)
+        is_due = self._sightings.note(hint, now, said.ts_ms)
         if is_due is None:
             counters.crowded += 1
         elif is_due:

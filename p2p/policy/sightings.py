@@ -7,8 +7,13 @@ It knows hints and times, not datagrams and signatures. Every bound is one that 
   goes: who is really there speaks every two seconds and stays, however many names are invented;
 - age: a place expires `ttl_s` after it was last heard, by our own clock; what the datagram says of time counts for
   nothing (T47);
-- use: an identity is told of once per `cooldown_s`, of its places the one told of least recently. So a false place for
-  a true name delays the true one, and does not replace it. Where nobody signs, a label and its port stand for it.
+- use: an identity is told of once per `cooldown_s`, whatever its places come and go. Every second turn is of the place
+  that brought its newest word, the turns between of the others, the one told of least recently first.
+
+Who copies an announcement can send it from any number of addresses, but what its owner says next is newer, and comes
+from him first. So of an identity with too many places one that only repeated goes, and false places for a true name
+delay the true one and never replace it. The owner's time is compared with itself alone: what our clock says is nothing
+to it. Where nobody signs, a label and its port stand for the identity, and no word is newer than another.
 
 This machine's own programs have no bound per source: there may be many nodes on it, and they could do worse anyway.
 """
@@ -33,9 +38,21 @@ _Place: TypeAlias = tuple[_Who, str, int]
 _LONG_AGO: Final = float("-inf")
 
 
-class _Sighting(msgspec.Struct):
+class _Sighting(msgspec.Struct, eq=False):
     hint: DiscoveryAnnouncement
     heard_at: float
+    word_ms: int = 0
+    """The newest word that came from here before it came from elsewhere."""
+    told_at: float = _LONG_AGO
+
+
+class _Named(msgspec.Struct, eq=False):
+    """An identity, for as long as it has a place."""
+
+    places: dict[_Place, _Sighting] = msgspec.field(default_factory=dict)
+    newest_ms: int = 0
+    told: _Sighting | None = None
+    """The place that was told of last."""
     told_at: float = _LONG_AGO
 
 
@@ -48,7 +65,7 @@ class Sightings:
         cooldown_s: how long an identity that was told of is not told of again.
     """
 
-    __slots__ = ("_checks", "_cooldown_s", "_limits", "_of", "_paces", "_per_source", "_seen", "_ttl_s")
+    __slots__ = ("_checks", "_cooldown_s", "_limits", "_named", "_paces", "_per_source", "_seen", "_ttl_s")
 
     def __init__(self, limits: Limits, *, ttl_s: float, cooldown_s: float) -> None:
         self._limits = limits
@@ -56,7 +73,7 @@ class Sightings:
         self._cooldown_s = cooldown_s
         # In the order in which they were last heard, so that the first one expires first.
         self._seen: dict[_Place, _Sighting] = {}
-        self._of: dict[_Who, set[_Place]] = {}
+        self._named: dict[_Who, _Named] = {}
         self._per_source: Counter[str] = Counter()
         self._paces: dict[str, TokenBucket] = {}
         self._checks = TokenBucket(limits.announce_checks_per_s, limits.announce_checks_burst)
@@ -68,8 +85,13 @@ class Sightings:
         """Whether an announcement from this address may be looked at now. Asked before it is read."""
         return (is_loopback(source) or self._pace(source).take(now)) and self._checks.take(now)
 
-    def note(self, hint: DiscoveryAnnouncement, now: float) -> bool | None:
+    def note(self, hint: DiscoveryAnnouncement, now: float, said_ms: int = 0) -> bool | None:
         """Enter what was announced from `hint.host`.
+
+        Args:
+            hint: who is where.
+            now: monotonic seconds.
+            said_ms: when he says that he said so; without a signature it counts for nothing.
 
         Returns:
             Whether to tell of it now; None if there was no room for it.
@@ -77,36 +99,51 @@ class Sightings:
         self._expire(now)
         who: _Who = hint.peer_id if hint.peer_id is not None else (hint.node_id, hint.port)
         place = (who, hint.host, hint.port)
+        named = self._named.get(who) or _Named()
+        is_news = hint.peer_id is not None and said_ms > named.newest_ms
         sighting = self._seen.pop(place, None)
         if sighting is None:
-            if not self._make_room(who, hint.host):
+            if not self._make_room(named, hint.host, is_news=is_news):
                 return None
             sighting = _Sighting(hint, now)
-            self._of.setdefault(who, set()).add(place)
+            self._named[who] = named
+            named.places[place] = sighting
             self._per_source[hint.host] += 1
+        if is_news:
+            named.newest_ms = sighting.word_ms = said_ms
         sighting.hint = hint
         sighting.heard_at = now
         self._seen[place] = sighting
-        return self._tell(who, sighting, now)
+        return self._tell(named, sighting, now)
 
     def snapshot(self, now: float) -> tuple[DiscoveryAnnouncement, ...]:
         """Every place that counts now, the one heard last at the end."""
         self._expire(now)
         return tuple(sighting.hint for sighting in self._seen.values())
 
-    def _tell(self, who: _Who, sighting: _Sighting, now: float) -> bool:
-        others = [self._seen[place].told_at for place in self._of[who]]
-        if now - max(others) < self._cooldown_s or sighting.told_at > min(others):
+    def _tell(self, named: _Named, sighting: _Sighting, now: float) -> bool:
+        if now - named.told_at < self._cooldown_s:
             return False
-        sighting.told_at = now
+        due = list(named.places.values())
+        newest = max(due, key=_word_of)
+        if newest.word_ms and len(due) > 1:
+            is_turn_of_news = named.told is not newest
+            due = [one for one in due if (one is newest) == is_turn_of_news]
+        if sighting not in due or sighting.told_at > min(one.told_at for one in due):
+            return False
+        sighting.told_at = named.told_at = now
+        named.told = sighting
         return True
 
-    def _make_room(self, who: _Who, source: str) -> bool:
+    def _make_room(self, named: _Named, source: str, *, is_news: bool) -> bool:
         limits = self._limits
         if self._per_source[source] >= limits.discovered_per_source_max and not is_loopback(source):
             return False
-        if len(self._of.get(who, ())) >= limits.discovered_per_peer_max:
-            self._forget(min(self._of[who], key=lambda place: self._seen[place].heard_at))
+        if len(named.places) >= limits.discovered_per_peer_max:
+            place, sighting = min(named.places.items(), key=lambda item: (item[1].word_ms, item[1].heard_at))
+            if sighting.word_ms and not is_news:
+                return False
+            self._forget(place)
         elif len(self._seen) >= limits.discovered_max:
             self._forget(next(iter(self._seen)))
         return True
@@ -121,9 +158,9 @@ class Sightings:
     def _forget(self, place: _Place) -> None:
         who, source, _ = place
         del self._seen[place]
-        self._of[who].discard(place)
-        if not self._of[who]:
-            del self._of[who]
+        del self._named[who].places[place]
+        if not self._named[who].places:
+            del self._named[who]
         self._per_source[source] -= 1
         if not self._per_source[source]:
             del self._per_source[source]
@@ -136,3 +173,7 @@ class Sightings:
             pace = TokenBucket(self._limits.announce_source_per_s, self._limits.announce_source_burst)
         self._paces[source] = pace
         return pace
+
+
+def _word_of(sighting: _Sighting) -> int:
+    return sighting.word_ms

@@ -30,7 +30,8 @@ def written(identity: Identity | None = ME, **changes: object) -> bytes:
 @pytest.mark.parametrize("identity", [ME, None])
 def test_what_is_written_is_read(identity: Identity | None) -> None:
     peer_id = identity.peer_id if identity else None
-    assert read_announcement(written(identity), require_signed=False) == Announced("a", 9101, 7, peer_id)
+    said = Announced("a", 9101, 1_700_000_000_000, 7, peer_id)
+    assert read_announcement(written(identity), require_signed=False) == said
 
 
 def test_the_bytes_are_those_of_section_8() -> None:
@@ -85,4 +86,4 @@ def test_any_bytes_get_a_verdict(data: bytes, required: bool) -> None:
 @given(st.text("abcXYZ09._-", min_size=1, max_size=64), st.integers(1, 65535), st.integers(0, 2**64 - 1))
 def test_every_node_is_read_as_it_was_written(node_id: str, port: int, nonce: int) -> None:
     said = read_announcement(write_announcement(node_id, port, 5, nonce, ME), require_signed=True)
-    assert said == Announced(node_id, port, nonce, PeerId(ME.peer_id))
+    assert said == Announced(node_id, port, 5, nonce, PeerId(ME.peer_id))

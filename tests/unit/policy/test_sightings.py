@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -102,6 +103,61 @@ def test_an_identity_has_a_few_places_at_most() -> None:
         book.note(hint(1, f"192.0.2.{number}"), float(number) / 100)
     assert len(book) == LIMITS.discovered_per_peer_max
     assert book.snapshot(1.0)[-1].host == "192.0.2.99"
+
+
+@pytest.mark.parametrize("places", [1, 7, 8, 9, 20, 200])
+def test_t47_one_announcement_repeated_from_many_places_costs_its_owner_every_second_turn(places: int) -> None:
+    book = sightings()
+    told: list[tuple[float, str]] = []
+
+    def hear(host: str, now: float, said_ms: int) -> None:
+        if book.note(hint(1, host), now, said_ms):
+            told.append((now, host))
+
+    for step in range(40 * 120):
+        now = step / 40
+        if step % 80 == 7:
+            hear("192.0.2.1", now, 1_000_000 + step)
+        hear(f"198.51.100.{step % places}", now, 1_000_000 - 1)
+    times = [now for now, _ in told]
+    assert all(later - earlier >= 8 for earlier, later in pairwise(times))
+    true = [now for now, host in told if host == "192.0.2.1"]
+    assert true[0] < 11
+    assert all(later - earlier < 22 for earlier, later in pairwise(true))
+    assert len(true) >= 5
+
+
+def test_t47_who_repeats_an_announcement_at_once_is_not_the_first_to_bring_it() -> None:
+    book = sightings()
+    told: list[str] = []
+    for number in range(60):
+        now = 2.0 * number
+        for host in ("192.0.2.1", *(f"198.51.100.{number}{digit}" for digit in range(10))):
+            if book.note(hint(1, host), now, 1 + number):
+                told.append(host)
+        assert "192.0.2.1" in {one.host for one in book.snapshot(now)}
+    assert told.count("192.0.2.1") >= len(told) // 2 >= 6
+
+
+def test_t47_a_place_that_only_repeats_does_not_push_out_one_that_brought_news() -> None:
+    limits = replace(LIMITS, discovered_per_peer_max=1)
+    book = sightings(limits)
+    assert book.note(hint(1, "192.0.2.1"), 0.0, 5) is True
+    assert book.note(hint(1, "192.0.2.66"), 1.0, 5) is None
+    assert book.note(hint(1, "192.0.2.2"), 2.0, 6) is False, "it has moved, and was told of lately"
+    assert [one.host for one in book.snapshot(2.0)] == ["192.0.2.2"]
+    assert book.note(hint(1, "192.0.2.2"), 8.0, 7) is True
+
+
+def test_the_time_that_nobody_signed_counts_for_nothing() -> None:
+    book = sightings()
+    false, true = hint(1, "192.0.2.66", signed=False), hint(1, "192.0.2.1", signed=False)
+    told = []
+    for second in range(0, 40, 2):
+        for one, said_ms in ((false, 2**64 - 1), (true, second)):
+            if book.note(one, float(second), said_ms):
+                told.append(one.host)
+    assert told == ["192.0.2.66", "192.0.2.1"] * 2 + ["192.0.2.66"]
 
 
 @pytest.mark.parametrize("signed", [True, False])
