@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from p2p.cli.control import NEEDS
+from p2p.cli.control import CONTROL_FILE, NEEDS
 from p2p.cli.settings import UsageError
 from p2p.errors import ConfigError, P2PError
 from p2p.store.keys import holder_of
@@ -175,14 +175,18 @@ async def open_control(target: Target) -> AsyncIterator[Control]:
         NotServed: no node serves HTTP from the data dir, or the one that did is gone.
         ConfigError: the token or the certificates cannot be read, or a package is missing.
     """
+    if target.url is None:
+        if target.data_dir is None:
+            raise UsageError("which node? give --data-dir DIR or --url URL")
+        # Before any package is missed: with nobody to ask none is needed.
+        if not (target.data_dir / CONTROL_FILE).exists():
+            raise _not_served(target.data_dir)
     try:
         import httpx
 
         from http_control.files import read_token
     except ImportError as error:
         raise ConfigError(NEEDS.format(error.name)) from None
-    if target.url is None and target.data_dir is None:
-        raise UsageError("which node? give --data-dir DIR or --url URL")
     unix: str | None = None
     verify: ssl.SSLContext | bool = True
     if target.url is not None:
@@ -221,7 +225,7 @@ def _served_from(data_dir: Path) -> ControlFile:
 
     control = read_control(data_dir)
     if control is None:
-        raise NotServed(f"no node serves HTTP from {data_dir}: start it with --http 127.0.0.1:0")
+        raise _not_served(data_dir)
     if holder_of(data_dir) != control.pid:
         remove_control(data_dir, control.pid)
         raise NotServed(
@@ -229,6 +233,10 @@ def _served_from(data_dir: Path) -> ControlFile:
             "127.0.0.1:0"
         )
     return control
+
+
+def _not_served(data_dir: Path) -> NotServed:
+    return NotServed(f"no node serves HTTP from {data_dir}: start it with --http 127.0.0.1:0")
 
 
 def _vouching(ca: Path) -> ssl.SSLContext:

@@ -18,6 +18,8 @@ from p2p.errors import ConfigError
 if TYPE_CHECKING:
     from http_control import Bind
 
+CONTROL_FILE: Final = "control.json"
+"""As `http_control.files.CONTROL_FILE`; not imported from there, for who asks may have no HTTP."""
 NEEDS: Final = "HTTP control needs {}: pip install 'trio-p2p[http]', or '.[http]' in a clone"
 
 
@@ -92,9 +94,8 @@ class ControlServer:
 
 def forget_control(data_dir: Path) -> None:
     """Remove what a killed node left behind: this one holds its data dir, and serves no HTTP."""
-    # The name is `http_control.files.CONTROL_FILE`; not imported, for nobody asked for HTTP here.
     with suppress(OSError):
-        (data_dir / "control.json").unlink(missing_ok=True)
+        (data_dir / CONTROL_FILE).unlink(missing_ok=True)
 
 
 def _bind(http: HttpSettings) -> Bind:

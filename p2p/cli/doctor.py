@@ -24,7 +24,7 @@ from typing import Final, Literal, Protocol
 
 import trio
 
-from p2p.cli.output import Output, json_line
+from p2p.cli.output import Output, counted, json_line
 from p2p.cli.signals import on_signal, stop_signals
 from p2p.errors import AddressInUse, P2PError, RemoteProtocolError, StoreLocked
 from p2p.limits import Limits
@@ -211,7 +211,8 @@ async def _store(patient: Patient, say: Say) -> None:
         states = reader.states()
     frozen = [origin.short for origin, state in states.items() if state.frozen_from is not None]
     records = sum(state.seq for state in states.values())
-    say("ok", f"{own.short} holds {records} records of {len(states)} origins; `p2p wal verify` checks each")
+    held = f"{counted(records, 'record')} of {counted(len(states), 'origin')}"
+    say("ok", f"{own.short} holds {held}; `p2p wal verify` checks each")
     if frozen:
         say("note", f"frozen, for they were forked: {', '.join(frozen)}")
     try:

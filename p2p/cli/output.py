@@ -33,6 +33,11 @@ class ReaderGone(Exception):
     """Whoever read our standard output has closed it."""
 
 
+def counted(count: int, noun: str) -> str:
+    """"1 record", "2 records"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def json_line(value: Mapping[str, object]) -> str:
     """One JSON object as one line of ASCII, so that no character of a peer's can act on a terminal."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("\x7f", "\\u007f")

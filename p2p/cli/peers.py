@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from p2p.cli.output import Output, complain, json_line
+from p2p.cli.output import Output, complain, counted, json_line
 from p2p.errors import ConfigError
 from p2p.ids import PeerId, is_peer_id_text
 from p2p.limits import Limits
@@ -63,7 +63,7 @@ def _place_fields(place: BookPlace) -> dict[str, object]:
 
 
 def _as_text(fields: dict[str, Any]) -> str:
-    parts = [f"{fields['node_id'] or '-'} {fields['peer_id']} {fields['records']} records"]
+    parts = [f"{fields['node_id'] or '-'} {fields['peer_id']} {counted(fields['records'], 'record')}"]
     parts += ["frozen"] if fields["frozen"] else []
     parts += [
         f"at {place['endpoint']} ({place['source']}, {place['last_success']}"
@@ -91,7 +91,7 @@ def forget_peer(data_dir: Path, who: str, *, as_json: bool) -> int:
                 transaction.drop_place(endpoint.address)
     fields = {"forgot": label, "peer_id": str(peer_id), "places": [str(endpoint) for endpoint in places]}
     freed = f"the label {label} is free" if label is not None else "it had no label"
-    line = f"{peer_id.short} is forgotten: {freed}, {len(places)} places are out of the address book"
+    line = f"{peer_id.short} is forgotten: {freed}, {counted(len(places), 'place')} out of the address book"
     Output().result(json_line(fields) if as_json else line)
     return 0
 

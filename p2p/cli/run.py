@@ -19,7 +19,7 @@ import trio
 import p2p
 from p2p.cli.control import ControlServer, Served, forget_control
 from p2p.cli.finding import bootstrap_of, discovery_of
-from p2p.cli.output import Output, ReaderGone, complain, json_line, log_to_stderr, table_of
+from p2p.cli.output import Output, ReaderGone, complain, counted, json_line, log_to_stderr, table_of
 from p2p.cli.records import fitting, line_splitter, portions
 from p2p.cli.settings import Settings, UsageError
 from p2p.cli.signals import on_signal, stop_signals
@@ -239,7 +239,7 @@ class _Run:
                     for portion in portions(fitting(node, lines, kind="app")):
                         await self._append(node, portion)
                     if splitter.too_long > reported:
-                        complain(f"{splitter.too_long - reported} lines are too long for a record: left out")
+                        complain(f"too long for a record, left out: {counted(splitter.too_long - reported, 'line')}")
                         reported = splitter.too_long
         except NodeClosed:
             return

@@ -20,7 +20,7 @@ import trio
 import p2p
 from p2p.cli.appending import Appended, Appender, ThroughControl, ThroughStore
 from p2p.cli.client import ControlFailed, NotServed, Target, open_control
-from p2p.cli.output import Output, complain, json_line
+from p2p.cli.output import Output, complain, counted, json_line
 from p2p.cli.records import line_splitter
 from p2p.cli.settings import UsageError
 from p2p.cli.signals import on_signal, stop_signals
@@ -85,7 +85,7 @@ async def _append_lines(data_dir: Path, as_json: bool, kind: str, target: PeerId
         fields = {"appended": done.count, "first_seq": done.first, "last_seq": done.last, "left_out": left_out}
         output.result(json_line(fields))
     else:
-        some = f"appended {done.count} records, seq {done.first}-{done.last}"
+        some = f"appended {counted(done.count, 'record')}, seq {done.first}-{done.last}"
         output.result(some if done.count else "appended nothing")
     return 1 if left_out else 0
 
@@ -101,7 +101,7 @@ async def _append_all(signals: AsyncIterator[int], appender: Appender) -> tuple[
             await appender.append(lines)
         tasks.cancel_scope.cancel()
     if splitter.too_long:
-        complain(f"{splitter.too_long} lines are too long for a record: left out")
+        complain(f"too long for a record, left out: {counted(splitter.too_long, 'line')}")
     return appender.done, came + splitter.too_long - appender.done.count
 
 
@@ -189,7 +189,7 @@ def print_digest(data_dir: Path, *, as_json: bool, follow: bool) -> int:
         nonlocal shown
         heads = _heads(data_dir)
         value, records = digest(heads).hex(), sum(head.seq for head in heads.values())
-        line = json_line({"digest": value, "records": records}) if as_json else f"{value} {records} records"
+        line = json_line({"digest": value, "records": records}) if as_json else f"{value} {counted(records, 'record')}"
         if line != shown:
             output.result(line)
         shown = line
@@ -257,7 +257,7 @@ def verify_store(data_dir: Path, *, as_json: bool) -> int:
     if as_json:
         output.result(json_line({"ok": not found, "records": records, "origins": origins, "damaged": found}))
     elif not found:
-        output.result(f"ok: {records} records of {origins} origins")
+        output.result(f"ok: {counted(records, 'record')} of {counted(origins, 'origin')}")
     return 1 if found else 0
 
 
@@ -279,7 +279,7 @@ def forget_origin(data_dir: Path, origin_text: str, *, as_json: bool) -> int:
         with store.write() as transaction:
             transaction.forget(origin)
     line = {"forgot": str(origin), "records": state.seq}
-    Output().result(json_line(line) if as_json else f"forgot {state.seq} records of {origin}")
+    Output().result(json_line(line) if as_json else f"forgot {counted(state.seq, 'record')} of {origin}")
     return 0
 
 

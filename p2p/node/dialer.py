@@ -240,6 +240,8 @@ class Dialer:
             if link.reason is Reason.ABNORMAL and link.session.peer_id is None:
                 # Who cannot read a stranger's first message says nothing, and closes.
                 detail += " (closed at the first message: another network key or network name, or no node is there)"
+            elif link.reason is Reason.CRYPTO and link.session.peer_id is None:
+                detail += " (another network key or network name, or somebody in between)"
             attempt.failure = ConnectFailed(link.reason, detail)
         if attempt.failure is not None:
             reason = attempt.failure.reason

@@ -175,8 +175,12 @@ def load_identity(data_dir: Path) -> Identity:
 
     Raises:
         ConfigError: it is missing, readable by others, cut off, or no key.
+        IdentityMismatch: a store is there without it.
     """
-    return read_identity(data_dir / KEY_FILE)
+    path = data_dir / KEY_FILE
+    if not path.exists() and (data_dir / STORE_FILE).exists():
+        raise _keyless(data_dir)
+    return read_identity(path)
 
 
 def renew_identity(data_dir: Path, *, entropy: Entropy) -> tuple[Identity, PeerId]:
@@ -238,12 +242,16 @@ def _dir_identity(data_dir: Path, entropy: Entropy) -> Identity:
             identity = _finish_renewal(data_dir, identity)
         return identity
     if store.exists():
-        raise IdentityMismatch(
-            f"{data_dir} holds a store but not its key: put {KEY_FILE} back (a new key could not continue that log)"
-        )
+        raise _keyless(data_dir)
     identity = Identity.generate(entropy)
     write_private(path, identity.to_pem())
     return identity
+
+
+def _keyless(data_dir: Path) -> IdentityMismatch:
+    return IdentityMismatch(
+        f"{data_dir} holds a store but not its key: put {KEY_FILE} back (a new key could not continue that log)"
+    )
 
 
 def _finish_renewal(data_dir: Path, identity: Identity) -> Identity:

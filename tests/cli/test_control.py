@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import httpx
+import pytest
 import trio
 import trustme
 
+from p2p.cli.client import NotServed, Target, open_control
+from p2p.errors import ConfigError
 from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
 
 
@@ -88,6 +92,16 @@ async def test_a_log_that_is_held_by_a_node_without_http(tmp_path: Path) -> None
     async with running("--id", "A", "--data-dir", tmp_path) as a:
         await a.until(lambda event: event["event"] == "started")
         assert "without HTTP" in await p2p_fails(1, "wal", "append", "--data-dir", tmp_path, stdin=b"x\n")
+
+
+async def test_no_package_is_missed_where_no_node_serves_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(NotServed, match="--http"):
+        async with open_control(Target(None, tmp_path, None)):
+            pass
+    with pytest.raises(ConfigError, match="trio-p2p"):
+        async with open_control(Target("http://127.0.0.1:1", None, None)):
+            pass
 
 
 async def test_t56_the_token_is_shown_to_nobody_who_took_the_place_of_a_killed_node(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ async def test_the_store_of_a_running_node_is_looked_at_beside_it(tmp_path: Path
         found = await doctor("--data-dir", tmp_path)
     levels = [level for level, _ in found["store"]]
     assert levels == ["ok", "ok", "note"]
-    assert "2 records of 1 origins" in found["store"][1][1]
+    assert "2 records of 1 origin;" in found["store"][1][1]
     assert "a node runs on it" in found["store"][2][1]
 
 

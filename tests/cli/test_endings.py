@@ -72,7 +72,7 @@ async def test_closed_streams_leave_their_numbers_to_nobody_else(tmp_path: Path)
     """A store that is opened as descriptor 1 would get whatever is printed into it."""
     await p2p_ok("wal", "append", "--data-dir", tmp_path, stdin=b"one\n")
     assert (await shell('"$@" >&-', "wal", "tail", "--data-dir", tmp_path)).stderr == b""
-    assert "ok: 1 records" in await p2p_ok("wal", "verify", "--data-dir", tmp_path)
+    assert "ok: 1 record of" in await p2p_ok("wal", "verify", "--data-dir", tmp_path)
 
 
 async def test_a_full_disk_behind_standard_output_costs_a_node_its_lines_and_a_tool_its_success(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ async def test_whom_a_node_met_and_where_is_listed_and_may_be_forgotten(tmp_path
     assert place["failures"] == 0
     said = (await p2p_ok("peers", "--data-dir", b_dir)).strip()
     assert said == f"A {a_id} 2 records, at {place['endpoint']} (configured, {place['last_success']})"
-    assert "the label A is free, 1 places" in await p2p_ok("peers", "forget", "--data-dir", b_dir, "A")
+    assert "the label A is free, 1 place out" in await p2p_ok("peers", "forget", "--data-dir", b_dir, "A")
     (peer,) = await known(b_dir)
     assert (peer["node_id"], peer["places"]) == (None, [])
     assert "'A'" in await p2p_fails(1, "peers", "forget", "--data-dir", b_dir, "A")
@@ -82,3 +82,10 @@ async def test_nobody_is_known_at_first_and_nothing_is_made(tmp_path: Path) -> N
     assert "--data-dir" in await p2p_fails(2, "peers")
     await p2p_fails(1, "peers", "forget", "--data-dir", tmp_path / "none", "A")
     assert not (tmp_path / "none").exists()
+
+
+async def test_a_store_whose_key_is_gone_says_what_to_put_back(tmp_path: Path) -> None:
+    await p2p_ok("wal", "append", "--data-dir", tmp_path, stdin=b"one\n")
+    (tmp_path / "identity.pem").unlink()
+    for command in ("id", "peers"):
+        assert "put identity.pem back" in await p2p_fails(1, command, "--data-dir", tmp_path)

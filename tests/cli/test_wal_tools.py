@@ -32,7 +32,7 @@ async def test_append_initialises_an_empty_dir_and_says_so(tmp_path: Path) -> No
     assert json.loads(done.stdout) == {"appended": 3, "first_seq": 1, "last_seq": 3, "left_out": 0}
     assert "initialised" in done.stderr.decode()
     more = await p2p("wal", "append", "--data-dir", tmp_path / "a", "--kind", "sale", stdin=b"four")
-    assert more.stdout.decode() == "appended 1 records, seq 4-4\n"
+    assert more.stdout.decode() == "appended 1 record, seq 4-4\n"
     assert b"initialised" not in more.stderr
     lines = (await p2p_ok("wal", "tail", "--json", "--data-dir", tmp_path / "a")).splitlines()
     assert [(r["seq"], r["kind"], r["payload"]) for r in map(json.loads, lines)] == [
@@ -72,7 +72,7 @@ async def test_append_is_refused_while_a_node_holds_the_store_and_reading_is_not
         digest = json.loads(await p2p_ok("wal", "digest", "--json", "--data-dir", path))
         assert digest == {"digest": stats["digest"], "records": 1}
         assert (await p2p_ok("wal", "tail", "--data-dir", path)).endswith(" 1 app one\n")
-        assert "ok: 1 records of 1 origins" in await p2p_ok("wal", "verify", "--data-dir", path)
+        assert "ok: 1 record of 1 origin" in await p2p_ok("wal", "verify", "--data-dir", path)
 
 
 async def test_digest_and_heads_as_text_and_as_objects(data_dir: Path) -> None:

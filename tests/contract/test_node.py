@@ -216,6 +216,15 @@ async def test_wrong_network_keys_do_not_meet() -> None:
         assert a.peers() == b.peers() == c.peers() == ()
 
 
+async def test_a_wrong_network_name_is_told_to_who_dials() -> None:
+    async with (
+        p2p.open_node(node_id="a", network_name="one", open=True) as a,
+        p2p.open_node(node_id="b", network_name="two", open=True) as b,
+    ):
+        with pytest.raises(p2p.ConnectFailed, match="another network key or network name"):
+            await a.connect(b.endpoints[0])
+
+
 async def test_connecting_twice_finds_the_same_link() -> None:
     async with two_nodes() as (a, b, peer):
         assert (await a.connect(b.endpoints[0])).peer_id == peer.peer_id
