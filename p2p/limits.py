@@ -220,12 +220,15 @@ class Limits:
     """Times per minute that one link may have the same origin's log sent again from a lower head."""
 
     # Circuits through relays, and the routes to them. Wire: section 7; threat T72.
-    relay_window_bytes: int = 512 * KIB
+    relay_window_bytes: int = 1 * MIB
     """Per circuit and direction: sent and not yet taken by the far end (wire). A relay never keeps more of one."""
-    relay_slice_bytes_max: int = 128 * KIB
+    relay_slice_bytes_max: int = 256 * KIB
     """One Relay message's share of the stream (wire)."""
+    relay_write_bytes: int = 192 * KIB
+    """What one write into a circuit takes from the outbox: with a last message of 64 KiB it still is one slice. A slice
+    costs each of the three nodes about as much as what 64 KiB of its bytes do."""
     relay_circuits_max: int = 128
-    """Circuits that a relay carries in all. Two windows of each are the most that it ever keeps: 128 MiB."""
+    """Circuits that a relay carries in all. Two windows of each are the most that it ever keeps: 256 MiB."""
     relay_circuits_per_peer_max: int = 32
     """Circuits on one link, whoever opened them: one neighbour cannot use up the relay, or an end."""
     relay_circuits_per_pair_max: int = 4

@@ -64,8 +64,9 @@ ANSWER_FIELDS_BYTES: Final = 16
 _DATA: Final = int(msg.MessageType.DATA)
 
 WRITES_PER_CHECKPOINT: Final = 4
-"""A writer that finds room in the socket lets the other tasks run after so many writes, of 64 KiB or one message each,
-or when less than a whole write waits: a turn of the loop costs about as much as sealing and writing 64 KiB."""
+"""A writer that finds room in the socket lets the other tasks run after so many writes, of 64 KiB or one message each
+(192 KiB into a circuit), or when less than a whole write waits: a turn of the loop costs about as much as sealing and
+writing 64 KiB."""
 
 
 Pause: TypeAlias = Callable[[], Awaitable[object]]
@@ -154,6 +155,7 @@ class Connection:
         "_settled",
         "_stream",
         "_traces",
+        "_write_bytes",
         "_writing",
         "after",
         "answer_bytes_max",
@@ -210,6 +212,7 @@ class Connection:
         self._owner = owner
         self._clock = clock
         self._limits = limits
+        self._write_bytes = limits.write_bytes if self.direct else limits.relay_write_bytes
         self._outbox = Outbox(limits)
         # Who moves to another link reads this one to its end: what waits here comes before what is sent there.
         session.before_answering_goodbye(partial(self._outbox.drain_messages, session))
@@ -630,7 +633,7 @@ class Connection:
     async def _read_chunks(self) -> Pause | None:
         """Read and handle until the link is over or has to rest; then return what it has to wait for."""
         stream, session, clock = self._stream, self.session, self._clock
-        read_bytes = self._limits.read_bytes
+        read_bytes = self._limits.read_bytes if self.direct else self._limits.relay_slice_bytes_max
         while self.reason is None:
             data = await stream.receive_chunk(read_bytes)
             now = clock.monotonic()
@@ -779,7 +782,7 @@ class Connection:
     def _next_bytes(self) -> bytes:
         session, outbox = self.session, self._outbox
         if outbox and session.state is State.LIVE:
-            outbox.drain(session, self._limits.write_bytes)
+            outbox.drain(session, self._write_bytes)
             if self._room is not None and outbox.has_data_room and self._room:
                 self._room.unpark_all()
         if self._closing is not None and not outbox and not self._owes_answers():
@@ -821,15 +824,14 @@ class Connection:
                     chunk = self._next_bytes()
                     if not chunk:
                         break
-                    data = memoryview(chunk)
-                    sent = stream.send_nowait(data)
-                    if sent == len(data):
+                    sent = stream.send_nowait(chunk)
+                    if sent == len(chunk):
                         at_hand -= 1
-                        if not at_hand or outbox.data_bytes + outbox.wal_bytes < limits.write_bytes:
+                        if not at_hand or outbox.data_bytes + outbox.wal_bytes < self._write_bytes:
                             at_hand = WRITES_PER_CHECKPOINT
                             await trio.lowlevel.checkpoint()
                         continue
-                    data = data[sent:]
+                    data = memoryview(chunk)[sent:]
                 # In slices, so that the stall rule measures progress and not the size of a message; a large message
                 # with what surrounds it, a little more than `write_bytes`, is one.
                 start, size = 0, len(data)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from p2p.binary import Buffer
 from p2p.errors import Reason
 from p2p.ids import PeerId
 from p2p.limits import Limits
@@ -33,6 +34,7 @@ class CircuitEnd:
     """
 
     __slots__ = (
+        "_first_read",
         "_inbox",
         "_is_closed",
         "_leg",
@@ -58,6 +60,7 @@ class CircuitEnd:
         self._leg = leg
         self._window = limits.relay_window_bytes
         self._inbox: deque[bytes] = deque()
+        self._first_read = 0
         self._unreturned = 0
         self._is_closed = False
 
@@ -72,11 +75,11 @@ class CircuitEnd:
         """Let the other end send: on the side that was called this is the answer to the opening."""
         self._leg.grant(self._window)
 
-    def send(self, data: memoryview) -> int:
+    def send(self, data: Buffer) -> int:
         """Queue as many of the first bytes as there is credit for, and return how many."""
         taken = min(len(data), self.room)
         if taken:
-            # A copy: whoever sends may use his buffer again.
+            # A copy, unless it is bytes and goes whole: whoever sends may use his buffer again.
             self._leg.put(bytes(data[:taken]))
         return taken
 
@@ -85,23 +88,22 @@ class CircuitEnd:
         inbox = self._inbox
         if not inbox:
             return b"" if self.is_finished else None
-        pieces: list[bytes] = []
-        wanted = bytes_max
-        while inbox and wanted:
-            piece = inbox.popleft()
-            if len(piece) > wanted:
-                inbox.appendleft(piece[wanted:])
-                piece = piece[:wanted]
-            pieces.append(piece)
-            wanted -= len(piece)
-        read = bytes_max - wanted
+        # A slice as it came, mostly: to cut one in order to fill the read, or to join two, would copy both.
+        start = self._first_read
+        data = inbox[0][start : start + bytes_max]
+        read = len(data)
+        if start + read == len(inbox[0]):
+            inbox.popleft()
+            self._first_read = 0
+        else:
+            self._first_read = start + read
         self.inbox_bytes -= read
         self._unreturned += read
         # Not for every read: credit costs a message on each link of the way.
         if self._unreturned >= self._window // 2 and not self._is_over:
             returned, self._unreturned = self._unreturned, 0
             self._leg.grant(returned)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return data
 
     def close(self) -> None:
         """End in order: what was sent is still delivered, what comes is passed over. Idempotent."""
@@ -138,8 +140,7 @@ class CircuitEnd:
         """The circuit is over; what was not read is lost, as with a reset."""
         if self.reason is None and not self.is_finished:
             self.reason = reason
-            self._inbox.clear()
-            self.inbox_bytes = 0
+            self._forget_inbox()
             self.on_change()
 
     @property
@@ -148,9 +149,12 @@ class CircuitEnd:
 
     def _shut(self) -> None:
         self._is_closed = True
-        self._inbox.clear()
-        self.inbox_bytes = 0
+        self._forget_inbox()
         self.on_change()
+
+    def _forget_inbox(self) -> None:
+        self._inbox.clear()
+        self._first_read = self.inbox_bytes = 0
 
 
 def _nothing() -> None:

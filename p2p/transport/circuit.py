@@ -95,8 +95,7 @@ class CircuitStream(LinkStream):
         assert not self._sending.is_taken, "send_nowait while a send_all runs would mix their bytes"
         if self._is_closed or self._is_over:
             return 0
-        with memoryview(data) as view:
-            return self._end.send(view)
+        return self._end.send(data)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with self._sending, memoryview(data) as view:

@@ -123,7 +123,8 @@ def test_a_sender_stops_at_the_window_and_goes_on_as_it_is_read() -> None:
     assert send(a, bytes(2 * WINDOW)) == WINDOW
     net.settle()
     assert (a.room, b.inbox_bytes) == (0, WINDOW)
-    assert len(b.read(WINDOW // 2) or b"") == WINDOW // 2
+    for _ in range(WINDOW // 2 // SLICE):
+        assert len(b.read(WINDOW) or b"") == SLICE
     net.wait(1)
     net.settle()
     assert a.room == WINDOW // 2
