@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 from p2p.errors import ConfigError
@@ -91,6 +91,8 @@ def check_node_id(text: str) -> str:
 class PeerEndpoint:
     """Where a node listens, and optionally who is expected there.
 
+    One place has one spelling: addresses and names are held in their usual form (`usual_host`), however they came.
+
     Args:
         host: an IP address or a host name; IPv6 without brackets. With "relay": the relay's peer id or node id,
             or "*" for whichever leads there.
@@ -98,6 +100,8 @@ class PeerEndpoint:
         scheme: "tcp", "ws", "wss", "relay", or "mem" for the in-memory network of tests.
         expect: a peer id (64 hex digits) or a node id that the other side must prove or show; None takes any. With
             "relay" it is the target, and cannot be left out.
+        judged: addresses that the host was found to have and that may be dialled: no other one is, and nobody asks
+            again where the name leads. Empty for any. No part of what the endpoint is: it compares without.
 
     Raises:
         ConfigError: a part is not usable.
@@ -107,6 +111,7 @@ class PeerEndpoint:
     port: int
     scheme: str = "tcp"
     expect: str | None = None
+    judged: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.scheme not in _SCHEMES:
@@ -116,8 +121,11 @@ class PeerEndpoint:
             return
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port {self.port} is not within 0-65535")
-        if not _is_host(self.host):
+        host = usual_host(self.host)
+        if host is None:
             raise ConfigError(f"{self.host[:80]!r} is neither an IP address nor a host name")
+        if host != self.host and self.scheme != "mem":
+            object.__setattr__(self, "host", host)
         if self.expect is not None and not is_who(self.expect):
             raise ConfigError(f"{self.expect[:80]!r} is neither a peer id nor a node id")
 
@@ -198,19 +206,26 @@ def is_ipv4(host: str) -> bool:
     return _IPV4.fullmatch(host) is not None
 
 
-def _is_host(host: str) -> bool:
+def usual_host(host: str) -> str | None:
+    """An address or a host name in its usual form, None for what is neither.
+
+    IPv6 is shortened as RFC 5952 has it, and is the IPv4 address that it holds if it is one (`::ffff:a.b.c.d`); names
+    are in lower case.
+    """
     if is_ipv4(host):  # every connection has one, and the module below takes ten times as long
-        return True
+        return host
     try:
-        ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return _HOST_NAME.fullmatch(host) is not None
-    return True
+        return host.lower() if _HOST_NAME.fullmatch(host) is not None else None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
 
 
 def is_loopback(host: str) -> bool:
     """Whether the host is a loopback address or the name localhost. Never resolves anything."""
+    usual = usual_host(host)
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(usual or "").is_loopback
     except ValueError:
-        return host == "localhost"
+        return usual == "localhost"

@@ -82,7 +82,7 @@ class Acquaintances:
         self._own_business.pop(link.peer_id, None)
         if source == "connect":
             self._leave_alone(link.peer_id)
-        bare = PeerEndpoint(endpoint.host, endpoint.port, endpoint.scheme)
+        bare = PeerEndpoint(endpoint.host, endpoint.port, endpoint.scheme, judged=endpoint.judged)
         place = BookPlace(bare, link.peer_id, link.label or "", source, self._clock.wall_ms())
         for gone in self.book.met(place):
             self._write(gone, None)
@@ -91,6 +91,11 @@ class Acquaintances:
     def left(self, peer_id: PeerId) -> None:
         """The application ended the links to a peer: it is not looked for in this run any more."""
         self._leave_alone(peer_id)
+
+    def is_hearsay(self, address: Address) -> bool:
+        """Whether a registry led to a place in the book, and nobody here named it."""
+        place = self.book.find(address)
+        return place is not None and place.source == HintSource.REGISTRY.value
 
     # Looking for those who are away.
 
@@ -105,7 +110,7 @@ class Acquaintances:
             await trio.sleep(self._limits.book_after_s)
             for place in self._due():
                 at = place.endpoint
-                hint = DiscoveryAnnouncement(place.node_id, at.host, at.port, place.peer_id, at.scheme)
+                hint = DiscoveryAnnouncement(place.node_id, at.host, at.port, place.peer_id, at.scheme, at.judged)
                 offer(hint, HintSource.BOOK, "")
 
     def _due(self) -> list[BookPlace]:

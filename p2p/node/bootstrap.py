@@ -7,7 +7,8 @@ A registry is a stranger: it may be down, slow, or somebody else's by now. So no
 and what it names is judged before anybody dials it (T49). A name is resolved once and the hint holds the address that
 was judged, so that no second look-up leads elsewhere. Public addresses are let through; private ones if the registry
 is in a private network itself or the configuration says so; loopback only if the registry is on this machine too;
-link-local, multicast, unspecified and reserved ones never.
+link-local, multicast, unspecified and reserved ones never. WebSocket shows proxies and certificates the name that it
+dials, so such a hint keeps the name beside the addresses, and of one address only so many names are taken.
 
     asking    every poll_interval, with jitter; after failures twice as long each time, up to registry_backoff_s_max
     announce  the same, but at least three times within the registry's ttl: one that came back learns of us anew
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Final, Literal
@@ -28,7 +29,7 @@ import trio
 from p2p.crypto.announce import sign_announcement
 from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError, ConnectFailed, NodeClosed, RemoteProtocolError
-from p2p.ids import PeerEndpoint, check_node_id, is_loopback
+from p2p.ids import PeerEndpoint, check_node_id, is_loopback, usual_host
 from p2p.limits import Limits
 from p2p.msg import DiscoveryAnnounce
 from p2p.node.kinds import Kinds, check_kinds
@@ -142,6 +143,18 @@ _KINDS: Final[Kinds] = (
     ("own_ports", (tuple, list, set, frozenset), "a list of ports"),
     ("ca_file", (str, Path, _NONE), "a path, as pathlib.Path or text, or None"),
 )
+
+
+def rule_without_answer(config: BootstrapConfig | None) -> DialRule:
+    """Where a name that a registry gave may lead while the registry has not answered yet; see `HttpBootstrap`."""
+    if config is None:
+        return DialRule(private=False, loopback=False)
+    registry = host_of(base_of(config.registry_url))
+    kind = AddressClass.LOOPBACK if is_loopback(registry) else classify(registry)
+    private = config.allow_private
+    if private is None:
+        private = kind in (AddressClass.PRIVATE, AddressClass.LOOPBACK)
+    return DialRule(private, kind is AddressClass.LOOPBACK, frozenset(config.own_ports))
 
 
 class BootstrapCounters(msgspec.Struct):
@@ -315,8 +328,9 @@ class HttpBootstrap(Runs):
         return hint.peer_id == self._identity.peer_id
 
     async def _judged(self, hint: DiscoveryAnnouncement, answer: HttpAnswer) -> list[DiscoveryAnnouncement]:
-        """The hint with addresses that may be dialled in place of its host: at most one of each family."""
-        if classify(hint.host) is AddressClass.NAME:
+        """The hint with addresses that may be dialled in place of a name, or beside one: at most one of each family."""
+        is_name = classify(hint.host) is AddressClass.NAME
+        if is_name:
             try:
                 found = await self._network.resolve(PeerEndpoint(hint.host, hint.port))
             except ConnectFailed:
@@ -325,19 +339,25 @@ class HttpBootstrap(Runs):
         else:
             hosts = [hint.host]
         fit = [host for host in hosts if self._may_be_dialled(host, hint.port, answer)]
-        # TLS checks the name, so of a wss peer it is the name that is dialled, if all that it leads to may be.
-        keeps_name = hint.scheme == "wss" and hosts != [hint.host]
-        if not fit or (keeps_name and fit != hosts):
+        first_of_family = {":" in host: host for host in reversed(fit)}
+        pinned = tuple(host for host in dict.fromkeys(fit) if host in first_of_family.values())
+        keeps_name = is_name and hint.scheme in ("ws", "wss")
+        if not pinned or (keeps_name and self._is_crowded(hint, pinned)):
             self.counters.hints_refused += 1
             return []
         if keeps_name:
-            return [hint]
-        first_of_family = {":" in host: host for host in reversed(fit)}
-        return [
-            DiscoveryAnnouncement(hint.node_id, host, hint.port, hint.peer_id, hint.scheme)
-            for host in fit
-            if host in first_of_family.values()
+            return [replace(hint, judged=pinned)]
+        return [replace(hint, host=host) for host in pinned]
+
+    def _is_crowded(self, hint: DiscoveryAnnouncement, pinned: tuple[str, ...]) -> bool:
+        """Whether so many names lead to one of the addresses already: a registry could invent any number."""
+        self._forget()
+        others = [
+            other
+            for other, _ in self._known.values()
+            if other.host != hint.host and other.port == hint.port and not set(pinned).isdisjoint(other.judged)
         ]
+        return len(others) >= self._limits.registry_names_per_address_max
 
     def _may_be_dialled(self, host: str, port: int, answer: HttpAnswer) -> bool:
         kind, registry = classify(host), classify(answer.server)
@@ -349,7 +369,7 @@ class HttpBootstrap(Runs):
         own_ports = frozenset(self.config.own_ports)
         if not DialRule(private, registry is AddressClass.LOOPBACK, own_ports).allows(host, port):
             return False
-        is_here = kind is AddressClass.LOOPBACK or host == answer.client
+        is_here = kind is AddressClass.LOOPBACK or host == usual_host(answer.client)
         return not (is_here and (port == self.config.self_tcp_port or port in own_ports | self._doors))
 
     def _hand_on(self, hint: DiscoveryAnnouncement) -> None:

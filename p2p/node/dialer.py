@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final, Protocol
 
 import trio
@@ -179,7 +180,8 @@ class Dialer:
         (T49), and not before a place that failed lately is due again (T33).
 
         What the rule forbids cannot be told from a place where nothing listens. A way through a relay is no dial of
-        ours, and a name that TLS will check is dialled by its name once its addresses have been judged.
+        ours. WebSocket shows the name that it dials, to proxies and for certificates: it keeps it, and dials the
+        addresses that were judged.
         """
         if endpoint.scheme == RELAY:
             return await self.dial(endpoint)
@@ -190,8 +192,8 @@ class Dialer:
             await trio.lowlevel.checkpoint()
             raise ConnectFailed(Reason.BACKOFF, f"{endpoint} failed lately: try again in {due - now:.1f} s")
         places = [place for place in await self._network.resolve(endpoint) if rule.allows(place.host, place.port)]
-        if places and endpoint.scheme == "wss":
-            return await self.dial(endpoint)
+        if places and endpoint.scheme in ("ws", "wss"):
+            return await self.dial(replace(endpoint, judged=tuple(place.host for place in places[:PLACES_MAX])))
         failure = ConnectFailed(Reason.REFUSED, f"nothing listens on {endpoint}")
         for place in places[:PLACES_MAX]:
             try:

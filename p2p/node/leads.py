@@ -11,7 +11,7 @@ name in it keeps nobody away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import trio
@@ -23,7 +23,7 @@ from p2p.node.acquaintances import Acquaintances
 from p2p.node.dialer import Dialer
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
-from p2p.policy.addresses import AddressClass, classify, prefix_of
+from p2p.policy.addresses import AddressClass, DialRule, classify, prefix_of
 from p2p.policy.admission import Scores
 from p2p.policy.hints import DiscoveryAnnouncement, HintSource
 from p2p.policy.targets import Target, Targets
@@ -46,6 +46,7 @@ class Leads:
         is_welcome: whether an identity would be admitted.
         has_room: whether there is a slot for so many dials under way.
         dialer: makes the dials.
+        rule: where a name out of the book may lead that a registry gave.
         acquaintances: told what came of them.
     """
 
@@ -63,6 +64,7 @@ class Leads:
         is_welcome: Callable[[PeerId], bool],
         has_room: Callable[[int], bool],
         dialer: Dialer,
+        rule: DialRule,
         acquaintances: Acquaintances,
         counters: Counters,
         clock: Clock,
@@ -80,6 +82,7 @@ class Leads:
         self._is_welcome = is_welcome
         self._has_room = has_room
         self._dialer = dialer
+        self._rule = rule
         self._acquaintances = acquaintances
         self._counters = counters
         self._clock = clock
@@ -107,7 +110,7 @@ class Leads:
         if named is None or named.port == 0:
             self._counters.hints_unusable += 1
             return
-        endpoint = PeerEndpoint(named.host, named.port, named.scheme)
+        endpoint = PeerEndpoint(named.host, named.port, named.scheme, judged=named.judged)
         peer_id = announcement.peer_id
         now = self._clock.monotonic()
         target = Target(
@@ -156,7 +159,11 @@ class Leads:
         failed = False
         self._acquaintances.dialling(address, target.source[0])
         try:
-            link = await self._dialer.dial_unasked(target.endpoint)
+            if self._is_unjudged(target):
+                dial: Awaitable[object | None] = self._dialer.dial_within(target.endpoint, self._rule)
+            else:
+                dial = self._dialer.dial_unasked(target.endpoint)
+            link = await dial
         except ConnectFailed as failure:
             failed = True
             if failure.reason is Reason.SELF and len(self._own_places) < OWN_PLACES_MAX:
@@ -170,6 +177,13 @@ class Leads:
             self._acquaintances.dialled(address, failed=failed)
             self._under_way -= 1
             self._wake.set()
+
+    def _is_unjudged(self, target: Target) -> bool:
+        """Whether it is a name that a registry gave in an earlier run: it may lead elsewhere by now."""
+        endpoint = target.endpoint
+        if endpoint.judged or classify(endpoint.host) is not AddressClass.NAME:
+            return False
+        return self._acquaintances.is_hearsay(endpoint.address)
 
     def _is_wanted(self, target: Target, now: float) -> bool:
         """Whether a dial to it could bring what is not there yet."""

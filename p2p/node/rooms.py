@@ -15,7 +15,7 @@ from p2p.ids import PeerEndpoint, PeerId, is_loopback
 from p2p.node import circuits, paths
 from p2p.node.acquaintances import Acquaintances
 from p2p.node.away import Away
-from p2p.node.bootstrap import HttpBootstrap
+from p2p.node.bootstrap import HttpBootstrap, rule_without_answer
 from p2p.node.circuits import CircuitNetwork, Circuits
 from p2p.node.config import WAYS_OUT, NodeConfig
 from p2p.node.dialer import Dialer
@@ -288,6 +288,7 @@ class Rooms:
             is_welcome=self._is_welcome,
             has_room=self._has_room,
             dialer=self.dialer,
+            rule=rule_without_answer(config.bootstrap),
             acquaintances=self.acquaintances,
             counters=self._counters,
             clock=config.clock,

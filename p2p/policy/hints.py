@@ -30,6 +30,7 @@ class DiscoveryAnnouncement:
         port: 1-65535.
         peer_id: the identity expected there, None where the hint names none.
         scheme: "tcp", "ws" or "wss".
+        judged: where a host name leads, if that was looked up and judged: nothing else is dialled.
     """
 
     node_id: str
@@ -37,6 +38,7 @@ class DiscoveryAnnouncement:
     port: int
     peer_id: PeerId | None = None
     scheme: str = "tcp"
+    judged: tuple[str, ...] = ()
 
     @property
     def endpoint(self) -> PeerEndpoint:
@@ -45,4 +47,5 @@ class DiscoveryAnnouncement:
         Raises:
             ConfigError: host, port or scheme is not usable.
         """
-        return PeerEndpoint(self.host, self.port, self.scheme, str(self.peer_id) if self.peer_id is not None else None)
+        who = str(self.peer_id) if self.peer_id is not None else None
+        return PeerEndpoint(self.host, self.port, self.scheme, who, self.judged)

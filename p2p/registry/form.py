@@ -58,11 +58,11 @@ class ListedPeer(msgspec.Struct, frozen=True):
         if self.peer_id is not None and not is_peer_id_text(self.peer_id):
             return None
         try:
-            PeerEndpoint(self.host, self.tcp_port)
+            host = PeerEndpoint(self.host, self.tcp_port).host
         except ConfigError:
             return None
         peer_id = PeerId.parse(self.peer_id) if self.peer_id is not None else None
-        return DiscoveryAnnouncement(self.node_id, self.host, self.tcp_port, peer_id, self.scheme)
+        return DiscoveryAnnouncement(self.node_id, host, self.tcp_port, peer_id, self.scheme)
 
 
 class _Peers(msgspec.Struct):

@@ -117,7 +117,9 @@ class Transport(Protocol):
         """
 
     async def connect(self, endpoint: PeerEndpoint) -> LinkStream:
-        """Open a stream to the endpoint, trying its addresses in a staggered race. `expect` is not looked at.
+        """Open a stream to the endpoint, trying its addresses in a staggered race: those that were judged, if any were.
+
+        `expect` is not looked at.
 
         Raises:
             ConnectFailed: UNRESOLVED (the name has no address), REFUSED (nothing listens, or no way there) or

@@ -98,6 +98,9 @@ class TcpNetwork:
     async def _lookup(self, endpoint: PeerEndpoint) -> list[_Address]:
         if is_ipv4(endpoint.host):
             return [(socket.AF_INET, (endpoint.host, endpoint.port))]
+        if endpoint.judged:
+            judged = [(socket.AF_INET6 if ":" in host else socket.AF_INET, host) for host in endpoint.judged]
+            return _alternating((family, (host, endpoint.port)) for family, host in judged)
         try:
             found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:

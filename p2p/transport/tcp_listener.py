@@ -15,7 +15,6 @@ connection whose number lies within the reserve says that fewer than that are le
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -168,17 +167,11 @@ def descriptor_limit() -> int | None:
 def endpoint_of(address: Any) -> PeerEndpoint | None:
     """The endpoint for a socket address as the socket module gives it; None for anything but IPv4 and IPv6.
 
-    An IPv4 address that a dual-stack socket shows as `::ffff:a.b.c.d` becomes the IPv4 address that it is: else one
-    host would count under two prefixes.
+    An IPv4 address that a dual-stack socket shows as `::ffff:a.b.c.d` becomes the IPv4 address that it is.
     """
     if not isinstance(address, tuple) or len(address) < 2:
         return None
-    host, port = address[0], address[1]
-    if ":" in host:
-        mapped = ipaddress.IPv6Address(host).ipv4_mapped
-        if mapped is not None:
-            host = str(mapped)
-    return PeerEndpoint(host, port)
+    return PeerEndpoint(address[0], address[1])
 
 
 def _listening_at(sock: socket.socket) -> tuple[PeerEndpoint, ...]:

@@ -77,7 +77,7 @@ class WebSocketNetwork:
                 context = await self._dialling_tls(endpoint)
             except ConfigError as error:
                 raise _not_connected(endpoint, error) from None
-            wire = await self._tcp.connect(PeerEndpoint(endpoint.host, endpoint.port))
+            wire = await self._tcp.connect(PeerEndpoint(endpoint.host, endpoint.port, judged=endpoint.judged))
             stream = WebSocketStream(
                 wire,
                 nursery,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -18,6 +18,8 @@ from tests.contract.hosts import Host
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
+
+    from p2p.transport.memory import MemoryHost
 
 
 async def stopped(node: p2p.Node) -> None:
@@ -131,6 +133,41 @@ async def test_a_full_book_of_the_dead_costs_few_dials(autojump_clock: MockClock
         # Each place at the longest pause of its schedule: twelve times an hour.
         assert a.counters.connect_attempts <= 300 * 24
         assert len(a._running().leads.targets) <= 300
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("source", "dialled"), [("registry", 0), ("configured", 1)])
+async def test_t49_a_name_that_a_registry_gave_is_judged_anew_after_a_restart(
+    autojump_clock: MockClock, source: str, dialled: int
+) -> None:
+    class Rebound:
+        """A network where the name leads to this machine by now."""
+
+        def __init__(self, window: MemoryHost) -> None:
+            self.window = window
+            self.dialled: list[p2p.PeerEndpoint] = []
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.window, name)
+
+        async def resolve(self, endpoint: p2p.PeerEndpoint) -> tuple[p2p.PeerEndpoint, ...]:
+            await trio.lowlevel.checkpoint()
+            return (p2p.PeerEndpoint("127.0.0.1", endpoint.port, endpoint.scheme),)
+
+        async def connect(self, endpoint: p2p.PeerEndpoint) -> Any:
+            await trio.lowlevel.checkpoint()
+            self.dialled.append(endpoint)
+            raise p2p.ConnectFailed(Reason.REFUSED, "nothing there")
+
+    here = Host(MemoryNetwork(), 0)
+    with here.store.write() as transaction:
+        place = p2p.PeerEndpoint("evil.example", 443, "wss")
+        transaction.set_place(BookPlace(place, Host(MemoryNetwork(), 1).identity.peer_id, "x", source, 1))
+    network = Rebound(here.window)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(here.node(network=network).run)
+        await trio.sleep(8)
+        assert len(network.dialled) == dialled
         nursery.cancel_scope.cancel()
 
 

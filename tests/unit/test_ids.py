@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2p.errors import ConfigError
-from p2p.ids import PeerEndpoint, PeerId
+from p2p.ids import PeerEndpoint, PeerId, is_loopback, usual_host
 
 NAME = "5a" * 32
 
@@ -32,6 +32,43 @@ def test_a_peer_id_is_32_bytes_or_64_digits_and_shows_what_it_is() -> None:
 def test_an_endpoint_is_read_and_shown_alike(text: str, endpoint: PeerEndpoint) -> None:
     assert PeerEndpoint.parse(text) == endpoint
     assert PeerEndpoint.parse(str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("2606:4700:0000:0000:0000:0000:0000:0001", "2606:4700::1"),
+        ("2606:4700:0:0::1", "2606:4700::1"),
+        ("2001:DB8::A", "2001:db8::a"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:c000:201", "192.0.2.1"),
+        ("0:0:0:0:0:0:0:1", "::1"),
+        ("FE80::1%eth0", "fe80::1%eth0"),
+        ("Node.Example", "node.example"),
+        ("192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_t49_one_place_has_one_spelling(text: str, host: str) -> None:
+    endpoint = PeerEndpoint(text, 9)
+    assert endpoint == PeerEndpoint(host, 9) == PeerEndpoint.parse(str(endpoint))
+    assert (endpoint.host, endpoint.address) == (host, ("tcp", host, 9))
+    assert usual_host(text) == usual_host(host) == host
+
+
+def test_what_is_no_host_has_no_usual_form() -> None:
+    assert [usual_host(text) for text in ("", "a b", "[::1]", "1:2", "a/b", "::1%")] == [None] * 6
+
+
+def test_this_machine_is_known_in_any_spelling() -> None:
+    assert all(is_loopback(text) for text in ("127.9.9.9", "::1", "0:0::1", "::ffff:127.0.0.1", "LocalHost"))
+    assert not any(is_loopback(text) for text in ("", "192.0.2.1", "::", "::ffff:192.0.2.1", "localhost.example"))
+
+
+def test_addresses_that_were_judged_are_no_part_of_what_an_endpoint_is() -> None:
+    judged = PeerEndpoint("a.example", 9, "wss", judged=("192.0.2.1",))
+    assert judged == PeerEndpoint("a.example", 9, "wss")
+    assert hash(judged) == hash(PeerEndpoint("a.example", 9, "wss"))
+    assert str(judged) == "wss://a.example:9"
 
 
 @pytest.mark.parametrize(

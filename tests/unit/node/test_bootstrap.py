@@ -19,9 +19,16 @@ import p2p
 from p2p.crypto.announce import signer_of
 from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError, ConnectFailed, Reason, RemoteProtocolError
-from p2p.ids import PeerEndpoint
+from p2p.ids import PeerEndpoint, usual_host
 from p2p.limits import Limits
-from p2p.node.bootstrap import BootstrapConfig, BootstrapMode, HttpBootstrap, make_http_bootstrap
+from p2p.node.bootstrap import (
+    BootstrapConfig,
+    BootstrapMode,
+    HttpBootstrap,
+    make_http_bootstrap,
+    rule_without_answer,
+)
+from p2p.policy.addresses import DialRule
 from p2p.policy.hints import DiscoveryAnnouncement
 from p2p.registry.form import ListedPeer, read_announce, write_announced, write_peers
 from p2p.transport.http import HttpAnswer
@@ -264,7 +271,7 @@ async def test_t49_where_a_registry_may_send_us(
 ) -> None:
     registry = Registry(*(ListedPeer(host, 9102, "x") for host in HOSTS), server=server)
     found, bootstrap = await heard(registry, allow_private=allow_private)
-    assert {hint.host for hint in found} == {host for host, kind in HOSTS.items() if kind in allowed}
+    assert {hint.host for hint in found} == {usual_host(host) for host, kind in HOSTS.items() if kind in allowed}
     assert bootstrap.counters.hints_refused == len(HOSTS) - len(found)
 
 
@@ -299,13 +306,67 @@ async def test_t49_every_door_of_ours_is_left_alone_and_the_same_port_elsewhere_
     assert {(hint.host, hint.port) for hint in found} == {("10.0.0.8", 9080)}
 
 
-async def test_t49_a_name_that_tls_checks_stays_a_name_if_all_of_it_may_be_dialled(autojump: MockClock) -> None:
-    names = Names(good=["8.8.4.4", "2606:4700::1"], mixed=["8.8.4.4", "169.254.169.254"])
-    registry = Registry(*(ListedPeer(host, 443, "x", "wss") for host in ("good", "mixed", "8.8.4.5")))
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_t49_a_name_that_websocket_shows_stays_beside_the_addresses_that_were_judged(
+    autojump: MockClock, scheme: str
+) -> None:
+    names = Names(
+        good=["8.8.4.4", "8.8.4.9", "2606:4700:0::1"], mixed=["8.8.4.4", "169.254.169.254"], bad=["127.0.0.1"]
+    )
+    registry = Registry(*(ListedPeer(host, 443, "x", scheme) for host in ("Good", "mixed", "bad", "8.8.4.5")))
+    found: list[DiscoveryAnnouncement] = []
+    async with HttpBootstrap(config(registry), lambda hint, _: found.append(hint), network=names) as bootstrap:
+        await trio.testing.wait_all_tasks_blocked()
+    assert [(hint.host, hint.judged) for hint in found] == [
+        ("good", ("8.8.4.4", "2606:4700::1")),
+        ("mixed", ("8.8.4.4",)),
+        ("8.8.4.5", ()),
+    ]
+    assert [hint.endpoint.judged for hint in found] == [hint.judged for hint in found]
+    assert bootstrap.counters.hints_refused == 1
+    assert names.looked_up == ["good", "mixed", "bad"]
+
+
+async def test_t49_names_without_end_for_one_address_are_a_few_dials(autojump: MockClock) -> None:
+    names = Names(**{f"n{number}": ["8.8.4.4"] for number in range(99)}, other=["8.8.4.5"])
+    registry = Registry(*(ListedPeer(host, 443, "x", "wss") for host in names.known))
     found: list[DiscoveryAnnouncement] = []
     async with HttpBootstrap(config(registry), lambda hint, _: found.append(hint), network=names):
+        await registry.times(3)
         await trio.testing.wait_all_tasks_blocked()
-    assert [hint.host for hint in found] == ["good", "8.8.4.5"]
+    assert {hint.host for hint in found} == {*(f"n{number}" for number in range(16)), "other"}
+
+
+async def test_t49_our_own_doors_are_known_in_any_spelling(autojump: MockClock) -> None:
+    registry = Registry(
+        *(ListedPeer(host, 9101, "x") for host in ("2606:4700:0:0::7", "2606:4700:0::0007", "2606:4700::8")),
+        client="2606:4700:0::7",
+    )
+    found, _ = await heard(registry, self_tcp_port=9101)
+    assert [hint.host for hint in found] == ["2606:4700::8"]
+    registry = Registry(
+        *(ListedPeer(host, 9101, "x") for host in ("8.8.4.4", "::ffff:8.8.4.4", "8.8.4.5")), client="::ffff:8.8.4.4"
+    )
+    found, _ = await heard(registry, self_tcp_port=9101)
+    assert [hint.host for hint in found] == ["8.8.4.5"]
+
+
+@pytest.mark.parametrize(
+    ("url", "allow_private", "private", "loopback"),
+    [
+        ("https://r.example", None, False, False),
+        ("https://r.example", True, True, False),
+        ("http://10.0.0.1:8080", None, True, False),
+        ("http://localhost:8080", None, True, True),
+        ("http://[::1]:8080", False, False, True),
+    ],
+)
+def test_t49_where_a_name_of_an_earlier_run_may_lead(
+    url: str, allow_private: bool | None, private: bool, loopback: bool
+) -> None:
+    rule = rule_without_answer(BootstrapConfig(registry_url=url, allow_private=allow_private, own_ports=(7,)))
+    assert rule == DialRule(private, loopback, frozenset({7}))
+    assert rule_without_answer(None) == DialRule(private=False, loopback=False)
 
 
 class Names(TcpNetwork):

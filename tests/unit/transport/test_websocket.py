@@ -302,6 +302,44 @@ async def test_a_certificate_that_is_not_accepted_says_why(case: str) -> None:
         assert caught.value.reason is Reason.CRYPTO
 
 
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_t49_of_a_name_that_was_judged_the_addresses_are_dialled_and_the_name_is_shown(scheme: str) -> None:
+    class NoResolver(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *_: Any) -> Any:
+            raise AssertionError("nobody may ask again where the name leads")
+
+        async def getnameinfo(self, *_: Any) -> Any:
+            raise AssertionError
+
+    files = certificates("node.example")
+    requests: list[Request] = []
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        other = Other(stream, ConnectionType.SERVER)
+        requests.extend(event for event in await other.hear() if isinstance(event, Request))
+        await other.say(AcceptConnection())
+        await other.hear()
+
+    [door] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = door.socket.getsockname()[1]
+    listener: trio.abc.Listener[Any] = door
+    if scheme == "wss":
+        listener = trio.SSLListener(door, files.for_listening(), https_compatible=True)
+    trio.socket.set_custom_hostname_resolver(NoResolver())
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, serve, [listener])
+            ours, judged = TlsFiles(ca=files.ca), ("127.0.0.1",)
+            await dial(PeerEndpoint("node.example", port, scheme, judged=judged), tls=ours)
+            if scheme == "wss":
+                with pytest.raises(ConnectFailed, match="certificate"):
+                    await dial(PeerEndpoint("evil.example", port, scheme, judged=judged), tls=ours)
+            nursery.cancel_scope.cancel()
+    finally:
+        trio.socket.set_custom_hostname_resolver(None)
+    assert [request.host for request in requests] == [f"node.example:{port}"]
+
+
 async def test_tls_is_not_spoken_where_it_is_not_expected() -> None:
     async with listening() as listener, trio.open_nursery() as nursery:
         nursery.start_soon(serve_echo, listener)
