@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError
-from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_ipv4, is_loopback
+from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback
 from p2p.limits import Limits
 from p2p.node.bootstrap import BootstrapConfig
 from p2p.node.discovery import DiscoveryConfig
@@ -219,7 +219,8 @@ class NodeConfig:
         if config is None:
             return None
         interfaces = config.interfaces
-        if not interfaces and host is not None and is_ipv4(host) and classify(host) is not AddressClass.UNSPECIFIED:
+        is_one = host is not None and classify(host) not in (AddressClass.UNSPECIFIED, AddressClass.NAME)
+        if not interfaces and host is not None and is_one:
             interfaces = (host,)
         return dataclasses.replace(
             config,

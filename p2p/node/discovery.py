@@ -69,8 +69,9 @@ class DiscoveryConfig:
         multicast_group: an IPv4 group, the same in every node.
         require_signed: drop announcements that no identity signed; Vix's are such.
         loopback_only: this machine only. A node that nothing protects sets it for itself.
-        interfaces: names, or IPv4 addresses, of the interfaces to speak and to hear on; empty for all that are up. One
-            that is not there is told once, and used as soon as it comes.
+        interfaces: names or addresses of the interfaces to speak and to hear on; empty for all that are up. One named
+            by an address speaks from that address alone. One that is not there is told once, and used as soon as it
+            comes.
 
     Raises:
         ConfigError: a value is not usable.
@@ -267,7 +268,7 @@ class UdpDiscovery(Runs):
         counters.send_failures += len(spread.failures)
         for line in spread.failures:
             if line not in self.trouble:
-                _log.info("%s: announcement not sent: %s", config.self_node_id, line)
+                _log.info("%s: discovery has trouble with %s", config.self_node_id, line)
         self.trouble = spread.failures
 
     # Hearing.

@@ -135,7 +135,8 @@ class Neighbourhood(msgspec.Struct, frozen=True):
         group: an IPv4 multicast group; None for broadcast.
         group6: the IPv6 group, which stands for broadcast, too: IPv6 has none.
         loopback_only: this machine alone, and IPv4 alone.
-        interfaces: names, or IPv4 addresses, of the interfaces to speak and to hear on; empty for all that are up.
+        interfaces: names or addresses of the interfaces to speak and to hear on; empty for all that are up. One named
+            by an address speaks from that address alone.
     """
 
     port: int
@@ -150,7 +151,7 @@ class Spread(msgspec.Struct, frozen=True):
 
     Attributes:
         sent: over how many interfaces it went, IPv4 and IPv6 counted apart.
-        failures: where it did not, and why; one line each.
+        failures: where it did not, or where nothing can be heard, and why; one line each.
     """
 
     sent: int

@@ -1,19 +1,23 @@
 """The machine's network interfaces, as far as a datagram to everybody needs to know them.
 
-The standard library and three requests to the kernel are enough, so nothing has to be installed for it: which
-interfaces are up, the first IPv4 address of each, and its broadcast address. Further addresses of an interface need no
-datagram of their own, for the limited broadcast 255.255.255.255 reaches everybody on the link whatever network they
-count themselves to; IPv6 needs the interface's number alone.
+The standard library and four requests to the kernel are enough, so nothing has to be installed for it: which
+interfaces are up, their addresses, and the broadcast address that belongs to the first. Further addresses of an
+interface need no datagram of their own, for the limited broadcast 255.255.255.255 reaches everybody on the link
+whatever network they count themselves to; they are there to be recognised, where one of them names the interface.
 
 The requests are Linux's. Elsewhere there is one nameless interface: the one that the system chooses by itself.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import struct
 import sys
+from array import array
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -22,11 +26,17 @@ _IFF_UP: Final = 0x1
 _IFF_BROADCAST: Final = 0x2
 _IFF_LOOPBACK: Final = 0x8
 _IFF_MULTICAST: Final = 0x1000
+_SIOCGIFCONF: Final = 0x8912
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCGIFADDR: Final = 0x8915
 _SIOCGIFBRDADDR: Final = 0x8919
 _NAME_BYTES: Final = 16
 _REQUEST: Final = struct.Struct(f"{_NAME_BYTES}s24x")
+
+_ADDRESS_BYTES: Final = _NAME_BYTES + (24 if struct.calcsize("P") == 8 else 16)
+_ADDRESSES_MAX: Final = 1024
+_IPV6_ADDRESSES: Final = Path("/proc/net/if_inet6")
+_LINK_LOCAL: Final = "20"
 
 LOOPBACK_BROADCAST: Final = "127.255.255.255"
 
@@ -38,6 +48,7 @@ class Interface(msgspec.Struct, frozen=True):
         index: the kernel's number; 0 for the one that the system chooses.
         address: its first IPv4 address, None without one.
         broadcast: the broadcast address that belongs to it, None where there is none.
+        more: its other addresses, IPv4 and IPv6; link-local ones end in `%` and the name.
     """
 
     index: int
@@ -46,6 +57,12 @@ class Interface(msgspec.Struct, frozen=True):
     has_multicast: bool = True
     address: str | None = None
     broadcast: str | None = None
+    more: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All that it has."""
+        return self.more if self.address is None else (self.address, *self.more)
 
 
 def interfaces() -> tuple[Interface, ...]:
@@ -54,6 +71,7 @@ def interfaces() -> tuple[Interface, ...]:
         return (Interface(0, "default", address="0.0.0.0"),)  # noqa: S104  # no address to bind: any of the machine's
     found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        known = _every_address(asking)
         for index, name in socket.if_nameindex():
             flags = _ask(asking, _SIOCGIFFLAGS, name)
             if flags is None or not (bits := struct.unpack("=H", flags[:2])[0]) & _IFF_UP:
@@ -63,8 +81,39 @@ def interfaces() -> tuple[Interface, ...]:
             if bits & _IFF_BROADCAST:
                 broadcast = _address(_ask(asking, _SIOCGIFBRDADDR, name))
             address = _address(_ask(asking, _SIOCGIFADDR, name))
-            found.append(Interface(index, name, is_loopback, bool(bits & _IFF_MULTICAST), address, broadcast))
+            more = tuple(other for other in known.get(name, ()) if other != address)
+            found.append(Interface(index, name, is_loopback, bool(bits & _IFF_MULTICAST), address, broadcast, more))
     return tuple(found)
+
+
+def _every_address(asking: socket.socket) -> dict[str, list[str]]:
+    """The addresses of each interface by its name; what cannot be learnt is left out."""
+    found: dict[str, list[str]] = {}
+    with suppress(OSError):
+        for name, address in _ipv4_addresses(asking):
+            found.setdefault(name, []).append(address)
+    with suppress(OSError):  # IPv6 is switched off, or /proc is not there
+        for line in os.fsdecode(_IPV6_ADDRESSES.read_bytes()).splitlines():
+            digits, _, _, scope, _, name = line.split(maxsplit=5)
+            zone = f"%{name}" if scope == _LINK_LOCAL else ""
+            found.setdefault(name, []).append(str(ipaddress.IPv6Address(bytes.fromhex(digits))) + zone)
+    return found
+
+
+def _ipv4_addresses(asking: socket.socket) -> list[tuple[str, str]]:
+    import fcntl  # not there on Windows
+
+    room = array("B", bytes(_ADDRESSES_MAX * _ADDRESS_BYTES))
+    answer = fcntl.ioctl(asking.fileno(), _SIOCGIFCONF, struct.pack("iP", len(room), room.buffer_info()[0]))
+    filled = bytes(room[: struct.unpack("iP", answer)[0]])
+    found = []
+    for at in range(0, len(filled), _ADDRESS_BYTES):
+        # A further address may carry a label: eth0:1 is an address of eth0.
+        name = os.fsdecode(filled[at : at + _NAME_BYTES].rstrip(b"\0").split(b"\0")[0].partition(b":")[0])
+        address = _address(filled[at + _NAME_BYTES : at + _ADDRESS_BYTES])
+        if address is not None:
+            found.append((name, address))
+    return found
 
 
 def _ask(asking: socket.socket, request: int, name: str) -> bytes | None:

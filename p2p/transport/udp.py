@@ -6,6 +6,12 @@ by one that is not used is dropped. Programs on one machine share the
 port (SO_REUSEADDR, SO_REUSEPORT): each of them gets every broadcast and multicast, and the sender hears itself. Where
 loopback alone is wanted, the sockets are bound to the very address that such datagrams go to, and nothing from outside
 reaches them.
+
+Linux lets one socket join an IPv4 group on 20 interfaces (net.ipv4.igmp_max_memberships). For more of them there are
+further sockets, which join and do nothing else: what comes for the group is heard by every socket bound to it.
+
+An interface that is used because one of its addresses was named speaks from that address alone: whoever hears it dials
+the address that it came from, and the node may listen at no other.
 """
 
 from __future__ import annotations
@@ -22,7 +28,7 @@ from typing import Any, Final
 import trio
 
 from p2p.errors import AddressInUse, ConfigError
-from p2p.ids import PeerEndpoint
+from p2p.ids import PeerEndpoint, usual_host
 from p2p.limits import Limits
 from p2p.policy.buckets import TokenBucket
 from p2p.transport.base import Neighbourhood, Spread
@@ -31,10 +37,13 @@ from p2p.transport.readiness import wait_any_readable
 from p2p.windows import Entropy, system_entropy, uniform
 
 _EVERYBODY: Final = "255.255.255.255"
+_ANY_IPV6: Final = "::"
 _EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104 - whether others may hear and be heard is the caller's decision
 _IP_PKTINFO: Final = 8
 """Linux; the socket module of Python 3.11 does not name it."""
 _CONTROL_BYTES: Final = 128
+JOINING_MAX: Final = 64
+"""Sockets that join IPv4 groups: for 1,280 interfaces, at Linux's usual 20 each."""
 LOOK_S: Final = 5.0
 """Who only listens looks so often for interfaces that came; who speaks looks each time."""
 
@@ -56,7 +65,10 @@ class UdpDatagrams:
         self._socks = [sock for sock in (ipv4, ipv6) if sock is not None]
         self._limits = limits
         self._entropy = entropy
-        self._joined: set[tuple[int, int]] = set()
+        self._named = {_plain(name) for name in near.interfaces}
+        self._joining = [ipv4]
+        self._joined: dict[tuple[int, int], socket.socket] = {}
+        self._deaf: dict[tuple[int, int], str] = {}
         self._used: frozenset[int] = frozenset()
         self._look_at = 0.0
         self._unwanted_pace = TokenBucket(limits.announce_reads_per_s, limits.announce_reads_burst)
@@ -69,8 +81,9 @@ class UdpDatagrams:
     def spread(self, data: bytes) -> Spread:
         self._check_open()
         sent = 0
-        failures = []
-        for interface in self.join():
+        used = self.join()
+        failures = list(self._deaf.values())
+        for interface in used:
             for name, attempt in self._ways(data, interface):
                 try:
                     attempt()
@@ -81,15 +94,22 @@ class UdpDatagrams:
         return Spread(sent, tuple(failures))
 
     def _ways(self, data: bytes, interface: Interface) -> Iterator[tuple[str, Any]]:
-        if interface.address is not None:
-            yield f"{interface.name} IPv4", lambda: self._send_ipv4(data, interface)
-        if self._ipv6 is not None and interface.has_multicast and not interface.is_loopback:
-            yield f"{interface.name} IPv6", lambda: self._send_ipv6(data, interface)
+        for address in self._spoken_from(interface):
+            if ":" not in address:
+                yield f"{interface.name} IPv4", lambda address=address: self._send_ipv4(data, interface, address)
+            elif self._ipv6 is not None and interface.has_multicast and not interface.is_loopback:
+                yield f"{interface.name} IPv6", lambda address=address: self._send_ipv6(data, interface, address)
 
-    def _send_ipv4(self, data: bytes, interface: Interface) -> None:
+    def _spoken_from(self, interface: Interface) -> list[str]:
+        """The addresses that an announcement leaves by; :: for the one that the kernel takes."""
+        if not self._near.loopback_only and self._named and interface.name not in self._named:
+            return [address for address in interface.addresses if address in self._named]
+        return [_ANY_IPV6] if interface.address is None else [interface.address, _ANY_IPV6]
+
+    def _send_ipv4(self, data: bytes, interface: Interface, address: str) -> None:
         near, control = self._near, []
-        if interface.index and interface.address is not None:
-            info = struct.pack("=i4s4x", interface.index, socket.inet_aton(interface.address))
+        if interface.index:
+            info = struct.pack("=i4s4x", interface.index, socket.inet_aton(address))
             control.append((socket.IPPROTO_IP, _IP_PKTINFO, info))
         if near.group is not None:
             targets = [near.group]
@@ -106,9 +126,11 @@ class UdpDatagrams:
             else:
                 return
 
-    def _send_ipv6(self, data: bytes, interface: Interface) -> None:
+    def _send_ipv6(self, data: bytes, interface: Interface, address: str) -> None:
         assert self._ipv6 is not None
-        self._ipv6.sendto(data, 0, (self._near.group6, self._near.port, 0, interface.index))
+        source = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+        control = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, source + struct.pack("=i", interface.index))]
+        self._ipv6.sendmsg([data], control, 0, (self._near.group6, self._near.port, 0, interface.index))
 
     def join(self) -> list[Interface]:
         """Join the groups on interfaces that are new, and return all that are used now."""
@@ -119,26 +141,31 @@ class UdpDatagrams:
             self.failures += 1
             return []
         self._used = frozenset(interface.index for interface in used)
-        wanted = set()
+        wanted: dict[tuple[int, int], str] = {}
         for interface in used:
             if self._near.group is not None:
-                wanted.add((socket.AF_INET, interface.index))
+                wanted[socket.AF_INET, interface.index] = f"{interface.name} IPv4"
             if self._ipv6 is not None and interface.has_multicast and not interface.is_loopback:
-                wanted.add((socket.AF_INET6, interface.index))
-        # The kernel drops the membership of an interface that goes, and numbers never come back.
-        self._joined &= wanted
-        for family, index in wanted - self._joined:
-            # Not to be had now: sending over it will say why, and joining is tried again with the next datagram.
+                wanted[socket.AF_INET6, interface.index] = f"{interface.name} IPv6"
+        # The numbers of interfaces never come back, but what they leave behind counts against the socket.
+        for gone in [key for key in self._joined if key not in wanted]:
             with suppress(OSError):
-                self._join(family, index)
-                self._joined.add((family, index))
+                self._change_membership(self._joined.pop(gone), *gone, join=False)
+        self._deaf.clear()
+        for key, name in wanted.items():
+            if key in self._joined:
+                continue
+            try:
+                self._joined[key] = self._join(*key)
+            except OSError as error:  # tried again at the next look
+                self._deaf[key] = f"{name}: its group cannot be joined: {error.strerror or error}"
         return used
 
     def _is_used(self, interface: Interface) -> bool:
         near = self._near
         if near.loopback_only:
             return interface.is_loopback or interface.index == 0
-        return not near.interfaces or interface.name in near.interfaces or interface.address in near.interfaces
+        return not self._named or interface.name in self._named or not self._named.isdisjoint(interface.addresses)
 
     def missing(self) -> tuple[str, ...]:
         near = self._near
@@ -148,22 +175,50 @@ class UdpDatagrams:
             there = interfaces()
         except OSError:  # out of descriptors: nothing is known
             return ()
-        names = {interface.name for interface in there} | {interface.address for interface in there}
+        names = {interface.name for interface in there}.union(*(interface.addresses for interface in there))
         known = ", ".join(f"{one.name} ({one.address})" if one.address else one.name for one in there) or "none"
-        return tuple(f"no interface {name} is up; there are {known}" for name in near.interfaces if name not in names)
+        absent = [name for name in near.interfaces if _plain(name) not in names]
+        return tuple(f"no interface {name} is up; there are {known}" for name in absent)
 
-    def _join(self, family: int, index: int) -> None:
+    def _join(self, family: int, index: int) -> socket.socket:
+        """Join the family's group on an interface; the socket that is a member now.
+
+        Raises:
+            OSError: no socket can.
+        """
+        if family == socket.AF_INET6:
+            assert self._ipv6 is not None
+            return self._change_membership(self._ipv6, family, index, join=True)
+        for sock in self._joining:
+            try:
+                return self._change_membership(sock, family, index, join=True)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS or (sock is self._joining[-1] and len(self._joining) >= JOINING_MAX):
+                    raise
+        more = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self._change_membership(more, family, index, join=True)
+        except BaseException:
+            more.close()
+            raise
+        self._joining.append(more)
+        return more
+
+    def _change_membership(self, sock: socket.socket, family: int, index: int, *, join: bool) -> socket.socket:
         try:
             if family == socket.AF_INET:
                 assert self._near.group is not None
+                option = socket.IP_ADD_MEMBERSHIP if join else socket.IP_DROP_MEMBERSHIP
                 request = struct.pack("=4s4xi", socket.inet_aton(self._near.group), index)
-                self._ipv4.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
-            elif self._ipv6 is not None:
+                sock.setsockopt(socket.IPPROTO_IP, option, request)
+            else:
+                option = socket.IPV6_JOIN_GROUP if join else socket.IPV6_LEAVE_GROUP
                 group = socket.inet_pton(socket.AF_INET6, self._near.group6)
-                self._ipv6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + struct.pack("=i", index))
+                sock.setsockopt(socket.IPPROTO_IPV6, option, group + struct.pack("=i", index))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:  # a member already
                 raise
+        return sock
 
     # Hearing.
 
@@ -219,6 +274,8 @@ class UdpDatagrams:
             self._closed.set()
             for sock in self._socks:
                 trio.lowlevel.notify_closing(sock)
+                sock.close()
+            for sock in self._joining[1:]:
                 sock.close()
         await trio.lowlevel.checkpoint()
 
@@ -305,6 +362,11 @@ def _bind(family: int, host: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _plain(name: str) -> str:
+    """The name of an interface as it is, an address in its usual form."""
+    return (usual_host(name) or name) if ":" in name else name
 
 
 def _index_of(control: Iterable[tuple[int, int, bytes]]) -> int:

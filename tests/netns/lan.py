@@ -47,9 +47,18 @@ class Lan:
         self.ip("-n", switch, "link", "add", "name", "br0", "type", "bridge")
         self.ip("-n", switch, "link", "set", "dev", "br0", "up")
 
-    def host(self, host: str, *, ipv4: bool = True, is_up: bool = True) -> None:
-        """Plug one more host in, with an address each of IPv4 and of IPv6's link-local ones."""
+    def host(self, host: str, *, ipv4: bool = True, is_up: bool = True, elsewhere: int = 0) -> None:
+        """Plug one more host in, with an address each of IPv4 and of IPv6's link-local ones.
+
+        Args:
+            elsewhere: how many pairs of other interfaces it has, which come first and lead to each other.
+        """
         there, number = self._namespace(host), len(self._hosts) + 1
+        for other in range(elsewhere):
+            one, two = f"one{other}", f"two{other}"
+            self.ip("-n", there, "link", "add", "name", one, "type", "veth", "peer", "name", two)
+            for side in (one, two):
+                self.ip("-n", there, "link", "set", "dev", side, "up")
         self._hosts.append(host)
         switch, port = self.of("switch"), f"port-{host}"
         self.ip("-n", switch, "link", "add", "name", port, "type", "veth", "peer", "name", "eth0", "netns", there)
@@ -59,6 +68,10 @@ class Lan:
             self.ip("-n", there, "address", "add", f"10.77.0.{number}/24", "broadcast", "10.77.0.255", "dev", "eth0")
         if is_up:
             self.set_link(host, "up")
+
+    def add_address(self, host: str, address: str) -> None:
+        """One more address, in use at once."""
+        self.ip("-n", self.of(host), "address", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else []))
 
     def set_link(self, host: str, state: str) -> None:
         self.ip("-n", self.of(host), "link", "set", "dev", "eth0", state)

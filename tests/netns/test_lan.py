@@ -86,6 +86,25 @@ def test_a_node_that_uses_another_interface_does_not_hear_this_one(net: Lan, mod
         assert wait_for(deaf[0], 0) == []
 
 
+def test_a_host_with_more_interfaces_than_a_socket_may_join_hears_by_the_last_one(net: Lan) -> None:
+    net.host("a")
+    net.host("b", elsewhere=12)
+    with ExitStack() as stack:
+        for process in run_hosts(net, stack, "ab", discovery={"mode": "multicast"}):
+            wait_for(process, 1)
+
+
+@pytest.mark.parametrize("address", ["10.77.0.101", "fd77::101"])
+def test_a_node_that_listens_at_a_further_address_is_found_there(net: Lan, address: str) -> None:
+    for number, host in enumerate("ab"):
+        net.host(host)
+        net.add_address(host, f"fd77::{number + 1}/64")
+    net.add_address("a", f"{address}/{64 if ':' in address else 24}")
+    with ExitStack() as stack:
+        run_hosts(net, stack, "a", listen_host=address, dial=False)
+        assert wait_for(run_hosts(net, stack, "b")[0], 1) == [address]
+
+
 def test_a_cable_that_is_plugged_in_later_is_used(net: Lan) -> None:
     net.host("a")
     net.host("b", is_up=False)

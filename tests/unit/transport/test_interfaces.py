@@ -3,9 +3,11 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
+from p2p.ids import usual_host
 from p2p.transport import interfaces as room
 from p2p.transport.interfaces import interfaces
 
@@ -16,6 +18,23 @@ def test_loopback_is_there_with_its_broadcast() -> None:
     assert loopback.address == "127.0.0.1"
     assert loopback.broadcast == "127.255.255.255"
     assert loopback.index == socket.if_nametoindex(loopback.name)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the requests to the kernel are Linux's")
+def test_addresses_are_each_there_once_and_on_one_interface() -> None:
+    found = [address for one in interfaces() for address in one.addresses]
+    assert "127.0.0.1" in found
+    assert len(found) == len(set(found))
+    assert all(usual_host(address) == address for address in found)
+
+
+def test_what_cannot_be_learnt_of_addresses_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(asking: socket.socket) -> list[tuple[str, str]]:
+        raise OSError("not now")
+
+    monkeypatch.setattr(room, "_ipv4_addresses", refuse)
+    monkeypatch.setattr(room, "_IPV6_ADDRESSES", tmp_path / "none")
+    assert "127.0.0.1" in [one.address for one in interfaces()]
 
 
 def test_every_address_is_one() -> None:

@@ -215,6 +215,35 @@ async def test_a_group_is_joined_where_an_interface_is_new(monkeypatch: pytest.M
             assert await hear(one) == (data, "127.0.0.1")
 
 
+async def test_a_group_that_cannot_be_joined_is_told_and_joined_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udp, "JOINING_MAX", 2)
+    where = near(free_port(), group="239.255.0.1")
+    everything = udp.interfaces
+    monkeypatch.setattr(udp, "interfaces", lambda: ())
+    async with opened(where) as one:
+        monkeypatch.setattr(udp, "interfaces", everything)
+        with monkeypatch.context() as full:
+
+            def refuse(*args: Any, **kwargs: Any) -> Any:
+                raise OSError(errno.ENOBUFS, "No room")
+
+            full.setattr(one, "_change_membership", refuse)
+            assert "lo IPv4: its group cannot be joined: No room" in one.spread(b"1").failures
+        assert one.spread(b"2").failures == ()
+        while (await hear(one))[0] != b"2":
+            pass
+
+
+async def test_an_interface_that_went_is_left_and_joined_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = near(free_port(), group="239.255.0.1")
+    async with opened(where) as one:
+        with monkeypatch.context() as gone:
+            gone.setattr(udp, "interfaces", lambda: ())
+            assert one.spread(b"1").sent == 0
+        assert one.spread(b"2").sent == 1
+        assert await hear(one) == (b"2", "127.0.0.1")
+
+
 @pytest.mark.parametrize("code", [errno.ENOBUFS, errno.ENETUNREACH, errno.EPERM, errno.EAGAIN])
 async def test_a_voice_that_fails_is_told_and_comes_back(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> None:
