@@ -19,6 +19,7 @@ from p2p.ids import PeerId
 from p2p.limits import KIB, Limits
 from p2p.node.rooms import Rooms
 from p2p.peer.connection import Connection
+from p2p.relay.switch import Switch
 from p2p.replication.heads import EMPTY_LOG, FROZEN_MARK, LogHead
 from p2p.replication.sync import LinkSync
 from p2p.testing.dice import Dice
@@ -119,6 +120,27 @@ OF_EXCHANGE: Final = Panel(
     },
 )
 
+
+def _read_switch(switch: Switch) -> tuple[float, ...]:
+    legs = [side.leg for link in switch._links.values() for side in link.sides.values()]
+    return (
+        len(switch._passages),
+        max(len(link.sides) for link in switch._links.values()),
+        max((leg.queued_bytes for leg in legs), default=0),
+        max((leg.allowance for leg in legs), default=0),
+    )
+
+
+OF_SWITCH: Final = Panel(
+    _read_switch,
+    {
+        "circuits passed on": lambda n: n.relay_circuits_max,
+        "circuits of one link": lambda n: n.relay_circuits_per_peer_max,
+        "bytes of a circuit": lambda n: n.relay_window_bytes,
+        "bytes allowed on a circuit": lambda n: n.relay_window_bytes,
+    },
+)
+
 READINGS_MAX: Final = 100_000
 """Of each panel, remembered."""
 
@@ -172,6 +194,7 @@ class Watch(trio.abc.Instrument):
         self._node = _Readings(OF_NODE, limits, on_excess, self.peaks)
         self._link = _Readings(OF_LINK, limits, on_excess, self.peaks)
         self._sync = _Readings(OF_EXCHANGE, limits, on_excess, self.peaks)
+        self._switch = _Readings(OF_SWITCH, limits, on_excess, self.peaks)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """A task is about to run: it may be of a machine's process."""
@@ -189,6 +212,8 @@ class Watch(trio.abc.Instrument):
             self._node.take(machine, rooms)
             for link in rooms.supervisor.links:
                 self._link.take(machine, link)
+            if machine.plan.relays and rooms.circuits._switch._links:
+                self._switch.take(machine, rooms.circuits._switch)
             if rooms.replicator._exchange is not None:
                 for sync in rooms.replicator._exchange._links.values():
                     self._sync.take(machine, sync)
@@ -304,7 +329,7 @@ def surplus_links(machines: dict[str, Machine], network: MemoryNetwork) -> list[
             wrong.append(
                 f"{machine.name} has {len(links)} links to {len(set(peers))} peers: {sorted(map(repr, links))}"
             )
-        if network.connections(machine.name) != len(links):
+        if network.connections(machine.name) != sum(link.direct for link in links):
             wrong.append(f"{machine.name} has {network.connections(machine.name)} connections for {len(links)} links")
         for link in links:
             other = next((other for other in machines.values() if other.peer_id == link.session.peer_id), None)

@@ -16,7 +16,7 @@ from p2p.testing.dice import Dice
 from p2p.testing.disk import LATENCY_S
 from p2p.testing.ledger import Ledger
 from p2p.testing.machine import Machine
-from p2p.testing.plan import Plan
+from p2p.testing.plan import RELAY_FAULT, Plan
 from p2p.testing.trace import Trace
 from p2p.transport.memory import MemoryNetwork
 from p2p.transport.memory_stream import Weather
@@ -50,6 +50,8 @@ class Nemesis:
             self._network.set_weather(Weather(chance, plan.loss, plan.duplicates, plan.jitter_s))
         for machine in self._machines.values():
             machine.disk.fault_rate = plan.disk_fault_rate
+        for a, b in plan.walls:
+            self._network.partition(a, b)
         if not self._plan.faults:
             await trio.sleep_forever()
         async with trio.open_nursery() as nursery:
@@ -61,11 +63,12 @@ class Nemesis:
     def heal(self) -> None:
         """End everything that goes wrong, and let every machine run."""
         self._trace.note("world", "heals")
-        self._network.heal_all()
         self._network.set_weather(None)
         for a in self._hosts:
             for b in self._hosts:
                 if a < b:
+                    if not self._plan.is_walled(a, b):
+                        self._network.heal(a, b)
                     self._network.set_link(a, b, latency_s=self._plan.latency_s)
         for machine in self._machines.values():
             machine.disk.mend()
@@ -90,6 +93,13 @@ class Nemesis:
         await trio.sleep(self._dice.one_of((0.0, 0.1, 5.0, 20.0)))
         machine.start()
 
+    async def relay_dies(self) -> None:
+        """A relay is gone for a while, and with it every circuit over it."""
+        machine = self._machines[self._dice.one_of(self._plan.relays)]
+        machine.kill()
+        await trio.sleep(self._dice.number(0, 15))
+        machine.start()
+
     async def power_cut(self) -> None:
         """A machine is gone, and nobody hears of it while it is."""
         machine = self._machine()
@@ -99,7 +109,7 @@ class Nemesis:
         machine.kill()
         await trio.sleep(self._dice.number(0, 60 if self._dice.chance(0.2) else 10))
         for other in others:
-            self._network.heal(machine.name, other)
+            self._heal_pair(machine.name, other)
         machine.start()
 
     async def restart(self) -> None:
@@ -193,8 +203,9 @@ class Nemesis:
                 self._network.partition(host, other)
 
     def _heal_pair(self, a: str, b: str) -> None:
-        self._note(f"joins {a} and {b}")
-        self._network.heal(a, b)
+        if not self._plan.is_walled(a, b):
+            self._note(f"joins {a} and {b}")
+            self._network.heal(a, b)
 
     async def _pause(self) -> None:
         await trio.sleep(self._dice.one_of((0.2, 2.0, 8.0, self._dice.number(8, 60))))
@@ -288,6 +299,7 @@ class Nemesis:
 _FAULTS: Final[Mapping[str, Callable[[Nemesis], Awaitable[None]]]] = MappingProxyType(
     {
         "crash": Nemesis.crash,
+        RELAY_FAULT: Nemesis.relay_dies,
         "power cut": Nemesis.power_cut,
         "restart": Nemesis.restart,
         "reset": Nemesis.reset,

@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from p2p.errors import P2PError, Reason
-from p2p.ids import PeerEndpoint, PeerId
+from p2p.ids import ANY_RELAY, RELAY, PeerEndpoint, PeerId
 from p2p.node.config import NodeConfig
 from p2p.node.discovery import DiscoveryConfig
 from p2p.node.node import Node
@@ -98,6 +98,14 @@ class Machine:
     def endpoint(self) -> PeerEndpoint:
         """Where it listens."""
         return PeerEndpoint(self.name, PORT, "mem")
+
+    def endpoint_of(self, other: str) -> PeerEndpoint:
+        """Where it dials another machine: behind a relay where a wall is between the two."""
+        plan = self.plan
+        if not plan.is_walled(self.name, other):
+            return PeerEndpoint(other, PORT, "mem")
+        relay = str(self.ledger.own(plan.relays[0])) if len(plan.relays) == 1 else ANY_RELAY
+        return PeerEndpoint(relay, 0, RELAY, str(self.ledger.own(other)))
 
     def dice(self, purpose: str) -> Dice:
         """Chance for this life of the process."""
@@ -213,7 +221,9 @@ class Machine:
         return NodeConfig(
             node_id=f"n{self.name.rpartition('.')[2]}",
             listen_port=PORT,
-            peers=tuple(PeerEndpoint(other, PORT, "mem") for other in plan.dials[self.name]),
+            peers=tuple(self.endpoint_of(other) for other in plan.dials[self.name]),
+            relay=self.name in plan.relays,
+            attach=bool(plan.relays),
             network_key=Dice(plan.seed).branch("network key").entropy(32) if plan.admission == "key" else None,
             trust=self._trusted,
             limits=plan.limits,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from types import MappingProxyType
 from typing import Final
 
@@ -33,7 +34,10 @@ FAULTS: Final = (
     "disk fails",
     "rot",
 )
-"""Every kind of fault, by the name that a trace shows."""
+"""Every kind of fault that any world may have, by the name that a trace shows."""
+
+RELAY_FAULT: Final = "relay dies"
+"""Besides, where there are relays."""
 
 
 VILLAINS: Final = ("10.6.6.1", "10.6.6.2")
@@ -52,7 +56,11 @@ class Plan:
     Attributes:
         seed: what all of it was drawn from.
         hosts: the machines' addresses in the simulated network.
-        dials: for each machine, whom it is configured to stay connected with.
+        dials: for each machine, whom it is configured to stay connected with; over a relay where a wall is between.
+        relays: machines that pass circuits on for others.
+        walls: pairs that nothing gets through between, ever, the smaller name first; `relays` lead around them.
+        asks: whether the machines ask each other, too: requests.
+        mails: whether some records are for somebody.
         faults: the kinds that happen here.
         fault_every_s: mean time between two of them.
         safety_s: how long they happen.
@@ -74,6 +82,10 @@ class Plan:
     seed: int
     hosts: tuple[str, ...]
     dials: Mapping[str, tuple[str, ...]]
+    relays: tuple[str, ...]
+    walls: frozenset[tuple[str, str]]
+    asks: bool
+    mails: bool
     faults: tuple[str, ...]
     fault_every_s: float
     safety_s: float
@@ -98,16 +110,23 @@ class Plan:
         """Who is to be connected with whom, each pair once, the smaller name first."""
         return frozenset((min(a, b), max(a, b)) for a, others in self.dials.items() for b in others)
 
+    def is_walled(self, a: str, b: str) -> bool:
+        """Whether only a relay joins the two."""
+        return (min(a, b), max(a, b)) in self.walls
+
     def __str__(self) -> str:
         tight = ", tight limits" if self.limits != Limits() else ""
         cut = f", segments of {self.segment_bytes}" if self.segment_bytes else ""
         lost = f", {self.loss:.0%} lost" if self.loss else ""
         errs = f", disks fail at {self.disk_fault_rate:.1%}" if self.disk_fault_rate else ""
         villains = f", {len(self.villains)} Byzantine" if self.villains else ""
-        discovery = ", discovery" if self.discovery else ""
+        more = ", discovery" if self.discovery else ""
+        more += f", {len(self.relays)} relays around {len(self.walls)} walls" if self.walls else ""
+        more += ", requests" if self.asks else ""
+        more += ", mail" if self.mails else ""
         return (
             f"{len(self.hosts)} nodes{villains}, {len(self.pairs)} links, {self.admission}{tight}{cut}{lost}{errs}"
-            f"{discovery}, {self.safety_s:.0f} s of {', '.join(self.faults) or 'peace'}"
+            f"{more}, {self.safety_s:.0f} s of {', '.join(self.faults) or 'peace'}"
         )
 
 
@@ -124,10 +143,20 @@ def draw_plan(seed: int, *, nodes: int | None = None, seconds: float | None = No
     latency_s = dice.one_of((0.0, 0.001, 0.02, 0.1))
     hosts = tuple(f"10.0.0.{number}" for number in range(1, (dice.integer(5, 7) if nodes is None else nodes) + 1))
     faults = tuple(sorted(dice.some(FAULTS, dice.integer(2, 7)))) if dice.chance(0.95) else ()
+    dials = _draw_dials(dice.branch("dials"), hosts)
+    use = Dice(seed).branch("use")
+    relays, walls = _draw_walls(use.branch("walls"), hosts) if use.chance(0.35) else ((), frozenset())
+    if relays:
+        dials = _around(walls, relays, dials)
+        faults += (RELAY_FAULT,) if faults and use.chance(0.5) else ()
     return Plan(
         seed=seed,
         hosts=hosts,
-        dials=_draw_dials(dice.branch("dials"), hosts),
+        dials=dials,
+        relays=relays,
+        walls=walls,
+        asks=use.chance(0.5),
+        mails=use.chance(0.5),
         faults=faults,
         fault_every_s=dice.number(0.3, 4) * (1 if seconds is None else max(1.0, seconds / 80)),
         safety_s=dice.number(12, 36) if seconds is None else max(0.0, seconds - REST_S),
@@ -167,6 +196,28 @@ def _draw_dials(dice: Dice, hosts: tuple[str, ...]) -> Mapping[str, tuple[str, .
                 if dice.chance(both):
                     dials[pair[1]].append(pair[0])
     return MappingProxyType({host: tuple(others) for host, others in dials.items()})
+
+
+def _draw_walls(dice: Dice, hosts: tuple[str, ...]) -> tuple[tuple[str, ...], frozenset[tuple[str, str]]]:
+    """Two or three machines that cannot reach each other, and the relays that all of them reach."""
+    relays = dice.one_of((1, 1, 2))
+    drawn = dice.some(hosts, relays + dice.one_of((2, 2, 3)))
+    apart = sorted(drawn[relays:], key=hosts.index)
+    return tuple(drawn[:relays]), frozenset(combinations(apart, 2))
+
+
+def _around(
+    walls: frozenset[tuple[str, str]], relays: tuple[str, ...], dials: Mapping[str, tuple[str, ...]]
+) -> Mapping[str, tuple[str, ...]]:
+    """Dials that are configured, and besides them from both sides of each wall to every relay, and across it."""
+    more = {host: list(others) for host, others in dials.items()}
+    for a, b in sorted(walls):
+        ways = [(a, b)] if a not in more[b] else []
+        ways += [(side, relay) for side in (a, b) for relay in relays if side not in more[relay]]
+        for caller, called in ways:
+            if called not in more[caller]:
+                more[caller].append(called)
+    return MappingProxyType({host: tuple(others) for host, others in more.items()})
 
 
 def _draw_limits(dice: Dice) -> Limits:

@@ -7,8 +7,9 @@ How it moves, in virtual time:
 
     safety    everybody appends, follows and sends, while the faults of the plan happen
     healing   all faults end; nobody begins anything new
-    liveness  every configured link comes up, then all logs become equal and every follower gets to their ends;
-              every log is read from its beginning, so that rot is found, and is repaired
+    liveness  every configured link comes up, over a relay where a wall is between; then all logs become equal and every
+              follower gets to their ends; every log is read from its beginning, so that rot is found, and is repaired;
+              every peer answers
     quiet     exactly one link per pair, and next to nothing on it
     end       every node stops in order; then the disks are read
 
@@ -192,6 +193,10 @@ class World:
                     await self._come_to_rest(machines, ledger, trace)
                     self._judge_forks(villains, machines, ledger)
                     await self._read_all(machines, ledger, trace)
+                    if plan.asks:
+                        async with trio.open_nursery() as asking:
+                            for machine in machines.values():
+                                asking.start_soon(workload.ask_everybody, machine)
                     await self._be_quiet(machines, network, ledger)
                     await self._end(machines, network, ledger)
                     nursery.cancel_scope.cancel()
@@ -236,7 +241,9 @@ class World:
                 trace.note("world", "is linked")
             wrong = differing_logs(machines)
             wrong += [
-                f"{name} did not read {', '.join(left)}" for name in machines if (left := ledger.undelivered(name))
+                f"{name} did not read {', '.join(left)}"
+                for name in machines
+                if (left := ledger.undelivered(name) + ledger.unread(name))
             ]
             if not wrong:
                 self._converged_s = trace.now - linked_at
@@ -273,7 +280,8 @@ class World:
         wrong = [
             f"{one} said {size} bytes to {other} within {QUIET_S:g} s"
             for (one, other), size in said.items()
-            if size > QUIET_BYTES_MAX + HEAD_BYTES * _origins(machines[one])
+            # A relay's link carries what is said over it.
+            if size > QUIET_BYTES_MAX * (1 + 2 * len(self.plan.walls)) + HEAD_BYTES * _origins(machines[one])
         ]
         for what in (*wrong, *surplus_links(machines, network), *differing_logs(machines)):
             ledger.fail("world", f"at rest: {what}")

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace as replace_struct
 
 from p2p.crypto.identity import Identity
 from p2p.errors import Reason
 from p2p.limits import KIB, Limits
-from p2p.msg import WalPush
+from p2p.msg import Data, WalPush
 from p2p.node.commits import Committer
 from p2p.node.follow import Follower
 from p2p.node.node import Node
 from p2p.node.replicator import Replicator
+from p2p.node.requests import Requests
+from p2p.node.serving import Service
+from p2p.peer.asking import Asks
 from p2p.peer.connection import Connection
 from p2p.peer.outbox import Outbox, Sent
+from p2p.relay.leg import Leg
+from p2p.relay.switch import Switch
 from p2p.replication import accept
-from p2p.testing.plan import VILLAINS, Plan, draw_plan
+from p2p.testing.plan import RELAY_FAULT, VILLAINS, Plan, draw_plan
 from p2p.testing.world import World
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -147,6 +153,58 @@ def a_signature_nobody_checks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Identity, "sign", lazy)
 
 
+def a_handler_that_runs_twice(patch: pytest.MonkeyPatch) -> None:
+    call = Service._call
+
+    def twice(self: Service, message: Any, asked: Any) -> Any:
+        begun = call(self, message, asked)
+        if isinstance(begun, Coroutine):
+            begun.close()
+        return call(self, message, asked)
+
+    patch.setattr(Service, "_call", twice)
+
+
+def a_request_without_an_end(patch: pytest.MonkeyPatch) -> None:
+    """Its timeout is never looked at, and what it asks for is lost."""
+
+    async def sleeping(self: Requests) -> None:
+        await trio.sleep_forever()
+
+    patch.setattr(Requests, "run", sleeping)
+    patch.setattr(Service, "put", lambda self, message, asked: None)
+
+
+def an_answer_to_somebody_else(patch: pytest.MonkeyPatch) -> None:
+    answer, last = Asks.answer, [b""]
+
+    def mixed(self: Asks, data: Data) -> bool:
+        last[0], data = data.body, replace_struct(data, body=last[0] or data.body)
+        return answer(self, data)
+
+    patch.setattr(Asks, "answer", mixed)
+
+
+def mail_that_is_lost(patch: pytest.MonkeyPatch) -> None:
+    following, count = Follower.__anext__, iter(range(10**9))
+
+    async def skipping(self: Follower) -> Any:
+        record = await following(self)
+        return await following(self) if self._target is not None and next(count) % 5 == 4 else record
+
+    patch.setattr(Follower, "__anext__", skipping)
+
+
+def mail_of_others(patch: pytest.MonkeyPatch) -> None:
+    enter = Follower.__aenter__
+
+    async def curious(self: Follower) -> Any:
+        self._target = None
+        return await enter(self)
+
+    patch.setattr(Follower, "__aenter__", curious)
+
+
 def a_stop_that_takes_too_long(patch: pytest.MonkeyPatch) -> None:
     run = Node._open_and_run
 
@@ -170,6 +228,11 @@ PLANTS: dict[Plant, str] = {
     a_call_that_hangs_after_the_end: "still waits",
     a_queue_without_bound: "outbox",
     a_signature_nobody_checks: "signature",
+    a_handler_that_runs_twice: "handled before",
+    a_request_without_an_end: "still waits when",
+    an_answer_to_somebody_else: "asked .* and got",
+    mail_that_is_lost: "did not read",
+    mail_of_others: "for somebody else",
     a_stop_that_takes_too_long: "to stop|still runs",
 }
 """What is planted, and words of the failure that it is to be found by."""
@@ -183,6 +246,8 @@ def crowded() -> Plan:
         dials={host: tuple(other for other in plan.hosts if other != host) for host in plan.hosts},
         limits=Limits(outbox_bytes_max=2 * KIB, outbox_high_water_bytes=KIB),
         safety_s=10,
+        asks=True,
+        mails=True,
     )
 
 
@@ -197,6 +262,41 @@ def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -
 def test_without_a_plant_that_world_is_well() -> None:
     report = World(0, crowded()).run()
     assert not report.failures, str(report)
+
+
+def around_a_wall() -> Plan:
+    """Three machines in a row, of which the outer ones meet over the one between them only."""
+    plan = draw_plan(0, nodes=3)
+    a, relay, b = plan.hosts
+    dials = {a: (relay, b), relay: (), b: (relay,)}
+    return replace(
+        plan, dials=dials, relays=(relay,), walls=frozenset({(a, b)}), asks=True, faults=(RELAY_FAULT,), safety_s=20
+    )
+
+
+def test_who_is_behind_a_wall_is_met_over_a_relay_that_dies_now_and_then() -> None:
+    report = World(0, around_a_wall()).run()
+    assert not report.failures, str(report)
+    assert report.peaks["circuits passed on"]
+    assert report.lives > 3
+
+
+def test_a_relay_that_leads_nowhere_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Switch, "_pass_on", lambda *_: Reason.NO_ROUTE)
+    report = World(0, around_a_wall()).run()
+    assert any("has no link to" in failure for failure in report.failures), report.failures
+
+
+def test_a_relay_that_keeps_more_than_a_window_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    put = Leg.put
+
+    def hoarding(self: Leg, data: bytes) -> None:
+        put(self, data)
+        self.queued_bytes += self._window
+
+    monkeypatch.setattr(Leg, "put", hoarding)
+    report = World(0, around_a_wall()).run()
+    assert any("bytes of a circuit" in failure for failure in report.failures), report.failures
 
 
 def with_villains() -> Plan:

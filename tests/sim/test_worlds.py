@@ -24,6 +24,8 @@ def test_world(seed: int) -> None:
     report = World(seed).run()
     assert not report.failures, str(report)
     assert report.records
+    assert bool(report.plan.walls) == bool(report.peaks["circuits passed on"])
+    assert report.plan.asks == any("was answered by" in line for line in report.trace)
 
 
 def test_a_seed_gives_the_same_trace_in_another_process() -> None:
