@@ -17,6 +17,7 @@ Data, WAL and circuits take turns by bytes, so neither a bulk catch-up nor a cha
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import Final, Protocol, TypeAlias
 
 from p2p.envelope import ACK_REQ
@@ -45,6 +46,10 @@ class Sealer(Protocol):
 
 class RelayLane(Protocol):
     """Where the circuits of this link wait."""
+
+    @property
+    def turns(self) -> Collection[object] | None:
+        """Those that have something to say: read and not asked, as a link looks several times per message."""
 
     def __bool__(self) -> bool: ...
 
@@ -100,7 +105,8 @@ class Outbox:
         self.wal_bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._control or self._data or self._wal or self.relay)
+        relay = self.relay
+        return bool(self._control or self._data or self._wal or (relay is not None and relay.turns))
 
     @property
     def data_messages(self) -> int:

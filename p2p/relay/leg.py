@@ -200,22 +200,24 @@ class Lane:
     Args:
         wake: called when there is something to take where there was nothing.
         left: called with a leg whose last message was taken.
+
+    Attributes:
+        turns: the legs that have something to say; None as long as no circuit had, as most links never carry one.
     """
 
-    __slots__ = ("_turns", "_wake", "left")
+    __slots__ = ("_wake", "left", "turns")
 
     def __init__(self, wake: Callable[[], None], left: Callable[[Leg], None]) -> None:
-        self._turns: deque[Leg] | None = None
-        """None as long as no circuit had anything to say: most links never carry one."""
+        self.turns: deque[Leg] | None = None
         self._wake: Final = wake
         self.left: Final = left
 
     def __bool__(self) -> bool:
-        return bool(self._turns)
+        return bool(self.turns)
 
     def take(self) -> bytes:
         """The next encoded Relay message; b"" if there is none."""
-        turns = self._turns
+        turns = self.turns
         while turns:
             leg = turns.popleft()
             message = leg.next_message() if leg.has_message else b""
@@ -229,16 +231,16 @@ class Lane:
 
     def enlist(self, leg: Leg) -> None:
         """Give a leg its turn."""
-        turns = self._turns
+        turns = self.turns
         if turns is None:
-            turns = self._turns = deque()
+            turns = self.turns = deque()
         turns.append(leg)
         if len(turns) == 1:
             self._wake()
 
     def clear(self) -> None:
         """The link is over."""
-        self._turns = None
+        self.turns = None
 
 
 def refused(circuit: int, reason: Reason) -> bytes:

@@ -76,10 +76,6 @@ class Liveness:
         if self._frame_since is None:
             self._frame_since = now
 
-    def no_frame_begun(self) -> None:
-        """The stream stands between two frames."""
-        self._frame_since = None
-
     def pause(self, now: float) -> None:
         """Reading stops. Again without effect until `resume`."""
         if self._paused_at is None:

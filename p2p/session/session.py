@@ -89,6 +89,7 @@ class Session:
         node_id: the label that the peer claims, None before PeerProven.
         peer_capabilities: what the peer offered under the seal.
         cipher: name of the session's cipher, "" before the keys are there.
+        is_amid_frame: whether a frame had begun to come and was not whole when `next_event` last returned None.
         bytes_in, bytes_out: what went through, with all overhead.
 
     Example:
@@ -129,6 +130,7 @@ class Session:
         "bytes_in",
         "bytes_out",
         "cipher",
+        "is_amid_frame",
         "node_id",
         "peer_capabilities",
         "peer_id",
@@ -154,6 +156,7 @@ class Session:
         self.node_id: str | None = None
         self.peer_capabilities: Mapping[str, str] = _NOTHING_OFFERED
         self.cipher = ""
+        self.is_amid_frame = False
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -235,7 +238,10 @@ class Session:
                 continue
             if frame is None:
                 if not self._eof:
-                    self._note_partial_frame()
+                    # A header alone is a begun frame too, though nothing of it is kept. A whole one was heard.
+                    self.is_amid_frame = self._decoder.is_amid_frame
+                    if self.is_amid_frame:
+                        self._liveness.frame_begun(self._now)
                     return None
                 self._fail(Reason.ABNORMAL, "the stream ended without a Goodbye")
             elif state in SEALED:
@@ -298,11 +304,6 @@ class Session:
     def is_ending(self) -> bool:
         """Whether our Goodbye is said, or all is over: nothing more can be sent."""
         return self.state is State.ENDING or self.state is State.ENDED
-
-    @property
-    def is_amid_frame(self) -> bool:
-        """Whether a frame has begun to come and is not whole, after `next_event` returned None."""
-        return self._decoder.is_amid_frame
 
     @property
     def pending_bytes(self) -> int:
@@ -424,13 +425,6 @@ class Session:
         """The owner reads again."""
         self._now = now
         self._liveness.resume(now)
-
-    def _note_partial_frame(self) -> None:
-        # A header alone is a begun frame too, though nothing of it is kept.
-        if self._decoder.is_amid_frame:
-            self._liveness.frame_begun(self._now)
-        else:
-            self._liveness.no_frame_begun()
 
     # Handshake.
 

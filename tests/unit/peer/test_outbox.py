@@ -106,13 +106,13 @@ class Circuits:
     """A relay lane with so many messages of a size."""
 
     def __init__(self, count: int, size: int) -> None:
-        self._left = [bytes([n % 256]) * size for n in range(count)]
+        self.turns = [bytes([n % 256]) * size for n in range(count)]
 
     def __bool__(self) -> bool:
-        return bool(self._left)
+        return bool(self.turns)
 
     def take(self) -> bytes:
-        return self._left.pop(0)
+        return self.turns.pop(0)
 
 
 def test_circuits_data_and_batches_take_turns_and_nobody_starves() -> None:
