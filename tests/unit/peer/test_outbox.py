@@ -133,7 +133,7 @@ def test_circuits_data_and_batches_take_turns_and_nobody_starves() -> None:
 def test_a_relay_lane_that_has_nothing_after_all_ends_its_turn() -> None:
     class Empty(Circuits):
         def take(self) -> bytes:
-            self._left.clear()
+            self.turns.clear()
             return b""
 
     outbox, drained = Outbox(Limits()), Drained()
