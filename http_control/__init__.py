@@ -6,7 +6,8 @@ or, on a Quart application of your own, `http_control.register_routes(app, runti
 
 How it is put together, from the outside in; it sees only p2p's front door:
 
-    server sockets connection intake   hypercorn on trio, contained: one connection's failure ends that connection
+    server sockets places              hypercorn on trio, contained: one connection's failure ends that connection
+    connection intake
     app site                           routes on an application; what a server has once
     request_checks auth files          which requests are looked at, and from whom
     operation routes/ openapi          what a route is, the routes, their description

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -18,7 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from http_control.auth import Refused
 from http_control.control import Control
-from http_control.files import CONTROL_FILE, ControlFile, remove_control, write_control
+from http_control.files import ControlFile, remove_control, write_control
 from http_control.operation import EVENTS, JSON, Call, Operation, decode_body, decode_query, json_response
 from http_control.options import LogSink, P2PHttpOptions
 from http_control.problem import Problem, problem_of
@@ -116,7 +115,8 @@ async def serve(
 ) -> None:
     """Serve a node over HTTP until cancelled: `urls = await nursery.start(http_control.serve, runtime, options)`.
 
-    The node may run already or start later; with a data dir, that must be there.
+    The node may run already or start later; with a data dir, that must be there. Of several servers for one data dir
+    the thin clients find the one that started last.
 
     Raises:
         ConfigError: the options are not safe or not usable; the token cannot be read or made.
@@ -128,36 +128,27 @@ async def serve(
     # Now and not at the first request: whoever starts it is told what is wrong with the token.
     await controls_of(app)[0].door()
     data_dir = runtime.node.config.data_dir
+    written: ControlFile | None = None
+
+    async def announce(urls: list[str]) -> None:
+        """Tell the thin clients."""
+        nonlocal written
+        if data_dir is None:
+            return
+        unix = options.bind.unix
+        written = ControlFile(
+            urls=[] if unix is not None else urls,
+            unix=None if unix is None else os.fspath(unix.absolute()),
+            prefix=options.prefix,
+            pid=os.getpid(),
+        )
+        await trio.to_thread.run_sync(write_control, data_dir, written)
+
     try:
-        server = ServerOptions(options.bind, options.limits)
-        await serve_app(app, server, task_status=_Announced(options, data_dir, task_status))
+        await serve_app(app, ServerOptions(options.bind, options.limits), announce=announce, task_status=task_status)
     finally:
-        if data_dir is not None:
-            remove_control(data_dir, os.getpid())
-
-
-class _Announced(trio.TaskStatus[list[str]]):
-    """Tells the thin clients where the server listens before it tells the caller."""
-
-    def __init__(self, options: P2PHttpOptions, data_dir: Path | None, status: trio.TaskStatus[list[str]]) -> None:
-        self._options = options
-        self._data_dir = data_dir
-        self._status = status
-
-    def started(self, value: list[str] | None = None) -> None:
-        """The server listens."""
-        urls = value or []
-        if self._data_dir is not None:
-            unix = self._options.bind.unix
-            file = ControlFile(
-                urls=[] if unix is not None else urls,
-                unix=None if unix is None else os.path.abspath(unix),
-                prefix=self._options.prefix,
-                pid=os.getpid(),
-            )
-            write_control(self._data_dir, file)
-            _log.debug("%s written", CONTROL_FILE)
-        self._status.started(urls)
+        if data_dir is not None and written is not None:
+            remove_control(data_dir, written)
 
 
 # The way of a request.

@@ -148,11 +148,7 @@ class PlainH11(H11Protocol):
 
 
 class Connection(TCPServer):
-    """One accepted stream and the requests on it.
-
-    Attributes:
-        idle_since: when it began to wait for a request, None while it has one.
-    """
+    """One accepted stream and the requests on it."""
 
     protocol: PlainH11  # type: ignore[assignment]  # hypercorn's wrapper exists to switch to HTTP/2
     stream: Stream  # type: ignore[assignment]  # it takes both kinds
@@ -171,7 +167,18 @@ class Connection(TCPServer):
         self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._is_closing = False
-        self.idle_since: float | None = trio.current_time()
+        self._idle_since: float | None = trio.current_time()
+        self._sending_since: float | None = None
+
+    def yields(self, now: float) -> tuple[int, float] | None:
+        """See `places.Guest`."""
+        if self._is_closing:
+            return (0, 0.0)
+        if self._idle_since is not None:
+            return (1, self._idle_since)
+        if self._sending_since is not None and now - self._sending_since >= self._limits.give_way_s:
+            return (2, self._sending_since)
+        return None
 
     def abort(self) -> None:
         """End it without another word."""
@@ -243,7 +250,7 @@ class Connection(TCPServer):
             await self.protocol.handle(Closed())
         elif isinstance(event, Updated):
             with trio.CancelScope(shield=True):
-                self.idle_since = trio.current_time() if event.idle else None
+                self._idle_since = trio.current_time() if event.idle else None
                 if event.idle:
                     await self.idle_task.restart(self._task_group, self._idle_timeout)
                 else:
@@ -252,6 +259,7 @@ class Connection(TCPServer):
     async def _send(self, data: bytes) -> None:
         async with self.send_lock:
             for start in range(0, len(data), self._limits.write_bytes):
+                self._sending_since = trio.current_time()
                 with trio.move_on_after(self._limits.write_stall_s_max) as patience:
                     try:
                         await self.stream.send_all(data[start : start + self._limits.write_bytes])
@@ -259,19 +267,27 @@ class Connection(TCPServer):
                         self.abort()
                 if patience.cancelled_caught:
                     self.abort()
+            self._sending_since = None
 
     async def _say_end(self) -> None:
         """Close our direction, and let the reading end soon."""
         self._is_closing = True
         self._reading.deadline = min(self._reading.deadline, trio.current_time() + self._limits.linger_s_max)
         try:
-            if isinstance(self.stream, trio.SSLStream):
-                # It has no half-close; what it has to say it says when it is closed.
+            if not isinstance(self.stream, trio.SSLStream):
+                await self.stream.send_eof()
+            elif self._is_all_read():
                 await self.stream.aclose()
             else:
-                await self.stream.send_eof()
+                # TLS has no half-close; that of TCP serves as well, since every answer says where it ends.
+                await self.stream.transport_stream.send_eof()
         except _GONE:
             self.abort()
+
+    def _is_all_read(self) -> bool:
+        """Whether the client has sent what it had to send: closing then resets nothing."""
+        theirs = cast("h11.Connection", self.protocol.connection).their_state
+        return theirs in {h11.DONE, h11.MUST_CLOSE, h11.CLOSED}
 
     async def _close(self) -> None:
         with trio.move_on_after(self._limits.close_s_max, shield=True):

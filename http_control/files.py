@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -60,7 +61,7 @@ def read_token(data_dir: Path) -> str:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     if mode & 0o077:
         raise ConfigError(f"{path} can be read by others (mode {mode:04o}): make it `chmod 600`, or remove it")
-    if not 16 <= len(token) <= TOKEN_CHARS_MAX or not token.isprintable():
+    if not 16 <= len(token) <= TOKEN_CHARS_MAX or not token.isprintable() or " " in token:
         raise ConfigError(f"{path} holds no token: remove it, and the next start makes a new one")
     return token
 
@@ -82,15 +83,11 @@ def write_control(data_dir: Path, control: ControlFile) -> None:
     _write_private(data_dir / CONTROL_FILE, msgspec.json.encode(control) + b"\n", replace=True)
 
 
-def remove_control(data_dir: Path, pid: int) -> None:
-    """Take it back, unless another server wrote it since."""
-    path = data_dir / CONTROL_FILE
-    try:
-        if msgspec.json.decode(path.read_bytes(), type=ControlFile).pid == pid:
-            path.unlink()
-    except (OSError, msgspec.MsgspecError):
-        # Gone, or not ours any more: nothing to take back.
-        return
+def remove_control(data_dir: Path, control: ControlFile) -> None:
+    """Take back what was written, unless another server wrote since."""
+    with suppress(OSError, ConfigError):
+        if read_control(data_dir) == control:
+            (data_dir / CONTROL_FILE).unlink()
 
 
 def read_control(data_dir: Path) -> ControlFile | None:
@@ -114,19 +111,18 @@ def _write_private(path: Path, data: bytes, *, replace: bool) -> None:
     try:
         made.unlink(missing_ok=True)
         descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            made.replace(path)
-        else:
-            try:
-                os.link(made, path)
-            except FileExistsError:
-                # Another one was quicker; its token counts.
-                return
-            finally:
-                made.unlink(missing_ok=True)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if replace:
+                made.replace(path)
+            else:
+                # If another one was quicker, its token counts.
+                with suppress(FileExistsError):
+                    os.link(made, path)
+        finally:
+            made.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None

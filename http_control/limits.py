@@ -14,7 +14,12 @@ class HttpLimits:
 
     # One connection (threat T54).
     connections_max: int = 512
-    """With all of them taken, the one that has been idle longest gives way; if none is idle, the new one does."""
+    """With all of them taken, one that is closing or idle gives way, or one that does not read; if there is none, the
+    new one does."""
+    connections_per_source_max: int = 128
+    """Of one address, or one /56 of IPv6. This machine itself may have them all: a proxy on it is everybody."""
+    give_way_s: float = 1.0
+    """A client that leaves an answer untaken for so long gives way where places are short."""
     header_bytes_max: int = 16 * KIB
     header_s_max: float = 10.0
     """From the connection's start, or from the end of the answer before, to the whole header."""
@@ -42,6 +47,8 @@ class HttpLimits:
     """The whole of stopping, whatever the clients do."""
     restart_s: tuple[float, ...] = (0.1, 0.5, 2.0, 5.0)
     """Pauses before a failed server is started again; the last one repeats."""
+    calm_s: float = 60.0
+    """After so long without a failure the next one counts as the first."""
 
     # Routes.
     bugs_told_per_min: int = 10

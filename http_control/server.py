@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
@@ -29,14 +30,17 @@ from hypercorn.utils import wrap_app
 from http_control.connection import Connection, Stream
 from http_control.intake import Intake
 from http_control.limits import HttpLimits
-from http_control.sockets import Bind, close_listeners, open_listeners, urls_of
-from p2p import ConfigError
+from http_control.places import Places
+from http_control.sockets import Bind, listening, urls_of
+from http_control.source import is_in, networks_of
+from p2p import ConfigError, registry
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, LifespanState
 
 _log = logging.getLogger("p2p.http")
 
+_LOOPBACK: Final = networks_of(("127.0.0.0/8", "::1"))
 _SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
@@ -56,28 +60,35 @@ async def serve_app(
     app: ASGIFramework,
     options: ServerOptions,
     *,
+    announce: Callable[[list[str]], Awaitable[None]] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an application until cancelled; `started(urls)` with the real ports.
+
+    Args:
+        app: the application.
+        options: where, and within which bounds.
+        announce: told the URLs before the caller is; what it raises ends the start.
 
     Raises:
         AddressInUse, ConfigError: it cannot listen as asked; the certificate or key is not usable.
     """
     bind, limits = options.bind, options.limits
     tls = await trio.to_thread.run_sync(_tls_context, bind) if bind.is_tls else None
-    listeners = await open_listeners(bind, limits.backlog)
-    try:
+    async with listening(bind, limits.backlog) as listeners:
+        urls = urls_of(listeners, bind)
+        if announce is not None:
+            await announce(urls)
+        # Whoever connects from now on waits in the sockets' queue until the first life accepts. Told before the
+        # nursery opens, since what the caller's nursery raises here must not meet the shielded half of this one.
+        task_status.started(urls)
         server = _Server(app, limits, listeners, tls)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.supervise)
-            task_status.started(urls_of(listeners, bind))
             try:
                 await trio.sleep_forever()
             finally:
                 server.stop()
-    finally:
-        with trio.CancelScope(shield=True):
-            await close_listeners(listeners, bind)
 
 
 def _tls_context(bind: Bind) -> ssl.SSLContext:
@@ -85,10 +96,15 @@ def _tls_context(bind: Bind) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(bind.tls_cert, bind.tls_key)
+        context.load_cert_chain(bind.tls_cert, bind.tls_key, password=_no_passphrase)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"TLS with {bind.tls_cert} and {bind.tls_key}: {error}") from None
     return context
+
+
+def _no_passphrase() -> str:
+    """Asked for by a key that has one. Without this OpenSSL would ask the terminal, and wait."""
+    raise ConfigError("the key of the certificate has a passphrase: give one without, in a file of mode 0600")
 
 
 def _config(limits: HttpLimits) -> Config:
@@ -119,7 +135,7 @@ class _Server:
         self._tls = tls
         self._stopping = trio.Event()
         self._scope = trio.CancelScope(shield=True)
-        self._connections: dict[Connection, None] = {}
+        self._places: Places[Connection] = Places(limits)
 
     def stop(self) -> None:
         """Begin to stop; `supervise` returns within `stop_s_max`."""
@@ -128,10 +144,11 @@ class _Server:
 
     async def supervise(self) -> None:
         """Serve, and serve again after a failure, until told to stop."""
-        pauses = iter(self._limits.restart_s)
-        pause = next(pauses)
+        pauses = self._limits.restart_s
+        failures = 0
         with self._scope:
             while not self._stopping.is_set():
+                began = trio.current_time()
                 try:
                     await self._live()
                 except* Exception as group:  # noqa: BLE001  # the boundary: what serves may fail, what is served goes on
@@ -139,9 +156,9 @@ class _Server:
                     _log.debug("how it failed", exc_info=group)
                 else:
                     continue
-                with trio.move_on_after(pause):
+                failures = 1 if trio.current_time() - began > self._limits.calm_s else failures + 1
+                with trio.move_on_after(pauses[min(failures, len(pauses)) - 1]):
                     await self._stopping.wait()
-                pause = next(pauses, pause)
 
     async def _live(self) -> None:
         """One life: from the application's startup to its shutdown."""
@@ -180,30 +197,35 @@ class _Server:
                     await trio.sleep(self._limits.accept_pause_s)
                 # Anything else is about the one connection, which the kernel has forgotten.
                 continue
-            if not self._make_room():
+            source = _source_of(cast("trio.SocketStream", stream))
+            may_come, in_the_way = self._places.in_the_way(source, trio.current_time())
+            if not may_come:
                 await trio.aclose_forcefully(stream)
                 continue
+            if in_the_way is not None:
+                in_the_way.abort()
+                self._places.leave(in_the_way)
             if self._tls is not None:
                 plain = cast("trio.SocketStream", stream)
                 stream = trio.SSLStream(plain, self._tls, server_side=True, https_compatible=True)
             connection = Connection(self._app, self._config, context, state, stream, self._limits)
-            self._connections[connection] = None
+            self._places.take(connection, source)
             nursery.start_soon(self._serve, connection)
-
-    def _make_room(self) -> bool:
-        """Whether there is room for one more: with all places taken, the longest idle one gives way."""
-        if len(self._connections) < self._limits.connections_max:
-            return True
-        idle = [(since, one) for one in self._connections if (since := one.idle_since) is not None]
-        if not idle:
-            return False
-        oldest = min(idle, key=lambda pair: pair[0])[1]
-        oldest.abort()
-        self._connections.pop(oldest)
-        return True
 
     async def _serve(self, connection: Connection) -> None:
         try:
             await connection.run()
         finally:
-            self._connections.pop(connection, None)
+            self._places.leave(connection)
+
+
+def _source_of(stream: trio.SocketStream) -> str | None:
+    """Whose share of the places a connection counts for; None for this machine's own."""
+    if stream.socket.family == trio.socket.AF_UNIX:
+        return None
+    try:
+        host = stream.socket.getpeername()[0]
+    except OSError:
+        # Gone already, which its first read will show.
+        return None
+    return None if is_in(host, _LOOPBACK) else registry.prefix_of(host)

@@ -6,7 +6,8 @@ import errno
 import os
 import socket
 import stat
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,15 +50,29 @@ class Bind:
         return self.tls_cert is not None
 
 
-async def open_listeners(bind: Bind, backlog: int) -> list[trio.SocketListener]:
-    """Open the sockets of a bind.
+@asynccontextmanager
+async def listening(bind: Bind, backlog: int) -> AsyncIterator[list[trio.SocketListener]]:
+    """Sockets that listen, for the time of the block; a unix socket's file goes with them.
 
     Raises:
         AddressInUse: something else listens there.
         ConfigError: the address is not one of this machine, or the path is not usable.
     """
-    if bind.unix is not None:
-        return [_unix_listener(bind.unix, backlog)]
+    listeners = [_unix_listener(bind.unix, backlog)] if bind.unix is not None else await _tcp_listeners(bind, backlog)
+    made = None if bind.unix is None else _file_at(bind.unix)
+    try:
+        yield listeners
+    finally:
+        with trio.CancelScope(shield=True):
+            for listener in listeners:
+                await trio.aclose_forcefully(listener)
+        # Another server may have its socket there by now.
+        if bind.unix is not None and made is not None and _file_at(bind.unix) == made:
+            with suppress(OSError):
+                bind.unix.unlink()
+
+
+async def _tcp_listeners(bind: Bind, backlog: int) -> list[trio.SocketListener]:
     try:
         return await trio.open_tcp_listeners(bind.port, host=bind.host, backlog=backlog)
     except OSError as error:
@@ -89,22 +104,27 @@ def _clear_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
+        # Not waited for: one whose queue is full is alive, too.
+        probe.setblocking(False)
         try:
             probe.connect(os.fspath(path))
-        except OSError:
+        except (ConnectionRefusedError, FileNotFoundError):
             path.unlink(missing_ok=True)
             return
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise ConfigError(f"whether a server listens on {path} cannot be told: {error.strerror}") from None
     raise AddressInUse(errno.EADDRINUSE, f"a server listens on the unix socket {path}")
 
 
-async def close_listeners(listeners: list[trio.SocketListener], bind: Bind) -> None:
-    """Close the sockets, and remove the one in the file system."""
-    for listener in listeners:
-        await trio.aclose_forcefully(listener)
-    if bind.unix is not None:
-        with suppress(OSError):
-            bind.unix.unlink()
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever its name; None without one."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def urls_of(listeners: list[trio.SocketListener], bind: Bind) -> list[str]:

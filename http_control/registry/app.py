@@ -45,6 +45,8 @@ TABLE_S_MAX: Final = 1.5
 """For a thread, and for the table's answer in it."""
 REST_S: Final = 1.0
 """After a call that took longer: so long none is begun."""
+SIZE_FRESH_S: Final = 1.0
+"""Anybody may ask whether the table answers, as often as they like; it is asked so seldom."""
 
 _STATUS: Final = {
     "invalid_announcement": 400,
@@ -104,6 +106,8 @@ class _Routes:
         self._table = options.table
         self._lane = trio.CapacityLimiter(options.table.calls_max)
         self._rests_until = -math.inf
+        self._counting = trio.Lock()
+        self._counted = (-math.inf, 0)
         self.metrics = RegistryMetrics()
 
     def counted(self, route: str, handler: Callable[[str], Awaitable[bytes]]) -> Callable[[], Awaitable[Response]]:
@@ -158,7 +162,7 @@ class _Routes:
     async def readyz(self) -> Response:
         """GET /readyz: whether the table answers, so that announcements and questions can be served."""
         try:
-            await self._in_thread(self._table.size)
+            await self._size()
         except TableUnavailable as error:
             raise _unavailable() from error
         return Response(b'{"ok":true}', content_type=JSON)
@@ -167,10 +171,19 @@ class _Routes:
         """GET /metrics."""
         self._check_token()
         try:
-            size: int | None = await self._in_thread(self._table.size)
+            size: int | None = await self._size()
         except TableUnavailable:
             size = None
         return Response(self.metrics.exposition(size), content_type=CONTENT_TYPE)
+
+    async def _size(self) -> int:
+        """How many entries the table has, or had a moment ago. One call of the table serves all who wait for it."""
+        async with self._counting:
+            counted_at, size = self._counted
+            if trio.current_time() - counted_at >= SIZE_FRESH_S:
+                size = await self._in_thread(self._table.size)
+                self._counted = (trio.current_time(), size)
+            return size
 
     def _source(self) -> str:
         client = request.scope.get("client")

@@ -227,7 +227,7 @@ def _served_from(data_dir: Path) -> ControlFile:
     if control is None:
         raise _not_served(data_dir)
     if holder_of(data_dir) != control.pid:
-        remove_control(data_dir, control.pid)
+        remove_control(data_dir, control)
         raise NotServed(
             f"the node that served HTTP from {data_dir} is gone (process {control.pid}): start it with --http "
             "127.0.0.1:0"

@@ -6,7 +6,8 @@ a registry takes and shows. The node's client is `p2p.node.bootstrap`, the serve
 
 from __future__ import annotations
 
+from p2p.policy.addresses import prefix_of
 from p2p.registry.desk import Desk, Entry, Refused, Room, Scope
 from p2p.registry.form import ListedPeer, write_announced, write_peers
 
-__all__ = ["Desk", "Entry", "ListedPeer", "Refused", "Room", "Scope", "write_announced", "write_peers"]
+__all__ = ["Desk", "Entry", "ListedPeer", "Refused", "Room", "Scope", "prefix_of", "write_announced", "write_peers"]

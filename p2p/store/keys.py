@@ -38,6 +38,8 @@ STORE_FILE: Final = "log.sqlite"
 LOCK_FILE: Final = "lock"
 _NEXT_KEY_FILE: Final = "identity.pem.next"
 _RETIRED_KEY_FILE: Final = "identity-{}.pem"
+_SERVED: Final = "control."
+"""What HTTP control keeps here begins so; it may be served before the node has started."""
 
 _KEY_BYTES_MAX: Final = 4096
 _TRUST_BYTES_MAX: Final = 1024 * 1024
@@ -227,7 +229,8 @@ def _make_dir(data_dir: Path) -> bool:
         raise StoreError(f"the data dir {data_dir} cannot be used: {error.strerror}") from error
     if STORE_FILE in names:
         return False
-    strangers = names - {KEY_FILE, LOCK_FILE, f".{KEY_FILE}.part"}
+    strangers = {name for name in names if not name.lstrip(".").startswith(_SERVED)}
+    strangers -= {KEY_FILE, LOCK_FILE, f".{KEY_FILE}.part"}
     if strangers and KEY_FILE not in names:
         raise ConfigError(f"{data_dir} is not empty and no data dir (it holds {min(strangers)!r}): give another one")
     return True

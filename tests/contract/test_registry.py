@@ -274,6 +274,23 @@ async def test_a_table_that_fails_is_said_and_the_registry_lives_on() -> None:
         assert (await ask(url, "GET", "/readyz"))[0] == 200
 
 
+async def test_however_many_ask_whether_it_is_ready_the_table_is_asked_once() -> None:
+    class Counting(SqliteTable):
+        asked = 0
+
+        def size(self) -> int:
+            self.asked += 1
+            return super().size()
+
+    table = Counting()
+    async with registry(table=table) as url:
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(ask, url, "GET", "/readyz")
+    # Once a second, and a machine under load may take some for this.
+    assert table.asked < 10
+
+
 @needs("redis-server")
 async def test_a_redis_that_hangs_costs_nobodys_time(tmp_path: Path) -> None:
     with redis_server(tmp_path) as where:

@@ -181,3 +181,34 @@ def test_a_prefix_may_be_written_without_slashes(written: str, prefix: str) -> N
 def test_an_odd_prefix_is_refused_and_says_how_to_write_it(prefix: str) -> None:
     with pytest.raises(p2p.ConfigError, match="write it like /p2p"):
         P2PHttpOptions(prefix=prefix)
+
+
+async def test_a_server_that_cannot_say_where_it_listens_does_not_start(tmp_path: Path) -> None:
+    async with p2p.open_node(node_id="a", data_dir=tmp_path / "a") as node:
+        (tmp_path / "a" / "control.json").mkdir()
+        with trio.fail_after(30), pytest.raises(p2p.ConfigError, match=r"control\.json"):
+            await http_control.serve(p2p.P2PRuntime(node), P2PHttpOptions(token=TOKEN))
+        assert [path.name for path in (tmp_path / "a").iterdir() if path.name.startswith(".control")] == []
+
+
+async def test_served_first_the_node_still_starts(tmp_path: Path) -> None:
+    runtime = p2p.P2PRuntime(p2p.Node(p2p.NodeConfig(node_id="a", data_dir=tmp_path)))
+    async with trio.open_nursery() as nursery:
+        (url,) = await nursery.start(http_control.serve, runtime)
+        headers = {"x-auth-token": (tmp_path / "control.token").read_text().strip()}
+        async with httpx.AsyncClient(base_url=url, headers=headers) as client:
+            assert (await client.get("/p2p/status")).status_code == 503
+            await nursery.start(runtime.run)
+            assert (await client.get("/p2p/status")).json()["node_id"] == "a"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_second_server_that_fails_takes_nothing_from_the_first(tmp_path: Path) -> None:
+    async with p2p.open_node(node_id="a", data_dir=tmp_path) as node, trio.open_nursery() as nursery:
+        (url,) = await nursery.start(http_control.serve, p2p.P2PRuntime(node))
+        port = int(url.rpartition(":")[2])
+        with pytest.raises(p2p.AddressInUse):
+            await http_control.serve(p2p.P2PRuntime(node), P2PHttpOptions(bind=Bind(port=port)))
+        assert (tmp_path / "control.json").exists()
+        nursery.cancel_scope.cancel()
+    assert not (tmp_path / "control.json").exists()

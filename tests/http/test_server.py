@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ import httpx
 import pytest
 import trio
 import trustme
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from http_control.limits import HttpLimits
 from http_control.server import ServerOptions, serve_app
@@ -74,6 +77,56 @@ async def test_a_stale_unix_socket_is_replaced_and_any_other_file_kept(tmp_path:
     with pytest.raises(ConfigError, match="not a socket"):
         await serve_app(small_app(), ServerOptions(Bind(unix=path)))
     assert path.read_text() == "mine"
+
+
+async def test_a_living_unix_socket_keeps_its_place_and_a_successor_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as waiting:
+        busy.bind(str(path))
+        busy.listen(0)
+        for _ in range(3):  # until its queue is full
+            knock = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            knock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                knock.connect(str(path))
+        with pytest.raises(AddressInUse):
+            await serve_app(small_app(), ServerOptions(Bind(unix=path)))
+        assert path.exists()
+    path.unlink()
+    async with served(small_app(), bind=Bind(unix=path)):
+        path.unlink()
+        path.write_text("a successor's")
+    assert path.read_text() == "a successor's"
+
+
+async def test_a_key_with_a_passphrase_is_refused_and_asked_for_nowhere(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    form = serialization.BestAvailableEncryption(b"secret")
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, form)
+    (tmp_path / "key.pem").write_bytes(pem)
+    trustme.CA().issue_cert("localhost").cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    bind = Bind(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem")
+    with pytest.raises(ConfigError, match="passphrase"):
+        await serve_app(small_app(), ServerOptions(bind))
+
+
+async def test_a_refusal_over_tls_arrives_though_the_body_is_under_way(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    bind = Bind(tls_cert=tmp_path / "both.pem", tls_key=tmp_path / "both.pem")
+    async with served(small_app(), bind=bind) as (url, _):
+        for _ in range(5):
+            plain = await connect(url.replace("https", "http"))
+            tls = trio.SSLStream(plain, context, server_hostname="127.0.0.1", https_compatible=True)
+            with trio.fail_after(30):
+                # More than the kernel takes for a reader that has stopped.
+                await tls.send_all(b"POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n")
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await tls.send_all(bytes(400_000))
+                assert b" 413 " in await tls.receive_some(1000)
+            await trio.aclose_forcefully(tls)
 
 
 async def test_tls(tmp_path: Path) -> None:
@@ -251,6 +304,23 @@ async def test_it_stops_in_time_whatever_the_clients_do(stalled: int) -> None:
     await descriptors_back_to(before)
 
 
+async def test_what_announcing_raises_ends_the_start() -> None:
+    async def announce(_: list[str]) -> None:
+        raise ConfigError("the disk is full")
+
+    with trio.fail_after(30), pytest.raises(ConfigError, match="disk is full"):
+        await serve_app(small_app(), ServerOptions(), announce=announce)
+
+
+async def test_what_the_caller_does_when_told_ends_the_server() -> None:
+    class Failing(trio.TaskStatus[list[str]]):
+        def started(self, value: list[str] | None = None) -> None:
+            raise RuntimeError("meant")
+
+    with trio.fail_after(30), pytest.raises(RuntimeError, match="meant"):
+        await serve_app(small_app(), ServerOptions(), task_status=Failing())
+
+
 async def test_a_request_under_way_is_answered_before_the_end() -> None:
     app = small_app()
     entered = trio.Event()
@@ -288,6 +358,16 @@ async def test_an_application_that_fails_before_it_answers_is_answered_for() -> 
     with trio.fail_after(30):
         async with served(broken) as (url, _):  # type: ignore[arg-type]  # one that has no lifespan either
             assert problem(await raw(url, GET + b"Connection: close\r\n\r\n")) == (500, "internal")
+
+
+async def test_after_a_calm_time_a_failure_counts_as_the_first() -> None:
+    # Every life is longer than that, so no pause is the second one.
+    async with served(small_app(), HttpLimits(restart_s=(0.0, 1000.0), calm_s=-1.0)) as (url, _):
+        with trio.fail_after(30):
+            for _ in range(3):
+                await raw(url, b"GET /end HTTP/1.0\r\n\r\n")
+                while b"hello" not in await raw(url, b"GET / HTTP/1.0\r\n\r\n"):
+                    pass
 
 
 async def test_a_broken_application_is_started_again_on_the_same_port() -> None:
