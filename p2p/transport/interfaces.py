@@ -49,6 +49,7 @@ class Interface(msgspec.Struct, frozen=True):
         address: its first IPv4 address, None without one.
         broadcast: the broadcast address that belongs to it, None where there is none.
         more: its other addresses, IPv4 and IPv6; link-local ones end in `%` and the name.
+        has_ipv6: whether IPv6 is switched on for it, as far as that can be learnt.
     """
 
     index: int
@@ -58,6 +59,7 @@ class Interface(msgspec.Struct, frozen=True):
     address: str | None = None
     broadcast: str | None = None
     more: tuple[str, ...] = ()
+    has_ipv6: bool = True
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -71,7 +73,7 @@ def interfaces() -> tuple[Interface, ...]:
         return (Interface(0, "default", address="0.0.0.0"),)  # noqa: S104  # no address to bind: any of the machine's
     found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        known = _every_address(asking)
+        known, is_ipv6_known = _every_address(asking)
         for index, name in socket.if_nameindex():
             flags = _ask(asking, _SIOCGIFFLAGS, name)
             if flags is None or not (bits := struct.unpack("=H", flags[:2])[0]) & _IFF_UP:
@@ -82,13 +84,16 @@ def interfaces() -> tuple[Interface, ...]:
                 broadcast = _address(_ask(asking, _SIOCGIFBRDADDR, name))
             address = _address(_ask(asking, _SIOCGIFADDR, name))
             more = tuple(other for other in known.get(name, ()) if other != address)
-            found.append(Interface(index, name, is_loopback, bool(bits & _IFF_MULTICAST), address, broadcast, more))
+            has_ipv6 = not is_ipv6_known or any(":" in other for other in more)
+            has_multicast = bool(bits & _IFF_MULTICAST)
+            found.append(Interface(index, name, is_loopback, has_multicast, address, broadcast, more, has_ipv6))
     return tuple(found)
 
 
-def _every_address(asking: socket.socket) -> dict[str, list[str]]:
-    """The addresses of each interface by its name; what cannot be learnt is left out."""
+def _every_address(asking: socket.socket) -> tuple[dict[str, list[str]], bool]:
+    """The addresses of each interface by its name, and whether those of IPv6 could be learnt."""
     found: dict[str, list[str]] = {}
+    is_ipv6_known = False
     with suppress(OSError):
         for name, address in _ipv4_addresses(asking):
             found.setdefault(name, []).append(address)
@@ -97,7 +102,8 @@ def _every_address(asking: socket.socket) -> dict[str, list[str]]:
             digits, _, _, scope, _, name = line.split(maxsplit=5)
             zone = f"%{name}" if scope == _LINK_LOCAL else ""
             found.setdefault(name, []).append(str(ipaddress.IPv6Address(bytes.fromhex(digits))) + zone)
-    return found
+        is_ipv6_known = True
+    return found, is_ipv6_known
 
 
 def _ipv4_addresses(asking: socket.socket) -> list[tuple[str, str]]:

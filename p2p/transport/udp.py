@@ -97,8 +97,12 @@ class UdpDatagrams:
         for address in self._spoken_from(interface):
             if ":" not in address:
                 yield f"{interface.name} IPv4", lambda address=address: self._send_ipv4(data, interface, address)
-            elif self._ipv6 is not None and interface.has_multicast and not interface.is_loopback:
+            elif self._speaks_ipv6(interface):
                 yield f"{interface.name} IPv6", lambda address=address: self._send_ipv6(data, interface, address)
+
+    def _speaks_ipv6(self, interface: Interface) -> bool:
+        is_able = interface.has_multicast and interface.has_ipv6 and not interface.is_loopback
+        return is_able and self._ipv6 is not None
 
     def _spoken_from(self, interface: Interface) -> list[str]:
         """The addresses that an announcement leaves by; :: for the one that the kernel takes."""
@@ -145,7 +149,7 @@ class UdpDatagrams:
         for interface in used:
             if self._near.group is not None:
                 wanted[socket.AF_INET, interface.index] = f"{interface.name} IPv4"
-            if self._ipv6 is not None and interface.has_multicast and not interface.is_loopback:
+            if self._speaks_ipv6(interface):
                 wanted[socket.AF_INET6, interface.index] = f"{interface.name} IPv6"
         # The numbers of interfaces never come back, but what they leave behind counts against the socket.
         for gone in [key for key in self._joined if key not in wanted]:

@@ -90,8 +90,9 @@ def test_a_host_with_more_interfaces_than_a_socket_may_join_hears_by_the_last_on
     net.host("a")
     net.host("b", elsewhere=12)
     with ExitStack() as stack:
-        for process in run_hosts(net, stack, "ab", discovery={"mode": "multicast"}):
-            wait_for(process, 1)
+        multicast = {"mode": "multicast"}
+        run_hosts(net, stack, "a", discovery=multicast, dial=False)
+        assert wait_for(run_hosts(net, stack, "b", discovery=multicast)[0], 1) == ["10.77.0.1"]
 
 
 @pytest.mark.parametrize("address", ["10.77.0.101", "fd77::101"])

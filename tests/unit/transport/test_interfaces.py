@@ -46,3 +46,17 @@ def test_every_address_is_one() -> None:
 def test_an_interface_that_goes_while_it_is_looked_at_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room.socket, "if_nameindex", lambda: [(1, "lo"), (99, "gone0")])
     assert [one.name for one in interfaces()] == ["lo"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the requests to the kernel are Linux's")
+def test_an_interface_without_ipv6_is_known_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lists = tmp_path / "if_inet6"
+    monkeypatch.setattr(room, "_IPV6_ADDRESSES", lists)
+    assert all(one.has_ipv6 for one in interfaces()), "nobody knows"
+    lists.write_text("00000000000000000000000000000001 01 80 10 80       lo\n")
+    [loopback] = [one for one in interfaces() if one.is_loopback]
+    assert loopback.has_ipv6
+    assert loopback.more == ("::1",)
+    lists.write_text("fe80000000000000000000000000000a 02 40 20 80 a b\n")
+    [loopback] = [one for one in interfaces() if one.is_loopback]
+    assert not loopback.has_ipv6
