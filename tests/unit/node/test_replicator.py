@@ -79,8 +79,8 @@ class End:
 class Node:
     """A writer on a memory store, and a replicator."""
 
-    def __init__(self) -> None:
-        self.identity = Identity.generate(system_entropy)
+    def __init__(self, identity: Identity | None = None) -> None:
+        self.identity = identity or Identity.generate(system_entropy)
         self.store = MemoryStore(self.identity.peer_id)
         self.events: list[NodeEvent] = []
         self.penalized: list[tuple[PeerId, Reason]] = []
@@ -402,21 +402,7 @@ async def test_t42_a_lost_log_is_fetched_back_before_appends_go_on(autojump_cloc
             await a.append(bytes([number]) * 100)
         await until_equal(a, b)
         # The same identity again, with an empty store.
-        again = Node()
-        again.identity = a.identity
-        again.store = MemoryStore(a.id)
-        again.writer = Writer(
-            store=again.store,
-            identity=a.identity,
-            clock=SystemClock(),
-            blocking=InlineBlocking(),
-            limits=LIMITS,
-            emit=again.events.append,
-            admit=lambda origin, via: True,
-        )
-        again.replicator = Replicator(
-            own=a.id, writer=again.writer, clock=SystemClock(), limits=LIMITS, penalize=lambda peer, reason: None
-        )
+        again = Node(a.identity)
         await nursery.start(again.writer.run)
         await nursery.start(again.replicator.run)
         link(nursery, again, b)

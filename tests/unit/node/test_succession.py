@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -268,9 +270,10 @@ async def test_a_handler_that_takes_longer_than_draining_still_answers(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_link_that_is_being_served_on_and_goes_silent_is_not_waited_for(autojump_clock: MockClock) -> None:
-    net = MemoryNetwork(latency_s=0.01)
-    async with small_and_large(net) as (small, large), large.channel("deaf") as deaf, trio.open_nursery() as nursery:
+@asynccontextmanager
+async def unanswered_on_a_link_that_gives_way(small: p2p.Node, large: p2p.Node) -> AsyncIterator[None]:
+    """A request that nobody answers waits on a link; a second link takes its place. The request fails in the end."""
+    async with large.channel("deaf") as deaf, trio.open_nursery() as nursery:
         await small.connect(place_of(large))
 
         async def ask() -> None:
@@ -280,6 +283,12 @@ async def test_a_link_that_is_being_served_on_and_goes_silent_is_not_waited_for(
         nursery.start_soon(ask)
         await deaf.receive()
         await small.connect(place_of(large, expect=str(large.peer_id)))
+        yield
+
+
+async def test_a_link_that_is_being_served_on_and_goes_silent_is_not_waited_for(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.01)
+    async with small_and_large(net) as (small, large), unanswered_on_a_link_that_gives_way(small, large):
         await trio.sleep(1)
         net.partition("one", "two")
         limits = p2p.Limits()
@@ -289,16 +298,7 @@ async def test_a_link_that_is_being_served_on_and_goes_silent_is_not_waited_for(
 
 async def test_who_disconnects_does_not_wait_for_handlers(autojump_clock: MockClock) -> None:
     net = MemoryNetwork(latency_s=0.01)
-    async with small_and_large(net) as (small, large), large.channel("deaf") as deaf, trio.open_nursery() as nursery:
-        await small.connect(place_of(large))
-
-        async def ask() -> None:
-            with pytest.raises(p2p.NotConnected):
-                await small.request(large.peer_id, "deaf", b"", timeout_s=3600)
-
-        nursery.start_soon(ask)
-        await deaf.receive()
-        await small.connect(place_of(large, expect=str(large.peer_id)))
+    async with small_and_large(net) as (small, large), unanswered_on_a_link_that_gives_way(small, large):
         await trio.sleep(6)
         with trio.fail_after(p2p.Limits().drain_s_max + 0.5):
             await small.disconnect(large.peer_id)
@@ -306,16 +306,7 @@ async def test_who_disconnects_does_not_wait_for_handlers(autojump_clock: MockCl
 
 async def test_a_link_that_gives_way_waits_so_long_for_an_answer_and_no_longer(autojump_clock: MockClock) -> None:
     net = MemoryNetwork(latency_s=0.01)
-    async with small_and_large(net) as (small, large), large.channel("deaf") as deaf, trio.open_nursery() as nursery:
-        await small.connect(place_of(large))
-
-        async def ask() -> None:
-            with pytest.raises(p2p.NotConnected):
-                await small.request(large.peer_id, "deaf", b"", timeout_s=3600)
-
-        nursery.start_soon(ask)
-        await deaf.receive()
-        await small.connect(place_of(large, expect=str(large.peer_id)))
+    async with small_and_large(net) as (small, large), unanswered_on_a_link_that_gives_way(small, large):
         await trio.sleep(p2p.Limits().answers_s_max - 0.5)
         assert len(links_of(small)) == len(links_of(large)) == 2
         await trio.sleep(1)

@@ -232,30 +232,28 @@ def test_network_names_that_agree_go_through():
     assert r.state is State.LIVE
 
 
+def deliver_with(i, r, message, at, value):
+    """Go through the messages of a handshake until this one, and change a byte of its envelope; returns who got it."""
+    sides = [i, r, i, r]
+    for number in range(message):
+        deliver(sides[number], sides[number + 1])
+    frame = bytearray(sides[message].data_to_send())
+    frame[varint_size(frame) + at] = value
+    sides[message + 1].receive_data(bytes(frame), 0.0)
+    return sides[message + 1]
+
+
 @pytest.mark.parametrize("message", [0, 1, 2])
 def test_T11_another_major_version_is_refused(message):
-    i, r = start()
-    sides = [i, r, i, r]
-    for _ in range(message):
-        deliver(sides[0], sides[1])
-        sides.pop(0)
-    frame = bytearray(sides[0].data_to_send())
-    frame[varint_size(frame) + 4] = 2
-    sides[1].receive_data(bytes(frame), 0.0)
-    assert only_end(drain(sides[1])).reason is Reason.VERSION
-    assert silent(sides[1])
+    receiver = deliver_with(*start(), message, at=4, value=2)
+    assert only_end(drain(receiver)).reason is Reason.VERSION
+    assert silent(receiver)
 
 
 @pytest.mark.parametrize("message", [0, 1, 2])
 def test_T11_a_minor_version_changed_on_the_way_ends_it(message):
     i, r = start()
-    sides = [i, r, i, r]
-    for _ in range(message):
-        deliver(sides[0], sides[1])
-        sides.pop(0)
-    frame = bytearray(sides[0].data_to_send())
-    frame[varint_size(frame) + 6] = 1
-    sides[1].receive_data(bytes(frame), 0.0)
+    deliver_with(i, r, message, at=6, value=1)
     of_i, of_r = pump(i, r)
     assert any(isinstance(event, Ended) for event in of_i + of_r)
     assert not any(isinstance(event, Live | PeerProven) for event in of_i + of_r)
