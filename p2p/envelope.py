@@ -65,6 +65,7 @@ class MessageType(IntEnum):
     FORK_PROOF = 260, "ForkProof"
     BUNDLE = 262, "Bundle"
     ATTACHED = 0x8001, "Attached"
+    REQUEST_CANCEL = 0x8002, "RequestCancel"
 
     def __new__(cls, number: int, label: str) -> Self:
         member = int.__new__(cls, number)

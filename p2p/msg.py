@@ -59,6 +59,7 @@ __all__ = [
     "Ping",
     "Pong",
     "Relay",
+    "RequestCancel",
     "WalAck",
     "WalHeads",
     "WalPush",
@@ -616,6 +617,30 @@ class Attached(msgspec.Struct, frozen=True):
         return cls(entries)
 
 
+class RequestCancel(msgspec.Struct, frozen=True):
+    """Nobody waits for the answer to a request any more.
+
+    Attributes:
+        msg_id: u64, of the request.
+    """
+
+    TYPE: ClassVar[MessageType] = MessageType.REQUEST_CANCEL
+
+    msg_id: int
+
+    def encode(self) -> bytes:
+        """Return the payload. Raises LocalProtocolError when the id is no u64."""
+        return encode_u64(self.msg_id)
+
+    @classmethod
+    def decode(cls, payload: Buffer) -> RequestCancel:
+        """Read a payload. Raises RemoteProtocolError when it is none."""
+        reader = Reader(payload)
+        message = cls(reader.u64())
+        reader.end()
+        return message
+
+
 class ForkProof(msgspec.Struct, frozen=True):
     """Two sealed batches of one origin that contradict each other."""
 
@@ -688,6 +713,7 @@ AnyMessage: TypeAlias = (
     | Data
     | ForkProof
     | Attached
+    | RequestCancel
     | Bundle
 )
 
@@ -709,6 +735,7 @@ MESSAGES: Final[Mapping[int, type[AnyMessage]]] = MappingProxyType(
             Data,
             ForkProof,
             Attached,
+            RequestCancel,
             Bundle,
         )
     }

@@ -10,9 +10,11 @@ on: what a peer may have open is counted for each service apart, for an asker th
 handler that takes long would else keep its peer from asking anything of anybody. An answer that has to wait for room in
 its peer's outbox keeps its task, and so slows down nobody but this service.
 
-Nothing of trio is made per request: the tasks are there from the start, and a request that finds one idle wakes it. A
-handler that is a plain function needs not even that: it is called as its request is read, and the answer leaves with
-the reader's next write.
+A request that its asker gives up is taken out of the line, or its handler is cancelled.
+
+Nothing of trio is made per request: the tasks are there from the start, each with a cancel scope that is made anew once
+it was used, and a request that finds one idle wakes it. A handler that is a plain function needs not even that: it is
+called as its request is read, and the answer leaves with the reader's next write.
 """
 
 from __future__ import annotations
@@ -108,8 +110,7 @@ class Service:
         self._handler = handler
         self._limits = limits
         self._is_plain = not iscoroutinefunction(handler)
-        # The last one is what a plain function returned, if it has to be awaited or waits for room; else None.
-        self._waiting: deque[tuple[Message, Asked, Awaitable[object] | bytes | None]] = deque()
+        self._waiting: deque[_Call] = deque()
         self._idle = trio.lowlevel.ParkingLot()
         # Of each link that has requests here.
         self._shares: dict[Connection, _Share] = {}
@@ -141,7 +142,9 @@ class Service:
             share = self._shares[link] = _Share()
         share.requests += 1
         share.bytes += len(message.body)
-        self._waiting.append((message, asked, begun))
+        call = _Call(self, message, asked, begun)
+        link.served[asked.msg_id] = call
+        self._waiting.append(call)
         if self._idle:
             self._idle.unpark()
 
@@ -153,12 +156,22 @@ class Service:
             share.requests < limits.pending_requests_max and share.bytes + size <= limits.pending_requests_bytes_max
         )
 
-    def _left(self, message: Message, link: Connection) -> None:
+    def cancel(self, call: _Call) -> None:
+        """Nobody waits for this answer any more: its handler is cancelled at its next checkpoint, or never called."""
+        if call.scope is not None:
+            call.scope.cancel()
+        else:
+            self._waiting.remove(call)
+            self._drop(call)
+
+    def _left(self, call: _Call) -> None:
         """A request is not waited for here any more."""
+        link = call.asked.link
         link.serving -= 1
+        del link.served[call.asked.msg_id]
         share = self._shares[link]
         share.requests -= 1
-        share.bytes -= len(message.body)
+        share.bytes -= len(call.message.body)
         if not share.requests:
             del self._shares[link]
 
@@ -171,9 +184,15 @@ class Service:
                 task_status.started()
 
     async def _work(self) -> None:
+        while not self._closed:
+            with trio.CancelScope() as scope:
+                await self._work_until_cancelled(scope)
+
+    async def _work_until_cancelled(self, scope: trio.CancelScope) -> None:
+        """Serve one request after the other within a scope that ends with the one that is cancelled."""
         waiting = self._waiting
         since_checkpoint = 0
-        while not self._closed:
+        while not (self._closed or scope.cancel_called):
             self._since_turn = 0
             if not waiting:
                 since_checkpoint = 0
@@ -184,14 +203,17 @@ class Service:
                 since_checkpoint = 0
                 await trio.lowlevel.checkpoint()
                 continue
-            await self._serve(*waiting.popleft())
+            call = waiting.popleft()
+            call.scope = scope
+            await self._serve(call)
 
-    async def _serve(self, message: Message, asked: Asked, begun: Awaitable[object] | bytes | None) -> None:
+    async def _serve(self, call: _Call) -> None:
+        asked, begun = call.asked, call.begun
         link = asked.link
         is_over = False
         try:
-            result = self._call(message, asked) if begun is None else begun
-            payload = result if isinstance(result, bytes) else await self._finish(message, asked, result)
+            result = self._call(call.message, asked) if begun is None else begun
+            payload = result if isinstance(result, bytes) else await self._finish(call.message, asked, result)
             if not link.send_reply_nowait(payload):
                 await link.send_reply(payload)
             is_over = True
@@ -199,7 +221,7 @@ class Service:
             # The asker has gone.
             is_over = True
         finally:
-            self._left(message, link)
+            self._left(call)
             if not is_over:
                 # Cancelled, at the handler or while the answer waited for room: nobody serves it any more.
                 asked.reopen()
@@ -226,6 +248,13 @@ class Service:
             return _encode_answer(asked, await result)
         except Exception:  # noqa: BLE001  # as in _call
             return self._failed(message, asked)
+        except BaseExceptionGroup as group:
+            # Of a nursery of the handler's that was cancelled. What failed beside that is the handler's own.
+            cancelled, failed = group.split(trio.Cancelled)
+            if cancelled is None or not isinstance(failed, ExceptionGroup):
+                raise
+            self._tell(message)
+            raise cancelled from None
 
     def _failed(self, message: Message, asked: Asked) -> bytes:
         self._tell(message)
@@ -246,11 +275,38 @@ class Service:
         self._scope.cancel()
         self._idle.unpark_all()
         while self._waiting:
-            message, asked, begun = self._waiting.popleft()
-            if isinstance(begun, Coroutine):
-                begun.close()
-            self._left(message, asked.link)
-            asked.refuse(Data.NO_HANDLER)
+            self._drop(self._waiting.popleft())
+
+    def _drop(self, call: _Call) -> None:
+        """One that nobody has begun to serve is not served."""
+        if isinstance(call.begun, Coroutine):
+            call.begun.close()
+        self._left(call)
+        call.asked.refuse(Data.NO_HANDLER)
+
+
+class _Call:
+    """A request that waits for its handler, or is with it.
+
+    Attributes:
+        begun: what a plain function returned, if it has to be awaited or waits for room; else None.
+        scope: of the task that serves it; None while it waits.
+    """
+
+    __slots__ = ("asked", "begun", "message", "scope", "service")
+
+    def __init__(
+        self, service: Service, message: Message, asked: Asked, begun: Awaitable[object] | bytes | None
+    ) -> None:
+        self.service = service
+        self.message = message
+        self.asked = asked
+        self.begun = begun
+        self.scope: trio.CancelScope | None = None
+
+    def cancel(self) -> None:
+        """Its asker does not wait for it any more."""
+        self.service.cancel(self)
 
 
 class _Share:
@@ -273,12 +329,12 @@ def _encode_answer(asked: Asked, result: object) -> bytes:
 class Asked:
     """Which request a message is, and whether it was answered: it is, once."""
 
-    __slots__ = ("_msg_id", "is_answered", "link")
+    __slots__ = ("is_answered", "link", "msg_id")
 
     def __init__(self, link: Connection, msg_id: int) -> None:
         self.link = link
         self.is_answered = False
-        self._msg_id = msg_id
+        self.msg_id = msg_id
         link.unanswered += 1
 
     def encode(self, status: int, body: bytes) -> bytes:
@@ -286,7 +342,7 @@ class Asked:
         if not self.is_answered:
             self.is_answered = True
             self.link.unanswered -= 1
-        return encode_data(b"", self._msg_id, status, body)
+        return encode_data(b"", self.msg_id, status, body)
 
     def reopen(self) -> None:
         """The answer that was encoded was not sent after all: there may be another."""

@@ -10,14 +10,15 @@ How it moves, per request:
     sent        the session gave it its id, which the answer names
     over        answered, timed out, cancelled, or the link ended; whoever waited goes on
 
-One that timed out or was cancelled is forgotten at once, and its place is free; if it was sent its id is remembered,
-since the answer may be on its way. The memory is bounded: beyond, the oldest goes, and from then on no answer to an id
-up to there is held against the peer, who cannot know what we forgot. All other answers that nobody waits for end the
-link.
+One that timed out or was cancelled is forgotten at once, and its place is free. If it was sent, the peer is told, which
+lets go of its handler, and its id is remembered, since the answer may be on its way. The memory is bounded: beyond, the
+oldest goes, and from then on no answer to an id up to there is held against the peer, who cannot know what we forgot.
+All other answers that nobody waits for end the link.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -81,14 +82,16 @@ class Asks:
 
     Args:
         limits: bounds.
+        give_up: tells the peer that nobody waits for the answer to a request of this id.
 
     Attributes:
         room: where those park who find `has_room` false.
     """
 
-    __slots__ = ("_abandoned", "_abandoned_max", "_open", "_open_max", "_sent", "_tolerated_to", "room")
+    __slots__ = ("_abandoned", "_abandoned_max", "_give_up", "_open", "_open_max", "_sent", "_tolerated_to", "room")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, give_up: Callable[[int], None]) -> None:
+        self._give_up: Final = give_up
         self._open_max: Final = limits.pending_requests_max
         self._abandoned_max: Final = limits.abandoned_requests_max
         self._open: dict[Ask, None] = {}
@@ -148,6 +151,7 @@ class Asks:
                 oldest = next(iter(self._abandoned))
                 del self._abandoned[oldest]
                 self._tolerated_to = max(self._tolerated_to, oldest)
+            self._give_up(ask.msg_id)
         self._end(ask)
 
     def _end(self, ask: Ask) -> None:

@@ -62,6 +62,7 @@ ANSWER_FIELDS_BYTES: Final = 16
 """What an answer has beside its body: channel, reply_to, status and the body's length (wire section 4), rounded up."""
 
 _DATA: Final = int(msg.MessageType.DATA)
+_REQUEST_CANCEL: Final = int(msg.MessageType.REQUEST_CANCEL)
 
 WRITES_PER_CHECKPOINT: Final = 4
 """A writer that finds room in the socket lets the other tasks run after so many writes, of 64 KiB or one message each
@@ -71,6 +72,13 @@ writing 64 KiB."""
 
 Pause: TypeAlias = Callable[[], Awaitable[object]]
 """What a link has to wait for before it reads on. It is called when the wait begins, which may be never."""
+
+
+class Served(Protocol):
+    """A request of the peer that waits for its handler, or is with it."""
+
+    def cancel(self) -> None:
+        """The peer does not wait for the answer any more. Never waits."""
 
 
 class PeerState(Enum):
@@ -126,6 +134,7 @@ class Connection:
         label: the peer's node id where the node accepted it as a label, else None.
         after: links of the same peer whose application messages come before this one's.
         asks: requests of ours that wait for answers here; None before the first one.
+        served: requests of the peer that are with a service of ours, by id; each service bounds its own.
     """
 
     # A node keeps thousands of idle links: the fields are slots, and what only some links need is made when it is.
@@ -171,6 +180,7 @@ class Connection:
         "reason",
         "replicating",
         "retiring",
+        "served",
         "serving",
         "session",
         "started_at",
@@ -203,6 +213,7 @@ class Connection:
         self.retiring = False
         self.after: tuple[Connection, ...] = ()
         self.asks: Asks | None = None
+        self.served: dict[int, Served] = {}
         self.serving = 0
         self.unanswered = 0
         self.answer_bytes_max = limits.frame_bytes_max - ENVELOPE_BYTES_MAX - ANSWER_FIELDS_BYTES
@@ -325,7 +336,7 @@ class Connection:
         """Send an encoded request if it may be open and there is room for it; False if it has to wait (`ask`)."""
         asks = self.asks
         if asks is None:
-            asks = self.asks = Asks(self._limits)
+            asks = self.asks = Asks(self._limits, self._give_up)
         if not (asks.has_room and self.is_live):
             return False
         if not asks and (msg_id := self._send_past_outbox(payload, ACK_REQ)):
@@ -359,6 +370,10 @@ class Connection:
         ):
             return 0
         return session.send(_DATA, payload, flags)
+
+    def _give_up(self, msg_id: int) -> None:
+        if self._live and not self.session.is_ending:
+            self._put_control(_REQUEST_CANCEL, msg.RequestCancel(msg_id).encode())
 
     async def ask(self, payload: bytes, ask: Ask) -> None:
         """Send an encoded request as soon as it may be open and there is room for it.
@@ -697,6 +712,12 @@ class Connection:
     def _hand_on(self, message: msg.AnyMessage) -> Pause | None:
         if isinstance(message, (msg.Relay, msg.Attached)):
             self._owner.on_routing(self, message)
+            return None
+        if isinstance(message, msg.RequestCancel):
+            served = self.served.get(message.msg_id)
+            # One that is answered already has crossed this on the way.
+            if served is not None:
+                served.cancel()
             return None
         return self._owner.on_wal(self, message)
 

@@ -93,6 +93,7 @@ FOR_OWNER: Final = frozenset(
         MessageType.DATA,
         MessageType.FORK_PROOF,
         MessageType.ATTACHED,
+        MessageType.REQUEST_CANCEL,
     }
 )
 """Messages that a session carries for its owner, either way. All others are its own or nobody's."""

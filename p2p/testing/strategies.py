@@ -175,6 +175,11 @@ def attached(size_max: int = 5) -> st.SearchStrategy[msg.Attached]:
     return st.builds(msg.Attached, entries=entries.map(tuple))
 
 
+def request_cancels() -> st.SearchStrategy[msg.RequestCancel]:
+    """Any RequestCancel."""
+    return st.builds(msg.RequestCancel, msg_id=integers(64))
+
+
 def fork_proofs(size_max: int = BODY_BYTES_MAX) -> st.SearchStrategy[msg.ForkProof]:
     """Any ForkProof in form; it proves nothing."""
     return st.builds(msg.ForkProof, first=bodies(size_max), second=bodies(size_max))
@@ -182,7 +187,9 @@ def fork_proofs(size_max: int = BODY_BYTES_MAX) -> st.SearchStrategy[msg.ForkPro
 
 def inner_envelopes() -> st.SearchStrategy[bytes]:
     """Bytes of a plain envelope as it may stand in a Bundle; now and then of a type that nobody knows."""
-    known = st.one_of(datas(), pings(), pongs(), wal_acks(), wal_heads(2), goodbyes(), outbox_pulls())
+    known = st.one_of(
+        datas(), pings(), pongs(), wal_acks(), wal_heads(2), goodbyes(), outbox_pulls(), request_cancels()
+    )
     of_message = known.map(lambda message: (int(message.TYPE), message.encode()))
     of_stranger = st.tuples(st.integers(0x9000, 0xFFFF), bodies())
     return st.builds(
@@ -215,6 +222,7 @@ BY_TYPE: Final[Mapping[MessageType, Callable[[], st.SearchStrategy[msg.AnyMessag
         MessageType.FORK_PROOF: fork_proofs,
         MessageType.BUNDLE: bundles,
         MessageType.ATTACHED: attached,
+        MessageType.REQUEST_CANCEL: request_cancels,
     }
 )
 """Message type to the strategy of its messages."""

@@ -78,6 +78,7 @@ EXAMPLES: Final[tuple[msg.AnyMessage, ...]] = (
     msg.Data("größer", 9, msg.Data.NO_HANDLER, bytes(200)),
     msg.ForkProof(b"one", b"other"),
     msg.Attached((msg.AttachedEntry(_ORIGIN, 1), msg.AttachedEntry(_OTHER, msg.Attached.HOPS_MAX))),
+    msg.RequestCancel(2**63 + 5),
     msg.Bundle(()),
     msg.Bundle((_PING, _PING)),
 )

@@ -265,15 +265,44 @@ async def test_a_cancelled_request_frees_its_place_at_once() -> None:
         assert a.peers(), "late answers are forgiven"
 
 
-async def test_T25_requests_that_were_given_up_fill_their_own_service_and_no_other() -> None:
-    limit = p2p.Limits().pending_requests_max
+async def test_who_gives_up_a_request_cancels_its_handler() -> None:
+    """Cancelled or too late, a request that is served or waits in line is let go of by its peer."""
+    begun, ended = trio.open_memory_channel[bytes](10), trio.open_memory_channel[bytes](10)
 
-    async def slow(_: p2p.Message) -> bytes:
-        await trio.sleep_forever()
+    async def slow(message: p2p.Message) -> bytes:
+        begun[0].send_nowait(message.body)
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended[0].send_nowait(message.body)
         raise AssertionError
 
     async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
-        await nursery.start(b.serve, "slow", slow)
+        await nursery.start(lambda task_status: b.serve("slow", slow, concurrency=1, task_status=task_status))
+        async with trio.open_nursery() as asking:
+            asking.start_soon(a.request, peer, "slow", b"cancelled")
+            assert await begun[1].receive() == b"cancelled"
+            asking.cancel_scope.cancel()
+        assert await ended[1].receive() == b"cancelled"
+        with pytest.raises(p2p.RequestTimeout):
+            await a.request(peer, "slow", b"late", timeout_s=0.05)
+        assert await begun[1].receive() == await ended[1].receive() == b"late"
+        while any(link.serving or link.served for link in b._rooms.roster.links.values()):  # type: ignore[union-attr]
+            await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+
+
+async def test_T25_requests_whose_handlers_do_not_let_go_fill_their_own_service_and_no_other() -> None:
+    limit = p2p.Limits().pending_requests_max
+    release = trio.Event()
+
+    async def stubborn(_: p2p.Message) -> bytes:
+        with trio.CancelScope(shield=True):
+            await release.wait()
+        return b"done"
+
+    async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: b.serve("slow", stubborn, concurrency=limit, task_status=task_status))
         await nursery.start(b.serve, "quick", echo)
         async with trio.open_nursery() as asking:
             for _ in range(limit):
@@ -285,6 +314,7 @@ async def test_T25_requests_that_were_given_up_fill_their_own_service_and_no_oth
             await a.request(peer, "slow", b"one more")
         assert caught.value.status == 3
         assert await a.request(peer, "quick", b"hi") == b"hi"
+        release.set()
         nursery.cancel_scope.cancel()
 
 

@@ -7,7 +7,7 @@ import trio
 
 import p2p
 from p2p.errors import Reason
-from p2p.msg import Data, Goodbye
+from p2p.msg import Data, Goodbye, RequestCancel
 from tests.hostile.rogue import Rogue, rogue
 from tests.hostile.victim import limits, offence, victim
 
@@ -133,3 +133,38 @@ async def test_T22_who_asks_and_reads_no_answers_loses_its_link() -> None:
                 if not node.peers():
                     break
         peer.reset()
+
+
+async def test_T25_who_gives_up_what_it_never_asked_harms_nobody() -> None:
+    """Ids of another peer's requests, of none, and of those that are answered: over and over."""
+    async with victim() as node, rogue(node) as honest, rogue(node) as peer, trio.open_nursery() as nursery:
+        begun, ended = trio.Event(), trio.Event()
+
+        async def slow(_message: p2p.Message) -> bytes:
+            begun.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.set()
+            raise AssertionError
+
+        def echo(message: p2p.Message) -> bytes:
+            return message.body
+
+        await nursery.start(node.serve, "slow", slow)
+        await nursery.start(node.serve, "echo", echo)
+        await honest.send_raw(honest.seal(259, Data("slow").encode(), flags=ACK_REQ))
+        await begun.wait()
+        (asked,) = [number for link in node._rooms.supervisor.links for number in link.served]  # type: ignore[union-attr]
+        await peer.say(*(RequestCancel(number) for number in (asked, 0, 1, 2**64 - 1) for _ in range(500)))
+        await peer.send_raw(peer.seal(259, Data("echo", body=b"hi").encode(), flags=ACK_REQ))
+        answer = await peer.hear(Data)
+        assert answer.body == b"hi"
+        await peer.say(RequestCancel(answer.reply_to))
+        await peer.send_raw(peer.seal(259, Data("echo", body=b"still here").encode(), flags=ACK_REQ))
+        assert (await peer.hear(Data)).body == b"still here"
+        assert not ended.is_set()
+        await honest.say(RequestCancel(asked))
+        await ended.wait()
+        assert (await honest.hear(Data)).status == Data.NO_HANDLER
+        nursery.cancel_scope.cancel()

@@ -161,7 +161,7 @@ def test_message_types_have_wire_numbers_and_names() -> None:
     assert {int(type): type.label for type in MessageType} == {
         1: "Hello", 2: "Ping", 3: "Pong", 4: "HelloAck", 5: "HelloFinish", 10: "WalPush", 11: "WalAck",
         12: "OutboxPull", 256: "Goodbye", 257: "WalHeads", 258: "Relay", 259: "Data", 260: "ForkProof", 262: "Bundle",
-        0x8001: "Attached",
+        0x8001: "Attached", 0x8002: "RequestCancel",
     }  # fmt: skip
     assert MessageType(1) is MessageType.HELLO
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -18,9 +19,11 @@ class Link:
     """A link that has always room for answers, as far as a service sees it."""
 
     answer_bytes_max = 1_000_000
+    label = "asker"
 
     def __init__(self) -> None:
         self.serving = self.unanswered = 0
+        self.served: dict[int, Any] = {}
         self.answers: list[bytes] = []
         self.statuses: list[bytes] = []
 
@@ -38,9 +41,9 @@ class Link:
         pass
 
 
-def ask(service: Service, link: Link, number: int) -> None:
+def ask(service: Service, link: Link, number: int, body: bytes = b"") -> None:
     asked = Asked(cast("Any", link), number)
-    service.put(Message("x", b"", cast("Any", link), asked), asked)
+    service.put(Message("x", body, cast("Any", link), asked), asked)
 
 
 async def test_T24_a_plain_handler_leaves_the_loop_its_turns() -> None:
@@ -111,3 +114,103 @@ async def test_an_answer_that_waits_for_room_when_its_service_is_closed_becomes_
         service.close()
     assert [Data.decode(status).status for status in link.statuses] == [Data.NO_HANDLER]
     assert link.unanswered == 0
+
+
+async def test_a_request_that_is_given_up_cancels_its_handler_and_no_other() -> None:
+    seen: list[bytes] = []
+    begun: list[bytes] = []
+
+    async def slow(message: Message) -> bytes:
+        begun.append(message.body)
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            seen.append(message.body)
+            raise
+        raise AssertionError
+
+    service, link = Service("x", slow, p2p.Limits()), Link()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run, 2)
+        for number in (1, 2, 3, 4):
+            ask(service, link, number, b"%d" % number)
+        await wait_all_tasks_blocked()
+        assert sorted(begun) == [b"1", b"2"]
+        link.served[3].cancel()
+        assert [Data.decode(status).reply_to for status in link.statuses] == [3], "it has left the line"
+        link.served[1].cancel()
+        link.served[1].cancel()
+        await wait_all_tasks_blocked()
+        assert (seen, begun[2:]) == ([b"1"], [b"4"]), "its task serves the next one"
+        assert sorted(link.served) == [2, 4]
+        assert [Data.decode(status).reply_to for status in link.statuses] == [3, 1]
+        assert (link.serving, link.unanswered) == (2, 2)
+        service.close()
+    assert (link.serving, link.unanswered, link.served) == (0, 0, {})
+
+
+async def test_a_request_that_is_given_up_as_its_handler_returns_leaves_the_next_one_alone() -> None:
+    link = Link()
+
+    async def quick(message: Message) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if message.body:
+            # It comes between the handler's last checkpoint and its return.
+            link.served[1].cancel()
+        return b"done"
+
+    service = Service("x", quick, p2p.Limits())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run, 1)
+        ask(service, link, 1, b"given up")
+        ask(service, link, 2)
+        await wait_all_tasks_blocked()
+        assert [Data.decode(answer).reply_to for answer in link.answers] == [1, 2]
+        assert link.statuses == []
+        service.close()
+
+
+async def test_a_handler_that_fails_while_it_is_cancelled_harms_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail_late() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("while it cleans up")
+
+    async def with_a_nursery(message: Message) -> bytes:
+        if message.body:
+            async with trio.open_nursery() as inner:
+                inner.start_soon(fail_late)
+                inner.start_soon(trio.sleep_forever)
+        return b"ok"
+
+    service, link = Service("x", with_a_nursery, p2p.Limits()), Link()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run, 1)
+        ask(service, link, 1, b"wait")
+        await wait_all_tasks_blocked()
+        link.served[1].cancel()
+        ask(service, link, 2)
+        await wait_all_tasks_blocked()
+        assert [Data.decode(answer).reply_to for answer in link.answers][-1:] == [2]
+        service.close()
+    assert "while it cleans up" in caplog.text
+
+
+async def test_what_a_plain_handler_began_is_closed_when_its_asker_gives_up() -> None:
+    async def rest() -> bytes:
+        raise AssertionError("it is never awaited")
+
+    def plain(message: Message) -> object:
+        return trio.sleep_forever() if message.body else rest()
+
+    service, link = Service("x", cast("Any", plain), p2p.Limits()), Link()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run, 1)
+        ask(service, link, 1, b"wait")
+        await wait_all_tasks_blocked()
+        ask(service, link, 2)
+        link.served[2].cancel()
+        assert sorted(link.served) == [1]
+        service.close()
+    assert link.serving == 0
