@@ -15,7 +15,7 @@ from quart import Request, Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from http_control.auth import Refused
+from http_control.auth import Refused, Reply
 from http_control.control import Control
 from http_control.files import ControlFile, remove_control, write_control
 from http_control.operation import EVENTS, JSON, Call, Operation, decode_body, decode_query, json_response
@@ -161,8 +161,8 @@ def _mount(app: QuartTrio, prefix: str, found: tuple[Operation, ...], control: C
     for path, methods in by_path.items():
         _add(app, prefix + path.replace("{", "<").replace("}", ">"), control, methods)
     if prefix:
-        _add(app, f"{prefix}/<path:rest>", control, {})
-        _add(app, prefix, control, {})
+        for rule in (prefix, f"{prefix}/", f"{prefix}/<path:rest>"):
+            _add(app, rule, control, {})
 
 
 def _add(app: QuartTrio, rule: str, control: Control, methods: dict[str, Operation]) -> None:
@@ -183,10 +183,7 @@ async def _dispatch(control: Control, methods: dict[str, Operation], asked: Requ
     except Problem as problem:
         response = _problem_response(problem)
     except Refused as refusal:
-        reply = refusal.reply
-        response = Response(reply.body, status=reply.status_code)
-        for name, value in reply.headers:
-            response.headers[name] = value
+        response = _written(refusal.reply)
     except (NotStarted, NodeClosed) as error:
         response = _problem_response(Problem(503, "node_not_running", str(error)))
     except Exception as error:  # noqa: BLE001  # the boundary: a bug of ours is an answer and a line in the log
@@ -197,7 +194,8 @@ async def _dispatch(control: Control, methods: dict[str, Operation], asked: Requ
 
 async def _answer(control: Control, methods: dict[str, Operation], asked: Request, path: dict[str, str]) -> Response:
     check_site(asked, control.options)
-    if not methods:
+    # More slashes than one are another path to whoever stands before us; the framework takes them for one.
+    if not methods or asked.scope["path"].startswith("//"):
         raise problem_of(404)
     operation = methods.get("GET" if asked.method == "HEAD" else asked.method)
     if operation is None:
@@ -238,6 +236,21 @@ async def _read(asked: Request, control: Control) -> bytes:
     except trio.TooSlowError:
         raise problem_of(408) from None
     return bytes(parts)
+
+
+def _written(reply: Reply) -> Response:
+    """What an application's rule wrote; a status of an error that it left without words gets the usual ones."""
+    if reply.body is None and reply.status_code >= 400:
+        response = _problem_response(problem_of(reply.status_code))
+    else:
+        response = Response(reply.body or b"", status=reply.status_code)
+        del response.headers["content-type"]
+    for name, value in reply.headers:
+        if name == "content-type":
+            response.headers.set(name, value)
+        else:
+            response.headers.add(name, value)
+    return response
 
 
 def _problem_response(problem: Problem) -> Response:

@@ -3,38 +3,63 @@
 from __future__ import annotations
 
 import hmac
-import logging
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import trio
+
+from http_control.bugs import BugLog
 from http_control.options import P2PHttpOptions
 from http_control.problem import Problem, encode, problem_of
-from http_control.source import is_in, source_of
+from http_control.source import group_of, is_in, source_of
 
 if TYPE_CHECKING:
     from quart import Request
     from werkzeug.datastructures import Headers
 
-_log = logging.getLogger("p2p.http")
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+_OF_THE_SERVER: Final = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
 
 
 class Reply:
-    """An answer that an application's rule may write: `res.status(403).json({"ok": False})`."""
+    """An answer that an application's rule may write: `res.status(403).json({"ok": False})`.
+
+    Attributes:
+        is_written: whether it was; otherwise a refusal is the usual 401.
+    """
 
     def __init__(self) -> None:
         self.status_code = 401
         self.headers: list[tuple[str, str]] = []
         self.body: bytes | None = None
+        self.is_written = False
 
     def status(self, code: int) -> Reply:
-        """Set the HTTP status."""
+        """Set the HTTP status.
+
+        Raises:
+            ValueError: it is not within 200-599.
+        """
+        if not 200 <= code <= 599:
+            raise ValueError(f"{code} is not the status of an answer: 200-599")
         self.status_code = code
+        self.is_written = True
         return self
 
     def header(self, name: str, value: str) -> Reply:
-        """Add a header."""
+        """Add a header.
+
+        Raises:
+            ValueError: it cannot be sent, or is the server's own to set.
+        """
+        name = name.lower()
+        if name in _OF_THE_SERVER or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ValueError(f"the header {name[:80]!r}: {value[:80]!r} cannot be sent")
         self.headers.append((name, value))
+        self.is_written = True
         return self
 
     def json(self, value: object) -> Reply:
@@ -86,8 +111,9 @@ class Door:
         self._options = options
         self._token = token.encode()
         self._proxies = options.proxy_networks()
-        # Per source: the second it was wrong in, and how often.
+        # Per group of sources: the second it was wrong in, and how often.
         self._wrong: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._bugs = BugLog(options.limits.bugs_told_per_min)
         self.failures = 0
 
     async def check(self, request: Request, now: float) -> None:
@@ -96,44 +122,62 @@ class Door:
         Raises:
             Problem, Refused: it is not.
         """
-        options = self._options
         source = self.source_of(request)
-        if options.auth_ctx is not None or options.auth_legacy is not None:
-            reply = Reply()
-            try:
+        if self._options.auth_ctx is None and self._options.auth_legacy is None:
+            self._check_token(request.headers, source, int(now))
+        else:
+            await self._check_rule(request, source, now)
+
+    async def _check_rule(self, request: Request, source: str, now: float) -> None:
+        """Ask the application. A rule that fails, or does not come to an end, has not said yes."""
+        options, limits = self._options, self._options.limits
+        self._check_rate(source, int(now))
+        reply = Reply()
+        is_allowed: object = False
+        try:
+            with trio.fail_after(limits.hook_s_max):
                 if options.auth_ctx is not None:
                     is_allowed = await options.auth_ctx(AuthContext(request, reply, source))
                 else:
                     assert options.auth_legacy is not None
                     is_allowed = options.auth_legacy(request, reply)
-            except Exception:  # noqa: BLE001  # an application's rule that fails has not said yes
-                _log.exception("the application's auth hook failed: refused")
-                is_allowed = False
-            if is_allowed is True:
-                return
-            self.failures += 1
-            raise Refused(reply) if reply.body is not None else problem_of(401)
-        self._check_token(request.headers, source, int(now))
+        except Exception as error:  # noqa: BLE001  # an application's rule is somebody else's code
+            self._bugs.tell("the application's rule of who may failed, and so refused", error, now)
+            reply = Reply()
+        if is_allowed is True:
+            return
+        self._note_failure(source, int(now))
+        raise Refused(reply) if reply.is_written else problem_of(401)
 
     def _check_token(self, headers: Headers, source: str, second: int) -> None:
         shown = headers.get("x-auth-token", "")
         scheme, _, rest = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             shown = rest.strip()
-        wrong_in, count = self._wrong.get(source, (second, 0))
-        if wrong_in == second and count >= self._options.limits.failures_per_s:
+        self._check_rate(source, second)
+        if not shown:
+            # A question, and no guess: it is not counted.
+            self.failures += 1
+            raise problem_of(401)
+        if not hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), self._token):
+            self._note_failure(source, second)
+            raise problem_of(401)
+
+    def _check_rate(self, source: str, second: int) -> None:
+        """Return unless the source was wrong too often within this second: then it is not listened to."""
+        if self._wrong.get(group_of(source), (second, 0)) >= (second, self._options.limits.failures_per_s):
             raise Problem(
-                429, "too_many_attempts", "too many wrong tokens from this source", headers=(("retry-after", "1"),)
+                429, "too_many_attempts", "this source was refused too often", headers=(("retry-after", "1"),)
             )
-        if shown and hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), self._token):
-            return
+
+    def _note_failure(self, source: str, second: int) -> None:
+        group = group_of(source)
+        wrong_in, count = self._wrong.get(group, (second, 0))
         self.failures += 1
-        if shown:
-            self._wrong[source] = (second, count + 1 if wrong_in == second else 1)
-            self._wrong.move_to_end(source)
-            if len(self._wrong) > self._options.limits.failure_sources_max:
-                self._wrong.popitem(last=False)
-        raise problem_of(401)
+        self._wrong[group] = (second, count + 1 if wrong_in == second else 1)
+        self._wrong.move_to_end(group)
+        if len(self._wrong) > self._options.limits.failure_sources_max:
+            self._wrong.popitem(last=False)
 
     def source_of(self, request: Request) -> str:
         """Whom a request counts for: the nearest address on its way that is not a trusted proxy's."""

@@ -54,7 +54,7 @@ class HttpLimits:
     bugs_told_per_min: int = 10
     """Lines about bugs of ours or of the application: a request can provoke one as often as it is sent."""
     hook_s_max: float = 10.0
-    """The application's admin hook."""
+    """The application's admin hook, and its rule of who may."""
     samples_max: int = 600
     log_lines_max: int = 800
     """Lines that are kept, each of 2 KiB at the most (threat T58)."""
@@ -77,5 +77,6 @@ class HttpLimits:
 
     # Who may (threat T53).
     failures_per_s: int = 5
-    """Wrong tokens from one source; with more, that source is not listened to until the second is over."""
+    """Wrong tokens, or refusals by the application's rule, of one source (an IPv6 /56 is one); with more, that source
+    is not listened to until the second is over."""
     failure_sources_max: int = 4_096

@@ -62,13 +62,18 @@ class Feed:
         for reader in self.readers:
             reader.put(frame)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there is a place for one more reader."""
+        return len(self.readers) < self.limits.readers_max
+
     def check_room(self) -> None:
         """Return if there is a place for one more reader.
 
         Raises:
             Problem: there is none.
         """
-        if len(self.readers) >= self.limits.readers_max:
+        if not self.has_room:
             raise Problem(429, "too_many_readers", "all places for readers are taken", headers=(("retry-after", "5"),))
 
     def since(self, last_id: str | None, tail: int) -> Iterator[bytes]:
@@ -97,7 +102,8 @@ class Reader:
     """One open stream: an async iterator of bytes, which ends when it does not keep up.
 
     It takes its place when it is first read from, and gives it back when it is closed: an answer that is never sent
-    takes none. (No generator: one that is left in the middle is closed by the garbage collector, too late.)
+    takes none, and one that comes too late for a place ends at once. (No generator: one that is left in the middle is
+    closed by the garbage collector, too late.)
 
     Args:
         feed: what is read.
@@ -132,6 +138,8 @@ class Reader:
         """All that has come, or a comment when nothing did for a while."""
         if not self._has_begun:
             self._has_begun = True
+            if not self._feed.has_room:
+                raise StopAsyncIteration
             # Not counted: what is kept is bounded by itself.
             self._queue.extend(self._feed.since(*self._missed))
             self._feed.readers.add(self)

@@ -92,10 +92,11 @@ def _described(path: str, operation: Operation, by_type: dict[object, Any], erro
 
 def _parameters(query: type[shapes.Query]) -> list[dict[str, Any]]:
     schema = msgspec.json.schema(query)
-    properties: dict[str, Any] = schema["$defs"][query.__name__]["properties"]
+    described: dict[str, Any] = schema["$defs"][query.__name__]
+    required = described.get("required", [])
     return [
-        {"name": name, "in": "query", "required": False, "schema": _without_null(value)}
-        for name, value in properties.items()
+        {"name": name, "in": "query", "required": name in required, "schema": _without_null(value)}
+        for name, value in described["properties"].items()
     ]
 
 

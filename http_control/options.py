@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from http_control.limits import HttpLimits
 from http_control.sockets import Bind
+from http_control.source import Networks, networks_of
 from p2p import ConfigError
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ class P2PHttpOptions:
         on_log_level: sets the log level of the process; the route answers 501 without it.
         on_shutdown: stops the process; the route answers 501 without it.
         allowed_hosts: more names that this server is known by, without ports ("node.example").
-        allowed_origins: more origins whose pages may call ("https://node.example").
+        allowed_origins: more origins that requests may name ("https://node.example"): for a proxy that serves the page
+            under another name than it passes on as Host. Pages of other sites call nothing by it: no answer lets a
+            browser read it, and what a browser asks before (CORS) is answered with 405.
         trusted_proxies: addresses or networks whose X-Forwarded-For is believed; "unix" for whoever uses the socket.
         dial_private, dial_loopback: whether POST connect may lead to local networks, and to this machine.
         bind: where `serve` listens.
@@ -99,13 +102,16 @@ class P2PHttpOptions:
         for origin in self.allowed_origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ConfigError(f"allowed_origins: {origin[:80]!r} is not an origin like https://node.example")
+        # As they are compared: names have no case, and an address has one spelling.
+        object.__setattr__(self, "allowed_hosts", tuple(map(plain_host, self.allowed_hosts)))
+        object.__setattr__(self, "allowed_origins", tuple(map(str.lower, self.allowed_origins)))
         self.proxy_networks()
 
-    def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    def proxy_networks(self) -> Networks:
         """The trusted proxies' networks."""
         try:
-            return tuple(ipaddress.ip_network(text, strict=False) for text in self.trusted_proxies if text != "unix")
-        except ValueError as error:
+            return networks_of(text for text in self.trusted_proxies if text != "unix")
+        except ConfigError as error:
             raise ConfigError(f"trusted_proxies: {error}") from None
 
     def check_exposure(self) -> None:
@@ -121,6 +127,17 @@ class P2PHttpOptions:
             f"HTTP control on {bind.host} would send its token in the clear to whoever listens: give it a certificate "
             "(tls_cert and tls_key), put it behind a proxy on loopback, or say http_open if this is meant"
         )
+
+
+def plain_host(host: str) -> str:
+    """A host as it stands in a URL, in its one spelling: lower case, an IPv6 address in its shortest form."""
+    host = host.lower()
+    if not host.startswith("["):
+        return host
+    try:
+        return f"[{ipaddress.ip_address(host.strip('[]'))}]"
+    except ValueError:
+        return host
 
 
 def _is_loopback(host: str) -> bool:

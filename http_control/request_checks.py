@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
-from http_control.options import P2PHttpOptions
+from http_control.options import P2PHttpOptions, plain_host
 from http_control.problem import Problem, problem_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 def check_site(request: Request, options: P2PHttpOptions) -> None:
     """Return if the request calls us by one of our names, and comes from no page of another site.
 
+    A link that somebody follows to us comes from nowhere: the page that has it cannot read where it leads.
+
     Raises:
         Problem: it does not.
     """
@@ -32,11 +34,12 @@ def check_site(request: Request, options: P2PHttpOptions) -> None:
             421, "unknown_host", "this server is not known by that name", hint="is it yours? add it to allowed_hosts"
         )
     origin = request.headers.get("origin")
-    if origin is not None and not _is_same_site(origin, host) and origin not in options.allowed_origins:
+    if origin is not None:
+        is_ours = _is_same_site(origin, host) or origin.lower() in options.allowed_origins
+    else:
+        is_ours = request.headers.get("sec-fetch-site", "none") in {"none", "same-origin"} or _is_followed_link(request)
+    if not is_ours:
         raise Problem(403, "forbidden_origin", "a page of another site may not call this")
-    if origin is None and request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
-        raise Problem(403, "forbidden_origin", "a page of another site may not call this")
-
 
 
 def check_form(request: Request) -> None:
@@ -52,12 +55,19 @@ def check_form(request: Request) -> None:
             raise problem_of(415)
 
 
+def _is_followed_link(request: Request) -> bool:
+    """Whether a browser opens this as a page of its own, in a tab and not in a frame."""
+    headers = request.headers
+    is_page = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+    return is_page and request.method in {"GET", "HEAD"}
+
+
 def _name_of(host: str) -> str:
-    """The host of a Host header without its port, in lower case."""
+    """The host of a Host header without its port, in its one spelling."""
     name, colon, port = host.rpartition(":")
     if colon and port.isdigit() and not (name.count(":") and not name.endswith("]")):
         host = name
-    return host.lower()
+    return plain_host(host)
 
 
 def _is_ours(name: str, request: Request, options: P2PHttpOptions) -> bool:

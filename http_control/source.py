@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from p2p import ConfigError
 
 Networks: TypeAlias = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+
+_SITE_BITS: Final = 56
 
 
 def networks_of(texts: Iterable[str]) -> Networks:
@@ -53,7 +55,19 @@ def is_in(address: str, networks: Networks) -> bool:
     return bool(_plain(address)) and any(ipaddress.ip_address(address) in network for network in networks)
 
 
+def group_of(source: str) -> str:
+    """Whom a source is counted with: of IPv6 a whole /56, for somebody who has one address there has them all."""
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return source
+    return source if address.version == 4 else str(ipaddress.ip_network((address, _SITE_BITS), strict=False))
+
+
 def _plain(text: str) -> str:
+    # Some proxies write the port that they were reached from, too, and then brackets around an IPv6 address.
+    if text.startswith("[") or text.count(":") == 1:
+        text = text.removeprefix("[").partition("]" if text.startswith("[") else ":")[0]
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

@@ -49,9 +49,7 @@ async def connect(call: Call) -> shapes.Connected:
     endpoint = _endpoint(body)
     before = {known.peer_id: known for known in call.node.peers()}
     for known in before.values():
-        if endpoint.expect in {str(known.peer_id), known.node_id or ""} or (
-            known.endpoint is not None and known.endpoint.address == endpoint.address
-        ):
+        if _is_meant(known, endpoint):
             raise _already(call.control.view(), known)
     peer: Peer | None = None
     with trio.move_on_after(body.wait_ms / 1000):
@@ -78,6 +76,14 @@ async def connect(call: Call) -> shapes.Connected:
     if peer.peer_id in before:
         raise _already(view, peer)
     return shapes.Connected(endpoint=str(endpoint), peer=view.peer(peer))
+
+
+def _is_meant(known: Peer, endpoint: PeerEndpoint) -> bool:
+    """Whether a link leads to whom a dial would. A node id alone finds nobody: anybody may use it."""
+    if endpoint.expect == str(known.peer_id):
+        return True
+    is_there = known.endpoint is not None and known.endpoint.address == endpoint.address
+    return is_there and endpoint.expect in {None, known.node_id}
 
 
 def _rule(call: Call) -> DialRule:

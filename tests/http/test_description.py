@@ -32,6 +32,13 @@ async def test_every_operation_and_every_status_is_described() -> None:
         for status, response in responses.items():
             if int(status) >= 400:
                 assert response["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
+    required = {
+        (operation["operationId"], parameter["name"])
+        for operation in operations
+        for parameter in operation["parameters"]
+        if parameter["in"] == "query" and parameter["required"]
+    }
+    assert required == {("delete_p2p_routes", "target")}
     error = description["components"]["schemas"]["Error"]
     assert error["required"] == ["ok", "module", "status", "error", "message"]
 

@@ -193,6 +193,20 @@ def test_room_is_bounded() -> None:
     assert caught.value.status == 429
 
 
+async def test_readers_who_come_at_once_share_the_places_there_are() -> None:
+    one = feed(readers_max=2)
+    readers = [Reader(one, None, 0, b"") for _ in range(5)]
+    one.check_room()  # as all five were told
+    begun = 0
+    for reader in readers:
+        try:
+            await anext(reader)
+            begun += 1
+        except StopAsyncIteration:
+            continue
+    assert begun == len(one.readers) == 2
+
+
 async def test_a_sink_of_the_application_may_fail() -> None:
     from quart_trio import QuartTrio
 

@@ -108,3 +108,17 @@ async def test_t49_what_listens_there_is_told_nothing_and_tells_nothing() -> Non
         assert b"HTTP" not in heard[0]
         assert b"127.0.0.1" not in heard[0]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_label_does_not_stand_for_whom_is_expected() -> None:
+    async with (
+        one_controlled() as a,
+        p2p.open_node(node_id="bob") as other,
+        p2p.open_node(node_id="bob") as bob,
+    ):
+        await a.post("/connect", {"endpoint": str(other.endpoints[0])})
+        # Somebody who calls himself bob is connected; another bob is meant, and dialled.
+        answer = await a.post("/connect", {"endpoint": str(bob.endpoints[0]), "expect": "bob"})
+        assert answer["peer"]["id"] == str(bob.peer_id)
+        again = await a.post("/connect", {"endpoint": "tcp://127.0.0.1:1", "expect": str(other.peer_id)}, 409)
+        assert again["error"] == "already_connected"

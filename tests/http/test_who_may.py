@@ -16,7 +16,7 @@ import http_control
 import p2p
 from http_control import AuthContext, Reply
 from p2p import ConfigError
-from tests.http.applications import connect
+from tests.http.applications import connect, raw
 from tests.http.controlled import TOKEN, Stream, controlled, one_controlled
 
 OPEN = ("/p2p/ping", "/livez", "/site.json", "/", "/connect")
@@ -165,6 +165,36 @@ async def test_t52_our_own_names_are_known() -> None:
             assert (await a.client.get("/p2p/status", headers={"host": host})).status_code == 200, host
 
 
+async def test_t52_a_name_is_known_however_it_is_spelt() -> None:
+    names = ("Node.Example", "[2001:DB8:0::1]")
+    async with one_controlled(allowed_hosts=names, allowed_origins=("https://Node.Example",)) as a:
+        for host in ("node.example", "NODE.example:80", "[2001:db8::1]", "[2001:DB8:0:0::1]:8080"):
+            answer = await a.client.get("/p2p/status", headers={"host": host})
+            assert answer.status_code == 200, host
+        answer = await a.client.get("/p2p/status", headers={"host": "localhost", "origin": "https://node.example"})
+        assert answer.status_code == 200
+
+
+async def test_a_link_on_another_site_leads_to_the_page() -> None:
+    async with one_controlled() as a:
+        def sent(mode: str, dest: str) -> dict[str, str]:
+            return {"sec-fetch-site": "cross-site", "sec-fetch-mode": mode, "sec-fetch-dest": dest}
+
+        assert (await a.client.get("/", headers=sent("navigate", "document"))).status_code == 200
+        for mode, dest in (("navigate", "iframe"), ("no-cors", "script"), ("no-cors", "image"), ("cors", "empty")):
+            assert (await a.client.get("/", headers=sent(mode, dest))).status_code == 403, dest
+        answer = await a.client.post("/p2p/wal", json={"payload": "x"}, headers=sent("navigate", "document"))
+        assert answer.status_code == 403
+
+
+async def test_more_slashes_are_another_path() -> None:
+    async with one_controlled() as a:
+        for path in ("//p2p/status", "///p2p/ping", "//", "/p2p//status", "/p2p/", "/p2p", "/p2p/status/"):
+            request = f"GET {path} HTTP/1.0\r\nHost: localhost\r\nX-Auth-Token: {TOKEN}\r\n\r\n"
+            answer = await raw(a.url, request.encode())
+            assert answer.split(b" ")[1] == b"404", path
+
+
 async def test_t53_guessing_is_slow_and_learns_nothing() -> None:
     async with one_controlled(trusted_proxies=("127.0.0.1",)) as a:
         def as_from(source: str, token: str) -> dict[str, str]:
@@ -199,6 +229,9 @@ def test_t53_five_a_second_and_a_bounded_table() -> None:
         return 200
 
     assert [ask("a", "wrong", 1) for _ in range(7)] == [401] * 5 + [429] * 2
+    # Whoever has one address of an IPv6 network has them all.
+    assert [ask(f"2001:db8:0:1::{n}", "wrong", 1) for n in range(7)] == [401] * 5 + [429] * 2
+    assert ask("2001:db8:0:100::1", TOKEN, 1) == 200
     assert ask("a", TOKEN, 1) == 429
     assert ask("b", TOKEN, 1) == 200
     assert ask("a", TOKEN, 2) == 200
@@ -215,6 +248,10 @@ def test_t53_five_a_second_and_a_bounded_table() -> None:
         (("127.0.0.1", 1), ("127.0.0.0/8",), "6.6.6.6, 192.0.2.1", "192.0.2.1"),
         (("127.0.0.1", 1), ("127.0.0.1", "10.0.0.0/8"), "192.0.2.1, 10.1.1.1", "192.0.2.1"),
         (("127.0.0.1", 1), ("127.0.0.1",), "nonsense", "127.0.0.1"),
+        (("127.0.0.1", 1), ("127.0.0.1",), "192.0.2.1:5678", "192.0.2.1"),
+        (("127.0.0.1", 1), ("127.0.0.1",), "[2001:db8::1]", "2001:db8::1"),
+        (("127.0.0.1", 1), ("127.0.0.1",), "[2001:db8::1]:5678", "2001:db8::1"),
+        (("127.0.0.1", 1), ("127.0.0.1",), "[", "127.0.0.1"),
         (("127.0.0.1", 1), ("127.0.0.1",), "", "127.0.0.1"),
         (("fe80::1%eth0", 1), ("127.0.0.1",), "192.0.2.1", "fe80::1"),
         (None, ("127.0.0.1",), "192.0.2.1", "unix"),
@@ -347,6 +384,68 @@ async def test_the_application_brings_its_own_rule() -> None:
         assert (await a.client.get("/p2p/status", headers={"x-user": "me"})).status_code == 401
         answer = await a.client.get("/p2p/status")
         assert (answer.status_code, answer.text) == (407, "who?")
+
+
+async def test_t53_a_rule_is_asked_no_more_often_than_a_token_could_be_guessed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked = 0
+
+    async def rule(ctx: AuthContext) -> bool:
+        nonlocal asked
+        asked += 1
+        raise ValueError("a bug of the application")
+
+    limits = http_control.HttpLimits(bugs_told_per_min=3)
+    async with one_controlled(auth_ctx=rule, limits=limits) as a:
+        answers = [(await a.client.get("/p2p/status")).status_code for _ in range(30)]
+        assert set(answers) == {401, 429}
+        assert asked == answers.count(401) < 30
+    assert len([record for record in caplog.records if "a bug of the application" in record.getMessage()]) <= 6
+
+
+async def test_a_rule_that_comes_to_no_end_refuses() -> None:
+    async def rule(ctx: AuthContext) -> bool:
+        await trio.sleep_forever()
+        return True
+
+    async with one_controlled(auth_ctx=rule, limits=http_control.HttpLimits(hook_s_max=0.05)) as a:
+        with trio.fail_after(30):
+            assert (await a.client.get("/p2p/status")).status_code == 401
+
+
+async def test_what_a_rule_writes_is_what_is_answered() -> None:
+    def rule(request: Request, response: Reply) -> bool:
+        match request.headers["x-case"]:
+            case "status alone":
+                response.status(403)
+            case "two of a name":
+                response.status(401).header("set-cookie", "a=1").header("Set-Cookie", "b=2").text("log in")
+            case "elsewhere":
+                response.status(302).header("location", "/login")
+            case "no status":
+                response.status(99)
+            case "in between":
+                response.status(101)
+            case "two lines":
+                response.header("x-why", "a\r\nx-forged: b")
+            case "no text":
+                response.header("x-why", "\ud800")
+            case "length":
+                response.header("Content-Length", "5").text("longer than it says")
+        return False
+
+    async with one_controlled(auth_legacy=rule, limits=http_control.HttpLimits(failures_per_s=100)) as a:
+        async def ask(case: str) -> httpx.Response:
+            return await a.client.get("/p2p/status", headers={"x-case": case})
+
+        alone = await ask("status alone")
+        assert (alone.status_code, alone.json()["error"]) == (403, "forbidden")
+        assert (await ask("two of a name")).headers.get_list("set-cookie") == ["a=1", "b=2"]
+        away = await ask("elsewhere")
+        assert (away.status_code, away.headers["location"], away.content) == (302, "/login", b"")
+        for case in ("no status", "in between", "two lines", "no text", "length"):
+            assert (await ask(case)).json()["error"] == "unauthorized", case
 
 
 @pytest.mark.parametrize(
