@@ -273,6 +273,7 @@ class LogHead(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     hash: Hex
     frozen: bool
+    in_step: int
     marks: dict[str, HeadMark]
 
 
@@ -420,7 +421,9 @@ class RouteQuery(Query, frozen=True, kw_only=True):
 
 
 class WalQuery(Query, frozen=True, kw_only=True):
-    """Which origins."""
+    """Which origins, and whether all peers' marks or those that differ."""
+
+    marks: Literal["all", "differing"] = "all"
 
     offset: Offset = 0
     limit: Limit = 100

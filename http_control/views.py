@@ -144,9 +144,11 @@ class View:
         """Records that the peer has not shown and we hold, and the other way round."""
         shown = self._shown.get(peer, {})
         behind = ahead = 0
-        # Plain on purpose: there may be a thousand origins, for each of sixty peers, once a second.
+        # Plain on purpose: there may be a thousand origins, for each of sixty peers, at every tick and question.
         for origin, ours in self.heads.items():
             theirs = shown.get(origin)
+            if theirs == ours:
+                continue
             if ours.frozen or (theirs is not None and theirs.frozen):
                 continue
             seq = theirs.seq if theirs is not None else 0
@@ -173,6 +175,8 @@ class View:
     def mark(self, peer: PeerId, origin: PeerId) -> shapes.HeadMark:
         """How a peer's copy of one log compares with ours."""
         ours, theirs = self.heads.get(origin), self._shown.get(peer, {}).get(origin)
+        if ours is not None and ours == theirs and not ours.frozen:
+            return shapes.HeadMark(seq=ours.seq, mark="equal")
         if (ours is not None and ours.frozen) or (theirs is not None and theirs.frozen):
             return shapes.HeadMark(seq=None if theirs is None else theirs.seq, mark="frozen")
         if theirs is None and origin not in (self.own, peer):
@@ -202,21 +206,25 @@ class View:
             )
         return found
 
-    def log_heads(self, offset: int, limit: int) -> list[shapes.LogHead]:
-        """Some of the logs held here, our own first, then by origin."""
-        origins = sorted(self.heads, key=lambda origin: (origin != self.own, origin))
-        return [
-            shapes.LogHead(
-                origin=str(origin),
-                node_id=self._labels.get(origin),
-                own=origin == self.own,
-                seq=self.heads[origin].seq,
-                hash=self.heads[origin].hash.hex(),
-                frozen=self.heads[origin].frozen,
-                marks={str(peer.peer_id): self.mark(peer.peer_id, origin) for peer in self.snapshots},
-            )
-            for origin in origins[offset : offset + limit]
-        ]
+    def origins(self) -> list[PeerId]:
+        """Whose logs are held here, our own first, then by origin."""
+        return sorted(self.heads, key=lambda origin: (origin != self.own, origin))
+
+    def log_head(self, origin: PeerId, *, differing: bool) -> shapes.LogHead:
+        """One of the logs held here, with the marks of all peers or of those that are not in step."""
+        marks = {str(peer.peer_id): self.mark(peer.peer_id, origin) for peer in self.snapshots}
+        odd = {peer: mark for peer, mark in marks.items() if mark.mark != "equal"}
+        head = self.heads[origin]
+        return shapes.LogHead(
+            origin=str(origin),
+            node_id=self._labels.get(origin),
+            own=origin == self.own,
+            seq=head.seq,
+            hash=head.hash.hex(),
+            frozen=head.frozen,
+            in_step=len(marks) - len(odd),
+            marks=odd if differing else marks,
+        )
 
     def lag(self) -> list[shapes.PeerLag]:
         """Own records that each peer does not hold yet."""

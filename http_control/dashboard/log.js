@@ -2,16 +2,18 @@
 
 import { $, copy, el, keyed, setAttributes, setText } from "./dom.js";
 import { clock, count, nameOf, short, visible, wholeName } from "./format.js";
-import { tell } from "./peers.js";
+import { isLinked, tell } from "./peers.js";
 
 const LINES_MAX = 800;
 const MARKS_MAX = 6;
+const HEADS_EVERY_MS = 1000; // a busy node tells of moved heads several times a second
 
 export class Heads {
   constructor(api) {
     this.api = api;
     this.digest = "";
     this.names = new Map();
+    this.near = [];
     this.running = false;
     this.again = false;
     $("append").onsubmit = (event) => this.append(event);
@@ -21,11 +23,17 @@ export class Heads {
   know(everybody) {
     const peers = everybody.filter((peer) => peer.id !== null);
     for (const peer of peers) this.names.set(peer.id, nameOf(peer, peer.id));
+    this.near = peers.filter(isLinked).map(({ id }) => id);
     const targets = [{ id: "", name: "for everybody" }, ...peers.map((peer) => ({ id: peer.id, name: `for ${nameOf(peer, peer.id)}` }))];
     keyed($("append-target"), targets, ({ id }) => id, ({ id }) => el("option", { value: id }), (option, { name }) => setText(option, name));
   }
 
-  // One request at a time; what asks meanwhile is answered by one more.
+  clear() {
+    this.names.clear();
+    this.render({ digest: "", heads: [], total: 0 });
+  }
+
+  // One request at a time, and one a second; what asks meanwhile is answered by one more.
   async refresh() {
     this.again = true;
     if (this.running) return;
@@ -33,7 +41,11 @@ export class Heads {
     try {
       while (this.again) {
         this.again = false;
-        this.render(await this.api().get("/wal?limit=200"));
+        const api = this.api();
+        const answer = await api.get("/wal?limit=200&marks=differing");
+        if (api === this.api()) this.render(answer);
+        else this.again = true;
+        await new Promise((resolve) => setTimeout(resolve, HEADS_EVERY_MS));
       }
     } catch {
       // The health pill tells that the node does not answer; the next event asks again.
@@ -44,7 +56,7 @@ export class Heads {
 
   render({ digest, heads, total }) {
     this.digest = digest;
-    $("wal-digest").hidden = false;
+    $("wal-digest").hidden = !digest;
     setText($("wal-digest"), `digest ${short(digest)}`);
     keyed($("wal-table").tBodies[0], heads, (head) => head.origin,
       () => {
@@ -72,15 +84,18 @@ export class Heads {
   }
 
   // One mark a peer; of many, those that are not in step, and how many are.
-  marksOf({ origin, marks }) {
-    const all = Object.entries(marks ?? {}).map(([peer, { seq, mark }]) => {
+  marksOf({ marks, in_step: equal }) {
+    const marked = (peer) => {
       const name = this.names.get(peer) ?? short(peer);
-      const kind = peer === origin && mark === "behind" ? "equal" : mark; // nobody is behind on a log of its own
-      return { key: peer, kind, name, title: `${name}: ${kind}${seq === null ? "" : `, has ${count(seq)}`}` };
-    });
-    if (all.length <= MARKS_MAX) return all;
-    const odd = all.filter(({ kind }) => kind !== "equal");
-    const equal = all.length - odd.length;
+      const { seq = null, mark = "equal" } = marks[peer] ?? {};
+      return { key: peer, kind: mark, name, title: `${name}: ${mark}${seq === null ? "" : `, has ${count(seq)}`}` };
+    };
+    const odd = Object.keys(marks);
+    if (this.near.length <= MARKS_MAX && odd.length + equal <= MARKS_MAX) return this.near.map(marked);
+    return this.summedUp(odd.map(marked), equal);
+  }
+
+  summedUp(odd, equal) {
     const shown = odd.slice(0, MARKS_MAX - 1);
     if (odd.length > shown.length) shown.push({ key: "more", kind: "unknown", name: `${odd.length - shown.length} more`, title: "more peers that are not in step" });
     if (equal) shown.unshift({ key: "equal", kind: "equal", name: `${equal} in step`, title: `${equal} peers hold all of it` });
@@ -109,8 +124,9 @@ export class Lines {
   constructor() {
     this.list = $("logs-lines");
     this.waiting = [];
+    this.isDue = false;
     $("logs-filter").oninput = () => this.filter();
-    $("logs-clear").onclick = () => this.list.replaceChildren();
+    $("logs-clear").onclick = () => this.clear();
     $("logs-follow").onchange = () => this.scroll();
     // Scrolling up to read stops following; scrolling to the end goes on with it.
     this.list.onscroll = () => {
@@ -119,17 +135,27 @@ export class Lines {
     };
   }
 
+  clear() {
+    this.waiting.length = 0;
+    this.list.replaceChildren();
+  }
+
   add(type, { time_ms, line, missed }) {
     const text = type === "gap" ? `… ${missed === null ? "lines from before the restart" : `${count(missed)} lines`} are not kept any more` : line;
     this.waiting.push({ time_ms, text: visible(text) });
+    // A page that is not looked at draws no frames.
+    if (this.waiting.length > LINES_MAX) this.waiting.shift();
     // Many lines at once are one change of the page.
-    if (this.waiting.length === 1) requestAnimationFrame(() => this.flush());
+    if (this.isDue) return;
+    this.isDue = true;
+    requestAnimationFrame(() => this.flush());
   }
 
   flush() {
+    this.isDue = false;
     const follow = $("logs-follow").checked;
     const wanted = $("logs-filter").value.trim().toLowerCase();
-    const items = this.waiting.splice(0).slice(-LINES_MAX).map(({ time_ms, text }) => {
+    const items = this.waiting.splice(0).map(({ time_ms, text }) => {
       const item = el("li", {}, el("time", {}, time_ms ? clock(time_ms) : ""), el("span", {}, text));
       item.hidden = wanted !== "" && !text.toLowerCase().includes(wanted);
       return item;

@@ -6,11 +6,10 @@ import { $, copy, el, setText } from "./dom.js";
 import { brief, bytes, clock, count, duration, millis, rate, short, visible } from "./format.js";
 import { Heads, Lines } from "./log.js";
 import { Peers, tell } from "./peers.js";
-import { Picture } from "./picture.js";
+import { Picture, neighbourhood } from "./picture.js";
 
 const SAMPLES_MAX = 600;
 const PING_EVERY_MS = 5000;
-const LINKS_EVERY_MS = 2000;
 const TICKS_MISSED = 3;
 const SILENCE_MS_MIN = 4000;
 const TOKEN = /^[\x21-\x7e]{1,512}$/; // what a header can carry
@@ -23,7 +22,6 @@ class Page {
     this.status = null;
     this.samples = [];
     this.latency = null;
-    this.linksAt = 0;
     this.tickAt = 0;
     this.tickMs = 1000;
     this.peers = new Peers(() => this.api);
@@ -72,8 +70,7 @@ class Page {
     const { signal } = this.session;
     const api = new Api(prefix, () => this.locked(signal));
     this.api = api;
-    this.samples = [];
-    this.tickAt = 0;
+    this.clear();
     this.health("connecting", "Connecting");
     api.follow("/events", signal, {
       onEvent: (type, data) => this.on(type, data),
@@ -82,6 +79,19 @@ class Page {
     });
     api.follow("/logs/live", signal, { onEvent: (type, data) => this.lines.add(type, data) });
     this.pingFor(signal);
+  }
+
+  // What another node said, or this one under another token, is not shown as if it were of now.
+  clear() {
+    this.samples = [];
+    this.status = null;
+    this.tickAt = 0;
+    $("peer-dialog").close();
+    this.peers.update([]);
+    this.heads.clear();
+    this.lines.clear();
+    this.picture.clear();
+    this.drawCharts();
   }
 
   async opened(signal) {
@@ -124,10 +134,8 @@ class Page {
     else if (type === "peers") this.onPeers(data.peers);
     else if (type === "sample") this.onSample(data);
     else if (type === "heads_moved" || type === "gap") this.heads.refresh();
-    else if (type === "peer_connected" || type === "peer_left") {
-      this.linksAt = 0;
-      this.heads.refresh();
-    } else if (type === "fork_found") this.banner(`The log of ${short(data.origin)} has two histories. It is frozen; all others go on.`);
+    else if (type === "peer_connected" || type === "peer_left") this.heads.refresh();
+    else if (type === "fork_found") this.banner(`The log of ${short(data.origin)} has two histories. It is frozen; all others go on.`);
     else if (type === "clone_suspected") this.banner(`The identity ${short(data.peer_id)} seems to be used in two places.`);
   }
 
@@ -155,17 +163,7 @@ class Page {
   onPeers(peers) {
     this.peers.update(peers);
     this.heads.know(peers);
-    if (Date.now() - this.linksAt > LINKS_EVERY_MS) this.fetchLinks();
-  }
-
-  async fetchLinks() {
-    this.linksAt = Date.now();
-    try {
-      this.picture.show(await this.api.get("/links"));
-      this.heads.refresh();
-    } catch {
-      // The next tick asks again.
-    }
+    if (this.status !== null) this.picture.show(neighbourhood(this.status, peers), this.status.records);
   }
 
   onSample(sample) {
@@ -196,7 +194,7 @@ class Page {
     $("health").dataset.state = state;
     setText($("health-text"), text);
     const isOld = this.status !== null && (state === "lost" || state === "stale");
-    document.body.classList.toggle("old", isOld);
+    document.body.classList.toggle("old", isOld || this.status === null);
     $("age").hidden = !isOld;
     if (isOld) setText($("age"), `As of ${clock(this.status.now_ms)}: the node does not answer now.`);
   }

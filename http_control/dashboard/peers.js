@@ -7,7 +7,7 @@ const CELLS = ["Peer", "State", "Address", "RTT", "Lag", "In", "Out", "Up", "See
 
 // A place where nobody has proven himself yet has no id.
 const keyOf = (peer) => peer.id ?? peer.endpoint;
-const isLinked = (peer) => peer.connected_ms !== null;
+export const isLinked = (peer) => peer.connected_ms !== null;
 
 export class Peers {
   constructor(api) {
@@ -92,8 +92,10 @@ export class Peers {
 
   renderDetails() {
     const peer = this.all.find((each) => keyOf(each) === this.shown);
-    $("peer-disconnect").disabled = !peer || !isLinked(peer);
-    $("peer-ping").disabled = !peer || !isLinked(peer);
+    // Of somebody who is away there is nothing to compare, and nothing to end.
+    const isAway = peer !== undefined && !isLinked(peer);
+    $("peer-disconnect").disabled = $("peer-ping").disabled = !peer;
+    $("peer-disconnect").hidden = $("peer-ping").hidden = $("peer-logs").hidden = isAway;
     if (!peer) {
       setText($("peer-result"), "This peer has left.");
       return;

@@ -2,32 +2,53 @@
 
 import { keyed, setAttributes, setText, svg } from "./dom.js";
 import { count, millis, nameOf, short, wholeName } from "./format.js";
+import { isLinked } from "./peers.js";
 
 const WIDTH = 560;
 const HEIGHT = 380;
 const PER_RING = 18;
 const DENSE = 24;
 const DENSE_HEIGHT = 500;
-const DENSE_REACH = 150;
+const DENSE_REACH = 165;
 const LATE_AFTER_MS = 2500; // a record under way is nothing to be told of
+
+// This node, its peers and the links between them, out of what the node says at every tick.
+export function neighbourhood(status, peers) {
+  const near = peers.filter(isLinked);
+  const nodes = [{ id: status.peer_id, node_id: status.node_id, self: true }, ...near.map(({ id, node_id }) => ({ id, node_id, self: false }))];
+  return { nodes, links: near.map((peer) => ({ ...peer, from: status.peer_id, to: peer.id, via: relayOf(peer, near) })) };
+}
+
+function relayOf(peer, near) {
+  const relay = peer.direct ? null : /^relay:\/\/([^/]+)\//.exec(peer.endpoint ?? "")?.[1];
+  return relay ? near.find(({ id, node_id }) => id === relay || node_id === relay)?.id ?? null : null;
+}
 
 export class Picture {
   constructor(canvas, onChosen) {
     this.canvas = canvas;
     this.onChosen = onChosen;
     setAttributes(canvas, { viewBox: `0 0 ${WIDTH} ${HEIGHT}` });
-    this.behindSince = new Map();
+    this.past = [];
     this.links = svg("g", { class: "links" });
     this.nodes = svg("g", { class: "nodes" });
     this.hint = svg("text", { class: "hint", x: WIDTH / 2, y: HEIGHT - 40, "text-anchor": "middle" });
     canvas.append(this.links, this.nodes, this.hint);
   }
 
-  show({ nodes, links }) {
+  clear() {
+    this.past = [];
+    keyed(this.links, [], () => "");
+    keyed(this.nodes, [], () => "");
+    setText(this.hint, "");
+  }
+
+  // records: how many this node holds of all logs together.
+  show({ nodes, links }, records) {
     const height = nodes.length > DENSE ? DENSE_HEIGHT : HEIGHT;
     setAttributes(this.canvas, { viewBox: `0 0 ${WIDTH} ${height}` });
     const places = placed(nodes, links, height);
-    const moods = this.moods(links);
+    const moods = this.moods(links, records);
     setText(this.hint, nodes.length > 1 ? "" : "Nobody is connected: give an address under Peers, below.");
     this.canvas.classList.toggle("dense", nodes.length > DENSE);
     const byPeer = new Map(links.map((link) => [link.to, link]));
@@ -58,19 +79,20 @@ export class Picture {
       });
   }
 
-  // In step, silent, or late: behind or ahead for longer than a record takes.
-  moods(links) {
+  // In step, silent, or late: one of the two does not hold yet what the other one held a while ago. Where records come all
+  // the time, somebody is always a few behind, and still in step.
+  moods(links, records) {
     const now = Date.now();
-    const moods = new Map();
-    for (const link of links) {
-      const isBehind = (link.behind_records ?? 0) + (link.ahead_records ?? 0) > 0;
-      if (!isBehind) this.behindSince.delete(link.to);
-      else if (!this.behindSince.has(link.to)) this.behindSince.set(link.to, now);
-      const isLate = isBehind && now - this.behindSince.get(link.to) >= LATE_AFTER_MS;
-      moods.set(link.to, link.state !== "connected" ? "stale" : isLate ? "late" : "ok");
-    }
-    for (const id of this.behindSince.keys()) if (!moods.has(id)) this.behindSince.delete(id);
-    return moods;
+    const held = new Map(links.map((link) => [link.to, records - (link.behind_records ?? 0) + (link.ahead_records ?? 0)]));
+    this.past.push({ at: now, records, held });
+    while (this.past.length > 2 && now - this.past[1].at >= LATE_AFTER_MS) this.past.shift();
+    const then = this.past[0];
+    const isOldEnough = now - then.at >= LATE_AFTER_MS;
+    return new Map(links.map((link) => {
+      const missing = (link.behind_records ?? 0) - (records - then.records) > 0 || records < (then.held.get(link.to) ?? 0);
+      const isApart = (link.behind_records ?? 0) + (link.ahead_records ?? 0) > 0;
+      return [link.to, link.state !== "connected" ? "stale" : isOldEnough && isApart && missing ? "late" : "ok"];
+    }));
   }
 
   node(node) {

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 from playwright.sync_api import Route
+from quart_trio import QuartTrio
 
 import http_control
 import p2p
@@ -28,6 +29,27 @@ HOSTILE = '<img src=x onerror="document.title=1"><script>alert(1)</script>'
 def ask(node: Callable[..., Any], *arguments: Any) -> Any:
     """Call an async function of a node from the browser's thread."""
     return trio.from_thread.run(node, *arguments)
+
+
+def told_peer(**fields: Any) -> dict[str, Any]:
+    """A connected peer as `/events` tells of it."""
+    return {
+        "id": "ab" * 32, "node_id": "b", "state": "connected", "endpoint": "tcp://192.0.2.1:9001", "secure": True,
+        "direct": True, "connected_ms": 1, "last_seen_ms": 1, "rtt_ms": 1.5, "bytes_in": 1, "bytes_out": 1,
+        "outbox_bytes": 0, "lag_records": 0, "behind_records": 0, "ahead_records": 0,
+    } | fields  # fmt: skip
+
+
+def told(peers: list[dict[str, Any]]) -> Callable[[Route], None]:
+    """Answers `/events` with one tick in which these are the peers."""
+
+    def answer(route: Route) -> None:
+        headers = {name: route.request.headers[name] for name in ("authorization", "accept")}
+        status = route.fetch(url=route.request.url.replace("/events", "/status"), headers=headers).text()
+        body = f"event: status\ndata: {status}\n\nevent: peers\ndata: {json.dumps({'peers': peers})}\n\n"
+        route.fulfill(status=200, content_type="text/event-stream", body=body)
+
+    return answer
 
 
 async def test_it_asks_for_the_token_and_keeps_it_to_this_tab() -> None:
@@ -195,18 +217,16 @@ async def test_a_node_that_says_nothing_is_not_shown_as_live() -> None:
 
 
 async def test_many_peers_are_summed_up_and_all_named() -> None:
-    marks = {f"{number:064x}": {"seq": 7, "mark": "equal" if number > 2 else "behind"} for number in range(40)}
+    marks = {f"{number:064x}": {"seq": 7, "mark": "behind"} for number in range(3)}
     head = {"origin": "ab" * 32, "node_id": "a", "own": True, "seq": 9, "hash": "cd" * 32, "frozen": False}
-    wal = {"ok": True, "digest": "ef" * 32, "total": 1, "heads": [head | {"marks": marks}]}
-    nodes = [{"id": f"{number:064x}", "node_id": f"n-{number}", "self": number == 0} for number in range(41)]
-    link = {"from": nodes[0]["id"], "state": "connected", "direct": True, "via": None}
-    links = [link | {"to": node["id"]} for node in nodes[1:]]
+    wal = {"ok": True, "digest": "ef" * 32, "total": 1, "heads": [head | {"in_step": 37, "marks": marks}]}
+    peers = [told_peer(id=f"{number:064x}", node_id=f"n-{number}") for number in range(40)]
 
     def steps(seen: Visit) -> None:
         page = seen.page
         page.goto(seen.url)
         page.route(re.compile(r"/p2p/wal"), lambda route: route.fulfill(json=wal))
-        page.route(re.compile(r"/p2p/links"), lambda route: route.fulfill(json={"nodes": nodes, "links": links}))
+        page.route(re.compile(r"/p2p/events"), told(peers))
         seen.unlock(TOKEN)
         seen.until("#wal-table .mark.equal", "37 in step")
         assert page.locator("#wal-table .mark").count() == 4
@@ -226,14 +246,6 @@ async def test_T57_what_a_hostile_peer_is_called_is_shown_as_text() -> None:
         text = answer.text().replace('"node_id":"shop-2"', f'"node_id":{json.dumps(HOSTILE)}')
         route.fulfill(response=answer, body=text)
 
-    def events(route: Route) -> None:
-        peer = {"id": "ab" * 32, "node_id": HOSTILE, "state": "connected", "endpoint": HOSTILE, "secure": True} | {
-            "direct": True, "connected_ms": 1, "last_seen_ms": 1, "rtt_ms": 1.5, "bytes_in": 1, "bytes_out": 1,
-            "outbox_bytes": 0, "lag_records": 0, "behind_records": 0, "ahead_records": 0,
-        }  # fmt: skip
-        body = f"event: peers\ndata: {json.dumps({'peers': [peer]})}\n\n"
-        route.fulfill(status=200, content_type="text/event-stream", body=body)
-
     def lines(route: Route) -> None:
         body = f"id: 1\nevent: log\ndata: {json.dumps({'time_ms': 1, 'line': HOSTILE + chr(0x202E) + 'evil'})}\n\n"
         route.fulfill(status=200, content_type="text/event-stream", body=body)
@@ -241,9 +253,9 @@ async def test_T57_what_a_hostile_peer_is_called_is_shown_as_text() -> None:
     def steps(seen: Visit) -> None:
         page = seen.page
         page.goto(seen.url)
-        page.route(re.compile(r"/p2p/events"), events)
+        page.route(re.compile(r"/p2p/events"), told([told_peer(id="ab" * 32, node_id=HOSTILE, endpoint=HOSTILE)]))
         page.route(re.compile(r"/p2p/logs/live"), lines)
-        page.route(re.compile(r"/p2p/(links|wal)"), poisoned)
+        page.route(re.compile(r"/p2p/wal"), poisoned)
         seen.unlock(TOKEN)
         seen.until("#peers-table tbody td", HOSTILE[:31])
         page.locator("#picture .node title").filter(has_text=HOSTILE).wait_for(state="attached")
@@ -389,3 +401,94 @@ async def test_a_browser_that_is_killed_leaves_nothing_behind() -> None:
         assert (await a.get("/status"))["running"] is True
 
 
+
+
+async def test_what_it_shows_is_of_the_node_that_is_chosen() -> None:
+    def lines(seen: Visit, text: str) -> list[str]:
+        seen.until("#logs-lines li", text)
+        return [str(line) for line in seen.page.locator("#logs-lines li span").all_text_contents()]
+
+    def steps(seen: Visit) -> None:
+        page = seen.page
+        seen.open(TOKEN)
+        before = lines(seen, "of the shop")
+        seen.until("#wal-table tbody tr", "shop (this node)")
+        # The token once more: the same lines come again, and stand there once.
+        page.click("#lock")
+        seen.unlock(TOKEN)
+        seen.until_live()
+        assert sorted(lines(seen, "of the shop")) == sorted(before)
+        page.select_option("#prefix", "/van")
+        seen.until("#node-name", "van")
+        assert not [line for line in lines(seen, "of the van") if "shop" in line]
+        seen.until("#wal-empty", "No records yet.")
+        assert page.locator("#wal-table tbody tr").count() == 0
+
+    app = QuartTrio("shop")
+    async with (
+        p2p.open_node(node_id="shop") as shop,
+        p2p.open_node(node_id="van") as van,
+        trio.open_nursery() as nursery,
+    ):
+        await shop.wal.append(b"sold")
+        for node in (shop, van):
+            options = http_control.P2PHttpOptions(prefix=node.node_id, token=TOKEN, enable_stats_line=False)
+            http_control.register_routes(app, p2p.P2PRuntime(node), options)
+        http_control.register_site(app)
+        urls = await nursery.start(http_control.serve_app, app, http_control.ServerOptions())
+        for control in app.extensions["p2p_http"]:
+            control.lines.kept.clear()
+            control.say(f"of the {control.node.node_id}")
+        await visit(urls[0], steps)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_page_that_nobody_looks_at_keeps_so_many_lines() -> None:
+    def steps(seen: Visit) -> None:
+        page = seen.page
+        page.add_init_script("window.requestAnimationFrame = (draw) => { window.draw = draw; return 1; }")
+        seen.open(TOKEN)
+        seen.until("#health", "Live")
+        trio.from_thread.run(say)
+        page.wait_for_function("window.draw !== undefined")
+        page.wait_for_timeout(1500)
+        page.evaluate("window.draw()")
+        assert page.locator("#logs-lines li").count() <= 800
+        seen.until("#logs-lines li", "line 2999")
+
+    async def say() -> None:
+        for number in range(3000):
+            node._log_line(f"line {number}")
+            if number % 100 == 0:
+                await trio.lowlevel.checkpoint()
+
+    async with p2p.open_node(node_id="a") as node, controlled(node) as a:
+        await visit(a.url, steps)
+
+
+async def test_the_picture_tells_who_is_late_and_not_who_is_only_busy() -> None:
+    """Driven tick by tick: the parts of the page are modules."""
+    script = """async () => {
+        const { Picture } = await import("./assets/picture.js");
+        const { svg } = await import("./assets/dom.js");
+        const picture = new Picture(svg("svg"), () => {});
+        let now = 0;
+        Date.now = () => now;
+        const link = { to: "b", from: "a", state: "connected", direct: true, rtt_ms: 1, lag_records: 0 };
+        const mood = (records, behind, ahead) => {
+            now += 1000;
+            return picture.moods([{ ...link, behind_records: behind, ahead_records: ahead }], records).get("b");
+        };
+        const busy = [...Array(10).keys()].map((k) => mood(100 * k, 60, 0));
+        const stuck = [...Array(10).keys()].map(() => mood(1000, 60, 0));
+        const equal = mood(1000, 0, 0);
+        const ahead = [...Array(10).keys()].map(() => mood(1000, 0, 5));
+        return [new Set(busy).size, busy[9], stuck[9], equal, ahead[0], ahead[9]];
+    }"""
+
+    def steps(seen: Visit) -> None:
+        seen.page.goto(seen.url)
+        assert seen.page.evaluate(script) == [1, "ok", "late", "ok", "ok", "late"]
+
+    async with p2p.open_node(node_id="a") as node, controlled(node) as a:
+        await visit(a.url, steps)

@@ -253,6 +253,8 @@ async def test_heads_say_who_is_behind() -> None:
         assert wal["digest"] == b.wal.digest().hex()
         assert wal["lag"] == [{"peer": str(b.peer_id), "node_id": "b", "records": 0}]
         assert [head["node_id"] for head in (await a.get("/wal?offset=1"))["heads"]] == ["b"]
+        brief = await a.get("/wal?marks=differing")
+        assert [(head["in_step"], head["marks"]) for head in brief["heads"]] == [(1, {}), (1, {})]
 
 
 async def test_lines_and_samples_are_kept() -> None:
