@@ -38,7 +38,9 @@ demo: .venv-demo/.installed
 
 test: check tests
 
-check: lint types docs
+# The documentation is built while the types are checked.
+check: lint
+	@$(MAKE) --no-print-directory -j2 types docs
 
 lint: .venv/.installed
 	.venv/bin/ruff check p2p p2p_command.py http_control benchmarks tests docs

@@ -12,6 +12,9 @@ from typing import Final
 LINE_BYTES_MAX: Final = 2048
 """A log line, cut at a character boundary."""
 
+TRACE: Final = 5
+"""A level below `logging.DEBUG`: every message that comes and every write, by kind and size, never by content."""
+
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 

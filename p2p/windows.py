@@ -3,6 +3,8 @@
 Clock, entropy and blocking work are here, the network is `p2p.transport.base`. A node gets all of them with its
 configuration and names nothing else of the kind: so a whole cluster runs in one process under trio's MockClock, from
 one seed, with the same trace every time. The pure rooms below do not see even these: they are given `now` and bytes.
+
+trio is loaded with the first clock or blocking work, which a command that only looks into a data dir does not need.
 """
 
 from __future__ import annotations
@@ -12,8 +14,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar, TypeVarTuple, Unpack
-
-import trio
 
 from p2p.limits import Limits
 
@@ -32,6 +32,11 @@ Lane: TypeAlias = Literal["write", "read"]
 system_entropy: Entropy = os.urandom
 
 
+def system_wall_ms() -> int:
+    """Unix milliseconds of the machine's clock."""
+    return time.time_ns() // 1_000_000
+
+
 class Clock(Protocol):
     """Two times: one that only goes forward, for deadlines, and one for people and for HLCs."""
 
@@ -45,13 +50,15 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's time. Its monotonic half is trio's, so that it follows a MockClock and fits trio's deadlines."""
 
-    __slots__ = ()
+    __slots__ = ("monotonic", "wall_ms")
 
-    # Itself and no call of it: it is read several times per message.
-    monotonic = staticmethod(trio.current_time)
+    def __init__(self) -> None:
+        import trio
 
-    def wall_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        # Itself and no call of it: it is read several times per message.
+
+        self.monotonic = trio.current_time
+        self.wall_ms = system_wall_ms
 
 
 class SimulatedClock:
@@ -63,18 +70,18 @@ class SimulatedClock:
     Add to `skew_ms` at any time to let the wall clock jump.
     """
 
-    __slots__ = ("_origin_s", "_wall_start_ms", "skew_ms")
+    __slots__ = ("_origin_s", "_wall_start_ms", "monotonic", "skew_ms")
 
     def __init__(self, wall_start_ms: int = 1_700_000_000_000) -> None:
+        import trio
+
+        self.monotonic = trio.current_time
         self._wall_start_ms = wall_start_ms
         self._origin_s = trio.current_time()
         self.skew_ms = 0
 
-    def monotonic(self) -> float:
-        return trio.current_time()
-
     def wall_ms(self) -> int:
-        return self._wall_start_ms + self.skew_ms + int((trio.current_time() - self._origin_s) * 1000)
+        return self._wall_start_ms + self.skew_ms + int((self.monotonic() - self._origin_s) * 1000)
 
 
 class Blocking(Protocol):
@@ -99,10 +106,14 @@ class SystemBlocking:
     __slots__ = ("_give_up_s", "_limiters")
 
     def __init__(self, give_up_s: float = Limits().hung_disk_s_max) -> None:
+        import trio
+
         self._give_up_s = give_up_s
         self._limiters = {"write": trio.CapacityLimiter(1), "read": trio.CapacityLimiter(1)}
 
     async def run(self, lane: Lane, fn: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+        import trio
+
         limiter = self._limiters[lane]
         job = object()
         await limiter.acquire_on_behalf_of(job)
@@ -144,6 +155,8 @@ class InlineBlocking:
     __slots__ = ()
 
     async def run(self, lane: Lane, fn: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+        import trio
+
         await trio.lowlevel.checkpoint()
         return fn(*args)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +35,20 @@ EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 ON_OFF: Final = click.Choice(["on", "off"])
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """What only one command needs is imported when it runs. Meanwhile an interrupt ends the process as it ends any
+    other program, and not with a picture of what was being imported."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
@@ -176,8 +192,8 @@ def cli(context: click.Context, /, config: str | None, **flags: Any) -> int:
         raise click.exceptions.NoArgsIsHelpError(context)
     file = from_file(Path(config).expanduser()) if config else from_flags({})
     settings = settle(from_flags(_lower_level(flags)), environment, file, os.environ)
-    from p2p.cli.run import run_node
-
+    with loading():
+        from p2p.cli.run import run_node
     return run_node(settings)
 
 
@@ -228,8 +244,8 @@ def wal() -> None:
 @click.option("--target", metavar="PEER_ID", help="Whom the records are for; everybody by default.")
 def append(data_dir: Path, as_json: bool, kind: str, target: str | None) -> int:
     """Make every line of standard input a record; an empty data dir is initialised."""
-    from p2p.cli.wal import append_lines
-
+    with loading():
+        from p2p.cli.appending import append_lines
     return append_lines(data_dir, as_json=as_json, kind=kind, target=target)
 
 
@@ -239,8 +255,8 @@ def append(data_dir: Path, as_json: bool, kind: str, target: str | None) -> int:
 @click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted.")
 def tail(data_dir: Path, as_json: bool, follow: bool) -> int:
     """Print every record, one a line."""
-    from p2p.cli.wal import print_records
-
+    with loading():
+        from p2p.cli.wal import print_records
     return print_records(data_dir, as_json=as_json, follow=follow)
 
 
@@ -250,8 +266,8 @@ def tail(data_dir: Path, as_json: bool, follow: bool) -> int:
 @click.option("--follow", is_flag=True, help="Print it again whenever it changes, until interrupted.")
 def digest(data_dir: Path, as_json: bool, follow: bool) -> int:
     """Print one hash over all heads: two nodes with equal digests hold the same data."""
-    from p2p.cli.wal import print_digest
-
+    with loading():
+        from p2p.cli.wal import print_digest
     return print_digest(data_dir, as_json=as_json, follow=follow)
 
 
@@ -261,8 +277,8 @@ def digest(data_dir: Path, as_json: bool, follow: bool) -> int:
 @click.option("--follow", is_flag=True, help="Print heads again as they move, until interrupted.")
 def heads(data_dir: Path, as_json: bool, follow: bool) -> int:
     """Print what is held of every origin: seq and hash of its last batch."""
-    from p2p.cli.wal import print_heads
-
+    with loading():
+        from p2p.cli.wal import print_heads
     return print_heads(data_dir, as_json=as_json, follow=follow)
 
 
@@ -271,8 +287,8 @@ def heads(data_dir: Path, as_json: bool, follow: bool) -> int:
 @AS_JSON
 def verify(data_dir: Path, as_json: bool) -> int:
     """Check every hash, chain and signature; exit 1 and name what is damaged."""
-    from p2p.cli.wal import verify_store
-
+    with loading():
+        from p2p.cli.wal import verify_store
     return verify_store(data_dir, as_json=as_json)
 
 
@@ -282,8 +298,8 @@ def verify(data_dir: Path, as_json: bool) -> int:
 @click.argument("origin", metavar="ORIGIN", callback=_somebody)
 def forget(data_dir: Path, as_json: bool, origin: str) -> int:
     """Drop everything held of ORIGIN, a peer id. It comes back if a peer still offers it and it is admitted."""
-    from p2p.cli.wal import forget_origin
-
+    with loading():
+        from p2p.cli.wal import forget_origin
     return forget_origin(data_dir, origin, as_json=as_json)
 
 
@@ -297,8 +313,8 @@ def peers(context: click.Context, data_dir: Path | None, as_json: bool) -> int:
         return EXIT_OK
     if data_dir is None:
         raise UsageError("whose peers? give --data-dir DIR")
-    from p2p.cli.peers import print_peers
-
+    with loading():
+        from p2p.cli.peers import print_peers
     return print_peers(data_dir, as_json=as_json)
 
 
@@ -308,8 +324,8 @@ def peers(context: click.Context, data_dir: Path | None, as_json: bool) -> int:
 @click.argument("who", metavar="WHO", callback=_somebody)
 def forget_peer_command(data_dir: Path, as_json: bool, who: str) -> int:
     """Free the label and the places of WHO, a node id or a peer id, while no node holds the data dir."""
-    from p2p.cli.peers import forget_peer
-
+    with loading():
+        from p2p.cli.peers import forget_peer
     return forget_peer(data_dir, who, as_json=as_json)
 
 
@@ -320,8 +336,8 @@ def forget_peer_command(data_dir: Path, as_json: bool, who: str) -> int:
 @click.argument("who", metavar="WHO", callback=_somebody)
 def ban_peer_command(data_dir: Path, as_json: bool, hours: int, who: str) -> int:
     """Leave WHO, a node id or a peer id, alone for a while; from the node's next start on."""
-    from p2p.cli.peers import ban_peer
-
+    with loading():
+        from p2p.cli.peers import ban_peer
     return ban_peer(data_dir, who, hours, as_json=as_json)
 
 
@@ -331,8 +347,8 @@ def ban_peer_command(data_dir: Path, as_json: bool, hours: int, who: str) -> int
 @click.argument("who", metavar="WHO", callback=_somebody)
 def unban_peer_command(data_dir: Path, as_json: bool, who: str) -> int:
     """Take the ban of WHO back, while no node holds the data dir."""
-    from p2p.cli.peers import unban_peer
-
+    with loading():
+        from p2p.cli.peers import unban_peer
     return unban_peer(data_dir, who, as_json=as_json)
 
 
@@ -346,13 +362,13 @@ def identity(data_dir: Path | None, new: bool, new_network_key: Path | None, as_
     if new_network_key is not None:
         if data_dir is not None or new:
             raise UsageError("--new-network-key stands alone: a network key belongs to no data dir")
-        from p2p.cli.identity import write_network_key
-
+        with loading():
+            from p2p.cli.identity import write_network_key
         return write_network_key(new_network_key)
     if data_dir is None:
         raise UsageError("whose? give --data-dir DIR (or --new-network-key FILE to make a network key)")
-    from p2p.cli.identity import new_identity, print_identity
-
+    with loading():
+        from p2p.cli.identity import new_identity, print_identity
     return new_identity(data_dir, as_json=as_json) if new else print_identity(data_dir, as_json=as_json)
 
 
@@ -363,8 +379,8 @@ def identity(data_dir: Path | None, new: bool, new_network_key: Path | None, as_
 @click.option("--http", is_flag=True, help="Serve each node's dashboard, and stay before the end until Ctrl-C.")
 def demo(as_json: bool, records: int, keep: Path | None, http: bool) -> int:
     """Five nodes on this machine write, part, meet again and agree; one is killed on the way."""
-    from p2p.cli.demo import run_demo
-
+    with loading():
+        from p2p.cli.demo import run_demo
     return run_demo(as_json=as_json, records=records, keep=keep, http=http)
 
 
@@ -381,16 +397,16 @@ def demo(as_json: bool, records: int, keep: Path | None, http: bool) -> int:
 @click.option("--tls-key", metavar="F", type=A_PATH, help="Its key in PEM.")
 def registry(as_json: bool, **given: Any) -> int:
     """Serve a registry, where nodes leave word and learn of each other, until it is stopped."""
-    from p2p.cli.registry import RegistrySettings, run_registry
-
+    with loading():
+        from p2p.cli.registry import RegistrySettings, run_registry
     return run_registry(RegistrySettings(**given), as_json=as_json)
 
 
 @cli.command()
 def vectors() -> int:
     """Print examples of all that goes over the wire, as JSON, to test another implementation with."""
-    from p2p.cli.vectors import print_vectors
-
+    with loading():
+        from p2p.cli.vectors import print_vectors
     return print_vectors()
 
 
@@ -416,8 +432,8 @@ def doctor(
     as_json: bool,
 ) -> int:
     """See whether this machine is fit to run a node: a verdict a line, exit 1 if one is bad."""
-    from p2p.cli.doctor import Patient, run_doctor
-
+    with loading():
+        from p2p.cli.doctor import Patient, run_doctor
     if data_dir is None and node_id is not None:
         data_dir = default_data_dir(node_id, os.environ)
     patient = Patient(
@@ -439,8 +455,8 @@ def _of_a_node(command: Callable[..., int]) -> Callable[..., int]:
     def about(
         url: str | None, data_dir: Path | None, token_file: Path | None, ca: Path | None, **more: Any
     ) -> int:
-        from p2p.cli.client import Target
-
+        with loading():
+            from p2p.cli.client import Target
         return command(node=Target(url, data_dir, token_file, ca), **more)
 
     found: Callable[..., int] = about
@@ -461,8 +477,8 @@ def _of_a_node(command: Callable[..., int]) -> Callable[..., int]:
 @_of_a_node
 def status(node: Target, as_json: bool) -> int:
     """Show a running node and its peers (the node needs --http)."""
-    from p2p.cli import remote
-
+    with loading():
+        from p2p.cli import remote
     return remote.run_remote(node, partial(remote.show_status, as_json=as_json))
 
 
@@ -471,8 +487,8 @@ def status(node: Target, as_json: bool) -> int:
 @click.option("--every", default=1000, type=Count(100, 86_400_000), metavar="MS", help="Interval; 1000 by default.")
 def top(node: Target, as_json: bool, every: int) -> int:
     """Show a running node and its peers, again and again."""
-    from p2p.cli import remote
-
+    with loading():
+        from p2p.cli import remote
     return remote.run_remote(node, partial(remote.show_top, as_json=as_json, every_s=every / 1000))
 
 
@@ -484,8 +500,8 @@ def connect(
     node: Target, as_json: bool, wait: int, endpoint: str
 ) -> int:
     """Have a running node dial once, and say what came of it."""
-    from p2p.cli import remote
-
+    with loading():
+        from p2p.cli import remote
     return remote.run_remote(node, partial(remote.connect, as_json=as_json, endpoint=endpoint, wait_ms=wait))
 
 
@@ -494,8 +510,8 @@ def connect(
 @click.argument("who", metavar="PEER", callback=_somebody)
 def disconnect(node: Target, as_json: bool, who: str) -> int:
     """Have a running node part from PEER, a node id or peer id."""
-    from p2p.cli import remote
-
+    with loading():
+        from p2p.cli import remote
     return remote.run_remote(node, partial(remote.disconnect, as_json=as_json, who=who))
 
 
@@ -507,8 +523,8 @@ def log(
     node: Target, as_json: bool, follow: bool, lines: int
 ) -> int:
     """Show the last lines of a running node's log."""
-    from p2p.cli import remote
-
+    with loading():
+        from p2p.cli import remote
     return remote.run_remote(node, partial(remote.show_log, as_json=as_json, follow=follow, lines=lines))
 
 
@@ -530,8 +546,8 @@ def send(
     text: str,
 ) -> int:
     """Have a running node send TEXT to a CHANNEL of PEER, a node id or peer id; by route if it is no neighbour."""
-    from p2p.cli import remote, ways
-
+    with loading():
+        from p2p.cli import remote, ways
     act = partial(ways.send, as_json=as_json, who=who, channel=channel, text=text, wait_ms=wait)
     return remote.run_remote(node, act)
 
@@ -551,8 +567,8 @@ def request(
     text: str,
 ) -> int:
     """Have a running node ask PEER, which serves CHANNEL, and print its answer."""
-    from p2p.cli import remote, ways
-
+    with loading():
+        from p2p.cli import remote, ways
     act = partial(ways.request, as_json=as_json, who=who, channel=channel, text=text, wait_ms=wait)
     return remote.run_remote(node, act)
 
@@ -563,8 +579,8 @@ def request(
 @click.argument("who", metavar="PEER", callback=_somebody)
 def ping(node: Target, as_json: bool, wait: int, who: str) -> int:
     """Have a running node measure the round trip to PEER, and tell the way it takes."""
-    from p2p.cli import remote, ways
-
+    with loading():
+        from p2p.cli import remote, ways
     act = partial(ways.ping, as_json=as_json, who=who, wait_ms=wait)
     return remote.run_remote(node, act)
 
@@ -578,8 +594,8 @@ def routes() -> None:
 @_of_a_node
 def list_routes(node: Target, as_json: bool) -> int:
     """Print every route, the best of a peer first."""
-    from p2p.cli import remote, ways
-
+    with loading():
+        from p2p.cli import remote, ways
     return remote.run_remote(node, partial(ways.list_routes, as_json=as_json))
 
 
@@ -598,8 +614,8 @@ def add_route(
     relay: str,
 ) -> int:
     """Reach PEER over RELAY, each a peer id (or the node id of a connected peer)."""
-    from p2p.cli import remote, ways
-
+    with loading():
+        from p2p.cli import remote, ways
     act = partial(ways.add_route, as_json=as_json, target=target, relay=relay, ttl=ttl, expires_ms=expires)
     return remote.run_remote(node, act)
 
@@ -609,8 +625,8 @@ def add_route(
 @click.argument("target", metavar="PEER", callback=_somebody)
 def remove_route(node: Target, as_json: bool, target: str) -> int:
     """Forget the routes to PEER."""
-    from p2p.cli import remote, ways
-
+    with loading():
+        from p2p.cli import remote, ways
     return remote.run_remote(
         node, partial(ways.remove_route, as_json=as_json, target=target)
     )

@@ -1,5 +1,7 @@
-"""Two ways for lines into a data dir's log: as a node of our own, or through the node that holds it.
+"""`p2p wal append`: two ways for lines into a data dir's log, as a node of our own, or through the node that holds it.
 
+The first is a node without a listener and without peers: it takes the same lock, the same checks and the same group
+commit as any other. Where a node holds the data dir already, it goes through that node's HTTP control.
 Both take lines, leave out what is too long and tell of it, and say which seqs they became.
 """
 
@@ -7,16 +9,24 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
-from p2p.cli.output import complain
-from p2p.cli.records import fitting, portions
+import trio
 
-if TYPE_CHECKING:
-    import p2p
-    from p2p.cli.client import Control
+import p2p
+from p2p.cli.client import Control, ControlFailed, NotServed, Target, open_control
+from p2p.cli.output import Output, complain, counted, json_line
+from p2p.cli.records import fitting, line_splitter, portions
+from p2p.cli.settings import UsageError
+from p2p.cli.signals import on_signal, stop_signals
+from p2p.cli.stdin import stdin_lines
+from p2p.errors import ConfigError, StoreLocked
+from p2p.ids import PeerId, is_peer_id_text
 
 BODY_BYTES: Final = 48 * 1024
 """What one request takes of lines, as JSON; a body may have 64 KiB."""
@@ -55,7 +65,7 @@ class Appender(Protocol):
 class ThroughStore:
     """As a node of our own, which holds the data dir."""
 
-    def __init__(self, node: p2p.Node, kind: str, target: p2p.PeerId | None) -> None:
+    def __init__(self, node: p2p.Node, kind: str, target: PeerId | None) -> None:
         self._node = node
         self._kind = kind
         self._target = target
@@ -71,7 +81,7 @@ class ThroughStore:
 class ThroughControl:
     """Through the HTTP control of the node that holds the data dir."""
 
-    def __init__(self, control: Control, kind: str, target: p2p.PeerId | None) -> None:
+    def __init__(self, control: Control, kind: str, target: PeerId | None) -> None:
         self._control = control
         self._kept = {"kind": kind, "target": None if target is None else str(target)}
         self.done = Appended()
@@ -106,3 +116,65 @@ def bodies(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
             size += encoded + 1
     if texts:
         yield {"payloads": texts}
+
+
+def append_lines(data_dir: Path, *, as_json: bool, kind: str, target: str | None = None) -> int:
+    """Append every line of standard input; returns the exit code.
+
+    Raises:
+        UsageError: the target is no peer id.
+    """
+    if target is not None and not is_peer_id_text(target):
+        raise UsageError(f"--target {target[:80]!r}: records are for a peer id, 64 lowercase hex digits (`p2p id`)")
+    return trio.run(_append_lines, data_dir, as_json, kind, None if target is None else PeerId.parse(target))
+
+
+async def _append_lines(data_dir: Path, as_json: bool, kind: str, target: PeerId | None) -> int:
+    is_up = False
+
+    def say(line: str) -> None:
+        # Once it is up, whatever keeps it from appending is the error that the command ends with.
+        if not is_up:
+            complain(line)
+
+    config = p2p.NodeConfig(node_id="wal-append", listen_port=None, dial=False, data_dir=data_dir, on_log=say)
+    logging.getLogger("p2p").addHandler(logging.NullHandler())
+    with stop_signals() as signals:
+        try:
+            async with p2p.open_node(config) as node:
+                is_up = True
+                done, left_out = await _append_all(signals, ThroughStore(node, kind, target))
+        except StoreLocked as locked:
+            try:
+                async with open_control(Target(None, data_dir, None)) as control:
+                    done, left_out = await _append_all(signals, ThroughControl(control, kind, target))
+            except NotServed:
+                raise StoreLocked(
+                    f"a node without HTTP control holds {data_dir}: lines go through one that runs with --http "
+                    "127.0.0.1:0, or into the log of one that is stopped"
+                ) from None
+            except (ConfigError, ControlFailed) as error:
+                raise StoreLocked(f"{locked}; and not through its HTTP control: {error}") from None
+    output = Output()
+    if as_json:
+        fields = {"appended": done.count, "first_seq": done.first, "last_seq": done.last, "left_out": left_out}
+        output.result(json_line(fields))
+    else:
+        some = f"appended {counted(done.count, 'record')}, seq {done.first}-{done.last}"
+        output.result(some if done.count else "appended nothing")
+    return 1 if left_out else 0
+
+
+async def _append_all(signals: AsyncIterator[int], appender: Appender) -> tuple[Appended, int]:
+    """Append every line of standard input; returns what became of them, and how many were left out."""
+    splitter = line_splitter()
+    came = 0
+    async with aclosing(stdin_lines(splitter)) as pieces, trio.open_nursery() as tasks:
+        tasks.start_soon(on_signal, signals, lambda _: tasks.cancel_scope.cancel())
+        async for lines in pieces:
+            came += len(lines)
+            await appender.append(lines)
+        tasks.cancel_scope.cancel()
+    if splitter.too_long:
+        complain(f"too long for a record, left out: {counted(splitter.too_long, 'line')}")
+    return appender.done, came + splitter.too_long - appender.done.count

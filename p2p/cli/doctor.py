@@ -37,7 +37,7 @@ from p2p.transport.base import Neighbourhood
 from p2p.transport.http import make_http_client
 from p2p.transport.interfaces import interfaces
 from p2p.transport.system import SystemNetwork
-from p2p.windows import SystemClock, system_entropy
+from p2p.windows import system_entropy, system_wall_ms
 
 CHECK_S_MAX: Final = 10.0
 ECHO_S_MAX: Final = 2.0
@@ -159,7 +159,7 @@ def _release(module: str) -> str:
 
 
 async def _clock(patient: Patient, say: Say) -> None:
-    now = SystemClock().wall_ms() / 1000
+    now = system_wall_ms() / 1000
     shown = datetime.fromtimestamp(now, UTC).isoformat(sep=" ", timespec="seconds")
     if now < RELEASED:
         say("bad", f"it shows {shown}, which is over: set it, or let NTP do it")

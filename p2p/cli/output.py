@@ -19,8 +19,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final, TextIO
 
-from p2p.peer.connection import TRACE
-from p2p.text import one_line
+from p2p.text import TRACE, one_line
 
 _GONE: Final = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO})
 """A pipe nobody reads, a terminal that was closed, a descriptor that is none."""

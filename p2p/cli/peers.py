@@ -21,13 +21,13 @@ from p2p.policy.book import BookPlace
 from p2p.store.base import OriginState, Store
 from p2p.store.keys import load_identity, open_reader, open_store
 from p2p.text import one_line
-from p2p.windows import SystemClock, system_entropy
+from p2p.windows import system_entropy, system_wall_ms
 
 
 def print_peers(data_dir: Path, *, as_json: bool) -> int:
     """Print all that are known, ordered by label: one line each."""
     own = load_identity(data_dir).peer_id
-    now_ms = SystemClock().wall_ms()
+    now_ms = system_wall_ms()
     with closing(open_reader(data_dir)) as reader:
         labels = {peer_id: node_id for node_id, peer_id in reader.pins().items()}
         states = reader.states()
@@ -98,7 +98,7 @@ def forget_peer(data_dir: Path, who: str, *, as_json: bool) -> int:
 
 def ban_peer(data_dir: Path, who: str, hours: int, *, as_json: bool) -> int:
     """Leave an identity alone for so long, from the node's next start on."""
-    until_ms = SystemClock().wall_ms() + hours * 3_600_000
+    until_ms = system_wall_ms() + hours * 3_600_000
     with _opened(data_dir) as store:
         # One may be banned before it was ever met; only a label must be known, or it names nobody.
         peer_id = PeerId.parse(who) if is_peer_id_text(who) else _known(store, who, data_dir)

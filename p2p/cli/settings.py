@@ -20,7 +20,7 @@ from msgspec import UNSET, UnsetType
 from p2p.errors import ConfigError
 from p2p.ids import ANY_RELAY, RELAY, PeerEndpoint, is_node_id, is_peer_id_text
 from p2p.limits import Limits
-from p2p.peer.connection import TRACE
+from p2p.text import TRACE
 
 OnOff = Literal["on", "off"]
 LogLevel = Literal[

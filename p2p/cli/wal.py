@@ -1,32 +1,22 @@
-"""`p2p wal …`: read a data dir beside a running node, or append to it while none runs.
+"""`p2p wal …`, but for `append`: read a data dir beside a running node, or forget what it holds while none runs.
 
 The reading commands open the store read-only and read anew at each look, so that a node beside them is never in their
-way. `append` is a node without a listener and without peers: it takes the same lock, the same checks and the same
-group commit as any other; where a node holds the data dir already, it goes through that node's HTTP control.
+way. Who looks once needs no event loop, and none is loaded.
 """
 
 from __future__ import annotations
 
 import heapq
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
-import trio
-
-import p2p
-from p2p.cli.appending import Appended, Appender, ThroughControl, ThroughStore
-from p2p.cli.client import ControlFailed, NotServed, Target, open_control
 from p2p.cli.output import Output, complain, counted, json_line
-from p2p.cli.records import line_splitter
 from p2p.cli.settings import UsageError
-from p2p.cli.signals import on_signal, stop_signals
-from p2p.cli.stdin import stdin_lines
-from p2p.errors import ConfigError, StoreCorrupt, StoreLocked
-from p2p.ids import PeerId, is_peer_id_text
+from p2p.errors import ConfigError, StoreCorrupt
+from p2p.ids import PeerId
 from p2p.replication.batch import Record, parse_batch
 from p2p.replication.heads import LogHead, digest
 from p2p.store.base import MOVE_FILE, LogReader, detail_of
@@ -41,68 +31,6 @@ _OWN: Final = "(own)"
 READ_BYTES: Final = 256 * 1024
 PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 """More than any record's payload is after escaping: a result is never cut."""
-
-
-def append_lines(data_dir: Path, *, as_json: bool, kind: str, target: str | None = None) -> int:
-    """Append every line of standard input; returns the exit code.
-
-    Raises:
-        UsageError: the target is no peer id.
-    """
-    if target is not None and not is_peer_id_text(target):
-        raise UsageError(f"--target {target[:80]!r}: records are for a peer id, 64 lowercase hex digits (`p2p id`)")
-    return trio.run(_append_lines, data_dir, as_json, kind, None if target is None else PeerId.parse(target))
-
-
-async def _append_lines(data_dir: Path, as_json: bool, kind: str, target: PeerId | None) -> int:
-    is_up = False
-
-    def say(line: str) -> None:
-        # Once it is up, whatever keeps it from appending is the error that the command ends with.
-        if not is_up:
-            complain(line)
-
-    config = p2p.NodeConfig(node_id="wal-append", listen_port=None, dial=False, data_dir=data_dir, on_log=say)
-    logging.getLogger("p2p").addHandler(logging.NullHandler())
-    with stop_signals() as signals:
-        try:
-            async with p2p.open_node(config) as node:
-                is_up = True
-                done, left_out = await _append_all(signals, ThroughStore(node, kind, target))
-        except StoreLocked as locked:
-            try:
-                async with open_control(Target(None, data_dir, None)) as control:
-                    done, left_out = await _append_all(signals, ThroughControl(control, kind, target))
-            except NotServed:
-                raise StoreLocked(
-                    f"a node without HTTP control holds {data_dir}: lines go through one that runs with --http "
-                    "127.0.0.1:0, or into the log of one that is stopped"
-                ) from None
-            except (ConfigError, ControlFailed) as error:
-                raise StoreLocked(f"{locked}; and not through its HTTP control: {error}") from None
-    output = Output()
-    if as_json:
-        fields = {"appended": done.count, "first_seq": done.first, "last_seq": done.last, "left_out": left_out}
-        output.result(json_line(fields))
-    else:
-        some = f"appended {counted(done.count, 'record')}, seq {done.first}-{done.last}"
-        output.result(some if done.count else "appended nothing")
-    return 1 if left_out else 0
-
-
-async def _append_all(signals: AsyncIterator[int], appender: Appender) -> tuple[Appended, int]:
-    """Append every line of standard input; returns what became of them, and how many were left out."""
-    splitter = line_splitter()
-    came = 0
-    async with aclosing(stdin_lines(splitter)) as pieces, trio.open_nursery() as tasks:
-        tasks.start_soon(on_signal, signals, lambda _: tasks.cancel_scope.cancel())
-        async for lines in pieces:
-            came += len(lines)
-            await appender.append(lines)
-        tasks.cancel_scope.cancel()
-    if splitter.too_long:
-        complain(f"too long for a record, left out: {counted(splitter.too_long, 'line')}")
-    return appender.done, came + splitter.too_long - appender.done.count
 
 
 def print_records(data_dir: Path, *, as_json: bool, follow: bool) -> int:
@@ -288,14 +216,17 @@ def _watch(look: Callable[[], None], output: Output, *, follow: bool) -> None:
     if not follow:
         look()
         return
-    trio.run(_watch_forever, look, output)
+    import trio
 
+    from p2p.cli.signals import on_signal, stop_signals
 
-async def _watch_forever(look: Callable[[], None], output: Output) -> None:
-    with stop_signals() as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(on_signal, signals, lambda _: nursery.cancel_scope.cancel())
-            while True:
-                output.check_reader()
-                look()
-                await trio.sleep(FOLLOW_S)
+    async def watch() -> None:
+        with stop_signals() as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(on_signal, signals, lambda _: nursery.cancel_scope.cancel())
+                while True:
+                    output.check_reader()
+                    look()
+                    await trio.sleep(FOLLOW_S)
+
+    trio.run(watch)

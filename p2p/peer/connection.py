@@ -39,13 +39,11 @@ from p2p.policy.buckets import TokenBucket
 from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
 from p2p.session.session import Session
 from p2p.session.states import State
+from p2p.text import TRACE
 from p2p.transport.base import LinkStream
 from p2p.windows import Clock
 
 _log = logging.getLogger("p2p.peer")
-
-TRACE: Final = 5
-"""A level below `logging.DEBUG`: every message that comes and every write, by kind and size, never by content."""
 
 _NEVER: Final = float("inf")
 _TICK_S: Final = 1e-6

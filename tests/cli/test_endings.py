@@ -110,7 +110,7 @@ async def test_an_interrupt_among_the_imports_shows_no_traceback(imported: str, 
     (tmp_path / f"{imported}.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     path = f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "p2p_command", "--version"],
+        [sys.executable, "-m", "p2p_command", *MEMORY, "--tui", "on"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(PYTHONPATH=path),

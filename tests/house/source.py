@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,33 +14,39 @@ OURS = (*PACKAGES, "tests", "benchmarks", "docs")
 
 @dataclass(frozen=True)
 class Module:
-    """One Python file: its dotted name, its path from the repository's root, its text and its tree."""
+    """One Python file: its dotted name, its path from the repository's root and its text."""
 
     name: str
     path: str
     text: str
-    tree: ast.Module
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """Its syntax tree."""
+        return ast.parse(self.text)
 
 
 def module_from_text(name: str, text: str) -> Module:
     """A module that exists only as text, for tests of the checks themselves."""
-    return Module(name, name.replace(".", "/") + ".py", text, ast.parse(text))
+    return Module(name, name.replace(".", "/") + ".py", text)
+
+
+def modules(*folders: str) -> tuple[Module, ...]:
+    """Every Python file under these folders of the repository."""
+    return tuple(module for folder in folders for module in _modules_in(folder))
 
 
 @cache
-def modules(*folders: str) -> tuple[Module, ...]:
-    """Every Python file under these folders of the repository."""
+def _modules_in(folder: str) -> tuple[Module, ...]:
     found = []
-    for folder in folders:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            if "_build" in path.parts:
-                continue
-            relative = path.relative_to(ROOT)
-            parts = list(relative.with_suffix("").parts)
-            if parts[-1] == "__init__":
-                parts.pop()
-            text = path.read_text(encoding="utf-8")
-            found.append(Module(".".join(parts), str(relative), text, ast.parse(text)))
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        if "_build" in path.parts:
+            continue
+        relative = path.relative_to(ROOT)
+        parts = list(relative.with_suffix("").parts)
+        if parts[-1] == "__init__":
+            parts.pop()
+        found.append(Module(".".join(parts), str(relative), path.read_text(encoding="utf-8")))
     return tuple(found)
 
 

@@ -1,11 +1,19 @@
-"""`import p2p` loads what every node needs and nothing else: what is optional or seldom is imported by who uses it."""
+"""`import p2p` loads nothing but what is asked of it, a node what every node needs, and what is optional or seldom is
+imported by who uses it."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
 
 import http_control
+import p2p
+from tests.house.source import ROOT
 
 HEAVY = (
     "sqlite3", "p2p.store.sqlite",
@@ -24,8 +32,39 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_the_front_door_is_light() -> None:
     loaded = loaded_by("import p2p")
+    assert [name for name in loaded if name.startswith("p2p")] == ["p2p"]
+
+
+def test_a_node_is_light() -> None:
+    loaded = loaded_by("import p2p; p2p.open_node")
     assert "p2p.node.node" in loaded
     assert sorted(loaded & set(HEAVY)) == []
+
+
+def test_a_page_of_help_needs_no_event_loop() -> None:
+    loaded = loaded_by("from p2p.cli.app import run_command_line as run; run(['wal', '--help'])")
+    assert sorted(loaded & {"trio", "cryptography", "sqlite3", "rich"}) == []
+
+
+@pytest.mark.parametrize("command", ["wal digest", "wal tail", "wal heads", "wal verify", "peers", "id"])
+def test_what_only_looks_into_a_data_dir_needs_no_event_loop(command: str, tmp_path: Path) -> None:
+    arguments = [*command.split(), "--data-dir", str(tmp_path)]
+    loaded = loaded_by(f"from p2p.cli.app import run_command_line as run; run({arguments})")
+    assert "p2p.store.keys" in loaded
+    assert sorted(loaded & {"trio", "p2p.node", "httpx"}) == []
+
+
+def test_every_name_of_the_front_door_comes_from_where_a_type_checker_is_told() -> None:
+    tree = ast.parse((ROOT / "p2p" / "__init__.py").read_text())
+    told = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("p2p"):
+            told |= {alias.name: (node.module, alias.name) for alias in node.names}
+    assert set(told) == set(p2p.__all__)
+    for name, (home, inner) in told.items():
+        module = import_module(home)
+        assert getattr(p2p, name) is getattr(module, inner, None)
+    assert not hasattr(p2p, "nothing")
 
 
 def test_a_client_of_http_control_loads_no_server() -> None:
