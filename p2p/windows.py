@@ -56,7 +56,6 @@ class SystemClock:
         import trio
 
         # Itself and no call of it: it is read several times per message.
-
         self.monotonic = trio.current_time
         self.wall_ms = system_wall_ms
 

@@ -161,10 +161,14 @@ class _Readings(Generic[T]):
         self._seen: set[tuple[float, ...]] = set()
         peaks.update((name, 0) for name in panel.bounds)
 
-    def take(self, machine: Machine, what: T) -> None:
-        values = self._read(what)
-        if values in self._seen:
-            return
+    def take(self, machine: Machine, things: Iterable[T]) -> None:
+        read, seen = self._read, self._seen
+        for thing in things:
+            values = read(thing)
+            if values not in seen:
+                self._compare(machine, values)
+
+    def _compare(self, machine: Machine, values: tuple[float, ...]) -> None:
         if len(self._seen) < READINGS_MAX:
             self._seen.add(values)
         peaks = self._peaks
@@ -209,14 +213,12 @@ class Watch(trio.abc.Instrument):
             rooms = machine.node._rooms if machine.node is not None else None
             if rooms is None:
                 continue
-            self._node.take(machine, rooms)
-            for link in rooms.supervisor.links:
-                self._link.take(machine, link)
             if machine.plan.relays and rooms.circuits._switch._links:
-                self._switch.take(machine, rooms.circuits._switch)
+                self._switch.take(machine, (rooms.circuits._switch,))
+            self._node.take(machine, (rooms,))
+            self._link.take(machine, rooms.supervisor.links)
             if rooms.replicator._exchange is not None:
-                for sync in rooms.replicator._exchange._links.values():
-                    self._sync.take(machine, sync)
+                self._sync.take(machine, rooms.replicator._exchange._links.values())
         self._busy.clear()
 
 
