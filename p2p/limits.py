@@ -190,6 +190,11 @@ class Limits:
     """Records that wait for the next commit; `append` waits beyond."""
     commit_bytes_max: int = 4 * MIB
     """What one commit takes of pushes, and as much of appends: more would gain nothing and keep the first waiting."""
+    store_pass_bytes: int = 4 * MIB
+    """SQLite's log is copied into its file, beside the commits, whenever so much was added to it."""
+    store_log_bytes_max: int = 24 * MIB
+    """When the log is so long, what is left is copied before the next commit, and then it begins anew. It grows beyond
+    that by one commit, and while somebody reads from an old place."""
     append_delay_on_claim_s_max: float = 3.0
     """A peer that claims to know more of our own log than we do may delay appends once per start. So long they also
     wait after the last piece of our own log that was fetched back."""

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeVar, TypeVarTuple, Unpack, get_args
 
 from p2p.limits import Limits
 
@@ -26,8 +26,9 @@ Args = TypeVarTuple("Args")
 Entropy: TypeAlias = Callable[[int], bytes]
 """Returns as many random bytes as it is asked for. Keys are made from them: outside tests only `system_entropy`."""
 
-Lane: TypeAlias = Literal["write", "read"]
-"""Which of the store's two connections a piece of blocking work uses."""
+Lane: TypeAlias = Literal["write", "read", "chore"]
+"""Which of the store's connections a piece of blocking work uses."""
+LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 
 system_entropy: Entropy = os.urandom
 
@@ -108,7 +109,7 @@ class SystemBlocking:
         import trio
 
         self._give_up_s = give_up_s
-        self._limiters = {"write": trio.CapacityLimiter(1), "read": trio.CapacityLimiter(1)}
+        self._limiters = {lane: trio.CapacityLimiter(1) for lane in LANES}
 
     async def run(self, lane: Lane, fn: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         import trio

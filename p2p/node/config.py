@@ -258,7 +258,7 @@ class NodeConfig:
             return self.store(say)
         if self.data_dir is None:
             return open_memory_store(self.entropy)
-        return open_store(self.data_dir, entropy=self.entropy, say=say, identity=self.identity)
+        return open_store(self.data_dir, entropy=self.entropy, say=say, identity=self.identity, limits=self.limits)
 
     def windows(self) -> tuple[Network, Blocking]:
         """The network and the worker lanes to use, real ones unless others were handed in.

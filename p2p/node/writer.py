@@ -516,13 +516,19 @@ class Writer:
             own = self._states.get(self.own)
             if own is not None and own.is_lost:
                 self._emit(events.OwnLogAhead(own.claimed_seq))
-            task_status.started()
-            while True:
-                await self._wait_for_work()
-                if self._failure is not None:
-                    await self._endure()
-                else:
-                    await self._commit()
+            async with trio.open_nursery() as beside:
+                task_status.started()
+                try:
+                    while True:
+                        await self._wait_for_work()
+                        if self._failure is not None:
+                            await self._endure()
+                        else:
+                            await self._commit()
+                            self._start_chore(beside)
+                finally:
+                    # A chore under way may take a moment, or hang with its disk: nobody has to wait for that.
+                    self._close()
         finally:
             self._close()
 
@@ -568,6 +574,11 @@ class Writer:
             self._tell(done, queued, waiters, shares)
         self._under_way = []
         await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _start_chore(self, beside: trio.Nursery) -> None:
+        chore = self._store.chore()
+        if chore is not None and not beside.child_tasks:
+            beside.start_soon(self._blocking.run, "chore", chore)
 
     def _take_group(self) -> tuple[Group, list[_Queued], list[_Share]]:
         group = Group(

@@ -23,7 +23,7 @@ import hashlib
 import struct
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
@@ -230,6 +230,10 @@ class Store(LogReader, Protocol):
 
     def current(self) -> Mapping[PeerId, OriginState]:
         """What is held as of the last commit. Lane "write"; the next commit may change the mapping."""
+
+    def chore(self) -> Callable[[], None] | None:
+        """What should be done beside the commits, on the lane "chore", if there is anything now. It never raises for a
+        disk, and does nothing if it was done meanwhile."""
 
     def recover(self) -> None:
         """Make the store fit for writing after a failure: new handle, all that was written brought to the disk again,

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError, IdentityMismatch, StoreError, StoreLocked
 from p2p.ids import PeerId, check_node_id
+from p2p.limits import Limits
 from p2p.store.base import Damage
 from p2p.windows import Entropy
 
@@ -41,6 +42,7 @@ _RETIRED_KEY_FILE: Final = "identity-{}.pem"
 _SERVED: Final = "control."
 """What HTTP control keeps here begins so; it may be served before the node has started."""
 
+_LIMITS: Final = Limits()
 _KEY_BYTES_MAX: Final = 4096
 _TRUST_BYTES_MAX: Final = 1024 * 1024
 
@@ -104,7 +106,12 @@ def holder_of(data_dir: Path) -> int | None:
 
 
 def open_store(
-    data_dir: Path, *, entropy: Entropy, say: Callable[[str], None], identity: Identity | None = None
+    data_dir: Path,
+    *,
+    entropy: Entropy,
+    say: Callable[[str], None],
+    identity: Identity | None = None,
+    limits: Limits = _LIMITS,
 ) -> tuple[SqliteStore, Identity]:
     """Open a data dir for a node; an absent or empty one is initialised.
 
@@ -112,6 +119,7 @@ def open_store(
         entropy: a fresh key is made from it.
         say: gets one line when something was made.
         identity: a key to use instead of the dir's own. It must be the store's all the same.
+        limits: bounds.
 
     Returns:
         The store, which holds the dir's lock until it is closed, and the identity.
@@ -130,7 +138,7 @@ def open_store(
         if identity is None:
             identity = _dir_identity(data_dir, entropy)
         sync_dir(data_dir)
-        store = SqliteStore(data_dir / STORE_FILE, identity.peer_id, lock)
+        store = SqliteStore(data_dir / STORE_FILE, identity.peer_id, lock, limits)
     except BaseException:
         lock.close()
         raise

@@ -97,6 +97,9 @@ class MemoryStore:
         """What is held as of the last transaction."""
         return self._states
 
+    def chore(self) -> None:
+        """There is none."""
+
     def recover(self) -> None:
         """Nothing to do: memory does not fail."""
 
@@ -108,16 +111,23 @@ class MemoryStore:
         """Read the batch that covers `from_seq`, and those after it, up to `to_seq` and `bytes_max`."""
         batches: list[StoredBatch] = []
         size = 0
+        next_seq = max(from_seq, 1)
         with self._lock:
             chain = self.chains.get(origin, _Chain())
             for end in chain.ends[bisect_left(chain.ends, from_seq) :]:
                 row = chain.rows[end]
-                size += len(row.wal_bytes)
-                if end > to_seq or row.damaged or (batches and size > bytes_max):
+                begin = row.held.seq_begin
+                if end > to_seq:
                     break
-                if not is_what_was_stored(row.wal_bytes, origin, row.held, row.signature_crc):
-                    return Loaded(batches, DamagedRange(origin, row.held.seq_begin, end))
-                batches.append(StoredBatch(row.held.seq_begin, end, row.wal_bytes))
+                if not row.damaged and begin > next_seq:
+                    return Loaded(batches, DamagedRange(origin, next_seq, begin - 1))
+                if row.damaged or not is_what_was_stored(row.wal_bytes, origin, row.held, row.signature_crc):
+                    return Loaded(batches, DamagedRange(origin, begin, end))
+                size += len(row.wal_bytes)
+                if batches and size > bytes_max:
+                    break
+                batches.append(StoredBatch(begin, end, row.wal_bytes))
+                next_seq = end + 1
         return Loaded(batches, None)
 
     def proof(self, origin: PeerId) -> tuple[bytes, bytes] | None:

@@ -21,8 +21,6 @@ APPLICATION_ID: Final = int.from_bytes(b"VP2P", "big")
 PAGE_BYTES: Final = 16_384
 """A batch of 256 KiB costs two writes per page, a small commit three whole pages: between 4 and 64 KiB, this is where
 big ones gain most and small ones do not lose yet."""
-CHECKPOINT_PAGES: Final = 2500
-"""SQLite's log is brought into the file every 40 MB."""
 
 INDEX_TARGET: Final = "INSERT OR IGNORE INTO targets (target, origin) VALUES (?, ?)"
 """Note that an origin (by its number) has records for a target."""

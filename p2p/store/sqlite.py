@@ -2,7 +2,7 @@
 
 `SqliteReader` is one connection that only reads, used on the lane "read" and by tools beside a running node. Each
 call is one short read transaction: one that stayed open would keep SQLite from ever shortening its log.
-`SqliteStore` adds the one connection that writes.
+`SqliteStore` adds the one connection that writes, and a third that copies the log into the file (`checkpoints`).
 
 After a failed write this file trusts nothing it has in memory or in the kernel's cache: a failed fsync may have dropped
 dirty pages and marked them clean, so that the next fsync "succeeds". Therefore `recover` takes a new handle, makes
@@ -20,8 +20,9 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -51,11 +52,11 @@ from p2p.store.base import (
 )
 from p2p.store.blobs import is_damage, read_batch
 from p2p.store.check import check_chain, check_proof_kept
+from p2p.store.checkpoints import Checkpoints
 from p2p.store.hints import HINTS, check_table, mend_hints
 from p2p.store.mend import mend_origins
 from p2p.store.schema import (
     ANYBODY,
-    CHECKPOINT_PAGES,
     INDEX_TARGET,
     PAGE_BYTES,
     STEPS,
@@ -65,7 +66,10 @@ from p2p.store.schema import (
 )
 
 _BUSY_MS: Final = 2000
-_PROBE_BYTES: Final = Limits().batch_bytes_max
+_LIMITS: Final = Limits()
+_PROBE_BYTES: Final = _LIMITS.batch_bytes_max
+_COMMIT_BYTES: Final = 4 * PAGE_BYTES
+"""What a commit writes beside batches, about: the pages of the file's head, of the small rows and of a log's end."""
 _ROWS_PER_READ: Final = 256
 _CHECK_LINES_MAX: Final = 10_000
 """Many lines may be about pages that are merely lost, and none of them should keep SQLite from finding the others."""
@@ -299,6 +303,7 @@ class SqliteStore:
         path: the file; made if it is absent.
         own: whose log the node writes.
         lock: given back when the store is closed.
+        limits: bounds.
 
     Attributes:
         mended: one line for each note of a log's end, and each table of hints, that was damaged when the store was
@@ -309,18 +314,20 @@ class SqliteStore:
         StoreError: it cannot be opened, is damaged, or was made by a newer version.
     """
 
-    def __init__(self, path: Path, own: PeerId, lock: Closable | None = None) -> None:
+    def __init__(self, path: Path, own: PeerId, lock: Closable | None = None, limits: Limits = _LIMITS) -> None:
         self._path = path
         self._own = own
         self._lock = lock
+        self._limits = limits
         self._is_failed = False
         self._writer: sqlite3.Connection | None = None
         try:
             with translated(path, "opened"):
                 _make_private(path)
-                self._writer = _connect_writer(path)
+                self._writer = _connect_writer(path, limits)
                 prepare(self._writer, path, own)
                 self.mended = _mend(self._writer)
+                self._checkpoints = Checkpoints(partial(_connect_writer, path, limits), _log_bytes(path), limits)
                 self._states = _read_states(self._writer, path)
                 self._numbers = _read_numbers(self._writer)
             self._reader = SqliteReader(path)
@@ -341,11 +348,16 @@ class SqliteStore:
             raise StoreReadOnly(f"the store {self._path} failed and is not recovered yet")
         with translated(self._path, "written"):
             try:
+                self._checkpoints.copy_rest(connection)
                 connection.execute("BEGIN IMMEDIATE")
+                changes = connection.total_changes
                 transaction = _SqliteTransaction(connection, self._own, self._states, self._numbers)
                 yield transaction
                 transaction.save()
+                if connection.total_changes > changes:
+                    self._checkpoints.begin(transaction.batch_bytes + _COMMIT_BYTES)
                 connection.execute("COMMIT")
+                self._checkpoints.end()
             except BaseException as error:
                 # An interrupt may have come in the middle of COMMIT: then nobody knows what is on the disk.
                 if isinstance(error, (sqlite3.Error, StoreError)) or not isinstance(error, Exception):
@@ -370,9 +382,9 @@ class SqliteStore:
         self._is_failed = True
         self._close_writer()
         with translated(self._path, "written"):
-            connection = _connect_writer(self._path)
+            connection = _connect_writer(self._path, self._limits)
             try:
-                if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if not self._checkpoints.copy_all(connection):
                     raise StoreError(f"the store {self._path} is being read by somebody and cannot be checkpointed")
                 with translated(self._path, "read"):
                     _mend(connection)
@@ -390,6 +402,10 @@ class SqliteStore:
         self._states = states
         self._numbers = numbers
         self._is_failed = False
+
+    def chore(self) -> Callable[[], None] | None:
+        """The copying of SQLite's log into the file, when it is time."""
+        return self._checkpoints.copy_beside if self._checkpoints.is_pass_due else None
 
     def change_owner(self, own: PeerId) -> None:
         """Hand the store to a new identity; the log of the old one stays, as that of any other origin."""
@@ -437,6 +453,9 @@ class SqliteStore:
     def close(self) -> None:
         """Bring SQLite's log into the file, close it, and give up the lock. Never raises for a disk."""
         self._reader.close()
+        if not self._checkpoints.close():
+            # A disk that hangs may go on: what is in use stays open, and the lock stays taken.
+            return
         if self._writer is not None and not self._is_failed:
             with suppress(sqlite3.Error):
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -463,6 +482,7 @@ class _SqliteTransaction(Transaction):
     ) -> None:
         super().__init__(own, base)
         self.new_numbers: dict[PeerId, int] = {}
+        self.batch_bytes = 0
         self._numbers = numbers
         self._erased: set[PeerId] = set()
         self._for_anybody: set[int] = set()
@@ -566,6 +586,7 @@ class _SqliteTransaction(Transaction):
         return (0, ZERO_HASH) if row is None else (row[0], row[1])
 
     def _insert(self, batch: Batch) -> None:
+        self.batch_bytes += len(batch.wal_bytes)
         number = self._connection.execute("INSERT INTO batches (wal) VALUES (?)", (batch.wal_bytes,)).lastrowid
         self._connection.execute(
             # What is there already is no batch that was found in this range: its row is damaged.
@@ -641,7 +662,7 @@ def _make_private(path: Path) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
-def _connect_writer(path: Path) -> sqlite3.Connection:
+def _connect_writer(path: Path, limits: Limits) -> sqlite3.Connection:
     connection = _connect(path, "rwc")
     try:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -649,11 +670,21 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
         if mode != "wal":
             raise StoreError(f"the file system of {path} cannot hold a store: SQLite's WAL mode is refused ({mode})")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        # `checkpoints` says when. The log's file keeps its blocks, unless somebody who read for long made it grow.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {limits.store_log_bytes_max + 2 * limits.commit_bytes_max}")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _log_bytes(path: Path) -> int:
+    """How long SQLite's log is. Only looked at: to open and close it would drop SQLite's locks."""
+    try:
+        return path.with_name(f"{path.name}-wal").stat().st_size
+    except OSError:
+        return 0
 
 
 def _mend(connection: sqlite3.Connection) -> list[str]:

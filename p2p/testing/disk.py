@@ -28,7 +28,7 @@ from p2p.policy.book import BookPlace
 from p2p.store.base import Damage, Loaded, OriginState, Transaction
 from p2p.store.memory import MemoryStore
 from p2p.testing.dice import Dice
-from p2p.windows import Lane
+from p2p.windows import LANES, Lane
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -123,7 +123,7 @@ class Mount:
         self.is_cut = False
         self._nursery = nursery
         self._give_up_s = give_up_s
-        self._lanes: dict[Lane, trio.Semaphore] = {"write": trio.Semaphore(1), "read": trio.Semaphore(1)}
+        self._lanes: dict[Lane, trio.Semaphore] = {lane: trio.Semaphore(1) for lane in LANES}
         self._under_way: dict[trio.Event, None] = {}
 
     def open(self, _say: Callable[[str], None]) -> tuple[DiskStore, Identity]:
@@ -204,6 +204,9 @@ class DiskStore:
 
     def current(self) -> Mapping[PeerId, OriginState]:
         return self._log.current()
+
+    def chore(self) -> None:
+        """There is none."""
 
     def recover(self) -> None:
         self._check_writable()

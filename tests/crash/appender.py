@@ -1,6 +1,6 @@
 """A process that appends to a store and takes a foreign log, and says on stdout what is durable. It is killed.
 
-    python -m tests.crash.appender DIR FIRST CHECKPOINT_PAGES
+    python -m tests.crash.appender DIR FIRST LOG_KIB
 
 Each line is `own SEQ NUMBER` or `foreign SEQ`, written only after the writer said that it is durable.
 """
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import trio
 
-from p2p.limits import Limits
+from p2p.limits import KIB, Limits
 from p2p.node.commits import PushOutcome
 from p2p.node.writer import Writer
 from p2p.replication.accept import Verdict
@@ -44,17 +45,21 @@ def say(line: str) -> None:
     os.write(1, line.encode() + b"\n")
 
 
-async def main(path: Path, first: int, checkpoint_pages: int) -> None:
-    store, identity = open_store(path, entropy=os.urandom, say=lambda _: None)
-    assert store._writer is not None
-    store._writer.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
+def limits_of(log_kib: int) -> Limits:
+    """Bounds of a store whose log begins anew after so many KiB; eight times in between some of it is copied."""
+    return replace(Limits(), store_log_bytes_max=log_kib * KIB, store_pass_bytes=log_kib * KIB // 8)
+
+
+async def main(path: Path, first: int, log_kib: int) -> None:
+    limits = limits_of(log_kib)
+    store, identity = open_store(path, entropy=os.urandom, say=lambda _: None, limits=limits)
     numbers = count(first)
     writer = Writer(
         store=store,
         identity=identity,
         clock=SystemClock(),
         blocking=SystemBlocking(),
-        limits=Limits(),
+        limits=limits,
         emit=lambda _: None,
         admit=lambda _origin, _via: True,
     )

@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[2]
 EVERYTHING = 2**62
 
 
-def run_and_kill(path: Path, first: int, checkpoint_pages: int, lines_max: int) -> list[str]:
+def run_and_kill(path: Path, first: int, log_kib: int, lines_max: int) -> list[str]:
     """Let it append, kill it with SIGKILL once it said so many lines, and return all that it said."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.crash.appender", str(path), str(first), str(checkpoint_pages)],
+        [sys.executable, "-m", "tests.crash.appender", str(path), str(first), str(log_kib)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
     )
@@ -62,14 +62,14 @@ def check(store: Store, lines: list[str], origin_seqs: dict[int, int]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpoint_pages", [5000, 20])
-def test_t59_killed_at_any_moment_everything_acknowledged_is_there(tmp_path: Path, checkpoint_pages: int) -> None:
+@pytest.mark.parametrize("log_kib", [80_000, 320])
+def test_t59_killed_at_any_moment_everything_acknowledged_is_there(tmp_path: Path, log_kib: int) -> None:
     path = tmp_path / "data"
-    dice = random.Random(checkpoint_pages)
+    dice = random.Random(log_kib)
     acknowledged: dict[int, int] = {}
     lines: list[str] = []
     for life in range(5):
-        lines += run_and_kill(path, life * 1_000_000, checkpoint_pages, dice.randrange(1, 700))
+        lines += run_and_kill(path, life * 1_000_000, log_kib, dice.randrange(1, 700))
         store, identity = open_store(path, entropy=os.urandom, say=lambda _: None)
         try:
             check(store, lines, acknowledged)

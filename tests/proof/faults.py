@@ -192,8 +192,8 @@ import os, sys
 from pathlib import Path
 from p2p.errors import StoreError
 from p2p.store.keys import open_store
-from tests.crash.appender import foreign_log
-store, _ = open_store(Path(sys.argv[1]), entropy=os.urandom, say=lambda _: None)
+from tests.crash.appender import foreign_log, limits_of
+store, _ = open_store(Path(sys.argv[1]), entropy=os.urandom, say=lambda _: None, limits=limits_of(400))
 failures = 0
 for batch in foreign_log().batches[:8]:
     for _ in range(20):
@@ -210,6 +210,8 @@ for batch in foreign_log().batches[:8]:
     else:
         sys.exit("it never recovered")
     print(batch.seq_end, failures, flush=True)
+    if (chore := store.chore()) is not None:
+        chore()
 store.close()
 """
 SYSCALLS = {"pwrite64": 30, "fdatasync,fsync": 12, "openat,open": 5}

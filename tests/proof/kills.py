@@ -37,7 +37,7 @@ KEY = bytes(range(32))
 def test_t59_a_store_survives_every_kill(tmp_path: Path) -> None:
     dice = random.Random(SEED)
     acknowledged = 0
-    path, pages = tmp_path / "data", 0
+    path, log_kib = tmp_path / "data", 0
     lines: list[str] = []
     seqs: dict[int, int] = {}
     for life in range(STORE_KILLS):
@@ -45,8 +45,8 @@ def test_t59_a_store_survives_every_kill(tmp_path: Path) -> None:
             # A fresh store, and now and then one that copies its log into the file all the time.
             shutil.rmtree(path, ignore_errors=True)
             lines, seqs = [], {}
-            pages = dice.choice((20, 5000))
-        child = Child(lambda path=path, life=life, pages=pages: trio.run(appender.main, path, life * 1_000_000, pages))
+            log_kib = dice.choice((320, 80_000))
+        child = Child(lambda path=path, life=life, kib=log_kib: trio.run(appender.main, path, life * 1_000_000, kib))
         # Some die while they open the store, most of them in the midst of commits.
         lines += child.lines_until(dice.choice((0, 1, dice.randrange(1, 60))), dice.uniform(0, 0.02))
         lines += child.kill()

@@ -265,6 +265,62 @@ async def test_a_commit_under_way_is_finished_when_the_node_stops_unless_the_dis
         assert store.states()[OWN].seq == 1
 
 
+class StoreWithChores(MemoryStore):
+    """A store that always wants something done, which takes until `go_on`."""
+
+    def __init__(self, own: PeerId) -> None:
+        super().__init__(own)
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+        self.done = 0
+
+    def chore(self) -> Callable[[], None]:
+        return self._work
+
+    def _work(self) -> None:
+        self.begun.set()
+        self.go_on.wait(30)
+        self.done += 1
+
+
+async def test_chores_of_the_store_are_done_beside_the_commits_one_at_a_time() -> None:
+    store = StoreWithChores(OWN)
+    bench = Bench(store)
+    bench.writer._blocking = SystemBlocking()
+    async with running(bench):
+        for number in range(1, 6):
+            assert await bench.append(b"x") == [number]
+        await trio.to_thread.run_sync(store.begun.wait, 30)
+        assert store.done == 0
+        store.go_on.set()
+        while store.done < 3:
+            await bench.append(b"x")
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_chore_under_way_is_waited_for_when_the_node_stops_unless_the_disk_hangs(hangs: bool) -> None:
+    store = StoreWithChores(OWN)
+    bench = Bench(store)
+    bench.writer._blocking = SystemBlocking(give_up_s=0.05 if hangs else 30)
+    closed = trio.Event()
+    bench.writer.subscribe(lambda _: None, closed.set)
+    async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
+
+        async def go_on() -> None:
+            # Nobody who waits for the writer waits for the chore as well.
+            await closed.wait()
+            if not hangs:
+                store.go_on.set()
+
+        outer.start_soon(go_on)
+        await nursery.start(bench.writer.run)
+        await bench.append(b"x")
+        await trio.to_thread.run_sync(store.begun.wait, 30)
+        nursery.cancel_scope.cancel()
+    assert store.done == (0 if hangs else 1)
+    store.go_on.set()
+
+
 # Time.
 
 
