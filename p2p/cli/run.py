@@ -23,7 +23,7 @@ from p2p.cli.output import Output, ReaderGone, complain, counted, json_line, log
 from p2p.cli.records import fitting, line_splitter, portions
 from p2p.cli.settings import Settings, UsageError
 from p2p.cli.signals import on_signal, stop_signals
-from p2p.cli.stdin import stdin_lines
+from p2p.cli.stdin import LineSplitter, stdin_lines
 from p2p.errors import ConfigError, ConnectFailed, NodeClosed, OwnLogForked, Reason, StoreError
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
@@ -33,6 +33,9 @@ _log = logging.getLogger("p2p.cli")
 
 REDIAL_S: Final = 2.0
 """How often a delayed --connect is tried; the node's own backoff keeps the real pace."""
+APPEND_S_MAX: Final = Limits().append_delay_at_start_s_max + 1.0
+"""What was read from standard input when the command is told to stop has so long to become durable: the log may still
+be waiting for a first word of others."""
 
 
 def node_config(settings: Settings) -> p2p.NodeConfig:
@@ -107,6 +110,8 @@ class _Run:
         self.starting = trio.CancelScope()
         self.exit_code = 0
         self._is_up = False
+        self._reading = trio.CancelScope()
+        self._too_long_said = 0
         self.control = ControlServer(settings, config, self.stop.set) if settings.http is not None else None
 
     def obey(self, number: int) -> None:
@@ -122,6 +127,7 @@ class _Run:
         settings = self.settings
         async with p2p.open_node(self.config) as node:
             self._is_up = True
+            appended = trio.Event()
             async with trio.open_nursery() as tasks:
                 try:
                     served = None
@@ -134,13 +140,19 @@ class _Run:
                         for endpoint in settings.connect:
                             tasks.start_soon(self._connect_later, node, endpoint)
                     if settings.append_stdin:
-                        tasks.start_soon(self._append_lines, node)
+                        tasks.start_soon(self._append_lines, node, appended)
+                    else:
+                        appended.set()
                     if settings.run is not None:
                         tasks.start_soon(self._stop_after, settings.run)
                     tasks.start_soon(self._show, node)
                     await self.stop.wait()
                 except ReaderGone:
                     self.stop.set()
+                    appended.set()
+                self._reading.cancel()
+                with trio.move_on_after(APPEND_S_MAX):
+                    await appended.wait()
                 tasks.cancel_scope.cancel()
         # The node is closed: whoever reads this line may open its data dir.
         self._say_stopped()
@@ -230,26 +242,47 @@ class _Run:
                 return
             await trio.sleep(REDIAL_S)
 
-    async def _append_lines(self, node: p2p.Node) -> None:
+    async def _append_lines(self, node: p2p.Node, finished: trio.Event) -> None:
+        """Append what comes until it ends, or until the command is stopped; then what was read already."""
         splitter = line_splitter()
-        reported = 0
+        came = done = 0
         try:
             async with aclosing(stdin_lines(splitter)) as pieces:
-                async for lines in pieces:
-                    for portion in portions(fitting(node, lines, kind="app")):
+                while not self.stop.is_set():
+                    lines: list[bytes] | None = None
+                    with trio.CancelScope() as self._reading:
+                        lines = await anext(pieces, None)
+                    if lines is None:
+                        break
+                    came += len(lines)
+                    fit = list(fitting(node, lines, kind="app"))
+                    done += len(lines) - len(fit)
+                    for portion in portions(fit):
                         await self._append(node, portion)
-                    if splitter.too_long > reported:
-                        complain(f"too long for a record, left out: {counted(splitter.too_long - reported, 'line')}")
-                        reported = splitter.too_long
+                        done += len(portion)
+                    self._say_too_long(splitter)
         except NodeClosed:
             return
         except OwnLogForked as error:
             # What comes is left where it is, and its writer waits: others' logs are carried on all the same.
             complain(f"standard input is not taken any more: {error}")
         finally:
+            self._say_too_long(splitter)
+            if done < came:
+                complain(f"read from standard input and not appended: {counted(came - done, 'line')}")
+                self.exit_code = 1
+            if self.stop.is_set() and splitter.pending:
+                complain("the last line of standard input had not ended: it is not appended")
+                self.exit_code = 1
             # Idle input has nothing refused; its writer is to know all the same.
             if (own := node.wal.heads().get(node.peer_id)) is not None and own.frozen:
                 self.exit_code = 1
+            finished.set()
+
+    def _say_too_long(self, splitter: LineSplitter) -> None:
+        if splitter.too_long > self._too_long_said:
+            complain(f"too long for a record, left out: {counted(splitter.too_long - self._too_long_said, 'line')}")
+            self._too_long_said = splitter.too_long
 
     async def _append(self, node: p2p.Node, portion: list[bytes]) -> None:
         """Append lines that fit one batch, however long the disk takes to come back."""

@@ -6,8 +6,10 @@ import fcntl
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -167,3 +169,31 @@ async def test_lines_that_are_no_utf8_are_records_as_they_are(tmp_path: Path) ->
     assert told.startswith("(own) 1 app ")
     assert [line.rsplit(" ", 1)[1] for line in told.splitlines()] == ["h\\xe9\\xff", "\\xe9"]
     assert '"payload_base64":"aOn/"' in await p2p_ok("wal", "tail", "--data-dir", tmp_path, "--json", **plain)
+
+
+@pytest.mark.parametrize("how", ["a signal", "--run"])
+async def test_lines_that_were_read_are_appended_before_the_end_though_the_log_still_waits(
+    how: str, tmp_path: Path
+) -> None:
+    await p2p_ok("wal", "append", "--data-dir", tmp_path, stdin=b"one\n")
+    # Somebody configured who accepts and says nothing: the own log waits for a first word of it.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = ["--id", "A", "--data-dir", tmp_path, "--connect", f"127.0.0.1:{silent.getsockname()[1]}"]
+        options += ["--append-stdin", *(["--run", "1"] if how == "--run" else [])]
+        process = await start(*options, "--quiet", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        assert isinstance(process.stdin, trio.lowlevel.FdStream)
+        await process.stdin.send_all(b"two\nthree\n")
+        if how == "a signal":
+            with trio.fail_after(30):
+                while unread(process.stdin.fileno()):
+                    await trio.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+        code, said = await end_of(process)
+        assert (code, [line for line in said.splitlines() if "append" in line]) == (0, [])
+        await process.stdin.aclose()
+    assert "ok: 3 records" in await p2p_ok("wal", "verify", "--data-dir", tmp_path)
+
+
+def unread(pipe: int) -> int:
+    """Bytes that nobody has read yet."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)

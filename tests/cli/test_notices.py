@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import trio
@@ -102,14 +103,25 @@ async def test_a_store_that_cannot_be_written_is_told_and_so_is_its_return(tmp_p
         assert node.process.stdin is not None
         line = "x" * 1000 + "\n"
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.process.stdin.send_all, (line * 2000).encode())
+            nursery.start_soon(offer, node.process.stdin, (line * 2000).encode())
             told = await node.until("read-only")
             waits = await node.until("standard input waits")
+            node.process.send_signal(signal.SIGINT)
+            lost = await node.until("not appended")
+            with trio.fail_after(30):
+                assert await node.process.wait() == 1
             nursery.cancel_scope.cancel()
     finally:
         await node.end()
     assert told.startswith("[p2p] warn: A: the store cannot be written")
     assert waits.startswith("p2p: standard input waits: ")
+    assert re.fullmatch(r"p2p: read from standard input and not appended: [0-9]+ lines", lost)
+
+
+async def offer(stdin: trio.abc.SendStream, data: bytes) -> None:
+    """Send as much as it takes before it ends."""
+    with suppress(trio.BrokenResourceError):
+        await stdin.send_all(data)
 
 
 async def test_damage_and_its_repair_are_told(tmp_path: Path) -> None:
