@@ -45,6 +45,8 @@ TABLE_S_MAX: Final = 1.5
 """For a thread, and for the table's answer in it."""
 REST_S: Final = 1.0
 """After a call that took longer: so long none is begun."""
+TELL_AGAIN_S: Final = 60.0
+"""A table that comes and goes is told of so seldom."""
 SIZE_FRESH_S: Final = 1.0
 """Anybody may ask whether the table answers, as often as they like; it is asked so seldom."""
 
@@ -106,6 +108,8 @@ class _Routes:
         self._table = options.table
         self._lane = trio.CapacityLimiter(options.table.calls_max)
         self._rests_until = -math.inf
+        self._is_told = False
+        self._tell_again_at = -math.inf
         self._counting = trio.Lock()
         self._counted = (-math.inf, 0)
         self.metrics = RegistryMetrics()
@@ -201,6 +205,24 @@ class _Routes:
             raise problem_of(401)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            result = await self._within_bounds(work)
+        except TableUnavailable as error:
+            self._tell_failure(error)
+            raise
+        if self._is_told:
+            self._is_told = False
+            _log.warning("the registry's table can be used again")
+        return result
+
+    def _tell_failure(self, error: TableUnavailable) -> None:
+        now = trio.current_time()
+        if not self._is_told and now >= self._tell_again_at:
+            self._is_told = True
+            self._tell_again_at = now + TELL_AGAIN_S
+            _log.warning("the registry's table cannot be used: %.200s", error)
+
+    async def _within_bounds(self, work: Callable[[], T]) -> T:
         if self._lane.statistics().tasks_waiting >= CALLS_WAITING_MAX:
             raise TableUnavailable("too many calls wait for the table")
         if trio.current_time() < self._rests_until:

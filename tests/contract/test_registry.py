@@ -260,7 +260,7 @@ class Broken(SqliteTable):
         return 0
 
 
-async def test_a_table_that_fails_is_said_and_the_registry_lives_on() -> None:
+async def test_a_table_that_fails_is_said_and_the_registry_lives_on(caplog: pytest.LogCaptureFixture) -> None:
     table = Broken()
     async with registry(table=table) as url:
         table.off = True
@@ -272,6 +272,12 @@ async def test_a_table_that_fails_is_said_and_the_registry_lives_on() -> None:
         table.off = False
         assert (await ask(url, "GET", "/peers"))[0] == 200
         assert (await ask(url, "GET", "/readyz"))[0] == 200
+        table.off = True
+        await ask(url, "GET", "/peers")
+    told = [record.getMessage() for record in caplog.records if record.name == "p2p.registry"]
+    assert told == ["the registry's table cannot be used: it is off", "the registry's table can be used again"], (
+        "once a minute, however often it fails"
+    )
 
 
 async def test_however_many_ask_whether_it_is_ready_the_table_is_asked_once() -> None:
