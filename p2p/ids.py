@@ -126,6 +126,8 @@ class PeerEndpoint:
             raise ConfigError(f"{self.host[:80]!r} is neither an IP address nor a host name")
         if host != self.host and self.scheme != "mem":
             object.__setattr__(self, "host", host)
+        if not all(is_address(address) for address in self.judged):
+            raise ConfigError(f"judged is for addresses: {self.judged!r} holds something else")
         if self.expect is not None and not is_who(self.expect):
             raise ConfigError(f"{self.expect[:80]!r} is neither a peer id nor a node id")
 
@@ -204,6 +206,17 @@ def _check_relayed(endpoint: PeerEndpoint) -> None:
 def is_ipv4(host: str) -> bool:
     """Whether the host is an IPv4 address in its canonical form, which needs no resolver."""
     return _IPV4.fullmatch(host) is not None
+
+
+def is_address(host: str) -> bool:
+    """Whether the host is an IP address, and so needs no resolver."""
+    if is_ipv4(host):
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def usual_host(host: str) -> str | None:

@@ -41,6 +41,8 @@ from p2p.windows import system_entropy, system_wall_ms
 
 CHECK_S_MAX: Final = 10.0
 ECHO_S_MAX: Final = 2.0
+ADDRESSES_SHOWN: Final = 8
+"""Of one interface."""
 DISK_BYTES_MIN: Final = 64 * 1024 * 1024
 """What a full disk needs to come back by itself, and then some."""
 RELEASED: Final = 1_760_000_000
@@ -243,7 +245,7 @@ async def _port(patient: Patient, say: Say) -> None:
 async def _interfaces(_: Patient, say: Say) -> None:
     found = interfaces()
     for interface in found:
-        parts = [interface.address or "no IPv4 address"]
+        parts = list(interface.addresses[:ADDRESSES_SHOWN]) or ["no address"]
         if interface.broadcast:
             parts.append(f"broadcast {interface.broadcast}")
         if interface.has_multicast:

@@ -142,7 +142,7 @@ class DiscoveryCounters(msgspec.Struct):
     Attributes:
         announced: announcements that went out over one interface at least.
         sent: datagrams, over all interfaces.
-        send_failures: interfaces that did not take one.
+        send_failures: interfaces that did not take one, or by which none can be heard.
         heard: datagrams read.
         own: of these, this node's.
         too_fast: dropped unread, for their source or all of them sent too many.
@@ -227,7 +227,7 @@ class UdpDiscovery(Runs):
         datagrams = await self._network.datagrams(self.config.neighbourhood)
         try:
             for line in datagrams.missing():
-                self._say(f"discovery: {line}: it is used as soon as it comes")
+                self._say(f"discovery: {line}")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, datagrams)
                 if self.config.self_tcp_port:

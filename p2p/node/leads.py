@@ -165,7 +165,7 @@ class Leads:
                 dial = self._dialer.dial_unasked(target.endpoint)
             link = await dial
         except ConnectFailed as failure:
-            failed = True
+            failed = failure.reason is not Reason.BACKOFF
             if failure.reason is Reason.SELF and len(self._own_places) < OWN_PLACES_MAX:
                 self._own_places[address] = None
         except NodeClosed:

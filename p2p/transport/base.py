@@ -171,7 +171,7 @@ class Datagrams(Protocol):
         """
 
     def missing(self) -> tuple[str, ...]:
-        """A line for each interface that was named and is not there now; it is used as soon as it comes."""
+        """A line for each interface that was named and is not there now, or by which nothing can be heard."""
 
     async def receive(self) -> tuple[bytes, PeerEndpoint]:
         """Wait for the next datagram that comes by an interface in use, one's own among them.

@@ -97,7 +97,7 @@ def _every_address(asking: socket.socket) -> tuple[dict[str, list[str]], bool]:
     with suppress(OSError):
         for name, address in _ipv4_addresses(asking):
             found.setdefault(name, []).append(address)
-    with suppress(OSError):  # IPv6 is switched off, or /proc is not there
+    with suppress(OSError, ValueError):  # IPv6 is switched off, or /proc is not there, or not the one that is known
         for line in os.fsdecode(_IPV6_ADDRESSES.read_bytes()).splitlines():
             digits, _, _, scope, _, name = line.split(maxsplit=5)
             zone = f"%{name}" if scope == _LINK_LOCAL else ""

@@ -172,17 +172,19 @@ class UdpDatagrams:
         return not self._named or interface.name in self._named or not self._named.isdisjoint(interface.addresses)
 
     def missing(self) -> tuple[str, ...]:
+        deaf = tuple(f"{line}: it is tried again" for line in self._deaf.values())
         near = self._near
         if near.loopback_only or not near.interfaces:
-            return ()
+            return deaf
         try:
             there = interfaces()
         except OSError:  # out of descriptors: nothing is known
-            return ()
+            return deaf
         names = {interface.name for interface in there}.union(*(interface.addresses for interface in there))
         known = ", ".join(f"{one.name} ({one.address})" if one.address else one.name for one in there) or "none"
         absent = [name for name in near.interfaces if _plain(name) not in names]
-        return tuple(f"no interface {name} is up; there are {known}" for name in absent)
+        not_there = "no interface {} is up; there are {}: it is used as soon as it comes"
+        return (*(not_there.format(name, known) for name in absent), *deaf)
 
     def _join(self, family: int, index: int) -> socket.socket:
         """Join the family's group on an interface; the socket that is a member now.

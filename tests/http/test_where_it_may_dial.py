@@ -89,6 +89,19 @@ async def test_t49_a_name_is_resolved_once_and_dialled_as_judged() -> None:
             trio.socket.set_custom_hostname_resolver(None)
 
 
+async def test_t49_websocket_shows_the_name_and_dials_what_was_judged() -> None:
+    async with p2p.open_node(node_id="b", listen_ws_port=0) as b, one_controlled() as a:
+        port = next(place.port for place in b.endpoints if place.scheme == "ws")
+        names = Names([["169.254.169.254", "127.0.0.1"], ["169.254.169.254"]])
+        trio.socket.set_custom_hostname_resolver(names)
+        try:
+            answer = await a.post("/connect", {"endpoint": f"ws://rebound.example:{port}"})
+        finally:
+            trio.socket.set_custom_hostname_resolver(None)
+        assert names.asked == 1
+        assert answer["peer"]["endpoint"] == f"ws://rebound.example:{port}"
+
+
 async def test_t49_what_listens_there_is_told_nothing_and_tells_nothing() -> None:
     heard: list[bytes] = []
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -229,6 +229,7 @@ async def test_a_group_that_cannot_be_joined_is_told_and_joined_later(monkeypatc
 
             full.setattr(one, "_change_membership", refuse)
             assert "lo IPv4: its group cannot be joined: No room" in one.spread(b"1").failures
+            assert one.missing() == ("lo IPv4: its group cannot be joined: No room: it is tried again",)
         assert one.spread(b"2").failures == ()
         while (await hear(one))[0] != b"2":
             pass
