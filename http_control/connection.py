@@ -10,7 +10,12 @@ that are not public, hence the upper bound on its version):
 - the upgrades to HTTP/2 (h2c) and WebSocket are not offered: nothing here needs them, and most of the fatal connections
   came through them;
 - what a proxy before us could read in another way is refused and ends the connection: two lengths of one body, a line
-  that ends without CR, a name of ours that is none (RFC 9112, sections 2.2, 3.2 and 6.1).
+  that ends without CR or goes on in the next one, a method in lower case, a name of ours that is none (RFC 9112,
+  sections 2.2, 3.1, 3.2, 5.2 and 6.1);
+- bytes after a request that ends the connection, or a client that ends its direction, cut off the answer under way, or
+  changed it into a 400: it goes out whole;
+- who asks before sending a body (`Expect: 100-continue`) was told to go on before anybody had looked at the header: an
+  answer that needs no body has a moment to come first (RFC 9110, section 10.1.1).
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ import h11
 import trio
 from h11._receivebuffer import ReceiveBuffer
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Request
+from hypercorn.protocol.events import Body, EndBody, Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup
@@ -50,9 +55,11 @@ _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w-]{1,63}(?:\.[\w-]{1,63})*
 
 
 class _StrictLines(ReceiveBuffer):
-    """h11's buffer, but header lines end with CR LF, and not with LF alone."""
+    """h11's buffer, but header lines end with CR LF, and not with LF alone, and each is one line."""
 
-    _taken: bytearray = bytearray()
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken = bytearray()
 
     def _extract(self, count: int) -> bytearray:
         self._taken = super()._extract(count)
@@ -63,6 +70,8 @@ class _StrictLines(ReceiveBuffer):
         lines = super().maybe_extract_lines()
         if lines is not None and self._taken.count(b"\n") != self._taken.count(b"\r\n"):
             raise h11.LocalProtocolError("a header line that ends without CR")
+        if any(line.startswith((b" ", b"\t")) for line in lines or ()):
+            raise h11.LocalProtocolError("a header line that goes on in the next one")
         return lines
 
 
@@ -70,17 +79,56 @@ class PlainH11(H11Protocol):
     """HTTP/1.0 and 1.1, without upgrades, and with JSON where hypercorn answers with an empty body.
 
     Args:
-        body_bytes_max: more than that is refused before the client is told to go on (`Expect: 100-continue`).
+        limits: `body_bytes_max`: more than that is refused before the client is told to go on; `continue_after_s`.
     """
 
-    def __init__(self, *args: Any, body_bytes_max: int) -> None:
+    def __init__(self, *args: Any, limits: HttpLimits) -> None:
         super().__init__(*args)
-        self._body_bytes_max = body_bytes_max
+        self._limits = limits
+        self._is_whole = False
         connection = cast("h11.Connection", self.connection)
         connection._receive_buffer = _StrictLines()  # noqa: SLF001  # hence the bound on h11's version
 
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """Take no upgrade: the header is ignored, as RFC 9110 (section 7.8) allows."""
+    async def _handle_events(self) -> None:
+        """Take what has come. No upgrade is taken: that header is ignored, as RFC 9110 (section 7.8) allows."""
+        while True:
+            try:
+                event = self.connection.next_event()
+            except h11.RemoteProtocolError as error:
+                if self.stream is not None and (self._is_whole or self.connection.our_state is h11.SEND_BODY):
+                    # It came after what is being answered.
+                    await self.until_answered()
+                elif self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                    await self._send_error_response(error.error_status_hint)
+                await self.send(Closed())
+                return
+            if isinstance(event, h11.Request):
+                self._is_whole = False
+                await self.send(Updated(idle=False))
+                await self._create_stream(event)
+                if self.connection.they_are_waiting_for_100_continue:
+                    self.task_group.spawn(self._tell_to_go_on)
+            elif event is h11.PAUSED:
+                await self.until_answered()
+            elif event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed) or self.stream is None:
+                return
+            elif isinstance(event, h11.Data):
+                await self.stream.handle(Body(stream_id=STREAM_ID, data=bytes(event.data)))
+            elif isinstance(event, h11.EndOfMessage):
+                self._is_whole = True
+                await self.stream.handle(EndBody(stream_id=STREAM_ID))
+
+    async def until_answered(self) -> None:
+        """Wait until no request is under way; for the task that reads."""
+        while self.stream is not None:
+            await self.can_read.clear()
+            await self.can_read.wait()
+
+    async def _tell_to_go_on(self) -> None:
+        await trio.sleep(self._limits.continue_after_s)
+        if self.connection.they_are_waiting_for_100_continue:
+            headers = self.config.response_headers("h11")
+            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
 
     async def _create_stream(self, request: h11.Request) -> None:
         size = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
@@ -90,9 +138,9 @@ class PlainH11(H11Protocol):
         elif size > self.config.h11_max_incomplete_size:
             # h11 looks at the size of what is incomplete only: a header that comes in one piece gets past it.
             refusal = 431
-        elif not request.target.startswith(b"/"):
+        elif not request.target.startswith(b"/") or request.method != request.method.upper():
             # The forms for proxies and for the server as a whole: nothing here is asked for by them, and what Quart
-            # makes of an empty path is an exception.
+            # makes of an empty path is an exception. And a method that it takes for another one.
             refusal = 400
         else:
             refusal = self._refusal_of(request)
@@ -116,7 +164,7 @@ class PlainH11(H11Protocol):
                 stream_id=STREAM_ID,
                 headers=list(request.headers),
                 http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
+                method=request.method.decode("ascii"),
                 raw_path=request.target,
                 state=self.connection_state,
             )
@@ -132,7 +180,7 @@ class PlainH11(H11Protocol):
         if host and not _HOST.fullmatch(host):
             return 400
         # h11 has checked that it is a number, of 20 digits at most.
-        return 413 if int(headers.get(b"content-length", b"0")) > self._body_bytes_max else None
+        return 413 if int(headers.get(b"content-length", b"0")) > self._limits.body_bytes_max else None
 
     async def _send_error_response(self, status_code: int) -> None:
         body = problem_of(status_code).body()
@@ -221,22 +269,26 @@ class Connection(TCPServer):
                 client,
                 server,
                 self.protocol_send,
-                body_bytes_max=self._limits.body_bytes_max,
+                limits=self._limits,
             )
             await self.idle_task.restart(task_group, self._idle_timeout)
             await self._read_data()
 
     async def _read_data(self) -> None:
+        has_ended = False
         with self._reading:
-            while True:
+            while not has_ended:
                 try:
                     data = bytes(await self.stream.receive_some(self._limits.write_bytes))
                 except _GONE:
                     break
+                has_ended = not data
                 if not self._is_closing:
                     await self.protocol.handle(RawData(data))
-                if not data:
-                    break
+        if has_ended:
+            # Of its direction; it may still read, and gets what does not take long.
+            with trio.move_on_after(self._limits.linger_s_max):
+                await self.protocol.until_answered()
         await self.idle_task.stop()
         await self.protocol.handle(Closed())
 

@@ -54,9 +54,8 @@ class Control:
         self.options = options
         self._entropy = self.node.config.entropy
         self._clock = self.node.config.clock
-        mark = self._entropy(8).hex()
-        self.lines = Feed(mark, limits.log_lines_max, limits)
-        self.happenings = Feed(mark, limits.events_max, limits)
+        self.lines = Feed(self._entropy(8).hex(), limits.log_lines_max, limits)
+        self.happenings = Feed(self._entropy(8).hex(), limits.events_max, limits)
         self.samples: deque[shapes.Sample] = deque(maxlen=limits.samples_max)
         self.requests: dict[int, int] = {}
         self.sink = options.log_sink

@@ -102,6 +102,7 @@ class _Body:
             if not self.is_answered:
                 self.problem = problem
                 self.refused.cancel()
+            # What it is read for is cancelled, or answered already.
             await trio.sleep_forever()
             raise
 

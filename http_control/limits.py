@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from p2p import ConfigError
+
 KIB: Final = 1024
 
 
@@ -27,13 +29,17 @@ class HttpLimits:
     body_bytes_max: int = 64 * KIB
     body_s_max: float = 10.0
     """For the whole body and not per read."""
+    continue_after_s: float = 0.05
+    """So long an answer that needs no body may come first, before a client that waits for it is told to send its body
+    (`Expect: 100-continue`)."""
     requests_per_connection_max: int = 1000
     write_bytes: int = 64 * KIB
     write_stall_s_max: float = 10.0
     """A reader that does not take `write_bytes` within this is cut off."""
     linger_s_max: float = 1.0
-    """After our end of the connection is closed, what still comes is read and dropped for so long: closing with
-    unread data would reset the connection and could take our answer with it."""
+    """After our end of the connection is closed, what still comes is read and dropped for so long: closing with unread
+    data would reset the connection and could take our answer with it. And a client that has closed its end gets an
+    answer that comes within this."""
     close_s_max: float = 0.3
     backlog: int = 128
     accept_pause_s: float = 0.1
@@ -80,3 +86,9 @@ class HttpLimits:
     """Wrong tokens, or refusals by the application's rule, of one source (an IPv6 /56 is one); with more, that source
     is not listened to until the second is over."""
     failure_sources_max: int = 4_096
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if value == () or min(value if isinstance(value, tuple) else (value,)) < 0:
+                raise ConfigError(f"HttpLimits.{name} is {value!r}: a bound is 0 or more")

@@ -87,15 +87,19 @@ class Feed:
         if last_id is None:
             yield from (entry.frame for entry in [*self.kept][max(0, len(self.kept) - tail) :])
             return
-        if match is None or match[1] != self._mark or int(match[2]) >= self._next:
-            yield frame_of("gap", {"missed": None})
-            yield from (entry.frame for entry in self.kept)
-            return
-        last = int(match[2])
         first = self.kept[0].number if self.kept else self._next
-        if first > last + 1:
-            yield frame_of("gap", {"missed": first - last - 1})
+        if match is None or match[1] != self._mark or int(match[2]) >= self._next:
+            last = first - 1
+            yield self._gap(last, None)
+        else:
+            last = int(match[2])
+            if first > last + 1:
+                yield self._gap(first - 1, first - last - 1)
         yield from (entry.frame for entry in self.kept if entry.number > last)
+
+    def _gap(self, number: int, missed: int | None) -> bytes:
+        """What was missed, with the id of the last of it: so it is not told again to who comes back after that."""
+        return frame_of("gap", {"missed": missed}, f"{self._mark}-{number}")
 
 
 class Reader:

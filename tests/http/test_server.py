@@ -184,6 +184,8 @@ async def test_a_connection_that_is_to_be_closed_is_closed(request_: bytes) -> N
         (b"GET / HTTP/1.1\nHost: a\r\n\r\n", 400, "bad_request"),
         (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400, "bad_request"),
         (b"POST /count HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "bad_request"),
+        (b"POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400, "bad_request"),
+        (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request"),
         (b"POST /count HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 70000\r\n\r\n", 413,
          "too_large"),
     ],
@@ -362,7 +364,7 @@ async def test_an_application_that_fails_before_it_answers_is_answered_for() -> 
 
 async def test_after_a_calm_time_a_failure_counts_as_the_first() -> None:
     # Every life is longer than that, so no pause is the second one.
-    async with served(small_app(), HttpLimits(restart_s=(0.0, 1000.0), calm_s=-1.0)) as (url, _):
+    async with served(small_app(), HttpLimits(restart_s=(0.0, 1000.0), calm_s=0.0)) as (url, _):
         with trio.fail_after(30):
             for _ in range(3):
                 await raw(url, b"GET /end HTTP/1.0\r\n\r\n")
@@ -376,3 +378,53 @@ async def test_a_broken_application_is_started_again_on_the_same_port() -> None:
             await raw(url, b"GET /end HTTP/1.0\r\n\r\n")
             while b"hello" not in await raw(url, b"GET / HTTP/1.0\r\n\r\n"):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("request_", "after"),
+    [
+        # Nobody reads the body, so that the connection ends with the answer: what follows must not cut it off.
+        (GET + b"Content-Length: 5\r\n\r\nhello", GET + b"\r\n"),
+        (GET + b"Connection: close\r\n\r\n", GET + b"\r\n"),
+        (GET + b"Connection: close\r\n\r\n", b"\r\n"),
+        (b"POST /count HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello", b"\r\n"),
+    ],
+)
+async def test_what_follows_a_request_does_not_change_its_answer(request_: bytes, after: bytes) -> None:
+    async with served(small_app()) as (url, _):
+        for _ in range(20):  # which of the two is quicker differs
+            answer = await raw(url, request_ + after)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert answer.endswith((b'{"hello":true}\n', b'{"bytes":5}\n', b'{"hello":true}', b'{"bytes":5}'))
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+async def test_a_client_that_ends_its_direction_gets_the_whole_answer(more: bytes) -> None:
+    async with served(small_app()) as (url, _):
+        for _ in range(10):
+            async with await connect(url) as stream:
+                await stream.send_all(GET + more + b"\r\n")
+                await stream.send_eof()
+                answer = b"".join([part async for part in stream])
+            assert b'{"hello":true}' in answer
+
+
+async def test_a_client_that_ended_its_direction_is_not_sent_a_stream_for_ever() -> None:
+    async with served(small_app(), QUICK) as (url, _), await connect(url) as stream:
+        await stream.send_all(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        await stream.send_eof()
+        with trio.fail_after(30):
+            async for _ in stream:
+                pass
+
+
+async def test_who_asks_before_sending_a_body_is_answered_by_the_header() -> None:
+    ask = b" HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: 3\r\n\r\n"
+    async with served(small_app(), HttpLimits(continue_after_s=60)) as (url, _):
+        with trio.fail_after(30):
+            assert (await raw(url, b"POST /nothing" + ask)).startswith(b"HTTP/1.1 404")
+    async with served(small_app(), HttpLimits(continue_after_s=0.01)) as (url, _), await connect(url) as stream:
+        await stream.send_all(b"POST /count" + ask)
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 100")
+        await stream.send_all(b"abc")
+        assert b'{"bytes":3}' in b"".join([part async for part in stream])

@@ -163,9 +163,9 @@ def test_what_is_kept_is_bounded_and_what_is_gone_is_told() -> None:
     assert missed(one, f"{MARK}-4") == frames[2:]
     assert missed(one, f"{MARK}-5") == []
     assert missed(one, f"{MARK}-2") == frames
-    assert missed(one, f"{MARK}-1") == [frame_of("gap", {"missed": 1}), *frames]
+    assert missed(one, f"{MARK}-1") == [frame_of("gap", {"missed": 1}, f"{MARK}-2"), *frames]
     for strange in ("", "x", f"{MARK}-6", f"{MARK}-{'9' * 99}", "f" * 16 + "-4", f"{MARK}-4\n"):
-        assert missed(one, strange) == [frame_of("gap", {"missed": None}), *frames]
+        assert missed(one, strange) == [frame_of("gap", {"missed": None}, f"{MARK}-2"), *frames]
 
 
 async def test_a_reader_that_does_not_keep_up_is_dropped_and_the_others_are_not(autojump_clock: object) -> None:
@@ -228,3 +228,20 @@ async def test_a_sink_of_the_application_may_fail() -> None:
     control.say("three")
     assert lines == ["one"]
     assert control.log_text(9) == "one\ntwo\nthree\n"
+
+
+def test_who_was_told_of_a_gap_is_not_told_again() -> None:
+    one = feed()
+    (gap,) = missed(one, "f" * 16 + "-7")  # from before the server was restarted, and nothing has happened since
+    told = gap.decode().split("\n")[0].removeprefix("id: ")
+    assert missed(one, told) == []
+    one.publish("x", {})
+    assert len(missed(one, told)) == 1
+
+
+async def test_the_id_of_one_stream_says_nothing_to_the_other() -> None:
+    async with one_controlled() as a:
+        async with Stream(a, "/p2p/logs/live") as stream:
+            line = await stream.next()
+        async with Stream(a, "/p2p/events", last_id=line.id) as stream:
+            assert (await stream.next("gap")).data == {"missed": None}

@@ -448,6 +448,12 @@ async def test_what_a_rule_writes_is_what_is_answered() -> None:
             assert (await ask(case)).json()["error"] == "unauthorized", case
 
 
+@pytest.mark.parametrize("bounds", [{"restart_s": ()}, {"restart_s": (1.0, -1.0)}, {"body_bytes_max": -1}])
+def test_bounds_that_are_none(bounds: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(bounds))):
+        http_control.HttpLimits(**bounds)
+
+
 @pytest.mark.parametrize(
     "options",
     [
