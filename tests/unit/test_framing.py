@@ -302,6 +302,19 @@ def test_bounded_memory_a_dripped_frame_costs_its_bytes_and_not_its_pieces(drain
     assert held < 1.3 * size
 
 
+@pytest.mark.parametrize("bound", [1, 127, 128, 150, 255, 256, 16_383, 16_384, 20_000])
+def test_the_bound_itself_fits_and_no_byte_more_however_it_comes(bound: int) -> None:
+    payload = bytes(bound)
+    frame = encode_varint(bound) + payload
+    assert frames_of(FrameDecoder(bound), [frame]) == [payload]
+    assert frames_of(FrameDecoder(bound), [frame[:1], frame[1:2], frame[2:]]) == [payload]
+    header = encode_varint(bound + 1)
+    for chunks in ([header + bytes(bound + 1)], [header[at : at + 1] for at in range(len(header))]):
+        with pytest.raises(RemoteProtocolError) as caught:
+            frames_of(FrameDecoder(bound), chunks)
+        assert caught.value.reason is Reason.FRAME_TOO_LARGE
+
+
 def test_length_prefix_varint_bounds_both_ways() -> None:
     codec = LengthPrefixVarint(max_frame_bytes=3)
     assert codec.encode(b"abc") == b"\x03abc"

@@ -15,6 +15,7 @@ from p2p import binary, envelope, msg
 from p2p.binary import encode_bytes, encode_varint
 from p2p.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
 from p2p.testing import strategies as wire
+from p2p.testing.vectors import EXAMPLES
 
 EVERY_TYPE = sorted(msg.MESSAGES)
 
@@ -44,6 +45,20 @@ def test_any_bytes_are_a_message_or_one_error(type: int, noise: bytes) -> None:
     except RemoteProtocolError:
         return
     assert found.encode() == noise
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
+def test_a_byte_too_many_is_refused(message: msg.AnyMessage) -> None:
+    if isinstance(message, msg.HelloAck) and message.public_key is None:
+        return  # the byte would be its optional part
+    with pytest.raises(RemoteProtocolError):
+        msg.decode_payload(message.TYPE, message.encode() + b"\0")
+
+
+def test_a_slice_is_the_same_bytes_by_its_short_way() -> None:
+    for circuit in (0, 1, 2**63, 2**64 - 1):
+        relay = msg.Relay(circuit, msg.Relay.DATA, payload=b"abc")
+        assert msg.encode_relay_data_head(circuit) + encode_bytes(b"abc") == relay.encode()
 
 
 @given(wire.messages())
