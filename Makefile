@@ -22,6 +22,7 @@ PIP = -m pip install --quiet --disable-pip-version-check --no-input
 WORLDS ?= 20000
 INPUTS ?= 20000000
 KILLS ?= 5000
+GUIDED ?= 500000
 SEED ?= 1000
 
 # Where it is set, each of the processes that the tests start would compile every module of ours anew.
@@ -30,7 +31,7 @@ export PYTHONDONTWRITEBYTECODE =
 WITHIN = timeout --foreground
 PROVE = .venv/bin/python -m pytest -q -p no:xdist -p no:cacheprovider
 
-.PHONY: demo test check lint types docs lock tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs mutants soak coverage
+.PHONY: demo test check lint types docs lock tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs mutants soak soak-guided coverage
 .DEFAULT_GOAL := test
 
 demo: .venv-demo/.installed
@@ -77,6 +78,16 @@ soak: .venv/.installed programs
 	PROOF_SEED=$(SEED) PROOF_STORE_KILLS=$(KILLS) PROOF_NODE_KILLS=300 PROOF_FLIPS=5000 $(PROVE) -s tests/proof/kills.py tests/crash/test_flipped_bytes.py
 	PROOF_SEED=$(SEED) PROOF_INPUTS=$(INPUTS) PROOF_HANDSHAKES=50000 $(PROVE) tests/proof/fuzz.py tests/proof/noise.py
 	HYPOTHESIS_PROFILE=soak .venv/bin/python -m pytest -q -n $(JOBS) tests/unit tests/contract
+	@$(MAKE) --no-print-directory soak-guided
+
+# Where atheris cannot be installed this is left out, and said.
+soak-guided: .venv/.installed
+	test -x .venv-guided/bin/python || $(PYTHON) -m venv .venv-guided
+	.venv-guided/bin/python $(PIP) --require-hashes -r requirements/dev.txt
+	.venv-guided/bin/python $(PIP) --no-deps --no-build-isolation --editable .
+	if .venv-guided/bin/python $(PIP) 'atheris>=3,<4'; \
+	then .venv-guided/bin/python -m tests.proof.guided --runs $(GUIDED) --seed $(SEED); \
+	else echo 'atheris cannot be installed here: no inputs are led by coverage'; fi
 
 # Small changes of the code, and whole bugs, that the tests must notice; see tests/proof/mutants.py. About 3 s each.
 mutants: .venv/.installed
@@ -131,4 +142,4 @@ lock: | python
 	  --build-deps-for editable --extra $${set#*:} --output-file requirements/$${set%:*}.txt pyproject.toml || exit 1; done
 
 clean:
-	rm -rf .venv .venv-demo .venv-peers .venv-lock docs/_build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-demo .venv-peers .venv-lock .venv-guided docs/_build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
