@@ -94,8 +94,8 @@ PLANTED: Final = (
     Planted(
         "an append is acknowledged, and its transaction was never committed",
         "p2p/store/sqlite.py",
-        'transaction.save()\n                connection.execute("COMMIT")',
-        'transaction.save()\n                connection.execute("ROLLBACK")',
+        '_COMMIT_BYTES)\n                connection.execute("COMMIT")',
+        '_COMMIT_BYTES)\n                connection.execute("ROLLBACK")',
         ("tests/unit/store", "tests/crash"),
     ),
     Planted(
@@ -122,8 +122,8 @@ PLANTED: Final = (
     Planted(
         "a batch may have one record more than the bound",
         "p2p/replication/batch.py",
-        "stop = min(len(bodies), start + RECORDS_MAX)",
-        "stop = min(len(bodies), start + RECORDS_MAX + 1)",
+        "if count > RECORDS_MAX or size > BODY_BYTES_MAX:",
+        "if count > RECORDS_MAX + 1 or size > BODY_BYTES_MAX:",
         ("tests/unit/replication",),
     ),
     Planted(
