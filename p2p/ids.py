@@ -114,6 +114,9 @@ class PeerEndpoint:
     judged: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        given: tuple[object, ...] = (self.scheme, self.host, "" if self.expect is None else self.expect)
+        if not all(isinstance(part, str) for part in given) or type(self.port) is not int:
+            raise ConfigError("an endpoint's host is text, its port a whole number, and whom it expects text or None")
         if self.scheme not in _SCHEMES:
             raise ConfigError(f"unknown scheme {self.scheme!r}: use one of tcp, ws, wss, relay")
         if self.scheme == RELAY:
@@ -141,6 +144,9 @@ class PeerEndpoint:
         Raises:
             ConfigError: the text has another form; the message quotes it.
         """
+        given: object = text
+        if not isinstance(given, str):
+            raise ConfigError(f"an endpoint is parsed from text, and not from {type(given).__name__}")
         scheme, mark, rest = text.strip().partition("://")
         if not mark:
             scheme, rest = "tcp", text.strip()

@@ -6,6 +6,7 @@ import trio
 
 from p2p.ids import PeerEndpoint
 from p2p.node.config import NodeConfig
+from p2p.node.kinds import check_kind
 from p2p.node.node import Node
 from p2p.node.service import Runs
 from p2p.node.status import NodeStats, Peer
@@ -19,6 +20,7 @@ class P2PRuntime(Runs):
     """
 
     def __init__(self, node: Node) -> None:
+        check_kind(node, (Node,), "node", "a Node")
         self.node = node
 
     async def run(self, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:

@@ -335,8 +335,12 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
     if merged.get("json") and merged.get("tui") == "on":
         raise UsageError("--json and --tui on exclude each other")
     network: str = merged.get("network", "")
-    if len(network.encode()) > NETWORK_BYTES_MAX:
-        raise UsageError(f"--network {network[:20]}…: {len(network.encode())} bytes are more than {NETWORK_BYTES_MAX}")
+    try:
+        size = len(network.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"--network {network[:80]!r} is no UTF-8") from None
+    if size > NETWORK_BYTES_MAX:
+        raise UsageError(f"--network {network[:20]}…: {size} bytes are more than {NETWORK_BYTES_MAX}")
     if "tls_key" in merged and "tls_cert" not in merged:
         raise UsageError("--tls-key without --tls-cert: a key alone proves nothing")
     if "tls_cert" in merged and "listen_ws" not in merged:

@@ -15,7 +15,7 @@ from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback
 from p2p.limits import Limits
 from p2p.node.bootstrap import BootstrapConfig
 from p2p.node.discovery import DiscoveryConfig
-from p2p.node.kinds import Kinds, check_kinds
+from p2p.node.kinds import Kinds, check_kind, check_kinds, utf8_of
 from p2p.policy.addresses import AddressClass, classify
 from p2p.policy.admission import ConnectionSlots
 from p2p.store.keys import load_trust, open_store
@@ -139,12 +139,11 @@ class NodeConfig:
             raise ConfigError(
                 "identity needs a data_dir: a log in memory is forgotten, and the key would then sign another history"
             )
-        if len(self.network_name.encode()) > self.limits.label_bytes_max:
-            raise ConfigError(f"network_name is longer than {self.limits.label_bytes_max} bytes")
+        utf8_of(self.network_name, "network_name", self.limits.label_bytes_max, bytes_min=0)
         for name in ("data_dir", "trust", "tls_cert", "tls_key", "tls_ca"):
             given: object = getattr(self, name)
-            if isinstance(given, str):
-                object.__setattr__(self, name, Path(given))
+            if isinstance(given, str | Path):
+                object.__setattr__(self, name, _path(given, name))
         if isinstance(self.trust, Mapping):
             object.__setattr__(self, "trust", _trusted(self.trust))
         object.__setattr__(self, "peers", tuple(_endpoints(self.peers)))
@@ -152,6 +151,8 @@ class NodeConfig:
         proxies: object = self.trusted_proxies
         if isinstance(proxies, str):
             object.__setattr__(self, "trusted_proxies", (proxies,))
+        for proxy in self.trusted_proxies:
+            check_kind(proxy, (str,), "one of trusted_proxies", "an address or network as text")
         ConnectionSlots[None](self.limits, self.trusted_proxies)  # refuses what is no address and no network
         object.__setattr__(self, "limits", self._effective_limits())
 
@@ -164,17 +165,16 @@ class NodeConfig:
 
     def _effective_limits(self) -> Limits:
         changes: dict[str, float | int] = {}
-        if self.max_peers is not None:
-            changes["max_peers"] = self.max_peers
-        if self.handshake_timeout_ms is not None:
-            changes["handshake_s_max"] = self.handshake_timeout_ms / 1000
-        if self.ping_after_s is not None:
-            changes["ping_after_s"] = self.ping_after_s
-        if self.dead_after_s is not None:
-            changes["dead_after_s"] = self.dead_after_s
-        for name, value in changes.items():
+        for name in ("max_peers", "handshake_timeout_ms", "ping_after_s", "dead_after_s"):
+            value = getattr(self, name)
+            if value is None:
+                continue
             if not value > 0:
                 raise ConfigError(f"{name} must be above 0, not {value}")
+            if name == "handshake_timeout_ms":
+                changes["handshake_s_max"] = value / 1000
+            else:
+                changes[name] = value
         limits = dataclasses.replace(self.limits, **changes)  # type: ignore[arg-type]  # names and types match, see above
         if limits.dead_after_s <= limits.ping_after_s:
             raise ConfigError(f"dead_after_s {limits.dead_after_s} must be above ping_after_s {limits.ping_after_s}")
@@ -207,6 +207,8 @@ class NodeConfig:
         if self.listen_host is None:
             return "127.0.0.1"
         if not is_loopback(self.listen_host):
+            if classify(self.listen_host) is AddressClass.NAME:
+                raise ConfigError(f"listen_host {self.listen_host[:80]!r} is no IP address")
             raise ConfigError(f"{self.node_id} would listen on {self.listen_host} for anybody: {WAYS_OUT}")
         return self.listen_host
 
@@ -292,8 +294,18 @@ _KINDS: Final[Kinds] = (
 )
 
 
+def _path(given: str | Path, name: str) -> Path:
+    text = str(given)
+    if not text or "\0" in text:
+        raise ConfigError(f"{name} {text[:80]!r} is no path")
+    return Path(given)
+
+
 def _trusted(trust: Mapping[str, PeerId | str | bytes]) -> dict[str, PeerId]:
     """Check a trust list given as a mapping; peer ids may be written as text."""
+    for node_id, peer_id in trust.items():
+        check_kind(node_id, (str,), "a node id of trust", "text")
+        check_kind(peer_id, (str, bytes), "a peer id of trust", "a PeerId, or its text")
     return {
         check_node_id(node_id): PeerId.parse(peer_id) if isinstance(peer_id, str) else PeerId(peer_id)
         for node_id, peer_id in trust.items()

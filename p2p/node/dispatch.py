@@ -18,6 +18,7 @@ import trio
 from p2p.errors import ChannelBusy, ConfigError, LocalProtocolError, NodeClosed, PayloadTooLarge
 from p2p.limits import Limits
 from p2p.msg import Data
+from p2p.node.kinds import check_count, utf8_of
 from p2p.node.service import first_cause
 from p2p.node.serving import Asked, Body, Handler, Service, encode_body
 from p2p.node.status import Counters, Peer, snapshot_of
@@ -270,8 +271,7 @@ class Dispatch:
             ConfigError: name, capacity or policy is not usable.
         """
         self._check_name(name)
-        if capacity < 1:
-            raise ConfigError(f"capacity must be at least 1, not {capacity}")
+        check_count(capacity, "capacity")
         if when_full not in ("wait", "drop_oldest"):
             raise ConfigError(f'when_full is "wait" or "drop_oldest", not {when_full!r}')
         return Channel(self, name, capacity, when_full)
@@ -285,8 +285,9 @@ class Dispatch:
             NodeClosed: the node stopped.
         """
         self._check_name(name)
-        if concurrency < 1:
-            raise ConfigError(f"concurrency must be at least 1, not {concurrency}")
+        check_count(concurrency, "concurrency")
+        if not callable(handler):
+            raise ConfigError(f"a handler is an async function, and not a {type(handler).__name__}")
         service = Service(name, handler, self._limits)
         self.add(service)
         try:
@@ -314,8 +315,7 @@ class Dispatch:
         self._channels[channel.name] = channel
 
     def _check_name(self, name: str) -> None:
-        if not name or len(name.encode()) > self._limits.channel_name_bytes_max:
-            raise ConfigError(f"a channel name has 1-{self._limits.channel_name_bytes_max} bytes of UTF-8")
+        utf8_of(name, "a channel name", self._limits.channel_name_bytes_max)
 
     def remove(self, channel: Channel | Service) -> None:
         """Close a channel's name for new messages."""

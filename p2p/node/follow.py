@@ -29,6 +29,7 @@ import trio
 
 from p2p.errors import ChannelBusy, ConfigError, NodeClosed
 from p2p.ids import PeerId
+from p2p.node.kinds import check_kind
 from p2p.node.writer import Writer
 from p2p.replication.batch import Record, parse_batch
 from p2p.replication.clock import wall_ms_of
@@ -156,6 +157,7 @@ class Follower:
             StoreError: the store cannot be written; the record will come again after a restart.
             NodeClosed: the node stopped.
         """
+        check_kind(record, (Record,), "what is committed", "a Record that this follower delivered")
         if record.seq >= self._positions.get(record.origin, 1):
             raise ConfigError(f"seq {record.seq} of {record.origin.short} was not delivered by this follower")
         if self._name is None:

@@ -1,4 +1,4 @@
-"""Whether the fields of a settings object are of the kind that they must be, said by name."""
+"""Whether what a caller hands in is of the kind that it must be, said by name."""
 
 from __future__ import annotations
 
@@ -16,6 +16,33 @@ def check_kinds(settings: object, kinds: Kinds) -> None:
     """
     for names, allowed, what in kinds:
         for name in names.split():
-            value: object = getattr(settings, name)
-            if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-                raise ConfigError(f"{name} is of the kind {type(value).__name__}: it must be {what}")
+            check_kind(getattr(settings, name), allowed, name, what)
+
+
+def check_kind(value: object, allowed: tuple[type, ...], name: str, what: str) -> None:
+    """The same for one value."""
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        raise ConfigError(f"{name} is of the kind {type(value).__name__}: it must be {what}")
+
+
+def check_count(value: int, name: str) -> None:
+    """Refuse what is no whole number from 1 on."""
+    check_kind(value, (int,), name, "a whole number")
+    if value < 1:
+        raise ConfigError(f"{name} must be at least 1, not {value}")
+
+
+def utf8_of(text: str, name: str, bytes_max: int, *, bytes_min: int = 1) -> bytes:
+    """The UTF-8 of a text.
+
+    Raises:
+        ConfigError: it is none, too long or too short, or holds half a character (a surrogate).
+    """
+    check_kind(text, (str,), name, "text")
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} {text[:80]!r} holds half a character, which UTF-8 cannot write") from None
+    if not bytes_min <= len(data) <= bytes_max:
+        raise ConfigError(f"{name} has {bytes_min}-{bytes_max} bytes of UTF-8, and not {len(data)}")
+    return data

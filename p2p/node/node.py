@@ -32,6 +32,7 @@ from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
 from p2p.node.discovery import UdpDiscovery
 from p2p.node.dispatch import MESSAGES_PER_CHECKPOINT, Channel, Dispatch, WhenFull
 from p2p.node.events import EventFeed, EventStream
+from p2p.node.kinds import check_kind, utf8_of
 from p2p.node.lines import Lines
 from p2p.node.listener import accept_links
 from p2p.node.paths import Routes
@@ -64,6 +65,7 @@ class Node:
     """
 
     def __init__(self, config: NodeConfig) -> None:
+        check_kind(config, (NodeConfig,), "config", "a NodeConfig")
         self.config = config
         self.counters = Counters()
         self._limits = config.limits
@@ -463,9 +465,7 @@ class Node:
             raise
 
     def _encode_unlike(self, channel: str, body: bytes) -> bytes:
-        if type(body) is not bytes:
-            # Of a buffer of wider items the length is not its bytes'.
-            body = bytes(memoryview(body))
+        body = _octets(body)
         payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
         self._alike_channel, self._alike_bytes = channel, len(body)
         self._alike_head = payload[: len(payload) - len(body)]
@@ -487,9 +487,7 @@ class Node:
                 return
 
     def _encode_name(self, channel: str) -> bytes:
-        name = channel.encode()
-        if not 0 < len(name) <= self._limits.channel_name_bytes_max:
-            raise ConfigError(f"a channel name has 1-{self._limits.channel_name_bytes_max} bytes of UTF-8")
+        name = utf8_of(channel, "a channel name", self._limits.channel_name_bytes_max)
         if len(self._encoded_names) >= self._limits.channels_max:
             self._encoded_names.clear()
         self._encoded_names[channel] = name
@@ -504,7 +502,8 @@ class Node:
             For how many peers it was queued.
         """
         await trio.lowlevel.checkpoint()
-        payload = msg.encode_data(self._encoded_names.get(channel) or self._encode_name(channel), 0, 0, body)
+        name = self._encoded_names.get(channel) or self._encode_name(channel)
+        payload = msg.encode_data(name, 0, 0, _octets(body))
         check_fits(payload, self._limits)
         links = tuple(self._running().roster.links.values())
         queued = sum(link.send_data_nowait(payload) for link in links)
@@ -648,6 +647,14 @@ class Node:
             ConfigError: an argument is not usable. ChannelBusy comes from entering it twice.
         """
         return self._dispatch.channel(name, capacity, when_full)
+
+
+def _octets(body: object) -> bytes:
+    """The bytes of a body. Of a buffer of wider items the length is not its bytes'."""
+    if type(body) is bytes:
+        return body
+    check_kind(body, (bytes, bytearray, memoryview), "a body", "bytes: of text, write text.encode()")
+    return bytes(memoryview(body))  # type: ignore[arg-type]  # as was checked
 
 
 _HOW_TO_START: Final = "{} does not run: use `async with p2p.open_node(...)` or `await nursery.start(node.run)`"

@@ -20,6 +20,8 @@ import trio
 from p2p.errors import ConfigError, ConnectFailed, NotConnected, Reason, UnknownPeer
 from p2p.ids import RELAY, PeerEndpoint, PeerId
 from p2p.msg import Attached, AttachedEntry
+from p2p.node.kinds import check_kind
+from p2p.node.status import Peer
 from p2p.policy.routes import KnownRoute, MemoryRouter, Route
 from p2p.windows import Clock
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from p2p.node.config import NodeConfig
     from p2p.node.dialer import Dialer
     from p2p.node.roster import Roster
-    from p2p.node.status import Peer
     from p2p.peer.connection import Connection
 
 CAPABILITY: Final = "attach"
@@ -116,7 +117,10 @@ class Paths:
             if found is None:
                 raise UnknownPeer(f"no identity is known for the node id {who[:80]!r}: name the peer by its peer id")
             return found
-        return who if isinstance(who, PeerId) else who.peer_id
+        if isinstance(who, PeerId):
+            return who
+        check_kind(who, (Peer,), "whom is meant", "a Peer, a peer id or a node id")
+        return who.peer_id
 
     def next_hop(self, target: PeerId, asking: PeerId) -> PeerId | None:
         """Which relay leads to a target, other than the one who asks."""
@@ -217,6 +221,7 @@ class Routes:
             UnknownPeer: no identity is known for the node id.
         """
         peer_id = self._paths.identity(target)
+        check_kind(route, (Route,), "route", "a Route")
         if route.via_relay and route.next_hop == peer_id:
             raise ConfigError(f"{peer_id.short} cannot be reached over itself")
         if not expires_s > 0:

@@ -12,6 +12,7 @@ from p2p.errors import ConfigError
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.node.follow import Follower, Start
+from p2p.node.kinds import check_count, check_kind
 from p2p.node.writer import Writer
 from p2p.replication.batch import NewRecord, Record, encode_portion, parse_batch
 from p2p.replication.heads import EMPTY_LOG, LogHead, digest
@@ -96,7 +97,7 @@ class Wal:
             As `append`. When a later batch fails, earlier ones may be durable.
         """
         given: object = records
-        if isinstance(given, bytes | str):
+        if isinstance(given, bytes | str) or not isinstance(given, Iterable):
             raise ConfigError("append_many takes a list of payloads: for one, there is append")
         return await self._writer.append_many(
             [record if isinstance(record, NewRecord) else NewRecord(kind, target, record) for record in records]
@@ -150,8 +151,11 @@ class Wal:
         """Wait until at least `peers` other nodes hold this node's own log durably up to `seq`.
 
         Raises:
+            ConfigError: seq or peers is no whole number from 1 on.
             NodeClosed: the node stopped before.
         """
+        check_count(seq, "seq")
+        check_count(peers, "peers")
         await self._replication.wait_replicated(seq, peers)
 
     def lag(self, origin: PeerId | None = None) -> dict[PeerId, int]:
@@ -161,7 +165,11 @@ class Wal:
 
         Args:
             origin: whose log; None for this node's own.
+
+        Raises:
+            ConfigError: it is no PeerId.
         """
+        check_kind(origin, (PeerId, type(None)), "origin", "a PeerId, as in PeerId.parse(text), or None")
         if origin is None or origin == self._writer.own:
             return self._replication.lag()
         held = self._writer.heads.get(origin, EMPTY_LOG).seq

@@ -190,6 +190,12 @@ def test_a_name_of_dots_never_becomes_a_directory(node_id: str) -> None:
     assert settled({"id": node_id, "memory": True}).data_dir is None
 
 
+@pytest.mark.parametrize("network", ["\udcff", "x" * 257])
+def test_a_network_name_is_utf8_and_not_too_long(network: str) -> None:
+    with pytest.raises(UsageError, match="--network"):
+        settled({"id": "A", "network": network})
+
+
 @pytest.mark.parametrize("node_id", ["", "a b", "a/b", "ä", "a" * 65, "0" * 64, "a\n"])
 def test_a_bad_node_id_is_refused(node_id: str) -> None:
     with pytest.raises(UsageError, match="--id"):
