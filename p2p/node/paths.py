@@ -61,9 +61,7 @@ class Paths:
         self._attached: dict[Connection, None] = {}
         self._changed = trio.Event()
 
-    def enter(
-        self, circuits: Circuits, dialer: Dialer, heir: Callable[[PeerId], Awaitable[Connection | None]]
-    ) -> None:
+    def enter(self, circuits: Circuits, dialer: Dialer, heir: Callable[[PeerId], Awaitable[Connection | None]]) -> None:
         """What ways are made with, all of which need this table themselves; `heir` waits for a link that is coming."""
         self._circuits = circuits
         self._dialer = dialer
@@ -139,7 +137,10 @@ class Paths:
             if link.dialed_by_us and link.endpoint in self._via and link.peer_id != target
         ]
         neighbours = filter(self._circuits.is_neighbour, named)
-        return list(dict.fromkeys((*self._routed(target), *neighbours)))
+        now, told = self._clock.monotonic(), self.router.routes_to(target)
+        given = {known.route.next_hop for known in told if not known.is_learnt}
+        relays = dict.fromkeys((*self._routed(target), *neighbours))
+        return sorted(relays, key=lambda relay: relay not in given and self.router.has_broken(target, relay, now))
 
     def _routed(self, target: PeerId) -> list[PeerId]:
         routes = self.router.routes_to(target, self._clock.monotonic())
@@ -160,6 +161,13 @@ class Paths:
             del self._attached[link]
             self.router.forget_relay(link.peer_id)
             self._changed.set()
+
+    def link_broke(self, link: Connection) -> None:
+        """A live link through a relay ended, and not in order: maybe by the relay's doing."""
+        assert link.endpoint is not None, "who is behind a relay has an endpoint that names it"
+        relay = self._circuits.identity_of(link.endpoint.host)
+        if relay is not None:
+            self.router.broke(link.peer_id, relay, self._clock.monotonic())
 
     def receive(self, link: Connection, message: Attached) -> None:
         """A neighbour tells whom it leads to. Nobody is listened to unless both take part."""

@@ -361,6 +361,8 @@ class Supervisor:
         is_its_own = link.direct or reason is Reason.PROTOCOL
         if reason.penalty and peer_id is not None and not link.clean and is_its_own:
             self.penalize(peer_id, reason)
+        if not link.direct and link.connected_at is not None and not link.clean:
+            self._paths.link_broke(link)
         if peer_id is None:
             if not link.dialed_by_us:
                 self._log_refusal(f"refused {link.endpoint}: {_end_of(link)}")

@@ -3,8 +3,9 @@
 Two kinds of routes. One **set** by somebody holds until it is removed or its time is over, and comes first. Those
 **learnt** come from relays that tell whom they lead to: what one relay tells stands in place of what it told before,
 and is forgotten when it was not told again for `routes_expire_s`, when its relay is no neighbour any more, or when it
-was tried in vain. Among learnt ones the fewest hops come first, then the one that has stood longest. A route that is
-wrong costs an attempt and nothing else: who answers at its end has to prove who he is.
+was tried in vain. Among learnt ones the fewest hops come first, then the one that has stood longest; behind them those
+over which a link broke lately, for a relay may let a handshake pass and nothing else. A route that is wrong costs an
+attempt and nothing else: who answers at its end has to prove who he is.
 """
 
 from __future__ import annotations
@@ -75,17 +76,20 @@ class MemoryRouter:
 
     Args:
         limits: `routes_max` for the routes that are set (beyond it the one set longest ago goes) and as many learnt
-            ones (beyond it no more are taken), `routes_told_max`, `routes_expire_s`.
+            ones (beyond it no more are taken), `routes_told_max`, `routes_expire_s`. As many are remembered to have
+            broken.
 
     Where a method takes `now`, it is monotonic seconds; without it nothing is too old.
     """
 
-    __slots__ = ("_learnt", "_limits", "_set")
+    __slots__ = ("_broken", "_learnt", "_limits", "_set")
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._set: dict[PeerId, tuple[Route, float]] = {}
         self._learnt: dict[PeerId, dict[PeerId, _Learnt]] = {}
+        # By target and relay: until when the way comes last.
+        self._broken: dict[tuple[PeerId, PeerId], float] = {}
 
     def __len__(self) -> int:
         return len(self._set) + sum(len(told) for told in self._learnt.values())
@@ -151,6 +155,17 @@ class MemoryRouter:
         if told is not None:
             told.pop(target, None)
 
+    def broke(self, target: PeerId, relay: PeerId, now: float) -> None:
+        """A link over that relay broke: other ways come first for `routes_expire_s`."""
+        self._broken.pop((target, relay), None)
+        self._broken[target, relay] = now + self._limits.routes_expire_s
+        if len(self._broken) > self._limits.routes_max:
+            del self._broken[next(iter(self._broken))]
+
+    def has_broken(self, target: PeerId, relay: PeerId, now: float = _ALWAYS) -> bool:
+        """Whether a link over that relay broke lately."""
+        return self._broken.get((target, relay), _ALWAYS) > now
+
     # Asking.
 
     def resolve(self, target: PeerId, now: float = _ALWAYS) -> Route | None:
@@ -165,11 +180,11 @@ class MemoryRouter:
         if given is not None and given[1] > now:
             found.append(KnownRoute(target, given[0], None, False, given[1]))
         learnt = [
-            (it.hops, it.since, relay, it.until)
+            (self.has_broken(target, relay, now), it.hops, it.since, relay, it.until)
             for relay, told in self._learnt.items()
             if (it := told.get(target)) is not None and it.until > now
         ]
-        for hops, _, relay, until in sorted(learnt):
+        for _, hops, _, relay, until in sorted(learnt):
             found.append(KnownRoute(target, Route(relay, via_relay=True), hops, True, until))
         return found
 
@@ -181,6 +196,7 @@ class MemoryRouter:
     def expire(self, now: float) -> bool:
         """Drop what is too old. Returns whether a learnt route was."""
         self._set = {target: given for target, given in self._set.items() if given[1] > now}
+        self._broken = {way: until for way, until in self._broken.items() if until > now}
         dropped = False
         for relay, told in list(self._learnt.items()):
             fresh = {target: it for target, it in told.items() if it.until > now}

@@ -392,6 +392,29 @@ async def test_t72_a_relay_that_changes_what_passes_loses_the_session_and_change
         assert [it.node_id for it in a.peers()] == [it.node_id for it in b.peers()] == ["r"]
 
 
+async def test_t72_a_relay_that_lets_handshakes_pass_and_nothing_else_is_left_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with trio.fail_after(60):
+        async with relay_node("r1") as r1, relay_node("r2") as r2:
+            via = {"peers": [], "via": [at(r1), at(r2)]}
+            async with (
+                client_of(r1, r2, node_id="b", **via) as b,
+                client_of(r1, r2, node_id="a", **via) as a,
+                b.channel("chat") as chat,
+            ):
+                await a.send(b.peer_id, "chat", b"over either")
+                await chat.receive()
+                wrong, right = (r1, r2) if str(r1.peer_id) in str(a.get_peer(b.peer_id).endpoint) else (r2, r1)
+                corrupt(wrong, lambda it: flips(it) if len(it.payload) > 1000 else [it], monkeypatch)
+                await a.send(b.peer_id, "chat", bytes(2000))
+                await until(lambda: b.peer_id not in {it.peer_id for it in a.peers()}, a)
+                await until(lambda: a.peer_id not in {it.peer_id for it in b.peers()}, b)
+                await a.send(b.peer_id, "chat", bytes(3000))
+                assert len((await chat.receive()).body) == 3000
+                assert str(right.peer_id) in str(a.get_peer(b.peer_id).endpoint)
+
+
 async def test_t72_a_relay_cannot_get_one_client_banned_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_r_b() as (a, r, b), b.channel("chat") as chat:
         with monkeypatch.context() as patch:

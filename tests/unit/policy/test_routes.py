@@ -103,6 +103,34 @@ def test_a_learnt_route_that_was_tried_in_vain_is_forgotten_until_it_is_told_aga
     assert router.resolve(peer(1)) is not None
 
 
+def test_t72_a_way_that_broke_comes_last_for_a_while() -> None:
+    router = MemoryRouter(replace(Limits(), routes_max=3))
+    router.learn(peer(8), [(peer(1), 1)], 0.0)
+    router.learn(peer(9), [(peer(1), 2)], 1.0)
+
+    def best(now: float) -> PeerId:
+        found = router.resolve(peer(1), now)
+        assert found is not None
+        return found.next_hop
+
+    assert best(2.0) == peer(8)
+    router.broke(peer(1), peer(8), 2.0)
+    assert best(3.0) == peer(9)
+    router.broke(peer(1), peer(9), 3.0)
+    assert best(4.0) == peer(8), "both did: as before"
+    router.learn(peer(8), [(peer(1), 1)], 60.0)
+    router.learn(peer(9), [(peer(1), 2)], 60.0)
+    router.broke(peer(1), peer(8), 60.0)
+    assert best(94.0) == peer(9)
+    router.upsert_route(peer(1), Route(peer(8), via_relay=True))
+    assert best(94.0) == peer(8), "the one that was set stays first"
+    router.expire(151.0)
+    assert not router.has_broken(peer(1), peer(8), 0.0)
+    for number in range(50):
+        router.broke(peer(number), peer(8), 200.0)
+    assert sum(router.has_broken(peer(number), peer(8), 201.0) for number in range(50)) == 3
+
+
 def test_t72_what_relays_tell_is_bounded_and_never_too_far() -> None:
     router = MemoryRouter(replace(Limits(), routes_told_max=3, routes_max=5))
     router.learn(peer(100), [(peer(n), 1) for n in range(50)], 0.0)
