@@ -44,6 +44,8 @@ _IP_PKTINFO: Final = 8
 _CONTROL_BYTES: Final = 128
 JOINING_MAX: Final = 64
 """Sockets that join IPv4 groups: for 1,280 interfaces, at Linux's usual 20 each."""
+WAKE_S: Final = 0.02
+"""Between two times that the ear wakes: of a flood it hears at once what has come meanwhile, for a third of the work."""
 LOOK_S: Final = 5.0
 """Who only listens looks so often for interfaces that came; who speaks looks each time."""
 
@@ -71,6 +73,7 @@ class UdpDatagrams:
         self._deaf: dict[tuple[int, int], str] = {}
         self._used: frozenset[int] = frozenset()
         self._look_at = 0.0
+        self._woken_at = 0.0
         self._unwanted_pace = TokenBucket(limits.announce_reads_per_s, limits.announce_reads_burst)
         self._closed = trio.Event()
         self.failures = 0
@@ -243,8 +246,11 @@ class UdpDatagrams:
                 await self._rest_until(trio.current_time() + pause_s)
                 continue
             if heard is None:
+                await self._rest_until(self._woken_at + WAKE_S)
+                self._check_open()
                 with trio.move_on_at(self._look_at):
                     await wait_any_readable(self._socks)
+                self._woken_at = trio.current_time()
                 continue
             data, source, index = heard
             if self._is_wanted(index):

@@ -292,6 +292,50 @@ async def test_closing_wakes_who_listens_and_closed_stays_closed() -> None:
                 await one.aclose()
 
 
+async def test_t46_an_ear_wakes_so_often_at_the_most_and_then_hears_all_that_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(udp, "WAKE_S", 0.5)
+    woken = 0
+    wait = udp.wait_any_readable
+
+    async def count(socks: Any) -> None:
+        nonlocal woken
+        await wait(socks)
+        woken += 1
+
+    monkeypatch.setattr(udp, "wait_any_readable", count)
+    async with opened(near(free_port())) as one, trio.open_nursery() as nursery:
+
+        async def speak() -> None:
+            for number in range(20):
+                one.spread(bytes([number]))
+                await trio.sleep(0.01)
+
+        began = trio.current_time()
+        nursery.start_soon(speak)
+        for number in range(20):
+            assert await hear(one) == (bytes([number]), "127.0.0.1")
+        assert woken <= 2 + (trio.current_time() - began) / 0.5
+
+
+async def test_an_ear_that_rests_is_woken_by_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udp, "WAKE_S", 3600.0)
+    async with opened(near(free_port())) as one:
+        one.spread(b"x")
+        await hear(one)
+
+        async def listen() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await one.receive()
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listen)
+                await wait_all_tasks_blocked()
+                await one.aclose()
+
+
 async def test_the_system_network_opens_it() -> None:
     datagrams = await SystemNetwork().datagrams(near(free_port()))
     assert datagrams.spread(b"x").sent == 1
