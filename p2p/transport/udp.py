@@ -45,7 +45,7 @@ _CONTROL_BYTES: Final = 128
 JOINING_MAX: Final = 64
 """Sockets that join IPv4 groups: for 1,280 interfaces, at Linux's usual 20 each."""
 WAKE_S: Final = 0.02
-"""Between two times that the ear wakes: of a flood it hears at once what has come meanwhile, for a third of the work."""
+"""Between two times that the ear wakes: of a flood it hears at once what came meanwhile, for a third of the work."""
 LOOK_S: Final = 5.0
 """Who only listens looks so often for interfaces that came; who speaks looks each time."""
 
