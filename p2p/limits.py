@@ -314,7 +314,8 @@ class Limits:
     """Sources whose pace is remembered."""
     discovered_max: int = 1024
     """Announced places, of all sources together."""
-    discovered_per_source_max: int = 8
+    discovered_per_source_max: int = 40
+    """As many nodes on one host as its pace lets speak; dials are bounded by `leads_per_source_max`."""
     discovered_per_peer_max: int = 8
     """Places that one identity is announced at: a host has a few interfaces, a replay any number."""
 

@@ -47,12 +47,21 @@ def test_t47_who_is_heard_again_stays_and_who_came_later_does_not_keep_him() -> 
     assert book.snapshot(16.0) == (hint(1),)
 
 
-def test_t46_one_source_names_eight_places_at_most() -> None:
+def test_t46_one_source_names_forty_places_at_most() -> None:
     book = sightings()
-    results = [book.note(hint(number), 0.0) for number in range(20)]
-    assert results == [True] * 8 + [None] * 12
+    results = [book.note(hint(number), 0.0) for number in range(60)]
+    assert results == [True] * 40 + [None] * 20
     assert book.note(hint(99, "192.0.2.2"), 0.0) is True
-    assert book.note(hint(20), 15.0) is True, "there is room again when the first have expired"
+    assert book.note(hint(60), 15.0) is True, "there is room again when the first have expired"
+
+
+def test_as_many_nodes_on_one_host_as_its_pace_lets_speak_are_all_heard() -> None:
+    book = sightings()
+    for step in range(20 * 60):
+        now, number = step / 20, step % 40
+        assert book.admits("192.0.2.1", now)
+        book.note(hint(number), now)
+    assert len(book.snapshot(60.0)) == 40
 
 
 def test_this_machine_may_have_any_number_of_nodes() -> None:
