@@ -219,7 +219,7 @@ class Leads:
         if holder is None or not self._has_direct_link(holder):
             return False
         there = self._roster.links[holder].endpoint
-        return there is not None and there.host == target.endpoint.host
+        return there is not None and there.host in (target.endpoint.host, *target.endpoint.judged)
 
     def _yield_s(self, peer_id: PeerId | None) -> float:
         """How long to wait for the other's dial. It heard of us about when we heard of it, and either link will do."""

@@ -93,6 +93,22 @@ async def test_a_node_dials_neither_itself_nor_who_is_connected_nor_who_is_not_o
         nursery.cancel_scope.cancel()
 
 
+async def test_an_unsigned_hint_by_name_dials_nobody_who_is_connected_from_where_the_name_leads(
+    autojump_clock: MockClock,
+) -> None:
+    net = MemoryNetwork()
+    one, other = Host(net, 0), Host(net, 1)
+    named = DiscoveryAnnouncement("n1", "other.example", PORT, None, "mem", judged=(other.address,))
+    async with trio.open_nursery() as nursery:
+        a, b = [await nursery.start(host.node().run) for host in (one, other)]
+        await b.connect(one.endpoint)
+        for _ in range(30):
+            offer(a, named)
+            await trio.sleep(ANNOUNCE_S)
+        assert a.counters.connect_attempts == 0
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_place_that_turns_out_to_be_this_node_itself_is_dialled_once(autojump_clock: MockClock) -> None:
     net = MemoryNetwork()
     here = Host(net, 0)
