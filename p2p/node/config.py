@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError
-from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback
+from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback, usual_host
 from p2p.limits import Limits
 from p2p.node.bootstrap import BootstrapConfig
 from p2p.node.discovery import DiscoveryConfig
@@ -215,20 +215,22 @@ class NodeConfig:
     def discovery_at(self, port: int) -> DiscoveryConfig | None:
         """What is to be discovered by whom, once the node listens at a TCP port; 0 if it does not.
 
-        It reaches as far as the listener does: loopback, one address, or everything.
+        It reaches as far as the listener does: loopback, one address, or everything. On loopback it is IPv4 alone, so a
+        node that listens at ::1 hears others there, and announces nothing.
         """
         config, host = self.discovery, self.listen_host
         if config is None:
             return None
         interfaces = config.interfaces
+        is_here = config.loopback_only or self.is_closed or (host is not None and is_loopback(host))
         is_one = host is not None and classify(host) not in (AddressClass.UNSPECIFIED, AddressClass.NAME)
         if not interfaces and host is not None and is_one:
             interfaces = (host,)
         return dataclasses.replace(
             config,
             self_node_id=self.node_id,
-            self_tcp_port=port,
-            loopback_only=config.loopback_only or self.is_closed or (host is not None and is_loopback(host)),
+            self_tcp_port=0 if is_here and ":" in (usual_host(host or "") or "") else port,
+            loopback_only=is_here,
             interfaces=interfaces,
         )
 

@@ -104,6 +104,8 @@ async def test_a_node_without_discovery_has_none() -> None:
         ({"open": True, "listen_host": "192.0.2.7"}, False, ("192.0.2.7",)),
         ({"open": True, "listen_host": "0.0.0.0"}, False, ()),
         ({"open": True, "listen_host": "::"}, False, ()),
+        ({"open": True, "listen_host": "2001:db8::7"}, False, ("2001:db8::7",)),
+        ({"open": True, "listen_host": "node.example"}, False, ()),
     ],
 )
 def test_it_reaches_as_far_as_the_listener_does(
@@ -114,6 +116,13 @@ def test_it_reaches_as_far_as_the_listener_does(
     assert at is not None
     assert (at.self_node_id, at.self_tcp_port) == ("a", 9101)
     assert (at.loopback_only, at.interfaces) == (loopback_only, interfaces)
+
+
+def test_a_node_at_the_loopback_address_of_ipv6_announces_no_other() -> None:
+    config = p2p.NodeConfig(node_id="a", discovery=p2p.DiscoveryConfig(), listen_host="0:0::1")
+    at = config.discovery_at(9101)
+    assert at is not None
+    assert (at.self_tcp_port, at.loopback_only) == (0, True)
 
 
 @given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
