@@ -129,7 +129,8 @@ class PeerEndpoint:
             raise ConfigError(f"{self.host[:80]!r} is neither an IP address nor a host name")
         if host != self.host and self.scheme != "mem":
             object.__setattr__(self, "host", host)
-        if not all(is_address(address) for address in self.judged):
+        judged: tuple[object, ...] = self.judged
+        if not all(isinstance(address, str) and is_address(address) for address in judged):
             raise ConfigError(f"judged is for addresses: {self.judged!r} holds something else")
         if self.expect is not None and not is_who(self.expect):
             raise ConfigError(f"{self.expect[:80]!r} is neither a peer id nor a node id")

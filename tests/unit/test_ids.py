@@ -69,8 +69,9 @@ def test_addresses_that_were_judged_are_no_part_of_what_an_endpoint_is() -> None
     assert judged == PeerEndpoint("a.example", 9, "wss")
     assert hash(judged) == hash(PeerEndpoint("a.example", 9, "wss"))
     assert str(judged) == "wss://a.example:9"
-    with pytest.raises(ConfigError, match="judged is for addresses"):
-        PeerEndpoint("a.example", 9, "wss", judged=("192.0.2.1", "b.example"))
+    for wrong in (("192.0.2.1", "b.example"), (1,), "192.0.2.1"):
+        with pytest.raises(ConfigError, match="judged is for addresses"):
+            PeerEndpoint("a.example", 9, "wss", judged=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
