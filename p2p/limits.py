@@ -67,6 +67,8 @@ class Limits:
     """An HTTP request for a WebSocket, or the answer; proxies add a few hundred bytes. Its time is that of the link."""
     ws_message_bytes_max: int = 128 * KIB
     """One WebSocket message that comes in; we send half of it at most. Four times as much without any is an attack."""
+    ws_idle_frames_max: int = 1024
+    """Pings, empty frames and fragments between two messages: a frame costs as much to read whatever it brings."""
     ws_close_s_max: float = 1.0
     """Closing a WebSocket waits no longer for the other side's Close."""
     accept_pause_s_max: float = 0.2

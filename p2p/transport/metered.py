@@ -1,9 +1,9 @@
 """What trio-websocket reads from and writes to: a stream that bounds how much may come without getting anywhere.
 
 trio-websocket bounds the length of a message and nothing else: fragments without a byte in them, pings without end and
-the headers of a handshake are taken as long as they come. Here a message has to be finished every so often, and the
-handshake within its own bound. It also keeps what a failed handshake is told by, and says when the stream is over:
-who waits for a handshake would not hear of it otherwise.
+the headers of a handshake are taken as long as they come. Here a message has to be finished every so many bytes, and
+every so many frames that bring nothing (`ws_frames`), and the handshake within its own bound. It also keeps what a
+failed handshake is told by, and says when the stream is over: who waits for a handshake would not hear of it otherwise.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 import trio
+
+from p2p.transport.ws_frames import IdleFrames
 
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})")
@@ -29,6 +31,7 @@ class Metered(trio.abc.Stream):
         below: TCP, or TLS over it. Closing this closes it.
         head_bytes_max: the HTTP request or answer, up to its empty line.
         idle_bytes_max: what may come from then on between two calls of `progress`.
+        idle_frames_max: frames that bring nothing, likewise.
         on_end: called when nothing more will be received, whatever the reason; possibly several times.
 
     Attributes:
@@ -36,16 +39,36 @@ class Metered(trio.abc.Stream):
         on_sent: called when something was sent.
     """
 
-    __slots__ = ("_below", "_head", "_idle_bytes_max", "_is_head", "_left", "_on_end", "_sending", "failure", "on_sent")
+    __slots__ = (
+        "_below",
+        "_frames",
+        "_head",
+        "_idle_bytes_max",
+        "_idle_frames_max",
+        "_is_head",
+        "_left",
+        "_on_end",
+        "_sending",
+        "failure",
+        "on_sent",
+    )
 
     def __init__(
-        self, below: trio.abc.Stream, *, head_bytes_max: int, idle_bytes_max: int, on_end: Callable[[], object]
+        self,
+        below: trio.abc.Stream,
+        *,
+        head_bytes_max: int,
+        idle_bytes_max: int,
+        idle_frames_max: int,
+        on_end: Callable[[], object],
     ) -> None:
         self._below = below
         self._head = b""
         self._is_head = True
         self._left = head_bytes_max
         self._idle_bytes_max = idle_bytes_max
+        self._idle_frames_max = idle_frames_max
+        self._frames = IdleFrames()
         self._on_end = on_end
         # Answers to pings come from another task than messages, and while somebody waits for room.
         self._sending = trio.Lock()
@@ -67,6 +90,7 @@ class Metered(trio.abc.Stream):
         """A message was finished."""
         if not self._is_head:
             self._left = self._idle_bytes_max
+            self._frames.count = 0
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         try:
@@ -74,6 +98,8 @@ class Metered(trio.abc.Stream):
                 what = "handshake" if self._is_head else "frames without a message"
                 raise trio.BrokenResourceError from Flood(f"too many bytes of {what}")
             data = await self._below.receive_some(self._left if max_bytes is None else min(max_bytes, self._left))
+            self._left -= len(data)
+            self._look_at(data)
         except trio.BrokenResourceError as error:
             self.failure = error.__cause__ if isinstance(error.__cause__, Exception) else error
             self._on_end()
@@ -83,16 +109,22 @@ class Metered(trio.abc.Stream):
             raise
         if not data:
             self._on_end()
-        self._left -= len(data)
-        if self._is_head:
-            self._take_head(data)
         return data
 
-    def _take_head(self, data: bytes | bytearray) -> None:
-        self._head += data
-        if _HEAD_END.search(self._head):
+    def _look_at(self, data: bytes | bytearray) -> None:
+        """Read the end of the head, and the frames that come after it."""
+        if not self._is_head:
+            self._frames.feed(data)
+        else:
+            self._head += data
+            end = _HEAD_END.search(self._head)
+            if end is None:
+                return
             self._is_head = False
             self._left = self._idle_bytes_max
+            self._frames.feed(self._head[end.end() :])
+        if self._frames.count > self._idle_frames_max:
+            raise trio.BrokenResourceError from Flood("too many frames without a message")
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         async with self._sending:

@@ -156,6 +156,7 @@ class WebSocketStream(LinkStream):
             below,
             head_bytes_max=limits.ws_handshake_bytes_max,
             idle_bytes_max=_IDLE_MESSAGES * limits.ws_message_bytes_max,
+            idle_frames_max=limits.ws_idle_frames_max,
             on_end=waiting.cancel,
         )
         try:

@@ -433,6 +433,19 @@ async def test_pings_are_answered_and_a_flood_of_them_ends_the_stream() -> None:
             await flooded(raw, stream, frame(9, b"p" * 125))
 
 
+@pytest.mark.parametrize("what", [frame(9, b""), frame(10, b""), frame(2, b"")])
+async def test_t06_of_frames_that_bring_nothing_so_many_are_read_and_no_more(what: bytes) -> None:
+    async with listening() as listener:
+        raw, stream = await shaken(listener)
+        async with raw, stream:
+            await raw.send_all(what * 1000 + frame(2, b"x"))
+            assert await stream.receive_some() == b"x"
+            with suppress(trio.BrokenResourceError):
+                await raw.send_all(what * 1100)
+            with pytest.raises(trio.BrokenResourceError, match="frames without a message"):
+                await stream.receive_some()
+
+
 @pytest.mark.parametrize("opcode", [0, 10])
 async def test_frames_that_never_make_a_message_end_the_stream(opcode: int) -> None:
     async with listening() as listener:
