@@ -220,6 +220,8 @@ class Limits:
     scrub_bytes: int = 256 * KIB
     """What it reads at once."""
     scrub_rest_s: float = 0.25
+    scrub_file_bytes_max: int = 256 * MIB
+    """The structure of a larger file is not checked while the node runs: that is done at one go."""
     """How long it then rests: 1 MiB a second at the most, 4 GiB in 70 minutes."""
     proof_bytes_max: int = 512 * KIB
     """A ForkProof: two batches."""

@@ -295,6 +295,16 @@ def verify(data_dir: Path, as_json: bool) -> int:
 @wal.command()
 @DATA_DIR
 @AS_JSON
+def mend(data_dir: Path, as_json: bool) -> int:
+    """Write a damaged store file anew with all that can be read; the damaged one is kept beside it."""
+    with loading():
+        from p2p.cli.wal import mend_file
+    return mend_file(data_dir, as_json=as_json)
+
+
+@wal.command()
+@DATA_DIR
+@AS_JSON
 @click.argument("origin", metavar="ORIGIN", callback=_somebody)
 def forget(data_dir: Path, as_json: bool, origin: str) -> int:
     """Drop everything held of ORIGIN, a peer id. It comes back if a peer still offers it and it is admitted."""

@@ -19,8 +19,8 @@ from p2p.errors import ConfigError, StoreCorrupt
 from p2p.ids import PeerId
 from p2p.replication.batch import Record, parse_batch
 from p2p.replication.heads import LogHead, digest
-from p2p.store.base import MOVE_FILE, LogReader, detail_of
-from p2p.store.keys import open_reader, open_store, owner_damage
+from p2p.store.base import MEND_FILE, OWNER, LogReader, detail_of
+from p2p.store.keys import mend_store, open_reader, open_store, owner_damage
 from p2p.text import one_line
 from p2p.windows import system_entropy
 
@@ -177,9 +177,12 @@ def verify_store(data_dir: Path, *, as_json: bool) -> int:
                 origins, records = len(states), sum(state.seq for state in states)
     except StoreCorrupt as error:
         found += 1
-        fields = {"damage": "file", "origin": None, "seq": None, "detail": detail_of(error), "remedy": MOVE_FILE}
+        fields = {"damage": "file", "origin": None, "seq": None, "detail": detail_of(error), "remedy": MEND_FILE}
         output.result(json_line(fields) if as_json else one_line(f"damaged: {detail_of(error)}"))
-        remedies[MOVE_FILE] = None
+        remedies[MEND_FILE] = None
+    if MEND_FILE in remedies:
+        # Whatever else is wrong in a file may come from its structure, and be right in the next.
+        remedies = {remedy: None for remedy in remedies if remedy in (MEND_FILE, OWNER)}
     for remedy in remedies:
         complain(f"what to do: {remedy}")
     if as_json:
@@ -187,6 +190,14 @@ def verify_store(data_dir: Path, *, as_json: bool) -> int:
     elif not found:
         output.result(f"ok: {counted(records, 'record')} of {counted(origins, 'origin')}")
     return 1 if found else 0
+
+
+def mend_file(data_dir: Path, *, as_json: bool) -> int:
+    """Write the store's file anew if its structure is damaged."""
+    line = mend_store(data_dir)
+    mended = {"mended": line is not None, "detail": line}
+    Output().result(json_line(mended) if as_json else line or "the structure of the file is whole: nothing to mend")
+    return 0
 
 
 def forget_origin(data_dir: Path, origin_text: str, *, as_json: bool) -> int:

@@ -6,7 +6,8 @@ copy is gone. Reading it here is all that is needed: the writer checks every has
 stored, and the exchange fetches it again.
 
 How it moves: a while after the start, then a pass over all logs, then a long rest, and so on. In a pass it reads
-`scrub_bytes` at a time and rests `scrub_rest_s` in between, which bounds what it takes of the disk.
+`scrub_bytes` at a time and rests `scrub_rest_s` in between, which bounds what it takes of the disk. At its end it has
+the store check the structure of its file, which is done at one go.
 """
 
 from __future__ import annotations
@@ -44,9 +45,22 @@ class Scrub:
                     await self._read(origin)
                 except StoreError as error:
                     failure = error
+            await self._look_through()
             if failure is not None:
                 self._log_line.warn(f"the stored logs could not all be checked: {failure}")
             await trio.sleep(self._limits.scrub_every_s)
+
+    async def _look_through(self) -> None:
+        """Check the file that the logs lie in: where a page is damaged, all that is read may be whole."""
+        try:
+            found = await self._writer.look_through()
+        except StoreError as error:
+            self._log_line.warn(f"the structure of the store's file could not be checked: {error}")
+            return
+        if found is not None:
+            self._log_line.warn(
+                f"the store's file is damaged ({found}): it is written anew at the next start, so restart the node soon"
+            )
 
     async def _read(self, origin: PeerId) -> None:
         """Read a log up to its end, or to the first damaged batch: what lies above it is checked when it is back."""

@@ -280,6 +280,16 @@ class Writer:
             self._wake.set()
         return [batch for batch in loaded.batches if batch.seq_end <= seq]
 
+    async def look_through(self) -> str | None:
+        """Check the store's file, beside its logs; say what is damaged, and put right at the next start.
+
+        Raises:
+            StoreError: the store cannot be read.
+            NodeClosed: the node stopped.
+        """
+        self._check_open()
+        return await self._blocking.run("chore", self._store.look_through)
+
     async def proof_of(self, origin: PeerId) -> ForkProof | None:
         """The proof that froze the origin, as it is sent to others; None if it is not frozen.
 

@@ -47,15 +47,20 @@ MOVE_FILE: Final = (
     "move log.sqlite* out of the data dir, leave identity.pem there, and start the node with --connect ADDRESS of a "
     "peer that holds the logs: they are fetched again. Until then append nothing: it would fork the own log"
 )
-"""What to do about a file that is damaged."""
-WHOLE_FILE: Final = f"If `p2p wal verify` finds the file damaged, {MOVE_FILE}"
+"""What to do about a file that is damaged beyond that."""
+MEND_FILE: Final = (
+    "stop the node and run `p2p wal mend`: it writes the file anew with everything that can be read, and keeps the "
+    "damaged one. Then start the node with a peer that holds the logs: what is missing is fetched from it"
+)
+"""What to do about a file whose structure is damaged."""
+WHOLE_FILE: Final = f"If `p2p wal verify` finds the file damaged, run `p2p wal mend`; if that cannot, {MOVE_FILE}"
 """What to do when the store cannot be used as a whole."""
 _FETCHED: Final = (
     "start the node with a peer that holds this log: what is damaged is fetched again as soon as it is read, "
     "and a running node reads everything, 1 MiB a second from its start on"
 )
 _MISSING: Final = "start the node with a peer that holds this log: what is missing is fetched from it"
-_OWNER: Final = (
+OWNER: Final = (
     "if identity.pem was changed, put the right one back from a backup. If it was not, the store is damaged: "
     + MOVE_FILE
 )
@@ -155,10 +160,10 @@ class Damage(msgspec.Struct, frozen=True):
         if self.what == "head":
             return _PUT_RIGHT
         if self.what == "owner":
-            return _OWNER
+            return OWNER
         if self.what == "hints":
             return _MADE_ANEW
-        return MOVE_FILE if self.what == "file" else _FORGET + MOVE_FILE
+        return MEND_FILE if self.what == "file" else _FORGET + MOVE_FILE
 
     def __str__(self) -> str:
         where = "" if self.origin is None else f" in the log of {self.origin}"
@@ -234,6 +239,16 @@ class Store(LogReader, Protocol):
     def chore(self) -> Callable[[], None] | None:
         """What should be done beside the commits, on the lane "chore", if there is anything now. It never raises for a
         disk, and does nothing if it was done meanwhile."""
+
+    def look_through(self) -> str | None:
+        """Check what lies between what is read. Lane "chore".
+
+        Returns:
+            What is damaged, and is put right when the store is opened next.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
 
     def recover(self) -> None:
         """Make the store fit for writing after a failure: new handle, all that was written brought to the disk again,

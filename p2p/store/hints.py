@@ -12,12 +12,16 @@ lost to the file, which SQLite tells of as "never used", and `check_table` does 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from p2p.store.base import Damage
 from p2p.store.blobs import is_damage
 from p2p.store.schema import BANS, BOOK, CURSORS, PINS, TARGETS_OF_ORIGIN, Step, index_targets
 
 _ROWS_PER_READ: Final = 256
+_CHECK_LINES_MAX: Final = 10_000
+"""Many lines may be about pages that are merely lost, and none of them should keep SQLite from finding the others."""
 
 
 class _Hint(NamedTuple):
@@ -99,6 +103,26 @@ def check_table(connection: sqlite3.Connection, of: str) -> list[str]:
             raise
         lines.append(str(error))
     return [line for line in lines if not (line == "ok" or line.startswith("*** in ") or line.endswith("never used"))]
+
+
+def damaged_tables(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """Look through the whole file, and name the tables where something is wrong.
+
+    Raises:
+        sqlite3.Error: the check failed for another reason than damage.
+    """
+    lines = check_table(connection, str(_CHECK_LINES_MAX))
+    if not lines:
+        return
+    is_named = False
+    names = connection.execute("SELECT DISTINCT tbl_name FROM sqlite_master").fetchall()
+    # The schema's own table, with which SQLite looks at the list of free pages.
+    for name in ("sqlite_schema", *(name for (name,) in names)):
+        for line in check_table(connection, name):
+            is_named = True
+            yield Damage("hints" if name in HINTS else "file", None, None, f"table {name}: {line}")
+    if not is_named:
+        yield from (Damage("file", None, None, line) for line in lines)
 
 
 def _is_whole(connection: sqlite3.Connection, table: str, hint: _Hint) -> bool:

@@ -2,6 +2,7 @@
 
     identity.pem   the Ed25519 private key, PKCS#8 PEM, mode 0600
     log.sqlite     the store (and SQLite's -wal and -shm beside it), mode 0600
+    log.sqlite.*   beside it for a while or as a keepsake: .part, .suspect, .damaged (`p2p.store.rebuild`)
     lock           held with flock while a process has the store open, whose pid it names
 
 A log and the key that signs it belong together for ever: a key without its log would sign seq 1 a second time, and
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from p2p.crypto.identity import Identity
-from p2p.errors import ConfigError, IdentityMismatch, StoreError, StoreLocked
+from p2p.errors import ConfigError, IdentityMismatch, StoreCorrupt, StoreError, StoreLocked
 from p2p.ids import PeerId, check_node_id
 from p2p.limits import Limits
 from p2p.store.base import Damage
@@ -117,7 +118,7 @@ def open_store(
 
     Args:
         entropy: a fresh key is made from it.
-        say: gets one line when something was made.
+        say: gets a line when something was made or mended.
         identity: a key to use instead of the dir's own. It must be the store's all the same.
         limits: bounds.
 
@@ -130,15 +131,13 @@ def open_store(
         ConfigError: the key file is readable by others, cut off, or no key; or the dir holds something else.
         StoreError: it cannot be opened or made.
     """
-    from p2p.store.sqlite import SqliteStore
-
     fresh = _make_dir(data_dir)
     lock = DirLock(data_dir)
     try:
         if identity is None:
             identity = _dir_identity(data_dir, entropy)
         sync_dir(data_dir)
-        store = SqliteStore(data_dir / STORE_FILE, identity.peer_id, lock, limits)
+        store = _open_whole(data_dir / STORE_FILE, identity.peer_id, lock, limits, say)
     except BaseException:
         lock.close()
         raise
@@ -150,6 +149,59 @@ def open_store(
     return store, identity
 
 
+def _open_whole(path: Path, own: PeerId, lock: DirLock, limits: Limits, say: Callable[[str], None]) -> SqliteStore:
+    """Open the store; one whose file is found damaged is written anew first, if that can be done."""
+    from p2p.store.files import is_suspect, trust
+    from p2p.store.rebuild import look_through, rebuild
+    from p2p.store.sqlite import SqliteStore
+
+    if is_suspect(path):
+        try:
+            if look_through(path) is None:
+                trust(path)
+            else:
+                say(rebuild(path))
+        except StoreError as error:
+            # It goes on as it is, as well as it can.
+            say(str(error))
+    try:
+        return SqliteStore(path, own, lock, limits)
+    except StoreCorrupt as error:
+        try:
+            line = None if look_through(path) is None else rebuild(path)
+        except StoreError as failure:
+            raise error from failure
+        if line is None:
+            raise
+        say(line)
+        return SqliteStore(path, own, lock, limits)
+
+
+def mend_store(data_dir: Path) -> str | None:
+    """Write a data dir's store anew if the structure of its file is damaged.
+
+    Returns:
+        A line about what was saved; None if the file is whole.
+
+    Raises:
+        StoreLocked: a node runs on it.
+        ConfigError: there is no store.
+        StoreError: it cannot be mended; nothing changed.
+    """
+    from p2p.store.files import trust
+    from p2p.store.rebuild import look_through, rebuild
+
+    path = _store_of(data_dir)
+    lock = DirLock(data_dir)
+    try:
+        if look_through(path) is None:
+            trust(path)
+            return None
+        return rebuild(path)
+    finally:
+        lock.close()
+
+
 def open_reader(data_dir: Path) -> SqliteReader:
     """Open a data dir for a tool that only reads, beside a running node or without one.
 
@@ -159,12 +211,16 @@ def open_reader(data_dir: Path) -> SqliteReader:
     """
     from p2p.store.sqlite import SqliteReader
 
+    return SqliteReader(_store_of(data_dir))
+
+
+def _store_of(data_dir: Path) -> Path:
     path = data_dir / STORE_FILE
     if not path.is_file():
         if not data_dir.exists():
             raise ConfigError(f"there is no {data_dir}: give the data dir of a node")
         raise ConfigError(f"{data_dir} holds no store ({STORE_FILE}): give the data dir of a node")
-    return SqliteReader(path)
+    return path
 
 
 def owner_damage(data_dir: Path, owner: PeerId) -> Damage | None:

@@ -97,6 +97,9 @@ class MemoryStore:
         """What is held as of the last transaction."""
         return self._states
 
+    def look_through(self) -> None:
+        """There is nothing else."""
+
     def chore(self) -> None:
         """There is none."""
 

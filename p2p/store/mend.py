@@ -41,7 +41,7 @@ _ROWS: Final = (
 )
 
 
-class _Head(NamedTuple):
+class Head(NamedTuple):
     """Where a log ends, and the row of `batches` with its last batch (None for an empty log)."""
 
     seq: int
@@ -62,13 +62,13 @@ def mend_origins(connection: sqlite3.Connection) -> list[str]:
     for no, peer_id, seq, batch_hash, tail_seq, lost_seq, frozen_from, filed, batch, end in connection.execute(
         _ROWS
     ).fetchall():
-        right_frozen = _frozen_from(connection, no) or frozen_from
-        head = _Head(seq, batch_hash, batch)
+        right_frozen = frozen_from_of(connection, no) or frozen_from
+        head = Head(seq, batch_hash, batch)
         is_right = batch_hash == (ZERO_HASH if seq == 0 else filed) and (right_frozen is None or seq < right_frozen)
         if not is_right:
             # A row that ends before it begins would stand in the way of what is fetched again.
             connection.execute("DELETE FROM chain WHERE origin = ? AND seq_end < seq_begin", (no,))
-            head = _walk(connection, no, right_frozen)
+            head = walk(connection, no, right_frozen)
         right_id = _owner(connection, no, head, peer_id)
         if not is_right or right_id != peer_id:
             head = _checked(connection, no, right_id, right_frozen)
@@ -103,24 +103,24 @@ def _line(peer_id: bytes, seq: int, tail_seq: int, *, is_cut: bool) -> str:
     return f"the store's note of the log of {peer_id.hex()} was damaged: it ends at seq {seq}{rest}"
 
 
-def _walk(connection: sqlite3.Connection, no: int, frozen_from: int | None) -> _Head:
+def walk(connection: sqlite3.Connection, no: int, frozen_from: int | None) -> Head:
     """Follow the chain from its beginning, without reading batches."""
-    head = _Head(0, ZERO_HASH, None)
+    head = Head(0, ZERO_HASH, None)
     rows = connection.execute(
         "SELECT seq_begin, seq_end, hash, batch, damaged FROM chain WHERE origin = ? ORDER BY seq_end", (no,)
     )
     for seq_begin, seq_end, batch_hash, batch, damaged in rows:
         if damaged or seq_begin != head.seq + 1 or (frozen_from is not None and seq_end >= frozen_from):
             break
-        head = _Head(seq_end, batch_hash, batch)
+        head = Head(seq_end, batch_hash, batch)
     rows.close()
     return head
 
 
-def _checked(connection: sqlite3.Connection, no: int, peer_id: bytes, frozen_from: int | None) -> _Head:
+def _checked(connection: sqlite3.Connection, no: int, peer_id: bytes, frozen_from: int | None) -> Head:
     """The end of the chain whose batch is what was stored; those above it that are not are marked."""
     while True:
-        head = _walk(connection, no, frozen_from)
+        head = walk(connection, no, frozen_from)
         if head.batch is None or _is_good(connection, no, peer_id, head.seq):
             return head
         connection.execute("UPDATE chain SET damaged = 1 WHERE origin = ? AND seq_end = ?", (no, head.seq))
@@ -136,7 +136,7 @@ def _is_good(connection: sqlite3.Connection, no: int, peer_id: bytes, seq_end: i
     return is_what_was_stored(read_batch(connection, row[4]), PeerId(peer_id), Held(*row[:3]), row[3])
 
 
-def _owner(connection: sqlite3.Connection, no: int, head: _Head, peer_id: bytes) -> bytes:
+def _owner(connection: sqlite3.Connection, no: int, head: Head, peer_id: bytes) -> bytes:
     """Whose log this is: `peer_id`, unless the batch at the head names another and its hash is good."""
     if head.batch is None:
         return peer_id
@@ -148,7 +148,7 @@ def _owner(connection: sqlite3.Connection, no: int, head: _Head, peer_id: bytes)
     return named if named != peer_id and _is_good(connection, no, named, head.seq) else peer_id
 
 
-def _frozen_from(connection: sqlite3.Connection, no: int) -> int | None:
+def frozen_from_of(connection: sqlite3.Connection, no: int) -> int | None:
     """Where a good proof freezes it. (One that is damaged unfreezes nobody: then the row is believed.)"""
     row = connection.execute("SELECT first, second FROM proofs WHERE origin = ?", (no,)).fetchone()
     try:

@@ -134,7 +134,9 @@ def prepare(connection: sqlite3.Connection, path: Path, own: PeerId, steps: Sequ
             )
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        # On a full disk SQLite may have taken it back by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 

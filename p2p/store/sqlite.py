@@ -16,7 +16,6 @@ Source: replication section 4.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import zlib
@@ -25,11 +24,10 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import quote
 
 import msgspec
 
-from p2p.errors import ConfigError, P2PError, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from p2p.errors import ConfigError, StoreCorrupt, StoreError, StoreReadOnly
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.policy.book import Address, BookPlace
@@ -53,8 +51,10 @@ from p2p.store.base import (
 from p2p.store.blobs import is_damage, read_batch
 from p2p.store.check import check_chain, check_proof_kept
 from p2p.store.checkpoints import Checkpoints
-from p2p.store.hints import HINTS, check_table, mend_hints
+from p2p.store.files import connect, connect_to_read, make_private, size_of, suspect, translated
+from p2p.store.hints import damaged_tables, mend_hints
 from p2p.store.mend import mend_origins
+from p2p.store.rebuild import look_through
 from p2p.store.schema import (
     ANYBODY,
     INDEX_TARGET,
@@ -65,19 +65,18 @@ from p2p.store.schema import (
     read_owner,
 )
 
-_BUSY_MS: Final = 2000
 _LIMITS: Final = Limits()
 _PROBE_BYTES: Final = _LIMITS.batch_bytes_max
 _COMMIT_BYTES: Final = 4 * PAGE_BYTES
 """What a commit writes beside batches, about: the pages of the file's head, of the small rows and of a log's end."""
 _ROWS_PER_READ: Final = 256
-_CHECK_LINES_MAX: Final = 10_000
-"""Many lines may be about pages that are merely lost, and none of them should keep SQLite from finding the others."""
 
+_ALL: Final = -1
+"""In the place of how many rows are wanted."""
 _LOAD: Final = (
     "SELECT c.seq_begin, c.seq_end, c.hash, c.signature_crc, c.damaged, b.wal FROM chain AS c LEFT JOIN batches AS b"
     " ON b.no = c.batch WHERE c.origin = (SELECT no FROM origins WHERE peer_id = ?)"
-    " AND c.seq_end >= ? AND c.seq_end <= ? ORDER BY c.seq_end"
+    " AND c.seq_end >= ? AND c.seq_end <= ? ORDER BY c.seq_end LIMIT ?"
 )
 _STATES: Final = "SELECT peer_id, seq, hash, tail_seq, size, frozen_from, {}, {} FROM origins"
 _LOST_SINCE: Final = 2
@@ -114,7 +113,7 @@ class SqliteReader:
         # Who closes may be another thread than the one that still reads.
         self._in_use = threading.Lock()
         with translated(path, "opened"):
-            self._connection = _connect(path, "ro")
+            self._connection = connect_to_read(path)
             try:
                 self._version = check_version(self._connection, path)
                 if not self._version:
@@ -137,42 +136,52 @@ class SqliteReader:
 
     def load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int) -> Loaded:
         """Read the batch that covers `from_seq`, and those after it, up to `to_seq` and `bytes_max`."""
+        with self._in_use, translated(self._path, "read"):
+            # The cursor reads one row ahead: it may be the second one that cannot be read.
+            for rows_max in (_ALL, 1):
+                try:
+                    return self._load(origin, from_seq, to_seq, bytes_max, rows_max)
+                except sqlite3.Error as error:
+                    if not is_damage(error):
+                        raise
+                    failure = error
+            # The page that holds the batch cannot be read. The small row that names it often can.
+            row = self._connection.execute(_NEXT, (origin, from_seq)).fetchone()
+            if row is None:
+                raise failure
+            return Loaded([], DamagedRange(origin, row[0], row[1]))
+
+    def _load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int, rows_max: int) -> Loaded:
         batches: list[StoredBatch] = []
         size = 0
         next_seq = max(from_seq, 1)
-        with self._in_use, translated(self._path, "read"):
-            rows = self._connection.cursor()
-            try:
-                # The first row is read here already.
-                rows.execute(_LOAD, (origin, from_seq, to_seq))
-                for seq_begin, seq_end, batch_hash, signature_crc, damaged, wal_bytes in rows:
-                    if damaged:
-                        # Where this is known the head is below; if it is not, the mark itself is the damage.
-                        return Loaded(batches, DamagedRange(origin, seq_begin, seq_end))
-                    if seq_begin > next_seq:
-                        # A row of the chain is gone, or stands elsewhere under another seq.
-                        return Loaded(batches, DamagedRange(origin, next_seq, seq_begin - 1))
-                    held = Held(seq_begin, seq_end, batch_hash)
-                    if not is_what_was_stored(wal_bytes, origin, held, signature_crc):
-                        return Loaded(batches, DamagedRange(origin, seq_begin, seq_end))
-                    size += len(wal_bytes)
-                    if batches and size > bytes_max:
-                        break
-                    batches.append(StoredBatch(seq_begin, seq_end, wal_bytes))
-                    next_seq = seq_end + 1
-                    if size >= bytes_max:
-                        break
-            except sqlite3.Error as error:
-                if not is_damage(error):
-                    raise
-                # The page that holds the next batch cannot be read. The small row that names it often can.
-                after = batches[-1].seq_end + 1 if batches else from_seq
-                row = self._connection.execute(_NEXT, (origin, after)).fetchone()
-                if row is None:
-                    raise
-                return Loaded(batches, DamagedRange(origin, row[0], row[1]))
-            finally:
-                rows.close()
+        rows = self._connection.cursor()
+        try:
+            # The first row is read here already.
+            rows.execute(_LOAD, (origin, from_seq, to_seq, rows_max))
+            for seq_begin, seq_end, batch_hash, signature_crc, damaged, wal_bytes in rows:
+                if damaged:
+                    # Where this is known the head is below; if it is not, the mark itself is the damage.
+                    return Loaded(batches, DamagedRange(origin, seq_begin, seq_end))
+                if seq_begin > next_seq:
+                    # A row of the chain is gone, or stands elsewhere under another seq.
+                    return Loaded(batches, DamagedRange(origin, next_seq, seq_begin - 1))
+                held = Held(seq_begin, seq_end, batch_hash)
+                if not is_what_was_stored(wal_bytes, origin, held, signature_crc):
+                    return Loaded(batches, DamagedRange(origin, seq_begin, seq_end))
+                size += len(wal_bytes)
+                if batches and size > bytes_max:
+                    break
+                batches.append(StoredBatch(seq_begin, seq_end, wal_bytes))
+                next_seq = seq_end + 1
+                if size >= bytes_max:
+                    break
+        except sqlite3.Error as error:
+            # What cannot be read is told to who asks for it.
+            if not batches or not is_damage(error):
+                raise
+        finally:
+            rows.close()
         return Loaded(batches, None)
 
     def proof(self, origin: PeerId) -> tuple[bytes, bytes] | None:
@@ -239,7 +248,7 @@ class SqliteReader:
         """Check the file, and every hash, chain, signature, head and proof; yields what is wrong."""
         try:
             with translated(self._path, "read"):
-                yield from self._damaged_tables()
+                yield from damaged_tables(self._connection)
             states = self.states()
         except StoreError as error:
             yield Damage("file", None, None, detail_of(error))
@@ -251,20 +260,6 @@ class SqliteReader:
                     yield from check_proof_kept(origin, state, self.proof(origin))
             except StoreError as error:
                 yield Damage("file", origin, None, detail_of(error))
-
-    def _damaged_tables(self) -> Iterator[Damage]:
-        lines = check_table(self._connection, str(_CHECK_LINES_MAX))
-        if not lines:
-            return
-        is_named = False
-        names = self._connection.execute("SELECT DISTINCT tbl_name FROM sqlite_master").fetchall()
-        # The schema's own table, with which SQLite looks at the list of free pages.
-        for name in ("sqlite_schema", *(name for (name,) in names)):
-            for line in check_table(self._connection, name):
-                is_named = True
-                yield Damage("hints" if name in HINTS else "file", None, None, f"table {name}: {line}")
-        if not is_named:
-            yield from (Damage("file", None, None, line) for line in lines)
 
     def _rows_of(self, origin: PeerId) -> Iterator[tuple[Held, bytes | None, int, bool]]:
         after = 0
@@ -323,7 +318,7 @@ class SqliteStore:
         self._writer: sqlite3.Connection | None = None
         try:
             with translated(path, "opened"):
-                _make_private(path)
+                make_private(path)
                 self._writer = _connect_writer(path, limits)
                 prepare(self._writer, path, own)
                 self.mended = _mend(self._writer)
@@ -365,6 +360,9 @@ class SqliteStore:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
+        if transaction.damaged:
+            # One piece that is not what was stored is often not the only one.
+            suspect(self._path)
         self._numbers.update(transaction.new_numbers)
         for origin, state in transaction.changed.items():
             if state is None:
@@ -406,6 +404,15 @@ class SqliteStore:
     def chore(self) -> Callable[[], None] | None:
         """The copying of SQLite's log into the file, when it is time."""
         return self._checkpoints.copy_beside if self._checkpoints.is_pass_due else None
+
+    def look_through(self) -> str | None:
+        """Check the file's structure, unless it is a very big one. If it is damaged, the next start writes it anew."""
+        if size_of(self._path) > self._limits.scrub_file_bytes_max:
+            return None
+        found = look_through(self._path)
+        if found is not None:
+            suspect(self._path)
+        return found
 
     def change_owner(self, own: PeerId) -> None:
         """Hand the store to a new identity; the log of the old one stays, as that of any other origin."""
@@ -647,23 +654,8 @@ class _SqliteTransaction(Transaction):
         self.new_numbers.pop(origin, None)
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    # Each connection belongs to one lane, and a lane is one thread at a time, though not always the same one.
-    place = quote(os.fsencode(path.absolute()))
-    connection = sqlite3.connect(f"file:{place}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False)
-    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-    return connection
-
-
-def _make_private(path: Path) -> None:
-    """Make the file, if there is none, so that only its owner reads it; SQLite's -wal and -shm take its mode over."""
-    # Whatever is the matter with the place, SQLite says it.
-    with suppress(OSError):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-
-
 def _connect_writer(path: Path, limits: Limits) -> sqlite3.Connection:
-    connection = _connect(path, "rwc")
+    connection = connect(path, "rwc")
     try:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -740,35 +732,3 @@ def _peer_id(value: object, path: Path) -> PeerId:
 
 def _read_numbers(connection: sqlite3.Connection) -> dict[PeerId, int]:
     return {PeerId(peer_id): no for no, peer_id in connection.execute("SELECT no, peer_id FROM origins").fetchall()}
-
-
-@contextmanager
-def translated(path: Path, done: str) -> Iterator[None]:
-    """Turn SQLite's errors into ours, once, here.
-
-    Args:
-        path: the store's file.
-        done: what was tried: "opened", "read" or "written".
-    """
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        # A name in the schema, or SQLite's message about it, that is no text any more.
-        raise StoreCorrupt(f"the store {path} cannot be {done}: it holds text that is none. {WHOLE_FILE}") from error
-    except (P2PError, MemoryError):
-        raise
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        text = f"the store {path} cannot be {done}: {error}"
-        if code == sqlite3.SQLITE_FULL:
-            raise StoreFull(text) from error
-        # Our statements are right, and the schema's version is ours: what SQLite cannot make sense of is damage.
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH):
-            raise StoreCorrupt(f"{text}. {WHOLE_FILE}") from error
-        raise StoreError(text) from error
-    except Exception as error:
-        if done == "written":
-            # What is written may be somebody's mistake.
-            raise
-        # A row of a damaged page holds anything at all, or nothing where something must be.
-        raise StoreCorrupt(f"the store {path} cannot be {done}: it holds what makes no sense. {WHOLE_FILE}") from error

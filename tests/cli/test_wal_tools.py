@@ -129,7 +129,27 @@ async def test_T62_a_damaged_table_of_hints_is_told_and_mended_and_that_of_the_o
     break_table("identity")
     done = await p2p("wal", "verify", "--data-dir", data_dir)
     assert (done.returncode, b"table identity" in done.stdout, b"wal verify" in done.stdout) == (1, True, False)
-    assert b"--connect" in done.stderr
+    assert b"p2p wal mend" in done.stderr
+
+
+async def test_T62_a_file_whose_structure_is_damaged_is_written_anew(tmp_path: Path) -> None:
+    data_dir = tmp_path / "a"
+    lines = b"".join(b"%d %s\n" % (number, b"x" * 200) for number in range(3000))
+    await p2p_ok("wal", "append", "--data-dir", data_dir, stdin=lines)
+    assert b"nothing to mend" in (await p2p("wal", "mend", "--data-dir", data_dir)).stdout
+    digest = await p2p_ok("wal", "digest", "--data-dir", data_dir)
+    with closing(sqlite3.connect(data_dir / "log.sqlite")) as connection:
+        page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'chain'").fetchone()[0]
+    with (data_dir / "log.sqlite").open("r+b") as file:
+        file.seek((page - 1) * 16384)
+        file.write(bytes(4096))
+    found = await p2p("wal", "verify", "--data-dir", data_dir)
+    assert (found.returncode, found.stderr.count(b"what to do"), b"p2p wal mend" in found.stderr) == (1, 1, True)
+    mended = json.loads(await p2p_ok("wal", "mend", "--json", "--data-dir", data_dir))
+    assert mended["mended"]
+    assert "3000 records of 1 logs" in mended["detail"]
+    await p2p_ok("wal", "verify", "--data-dir", data_dir)
+    assert await p2p_ok("wal", "digest", "--data-dir", data_dir) == digest
 
 
 async def test_T62_verify_compares_the_owner_with_the_key(data_dir: Path) -> None:

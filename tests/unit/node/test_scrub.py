@@ -40,6 +40,24 @@ def rot(store: MemoryStore, log: Log, number: int) -> None:
     rows[batch.seq_end] = replace(rows[batch.seq_end], wal_bytes=bytes(rotten))
 
 
+async def test_t62_a_file_whose_structure_is_damaged_is_told_of(autojump_clock: MockClock) -> None:
+    class Malformed(MemoryStore):
+        def look_through(self) -> str | None:  # type: ignore[override]
+            return "page 53"
+
+    class Unreadable(MemoryStore):
+        def look_through(self) -> str | None:  # type: ignore[override]
+            raise StoreError("no disk")
+
+    for store, part in ((Malformed(OWN), "restart"), (Unreadable(OWN), "no disk")):
+        told: list[str] = []
+        async with running(Bench(store)) as bench, trio.open_nursery() as nursery:
+            nursery.start_soon(Scrub(bench.writer, LIMITS, lines_to(told)).run)
+            await trio.sleep(LIMITS.scrub_after_s + 1)
+            assert [part in line for line in told] == [True]
+            nursery.cancel_scope.cancel()
+
+
 async def test_t62_damage_that_nobody_reads_is_found_by_the_node_itself(autojump_clock: MockClock) -> None:
     logs = [Log(1), Log(2)]
     store = MemoryStore(OWN)

@@ -14,7 +14,7 @@ from p2p.ids import PeerEndpoint
 from p2p.policy.book import BookPlace
 from p2p.replication.batch import NewRecord
 from p2p.store import schema
-from p2p.store.base import MOVE_FILE
+from p2p.store.base import MEND_FILE
 from p2p.store.hints import HINTS
 from p2p.store.sqlite import SqliteReader, SqliteStore
 from tests.logs import Log, identity
@@ -144,7 +144,7 @@ def test_t62_verify_names_the_damaged_table_of_the_logs(path: Path, name: str, f
         assert (table, "table identity" in str(error)) == ("identity", True)
     else:
         assert any(damage.what == "file" and f"table {table}:" in damage.detail for damage in found)
-        assert MOVE_FILE in {damage.remedy for damage in found}
+        assert MEND_FILE in {damage.remedy for damage in found}
         assert not any("wal verify" in damage.detail for damage in found)
     try:
         SqliteStore(path, OWN).close()

@@ -81,6 +81,27 @@ def test_t62_a_flipped_byte_of_a_batch_is_found_and_what_precedes_it_served(path
     store.close()
 
 
+def test_t62_only_the_batch_whose_pages_cannot_be_read_counts_as_damaged(path: Path) -> None:
+    log = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, log, 4, 50_000)
+    whole = path.read_bytes()
+    with closing(sqlite3.connect(path)) as connection:
+        root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'batches'").fetchone()[0]
+    # The number of the first overflow page is no page of the file any more.
+    at = whole.index(log.batches[2].wal_bytes[:200], (root - 1) * schema.PAGE_BYTES)
+    end = next(at + size for size in range(200, 16384) if whole[at : at + size] != log.batches[2].wal_bytes[:size]) - 1
+    path.write_bytes(whole[:end] + b"\xff" * 4 + whole[end + 4 :])
+    with closing(SqliteStore(path, OWN)) as store:
+        seqs, damaged = [], None
+        while damaged is None:
+            loaded = store.load(OWN, len(seqs) + 1, EVERYTHING, EVERYTHING)
+            seqs += [batch.seq_end for batch in loaded.batches]
+            damaged = loaded.damaged
+        assert (seqs, damaged) == ([1, 2], DamagedRange(OWN, 3, 3))
+        assert [(found.what, found.seq_begin) for found in store.verify() if found.what != "file"] == [("hash", 3)]
+
+
 def test_t62_a_flipped_bit_of_the_signature_is_found(store: SqliteStore, path: Path) -> None:
     log = Log()
     fill(store, log, 1)
