@@ -137,19 +137,22 @@ class SqliteReader:
     def load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int) -> Loaded:
         """Read the batch that covers `from_seq`, and those after it, up to `to_seq` and `bytes_max`."""
         with self._in_use, translated(self._path, "read"):
+            try:
+                return self._load(origin, from_seq, to_seq, bytes_max, _ALL)
+            except sqlite3.Error as error:
+                if not is_damage(error):
+                    raise
             # The cursor reads one row ahead: it may be the second one that cannot be read.
-            for rows_max in (_ALL, 1):
-                try:
-                    return self._load(origin, from_seq, to_seq, bytes_max, rows_max)
-                except sqlite3.Error as error:
-                    if not is_damage(error):
-                        raise
-                    failure = error
-            # The page that holds the batch cannot be read. The small row that names it often can.
-            row = self._connection.execute(_NEXT, (origin, from_seq)).fetchone()
-            if row is None:
-                raise failure
-            return Loaded([], DamagedRange(origin, row[0], row[1]))
+            try:
+                return self._load(origin, from_seq, to_seq, bytes_max, 1)
+            except sqlite3.Error as error:
+                if not is_damage(error):
+                    raise
+                # The page that holds the batch cannot be read. The small row that names it often can.
+                row = self._connection.execute(_NEXT, (origin, from_seq)).fetchone()
+                if row is None:
+                    raise
+                return Loaded([], DamagedRange(origin, row[0], row[1]))
 
     def _load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int, rows_max: int) -> Loaded:
         batches: list[StoredBatch] = []
