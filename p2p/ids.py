@@ -232,6 +232,8 @@ def usual_host(host: str) -> str | None:
     IPv6 is shortened as RFC 5952 has it, and is the IPv4 address that it holds if it is one (`::ffff:a.b.c.d`); names
     are in lower case.
     """
+    if not host.isascii():  # the scope of an IPv6 address may be any text
+        return None
     if is_ipv4(host):  # every connection has one, and the module below takes ten times as long
         return host
     try:

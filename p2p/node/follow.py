@@ -29,14 +29,16 @@ import trio
 
 from p2p.errors import ChannelBusy, ConfigError, NodeClosed
 from p2p.ids import PeerId
-from p2p.node.kinds import check_kind
+from p2p.node.kinds import check_kind, utf8_of
 from p2p.node.writer import Writer
-from p2p.replication.batch import Record, parse_batch
+from p2p.replication.batch import BODY_BYTES_MAX, Record, parse_batch
 from p2p.replication.clock import wall_ms_of
 from p2p.replication.heads import EMPTY_LOG
 from p2p.store.base import StoredBatch
 
 Start = Literal["oldest", "now"]
+NAME_BYTES_MAX: Final = 1024
+"""Longer a follower's name may not be."""
 
 _RECORDS_PER_CHECKPOINT: Final = 64
 """A checkpoint for each record would cost more than delivering it; cancellation is noticed at every one all the
@@ -68,12 +70,16 @@ class Follower:
             raise ConfigError(f"target is a PeerId, as in PeerId.parse(text), not {type(target).__name__} {target!r}")
         if name is not None and not name:
             raise ConfigError("a follower's name is not empty; leave it out for one without a durable cursor")
+        if name is not None:
+            utf8_of(name, "a follower's name", NAME_BYTES_MAX)
         self._writer = writer
         self._names = names
         self._label_of = label_of
         self._read_bytes = read_bytes
         self._name = name
         self._kinds = None if kinds is None else frozenset((kinds,) if isinstance(kinds, str) else kinds)
+        for kind in self._kinds or ():
+            utf8_of(kind, "a kind", BODY_BYTES_MAX, bytes_min=0)
         self._target = target
         self._start = start
         self._oldest_ms = oldest_ms

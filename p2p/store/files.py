@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from p2p.errors import P2PError, StoreCorrupt, StoreError, StoreFull
+from p2p.errors import ConfigError, P2PError, StoreCorrupt, StoreError, StoreFull
 from p2p.store.base import WHOLE_FILE
 
 BUSY_MS: Final = 2000
@@ -162,6 +162,8 @@ def translated(path: Path, done: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         # A name in the schema, or SQLite's message about it, that is no text any more.
         raise StoreCorrupt(f"the store {path} cannot be {done}: it holds text that is none. {WHOLE_FILE}") from error
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{error.object[:80]!r} holds half a character, which UTF-8 cannot write") from error
     except (P2PError, MemoryError):
         raise
     except sqlite3.Error as error:

@@ -285,7 +285,8 @@ class _Copy:
     def _scan(self, table: str, columns: str, order: str) -> Iterator[tuple[Any, ...]]:
         """Read a table from both ends, up to what cannot be read; a row may come twice."""
         for direction in ("", "DESC"):
-            ordered = f"SELECT {columns} FROM {table} NOT INDEXED ORDER BY {order.format(direction)}"  # noqa: S608
+            by = order.format(direction)
+            ordered = f"SELECT {columns} FROM {table} NOT INDEXED ORDER BY {by}"  # noqa: S608  # names of ours
             count = 0
             try:
                 for row in self._source.execute(f"{ordered} LIMIT ?", (self._rows_max,)):
@@ -311,7 +312,7 @@ class _Copy:
 def _insert(target: sqlite3.Connection, table: str, rows: Iterator[tuple[Any, ...]] | list[tuple[Any, ...]]) -> None:
     for row in rows:
         values = ", ".join("?" * len(row))
-        target.execute(f"INSERT OR IGNORE INTO {table} VALUES ({values})", row)  # noqa: S608
+        target.execute(f"INSERT OR IGNORE INTO {table} VALUES ({values})", row)  # noqa: S608  # names of ours
 
 
 def _parsed(wal_bytes: bytes | None) -> Batch | None:

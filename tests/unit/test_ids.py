@@ -94,3 +94,9 @@ def test_addresses_that_were_judged_are_no_part_of_what_an_endpoint_is() -> None
 def test_what_is_no_endpoint_is_refused_in_words(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         PeerEndpoint.parse(text)
+
+
+def test_the_scope_of_an_address_holds_no_half_character() -> None:
+    assert PeerEndpoint("fe80::1%eth0", 1).host == "fe80::1%eth0"
+    with pytest.raises(ConfigError, match="neither"):
+        PeerEndpoint("fe80::1%\ud800", 1)

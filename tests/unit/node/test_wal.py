@@ -451,6 +451,11 @@ async def test_misuse_is_named() -> None:
             wal.follow(start="newest")  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="empty"):
             wal.follow("")
+        for wrong in ("\ud800", "n" * 1025, 7):
+            with pytest.raises(ConfigError, match="a follower's name"):
+                wal.follow(wrong)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="half a character"):
+            wal.follow(kinds=["app", "\ud800"])
         with pytest.raises(ConfigError, match="enter the follower"):
             await anext(wal.follow())
         follower = wal.follow()

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2p.errors import IdentityMismatch, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from p2p.errors import ConfigError, IdentityMismatch, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
 from p2p.replication.batch import NewRecord
 from p2p.replication.heads import LogHead
 from p2p.store import schema
@@ -703,6 +703,15 @@ def test_a_reader_without_a_writer(path: Path) -> None:
     assert reader.own == OWN
     assert reader.states()[OWN].seq == 3
     reader.close()
+
+
+def test_text_that_cannot_be_written_is_no_damage(store: SqliteStore) -> None:
+    with pytest.raises(ConfigError, match="half a character"):
+        store.cursors("\ud800")
+    with pytest.raises(ConfigError, match="half a character"), store.write() as transaction:
+        transaction.set_pin("\ud800", OWN, 1, 10)
+    with store.write() as transaction:
+        transaction.set_pin("b", OWN, 1, 10)
 
 
 def test_there_must_be_something_to_read(path: Path) -> None:
