@@ -28,7 +28,7 @@ from p2p.windows import SystemBlocking, SystemClock
 RECORD_BYTES: Final = 256
 PER_CALL: Final = 1000
 CALLS: Final = 160
-"""One round writes 42 MB, so that each has one of SQLite's checkpoints in it."""
+"""One round writes 42 MB: each has several of SQLite's checkpoints in it, and begins its log anew."""
 APPENDERS: Final = 10
 SINGLES: Final = 1000
 

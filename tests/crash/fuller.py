@@ -1,9 +1,10 @@
 """A process that meets a disk without room, and says what it sees.
 
-    python -m tests.crash.fuller DIR tmpfs|fsize
+    python -m tests.crash.fuller DIR tmpfs|fsize [LOG_KIB]
 
 With `tmpfs`, DIR is on a file system of 8 MiB that a filler file has made small, and removing the filler is the cure.
-With `fsize`, no file may grow beyond 200 KiB, and raising that limit is the cure.
+With `fsize`, no file may grow beyond 500 KiB, and raising that limit is the cure. With LOG_KIB, SQLite's log is kept
+so short that it is the file which meets the end of the room.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ from p2p.node.writer import Writer
 from p2p.replication.batch import NewRecord
 from p2p.store.keys import open_store
 from p2p.windows import SystemBlocking, SystemClock
-from tests.crash.appender import say
-
-LIMITS = replace(Limits(), store_retry_s=0.02)
+from tests.crash.appender import limits_of, say
 
 
 class CountingBlocking(SystemBlocking):
@@ -54,9 +53,10 @@ class CountingBlocking(SystemBlocking):
         await event.wait()
 
 
-async def main(path: Path, how: str) -> None:
+async def main(path: Path, how: str, limits: Limits) -> None:
+    limits = replace(limits, store_retry_s=0.02)
     filler = path / "filler"
-    store, identity = open_store(path / "data", entropy=os.urandom, say=lambda _: None)
+    store, identity = open_store(path / "data", entropy=os.urandom, say=lambda _: None, limits=limits)
     if how == "tmpfs":
         filler.write_bytes(bytes(5 * 1024 * 1024))
     else:
@@ -75,7 +75,7 @@ async def main(path: Path, how: str) -> None:
         identity=identity,
         clock=SystemClock(),
         blocking=blocking,
-        limits=LIMITS,
+        limits=limits,
         emit=emit,
         admit=lambda _origin, _via: True,
     )
@@ -115,11 +115,12 @@ async def main(path: Path, how: str) -> None:
         nursery.cancel_scope.cancel()
     assert list(store.verify()) == []
     store.close()
-    store, _ = open_store(path / "data", entropy=os.urandom, say=lambda _: None)
+    store, _ = open_store(path / "data", entropy=os.urandom, say=lambda _: None, limits=limits)
     assert store.states()[store.own].seq == acknowledged[-1]
     store.close()
     say("recovered")
 
 
 if __name__ == "__main__":
-    trio.run(main, Path(sys.argv[1]), sys.argv[2])
+    limits = limits_of(int(sys.argv[3])) if sys.argv[3:] else Limits()
+    trio.run(main, Path(sys.argv[1]), sys.argv[2], limits)

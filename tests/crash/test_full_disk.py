@@ -28,13 +28,14 @@ def run(command: list[str]) -> list[str]:
 
 
 @pytest.mark.skipif(not can_mount(), reason="mounting a small file system needs privileges")
-def test_t61_a_full_file_system_is_survived_and_left_behind(tmp_path: Path) -> None:
-    fuller = (
-        f"mount -t tmpfs -o size=8m tmpfs {tmp_path} && exec {sys.executable} -m tests.crash.fuller {tmp_path} tmpfs"
-    )
+@pytest.mark.parametrize("log_kib", ["", "320"])
+def test_t61_a_full_file_system_is_survived_and_left_behind(tmp_path: Path, log_kib: str) -> None:
+    program = f"{sys.executable} -m tests.crash.fuller {tmp_path} tmpfs {log_kib}"
+    fuller = f"mount -t tmpfs -o size=8m tmpfs {tmp_path} && exec {program}"
     assert run(["unshare", "-m", "sh", "-c", fuller]) == ["failed StoreFull", "read-only", "recovered"]
 
 
-def test_t61_a_write_that_fails_is_survived_and_left_behind(tmp_path: Path) -> None:
-    said = run([sys.executable, "-m", "tests.crash.fuller", str(tmp_path), "fsize"])
+@pytest.mark.parametrize("log_kib", [[], ["320"]])
+def test_t61_a_write_that_fails_is_survived_and_left_behind(tmp_path: Path, log_kib: list[str]) -> None:
+    said = run([sys.executable, "-m", "tests.crash.fuller", str(tmp_path), "fsize", *log_kib])
     assert said == ["failed StoreError", "read-only", "recovered"]
