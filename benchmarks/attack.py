@@ -1,7 +1,8 @@
 """Is an honest peer still served while a node is attacked from all sides at once?
 
 Five processes: the node; an honest peer that asks it one request after the other, and now and then connects anew; and
-three that attack, with the lowest priority, because what is measured is the node and not who gets the processor:
+three that attack, with the processor time that those two leave, because what is measured is the node and not who gets
+the processor:
 
     strangers      a thousand connections that send a byte of a handshake now and then, or speak another protocol;
                    thrown out, they come again. Besides, datagrams announce nodes that are made up, or forged
@@ -52,14 +53,16 @@ async def _measure(quick: bool) -> list[Row]:
         await strangers.ask(port=port, discovery_port=DISCOVERY_PORT, connections=SLOW)
         await target.ask(burden=True)
         await trio.sleep(CALM_S)
+        begun, begun_s = await target.ask(), trio.current_time()
         attacked = await honest.ask(port=port, requests=requests, dials=dials)
-        after = await target.ask()
-        effort = await strangers.ask(report=True)
+        after, lasted_s = await target.ask(), trio.current_time() - begun_s
+        effort, flood = await strangers.ask(report=True), await flooders.ask(report=True)
     grown = after["resident"] - before["resident"]
     slower = attacked["p99_s"] / quiet["p99_s"]
     note = (
         f"{SLOW} slow handshakes ({effort['connections']:,} connections), {effort['datagrams']:,} forged datagrams,"
-        f" {FLOODERS} flooders, {STALLED} stalled readers"
+        f" {flood['sent']:,} messages of {FLOODERS} flooders, {STALLED} stalled readers; the node's processor is busy"
+        f" {(after['cpu_s'] - begun['cpu_s']) / lasted_s:.0%} of the time"
     )
     return [
         {

@@ -195,6 +195,17 @@ def test_a_file_keeps_its_entries_over_a_restart(tmp_path: Path) -> None:
     second.close()
 
 
+def test_an_entry_is_listed_until_its_time_is_over_and_no_moment_longer() -> None:
+    clock = [1_000.0]
+    table = SqliteTable(now=lambda: clock[0])
+    table.note(entry(), ROOM)
+    clock[0] += ROOM.ttl_s - 0.01
+    assert len(picked(table)) == 1
+    clock[0] += 0.01
+    assert picked(table) == set()
+    table.close()
+
+
 def test_a_clock_that_was_set_back_keeps_no_entry_for_ever(tmp_path: Path) -> None:
     clock = [1_000_000.0]
     table = SqliteTable(now=lambda: clock[0])

@@ -248,7 +248,9 @@ async def test_learnt_routes_follow_the_relays_that_are_there() -> None:
             await until(lambda: b.peer_id not in {it.peer_id for it in a.peers()}, a)
             await a.send(b.peer_id, "chat", b"two")
             assert (await chat.receive()).body == b"two"
-            assert (r2 if first is r1 else r1).circuits.relayed_total >= 1
+            other = r2 if first is r1 else r1
+            assert other.circuits.relayed_total >= 1
+            assert {known.route.next_hop for known in a.routes.list()} == {other.peer_id}
 
 
 async def test_a_direct_link_takes_over_and_no_message_is_lost() -> None:

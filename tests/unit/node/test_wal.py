@@ -11,14 +11,14 @@ import pytest
 import trio
 import trio.testing
 
-from p2p.errors import ChannelBusy, ConfigError, NodeClosed, RecordTooLarge
+from p2p.errors import ChannelBusy, ConfigError, NodeClosed, RecordTooLarge, StoreError
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.node.follow import Follower
 from p2p.node.wal import Wal
 from p2p.replication.batch import BODY_BYTES_MAX, NewRecord, Record
 from p2p.replication.heads import LogHead, digest
-from p2p.store.base import DamagedRange
+from p2p.store.base import DamagedRange, Loaded
 from p2p.store.memory import MemoryStore
 from tests.logs import Log, identity
 from tests.unit.node.writers import PEER, Bench, running, settle
@@ -45,9 +45,7 @@ async def open_wal(store: MemoryStore | None = None, **limits: Any) -> AsyncIter
     bench = Bench(store, limits=replace(LIMITS, **limits))
     labels = {OWN: "me"}
     async with running(bench):
-        wal = Wal(
-            bench.writer, NoPeers(), label_of=labels.get, left_alone=frozenset, limits=replace(LIMITS, **limits)
-        )
+        wal = Wal(bench.writer, NoPeers(), label_of=labels.get, left_alone=frozenset, limits=replace(LIMITS, **limits))
         yield wal, bench
 
 
@@ -487,3 +485,25 @@ async def test_cancellation_is_noticed_at_every_record_and_others_run() -> None:
                 await anext(records)
             assert scope.cancelled_caught
             assert (await take(records, 1))[0].seq == 901
+
+
+class FailingStore(MemoryStore):
+    """Cannot be read while `fails` is true."""
+
+    fails = False
+
+    def load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int) -> Loaded:
+        if self.fails:
+            raise StoreError("it cannot be read")
+        return super().load(origin, from_seq, to_seq, bytes_max)
+
+
+async def test_a_follower_that_could_not_read_goes_on_where_it_was() -> None:
+    store = FailingStore(OWN)
+    async with open_wal(store) as (wal, _), wal.follow() as records:
+        await wal.append(b"one")
+        store.fails = True
+        with pytest.raises(StoreError):
+            await anext(records)
+        store.fails = False
+        assert [record.payload for record in await take(records, 1)] == [b"one"]

@@ -80,6 +80,12 @@ def test_T22_the_bounds_hold_whatever_is_put(sizes: list[int]) -> None:
     assert outbox.data_bytes == 0
 
 
+def test_T22_as_many_messages_as_the_bound_says_wait_and_no_other_however_small() -> None:
+    outbox = Outbox(replace(Limits(), outbox_messages_max=30))
+    assert [outbox.put_data(259, b"") for _ in range(32)] == [True] * 30 + [False] * 2
+    assert not outbox.has_data_room
+
+
 def test_T22_answers_that_nobody_takes_are_bounded_in_number_and_bytes() -> None:
     limits = replace(Limits(), outbox_control_messages_max=3, outbox_control_bytes_max=1000)
     outbox, drained = Outbox(limits), Drained()

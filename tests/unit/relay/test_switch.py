@@ -13,6 +13,7 @@ from p2p.errors import ConnectFailed, Reason, RemoteProtocolError
 from p2p.limits import KIB, Limits
 from p2p.msg import Relay
 from p2p.relay.end import CircuitEnd
+from p2p.relay.leg import Lane, Leg
 from tests.unit.relay.chain import Network, peer, read_all, triangle
 
 WINDOW = Limits().relay_window_bytes
@@ -192,6 +193,14 @@ def test_t72_too_much_credit_or_none_ends_the_circuit(payload: bytes) -> None:
     net.settle()
     assert (a.reason, b.reason) == (Reason.PROTOCOL, Reason.PROTOCOL)
     assert net.is_empty()
+
+
+def test_t72_credit_for_what_waits_still_is_too_much() -> None:
+    leg = Leg(Lane(lambda: None, lambda _leg: None), 1, Limits())
+    assert leg.took_window(WINDOW)
+    leg.put(bytes(WINDOW))
+    assert not leg.took_window(1)
+    assert (leg.credit, leg.queued_bytes) == (0, WINDOW)
 
 
 def test_t72_two_ends_in_league_cannot_fill_a_relay() -> None:
@@ -406,10 +415,11 @@ def test_t72_a_circuit_carries_no_more_than_it_may() -> None:
     assert (a.reason, b.reason) == (Reason.OVERLOADED, Reason.OVERLOADED)
 
 
-def test_t72_a_relay_slows_a_circuit_down_by_its_credit() -> None:
+@pytest.mark.parametrize("is_there", [True, False])
+def test_t72_a_relay_slows_a_circuit_down_by_its_credit_there_and_back(is_there: bool) -> None:
     rate = 64 * KIB
     net = triangle(replace(Limits(), relay_bytes_per_s=rate))
-    a, b = net.pair("A", "R", "B")
+    a, b = net.pair("A", "R", "B") if is_there else reversed(net.pair("A", "R", "B"))
     passed = 0
     for _ in range(400):
         passed += send(a, bytes(WINDOW))
