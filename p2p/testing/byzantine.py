@@ -33,7 +33,7 @@ from p2p.replication.heads import FROZEN_MARK, SEQ_MAX, ZERO_HASH
 from p2p.session import Ended, Live, PeerProven, Received, Role, Session, SessionConfig
 from p2p.testing.dice import Dice
 from p2p.testing.ledger import Ledger
-from p2p.testing.plan import Plan
+from p2p.testing.plan import USUAL_S_MAX, Plan
 from p2p.testing.trace import Trace
 from p2p.transport.memory import MemoryNetwork
 from p2p.transport.memory_stream import MemoryStream
@@ -83,6 +83,8 @@ class Villain:
         self._trunk = _batch(self.identity, None, b"common")
         self._branches = tuple(_batch(self.identity, self._trunk, body) for body in (b"paid", b"never paid"))
         self._heard: list[msg.WalPush] = []
+        # A long world is a slow one and not a full one, as in `plan`.
+        self._leisure = max(1.0, plan.safety_s / USUAL_S_MAX)
         ledger.distrust(self.identity.peer_id)
 
     @property
@@ -93,7 +95,7 @@ class Villain:
     async def run(self) -> None:
         """Do harm until cancelled."""
         while True:
-            await trio.sleep(self._dice.number(0.5, 6))
+            await trio.sleep(self._dice.number(0.5, 6) * self._leisure)
             host = self._dice.one_of(sorted(self._targets))
             # In its own name it behaves until the fork is made: who is banned gives nothing to anybody.
             habit = Villain._fork if not self.has_forked and self._dice.chance(0.5) else self._dice.one_of(_HABITS)

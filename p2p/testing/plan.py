@@ -43,6 +43,8 @@ RELAY_FAULT: Final = "relay dies"
 VILLAINS: Final = ("10.6.6.1", "10.6.6.2")
 """Where the Byzantine members live."""
 
+USUAL_S_MAX: Final = 36.0
+"""How long faults happen at the most where nothing is said of that."""
 REST_S: Final = 35.0
 """What a world takes besides its faults, when it heals at once: to be quiet, and to end."""
 
@@ -159,7 +161,7 @@ def draw_plan(seed: int, *, nodes: int | None = None, seconds: float | None = No
         mails=use.chance(0.5),
         faults=faults,
         fault_every_s=dice.number(0.3, 4) * (1 if seconds is None else max(1.0, seconds / 80)),
-        safety_s=dice.number(12, 36) if seconds is None else max(0.0, seconds - REST_S),
+        safety_s=dice.number(12, USUAL_S_MAX) if seconds is None else max(0.0, seconds - REST_S),
         admission=dice.one_of(("key", "key", "trust")),
         # A long world is a slow one and not a full one: it is there for what takes time.
         append_every_s=dice.number(0.3, 3) * (1 if seconds is None else max(1.0, seconds / 40)),
