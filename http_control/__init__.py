@@ -10,7 +10,7 @@ How it is put together, from the outside in; it sees only p2p's front door:
     connection intake
     app site                           routes on an application; what a server has once
     request_checks auth files          which requests are looked at, and from whom
-    operation routes/ openapi          what a route is, the routes, their description
+    operation payload routes/ openapi  what a route is, the routes, their description
     control views logs metrics         the node behind them, and what is kept of it
 """
 

@@ -85,8 +85,8 @@ def _described(path: str, operation: Operation, by_type: dict[object, Any], erro
     }
     if operation.body is not None:
         schema = by_type[_key(operation.body)]
-        is_required = operation.body is not shapes.Body
-        described["requestBody"] = {"required": is_required, "content": {JSON: {"schema": schema}}}
+        # Also where `{}` is all there is to say: who says nothing at all does not say that it is JSON.
+        described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
     return described
 
 

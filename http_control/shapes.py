@@ -31,6 +31,7 @@ LEVELS = Literal["trace", "debug", "info", "warning", "error", "critical", "off"
 INT64 = 2**63 - 1
 Offset = Annotated[int, Meta(ge=0, le=INT64)]
 Limit = Annotated[int, Meta(ge=1, le=PAGE_MAX)]
+WaitMs = Annotated[int, Meta(ge=1, le=CONNECT_MS_MAX)]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,14 @@ class Error(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     message: str
     hint: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Page(Answer, frozen=True, kw_only=True):
+    """What every page of a list has: how many there are in all, and which of them these are."""
+
+    total: int
+    offset: int
+    limit: int
 
 
 class Ping(Answer, frozen=True, kw_only=True):
@@ -111,12 +120,9 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     next_dial_ms: int | None = None
 
 
-class Peers(Answer, frozen=True, kw_only=True):
+class Peers(Page, frozen=True, kw_only=True):
     """A page of peers."""
 
-    total: int
-    offset: int
-    limit: int
     peers: list[Peer]
 
 
@@ -208,12 +214,9 @@ class Circuits(msgspec.Struct, frozen=True, kw_only=True):
     strays: int
 
 
-class Routes(Answer, frozen=True, kw_only=True):
+class Routes(Page, frozen=True, kw_only=True):
     """A page of the routing table."""
 
-    total: int
-    offset: int
-    limit: int
     routes: list[Route]
     circuits: Circuits
 
@@ -285,15 +288,12 @@ class PeerLag(msgspec.Struct, frozen=True, kw_only=True):
     records: int
 
 
-class Wal(Answer, frozen=True, kw_only=True):
+class Wal(Page, frozen=True, kw_only=True):
     """The logs held here."""
 
     digest: Hex
     records: int
     writable: bool
-    total: int
-    offset: int
-    limit: int
     heads: list[LogHead]
     lag: list[PeerLag]
 
@@ -398,20 +398,18 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """No parameters."""
 
 
-class PeersQuery(Query, frozen=True, kw_only=True):
+class PageQuery(Query, frozen=True, kw_only=True):
+    """Which of a list."""
+
+    offset: Offset = 0
+    limit: Limit = 100
+
+
+class PeersQuery(PageQuery, frozen=True, kw_only=True):
     """Which peers."""
 
     state: list[Shown] = []
     q: Annotated[str, Meta(max_length=256)] = ""
-    offset: Offset = 0
-    limit: Limit = 100
-
-
-class RoutesQuery(Query, frozen=True, kw_only=True):
-    """Which routes."""
-
-    offset: Offset = 0
-    limit: Limit = 100
 
 
 class RouteQuery(Query, frozen=True, kw_only=True):
@@ -420,13 +418,10 @@ class RouteQuery(Query, frozen=True, kw_only=True):
     target: Who
 
 
-class WalQuery(Query, frozen=True, kw_only=True):
+class WalQuery(PageQuery, frozen=True, kw_only=True):
     """Which origins, and whether all peers' marks or those that differ."""
 
     marks: Literal["all", "differing"] = "all"
-
-    offset: Offset = 0
-    limit: Limit = 100
 
 
 class RecordsQuery(Query, frozen=True, kw_only=True):
@@ -455,7 +450,7 @@ class Connect(Body, frozen=True, kw_only=True):
     scheme: str | None = None
     endpoint: str | None = None
     expect: str | None = None
-    wait_ms: Annotated[int, Meta(ge=1, le=CONNECT_MS_MAX)] = CONNECT_MS
+    wait_ms: WaitMs = CONNECT_MS
 
 
 class Disconnect(Body, frozen=True, kw_only=True):
@@ -481,7 +476,7 @@ class Send(Body, frozen=True, kw_only=True):
     channel: Annotated[str, Meta(min_length=1, max_length=256)]
     body: str | None = None
     body_b64: str | None = None
-    wait_ms: Annotated[int, Meta(ge=1, le=CONNECT_MS_MAX)] = CONNECT_MS
+    wait_ms: WaitMs = CONNECT_MS
 
 
 class Ask(Send, frozen=True, kw_only=True):
@@ -491,7 +486,7 @@ class Ask(Send, frozen=True, kw_only=True):
 class PingPeer(Body, frozen=True, kw_only=True):
     """How long to wait for the answer."""
 
-    wait_ms: Annotated[int, Meta(ge=1, le=CONNECT_MS_MAX)] = CONNECT_MS
+    wait_ms: WaitMs = CONNECT_MS
 
 
 class Append(Body, frozen=True, kw_only=True):

@@ -6,15 +6,14 @@ named (threat T56).
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Protocol
 
-from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
 import p2p
 from http_control import shapes
+from http_control.payload import shown
 from p2p import PeerId
 
 
@@ -267,12 +266,7 @@ class View:
 
 def record_of(record: p2p.Record, node_id: str | None) -> shapes.Record:
     """One record; `node_id` is what its origin is called."""
-    text: str | UnsetType
-    encoded: str | UnsetType
-    try:
-        text, encoded = record.payload.decode(), UNSET
-    except UnicodeDecodeError:
-        text, encoded = UNSET, base64.b64encode(record.payload).decode()
+    text, encoded = shown(record.payload)
     return shapes.Record(
         origin=str(record.origin),
         node_id=node_id,

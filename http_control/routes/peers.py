@@ -9,6 +9,7 @@ import trio
 from http_control import shapes
 from http_control.operation import Call, Operation
 from http_control.problem import Problem
+from http_control.routes.who import connected, unknown
 from http_control.views import View
 from p2p import ConfigError, ConnectFailed, DialRule, NotConnected, Peer, PeerEndpoint, UnknownPeer
 
@@ -33,7 +34,7 @@ async def peers(call: Call) -> shapes.Peers:
 async def one_peer(call: Call) -> shapes.OnePeer:
     """Show one peer."""
     view = call.control.view()
-    peer = _find(call, call.path["who"])
+    peer = connected(call, call.path["who"])
     return shapes.OnePeer(peer=view.peer(peer), heads=view.heads_at(peer.peer_id))
 
 
@@ -121,23 +122,12 @@ def _endpoint(body: shapes.Connect) -> PeerEndpoint:
 
 async def disconnect(call: Call) -> shapes.Disconnected:
     """Say Goodbye to a peer."""
-    peer = _find(call, call.body.peer)
+    peer = connected(call, call.body.peer)
     try:
         await call.node.disconnect(peer)
     except (UnknownPeer, NotConnected):
-        raise _unknown(call.body.peer) from None
+        raise unknown(call.body.peer) from None
     return shapes.Disconnected(peer=str(peer.peer_id))
-
-
-def _find(call: Call, who: str) -> Peer:
-    try:
-        return call.node.get_peer(who)
-    except (UnknownPeer, NotConnected):
-        raise _unknown(who) from None
-
-
-def _unknown(who: str) -> Problem:
-    return Problem(404, "unknown_peer", f"no connected peer is called {who[:80]!r}", hint="see GET peers")
 
 
 OPERATIONS: Final = (

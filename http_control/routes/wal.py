@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Final
 
 import trio
 
 from http_control import shapes
 from http_control.operation import Call, Operation
+from http_control.payload import bytes_of
 from http_control.problem import Problem
 from http_control.views import record_of
 from p2p import ConfigError, OwnLogForked, PeerId, RecordTooLarge, StoreError, StoreFull
@@ -80,18 +79,11 @@ async def append(call: Call) -> shapes.Appended:
 
 
 def _payloads(body: shapes.Append) -> list[bytes]:
-    given = [value for value in (body.payload, body.payload_b64, body.payloads) if value is not None]
-    if len(given) != 1:
-        raise Problem(400, "invalid_argument", "give exactly one of payload, payload_b64 and payloads")
-    if body.payloads is not None:
-        return [payload.encode() for payload in body.payloads]
-    if body.payload is not None:
-        return [body.payload.encode()]
-    assert body.payload_b64 is not None
-    try:
-        return [base64.b64decode(body.payload_b64, validate=True)]
-    except (binascii.Error, ValueError):
-        raise Problem(400, "invalid_argument", "payload_b64 is not base64") from None
+    if body.payloads is None:
+        return [bytes_of(body.payload, body.payload_b64, "payload")]
+    if body.payload is not None or body.payload_b64 is not None:
+        raise Problem(400, "invalid_argument", "give payloads, or exactly one of payload and payload_b64")
+    return [payload.encode() for payload in body.payloads]
 
 
 OPERATIONS: Final = (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Awaitable
 from typing import Final, TypeVar
 
@@ -12,8 +10,10 @@ from msgspec.structs import asdict
 
 from http_control import shapes
 from http_control.operation import Call, Operation
+from http_control.payload import bytes_of, shown
 from http_control.problem import Problem
-from p2p import ConfigError, NotConnected, PayloadTooLarge, PeerId, RequestFailed, Route, UnknownPeer
+from http_control.routes.who import identity
+from p2p import ConfigError, NotConnected, PayloadTooLarge, RequestFailed, Route, UnknownPeer
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ GRACE_MS: Final = 1000
 
 async def routes(call: Call) -> shapes.Routes:
     """Show the routing table."""
-    query: shapes.RoutesQuery = call.query
+    query: shapes.PageQuery = call.query
     known = call.node.routes.list()
     labels = {peer.peer_id: peer.node_id for peer in call.node.peers()}
     page = [
@@ -45,7 +45,7 @@ async def routes(call: Call) -> shapes.Routes:
 async def set_route(call: Call) -> shapes.RouteSet:
     """Set the route to a peer."""
     body: shapes.SetRoute = call.body
-    target, next_hop = _identity(call, body.target), _identity(call, body.next_hop)
+    target, next_hop = identity(call, body.target), identity(call, body.next_hop)
     more = {} if body.expires_ms is None else {"expires_s": body.expires_ms / 1000}
     try:
         call.node.routes.upsert_route(target, Route(next_hop, body.via_relay, body.ttl), **more)
@@ -56,7 +56,7 @@ async def set_route(call: Call) -> shapes.RouteSet:
 
 async def remove_route(call: Call) -> shapes.RouteRemoved:
     """Forget the routes to a peer."""
-    target = _identity(call, call.query.target)
+    target = identity(call, call.query.target)
     if not call.node.routes.remove_route(target):
         raise Problem(404, "unknown_route", f"there is no route to {target}", hint="see GET routes")
     return shapes.RouteRemoved(target=str(target))
@@ -65,7 +65,7 @@ async def remove_route(call: Call) -> shapes.RouteRemoved:
 async def send(call: Call) -> shapes.Sent:
     """Queue a message for a peer's channel."""
     body: shapes.Send = call.body
-    data = _payload(body)
+    data = bytes_of(body.body, body.body_b64, "body")
     await _within(call.node.send(body.peer, body.channel, data), body.peer, body.wait_ms)
     peer = call.node.get_peer(body.peer)
     place = None if peer.endpoint is None else str(peer.endpoint)
@@ -75,17 +75,14 @@ async def send(call: Call) -> shapes.Sent:
 async def request(call: Call) -> shapes.Answered:
     """Ask a peer, and wait for its answer."""
     body: shapes.Ask = call.body
-    question = _payload(body)
+    question = bytes_of(body.body, body.body_b64, "body")
     timeout_s = body.wait_ms / 1000
     # The node keeps the time by itself; what is on top is for the way to it.
     asked = call.node.request(body.peer, body.channel, question, timeout_s=timeout_s)
     answer = await _within(asked, body.peer, body.wait_ms + GRACE_MS)
     peer = call.node.get_peer(body.peer)
-    try:
-        return shapes.Answered(peer=str(peer.peer_id), direct=peer.direct, body=answer.decode())
-    except UnicodeDecodeError:
-        encoded = base64.b64encode(answer).decode()
-        return shapes.Answered(peer=str(peer.peer_id), direct=peer.direct, body_b64=encoded)
+    text, encoded = shown(answer)
+    return shapes.Answered(peer=str(peer.peer_id), direct=peer.direct, body=text, body_b64=encoded)
 
 
 async def ping(call: Call) -> shapes.Pinged:
@@ -113,33 +110,8 @@ async def _within(work: Awaitable[T], who: str, wait_ms: int) -> T:
         raise Problem(400, "invalid_argument", str(error)) from None
 
 
-def _payload(body: shapes.Send | shapes.Ask) -> bytes:
-    if (body.body is None) == (body.body_b64 is None):
-        raise Problem(400, "invalid_argument", "give exactly one of body and body_b64")
-    if body.body is not None:
-        return body.body.encode()
-    assert body.body_b64 is not None
-    try:
-        return base64.b64decode(body.body_b64, validate=True)
-    except (binascii.Error, ValueError):
-        raise Problem(400, "invalid_argument", "body_b64 is not base64") from None
-
-
-def _identity(call: Call, who: str) -> PeerId:
-    try:
-        return PeerId.parse(who)
-    except ConfigError:
-        pass
-    try:
-        return call.node.get_peer(who).peer_id
-    except (UnknownPeer, NotConnected):
-        raise Problem(
-            404, "unknown_peer", f"no identity is known for {who[:80]!r}", hint="name it by its peer id"
-        ) from None
-
-
 OPERATIONS: Final = (
-    Operation("GET", "/routes", "The routing table", routes, shapes.Routes, query=shapes.RoutesQuery),
+    Operation("GET", "/routes", "The routing table", routes, shapes.Routes, query=shapes.PageQuery),
     Operation(
         "PUT",
         "/routes",

@@ -163,6 +163,10 @@ def _cause(error: BaseException) -> str:
     text = str(error) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in text:
         text = f"its certificate is vouched for by nobody known here: give --ca F ({text})"
+    elif "WRONG_VERSION_NUMBER" in text:
+        text = "no TLS is spoken there: write http://"
+    elif "without sending a response" in text:
+        text = "it hangs up without an answer: is it https://, or no HTTP at all?"
     return one_line(text)
 
 
@@ -194,7 +198,7 @@ async def open_control(target: Target) -> AsyncIterator[Control]:
             url = httpx.URL(target.url)
         except httpx.InvalidURL:
             url = httpx.URL()
-        if url.scheme not in {"http", "https"} or not url.host:
+        if url.scheme not in {"http", "https"} or not url.host or not 0 < (url.port or 80) <= 65535:
             raise UsageError(f"--url {target.url!r}: write http://HOST:PORT")
         if target.ca is not None:
             verify = _vouching(target.ca)

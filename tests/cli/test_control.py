@@ -13,9 +13,11 @@ import pytest
 import trio
 import trustme
 
-from p2p.cli.client import NotServed, Target, open_control
+from p2p.cli.client import ControlFailed, NotServed, Target, open_control
+from p2p.cli.settings import UsageError
 from p2p.errors import ConfigError
 from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
+from tests.http.applications import served, small_app
 
 
 async def test_a_node_is_served_shown_steered_and_stopped(tmp_path: Path) -> None:
@@ -210,3 +212,21 @@ async def test_a_peer_behind_a_relay_is_found_pinged_and_written_to(tmp_path: Pa
             await p2p_ok("routes", "remove", *of_a, target)
             assert "no route" in await p2p_fails(1, "routes", "remove", *of_a, "00" * 32)
             assert "nobody" in await p2p_fails(1, "ping", *of_a, "nobody")
+
+
+async def test_a_scheme_that_is_not_spoken_there_is_named() -> None:
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+
+    async def why(url: str) -> str:
+        with pytest.raises(ControlFailed) as failed:
+            async with open_control(Target(url, None, None)) as control:
+                await control.get("/status")
+        return str(failed.value)
+
+    async with served(small_app()) as (url, nursery):
+        assert "http://" in await why(url.replace("http://", "https://"))
+        (listener,) = await nursery.start(partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1"))
+        assert "https://" in await why(f"http://127.0.0.1:{listener.socket.getsockname()[1]}")
+    with pytest.raises(UsageError, match="99999"):
+        await why("http://127.0.0.1:99999")

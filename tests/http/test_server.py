@@ -196,6 +196,22 @@ async def test_t54_what_is_malformed_too_large_or_too_slow(request_: bytes, stat
             assert problem(await raw(url, request_)) == (status, error)
 
 
+@pytest.mark.parametrize(
+    "coding",
+    [
+        b"gzip", b"identity", b"gzip, chunked", b"chunked, gzip", b"chunked, chunked",
+        b"chunked\r\nTransfer-Encoding: chunked",
+    ],
+)
+async def test_t54_a_coding_that_is_not_spoken_ends_the_connection_unread(coding: bytes) -> None:
+    """501 as RFC 9112, section 6.1, has it; and since nobody knows where such a body ends, nothing after it is read."""
+    chunks = b"3\r\nabc\r\n0\r\n\r\n"
+    request_ = b"POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: " + coding + b"\r\n\r\n" + chunks
+    async with served(small_app(), QUICK) as (url, _):
+        with trio.fail_after(30):
+            assert problem(await raw(url, request_ + GET + b"\r\n")) == (501, "not_implemented")
+
+
 async def test_t54_a_length_and_chunks_at_once_smuggle_nothing() -> None:
     smuggled = b"GET /fail HTTP/1.1\r\nHost: a\r\n\r\n"
     head = b"POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n"
