@@ -1,7 +1,8 @@
 """One suite for every transport: whatever carries a session must pass all of it.
 
 A transport joins by one entry in WORLDS. Where a transport cannot do a thing by its nature (half-close), the test says
-so and is not run for it.
+so and is not run for it. Circuits join in what is asked of streams: nobody listens for them and no port is theirs, they
+come in over links that are there (`test_relay.py`).
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from p2p.errors import AddressInUse, ConfigError, ConnectFailed, Reason
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
 from p2p.transport.base import LinkStream, Listener, Transport
+from p2p.transport.circuit import CircuitStream
 from p2p.transport.memory import MemoryNetwork
 from p2p.transport.tcp import TcpNetwork
 from p2p.transport.tls import TlsFiles
 from p2p.transport.websocket import WebSocketNetwork
 from p2p.transport.websocket_stream import FRAME_BYTES, WebSocketStream
 from tests.certificates import certificates
+from tests.unit.relay.chain import triangle
 
 Pair = tuple[LinkStream, LinkStream]
 MIB = 1024 * 1024
@@ -55,6 +58,14 @@ class World:
 
     def endpoint(self, port: int) -> PeerEndpoint:
         return PeerEndpoint(self.host, port, self.scheme)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How to make two streams that are joined; `survives_cancelled_sends` as for a world."""
+
+    open_pair: Callable[[], Awaitable[Pair]]
+    survives_cancelled_sends: bool = True
 
 
 def tcp4(limits: Limits, _: trio.Nursery) -> World:
@@ -91,11 +102,47 @@ WORLDS: dict[str, Callable[[Limits, trio.Nursery], World]] = {
 }  # fmt: skip
 
 
+def through_a_relay(nursery: trio.Nursery) -> Ends:
+    """Circuits from A over R to B: switches in this process, and a task that carries what they say."""
+    net = triangle(Limits(relay_circuits_per_pair_max=32))
+    said = trio.Event()
+
+    def wake() -> None:
+        said.set()
+
+    async def carry() -> None:
+        nonlocal said
+        began = trio.current_time()
+        while True:
+            said = trio.Event()
+            net.wait(trio.current_time() - began - net.now)
+            net.settle()
+            with trio.CancelScope(deadline=began + net.switches["R"].next_deadline()):
+                await said.wait()
+
+    async def open_pair() -> Pair:
+        await trio.lowlevel.checkpoint()
+        first, second = net.pair("A", "R", "B")
+        return CircuitStream(first), CircuitStream(second)
+
+    net.wake = wake
+    nursery.start_soon(carry)
+    return Ends(open_pair)
+
+
 @pytest.fixture(params=sorted(WORLDS))
 def make_world(request: pytest.FixtureRequest, nursery: trio.Nursery) -> Callable[[Limits], World]:
-    if request.param == "tcp6" and not _has_ipv6():
-        pytest.skip("this machine has no IPv6")
+    _need_ipv6(request.param)
     return lambda limits: WORLDS[request.param](limits, nursery)
+
+
+@pytest.fixture(params=[*sorted(WORLDS), "circuit"])
+def ends(request: pytest.FixtureRequest, nursery: trio.Nursery) -> Ends:
+    if request.param == "circuit":
+        return through_a_relay(nursery)
+    _need_ipv6(request.param)
+    world = WORLDS[request.param](Limits(), nursery)
+    return Ends(partial(open_pair, world), world.survives_cancelled_sends)
 
 
 @pytest.fixture
@@ -103,8 +150,10 @@ def world(make_world: Callable[[Limits], World]) -> World:
     return make_world(Limits())
 
 
-def _has_ipv6() -> bool:
-    return Path("/proc/net/if_inet6").exists() and Path("/proc/net/if_inet6").read_text() != ""
+def _need_ipv6(name: str) -> None:
+    known = Path("/proc/net/if_inet6")
+    if name == "tcp6" and not (known.exists() and known.read_text()):
+        pytest.skip("this machine has no IPv6")
 
 
 def open_descriptors() -> int:
@@ -181,8 +230,8 @@ async def blocks(method: Callable[[], Awaitable[object]]) -> bool:
 
 
 @asynccontextmanager
-async def pair_of(world: World) -> AsyncIterator[Pair]:
-    pair = await open_pair(world)
+async def pair_of(ends: Ends) -> AsyncIterator[Pair]:
+    pair = await ends.open_pair()
     try:
         yield pair
     finally:
@@ -213,12 +262,12 @@ async def receive_exactly(stream: LinkStream, count: int) -> bytes:
 # trio's own idea of a stream.
 
 
-async def test_it_passes_trios_stream_checks(world: World) -> None:
+async def test_it_passes_trios_stream_checks(ends: Ends) -> None:
     async def make() -> Pair:
-        return await open_pair(world)
+        return await ends.open_pair()
 
     async def make_clogged() -> Pair:
-        pair = await open_pair(world)
+        pair = await ends.open_pair()
         await clog(pair[0])
         await clog(pair[1])
         return pair
@@ -226,23 +275,23 @@ async def test_it_passes_trios_stream_checks(world: World) -> None:
     await check_two_way_stream(make, make_clogged)
 
 
-async def test_half_closing_leaves_the_other_direction_open(world: World) -> None:
+async def test_half_closing_leaves_the_other_direction_open(ends: Ends) -> None:
     async def make() -> Pair:
-        return await open_pair(world)
+        return await ends.open_pair()
 
     async def make_clogged() -> Pair:
-        pair = await open_pair(world)
+        pair = await ends.open_pair()
         await clog(pair[0])
         await clog(pair[1])
         return pair
 
-    first, second = await open_pair(world)
+    first, second = await ends.open_pair()
     await trio.aclose_forcefully(first)
     await trio.aclose_forcefully(second)
     if not isinstance(first, trio.abc.HalfCloseableStream):
         pytest.skip("this transport cannot close one direction")
     await check_half_closeable_stream(make, make_clogged)
-    async with pair_of(world) as (client, server):
+    async with pair_of(ends) as (client, server):
         await client.send_all(b"question")
         await client.send_eof()
         await client.send_eof()
@@ -393,10 +442,10 @@ async def test_many_connections_at_once_keep_their_bytes_apart(make_world: Calla
 # Bytes.
 
 
-async def test_a_mebibyte_arrives_whole_both_ways_at_once(world: World) -> None:
+async def test_a_mebibyte_arrives_whole_both_ways_at_once(ends: Ends) -> None:
     there, back = os.urandom(MIB), os.urandom(MIB)
     got: dict[str, bytes] = {}
-    async with pair_of(world) as (client, server):
+    async with pair_of(ends) as (client, server):
 
         async def receive(name: str, stream: LinkStream) -> None:
             got[name] = await receive_exactly(stream, MIB)
@@ -409,8 +458,8 @@ async def test_a_mebibyte_arrives_whole_both_ways_at_once(world: World) -> None:
     assert got == {"server": there, "client": back}
 
 
-async def test_a_sender_waits_for_a_reader_that_does_not_read(world: World) -> None:
-    async with pair_of(world) as (client, server):
+async def test_a_sender_waits_for_a_reader_that_does_not_read(ends: Ends) -> None:
+    async with pair_of(ends) as (client, server):
         sent_all = False
 
         async def send() -> None:
@@ -429,9 +478,9 @@ async def test_a_sender_waits_for_a_reader_that_does_not_read(world: World) -> N
             assert sent_all
 
 
-async def test_send_nowait_accepts_a_first_part_and_send_all_takes_the_rest(world: World) -> None:
+async def test_send_nowait_accepts_a_first_part_and_send_all_takes_the_rest(ends: Ends) -> None:
     data = os.urandom(16 * MIB)
-    async with pair_of(world) as (client, server):
+    async with pair_of(ends) as (client, server):
         sent = client.send_nowait(memoryview(data))
         assert 0 <= sent < len(data), "no buffer is that large"
 
@@ -443,8 +492,8 @@ async def test_send_nowait_accepts_a_first_part_and_send_all_takes_the_rest(worl
             assert await receive_exactly(server, len(data)) == data
 
 
-async def test_send_nowait_on_a_full_closed_or_broken_stream_accepts_nothing(world: World) -> None:
-    async with pair_of(world) as (client, server):
+async def test_send_nowait_on_a_full_closed_or_broken_stream_accepts_nothing(ends: Ends) -> None:
+    async with pair_of(ends) as (client, server):
         await clog(client)
         while client.send_nowait(bytes(4096)):
             pass
@@ -457,9 +506,9 @@ async def test_send_nowait_on_a_full_closed_or_broken_stream_accepts_nothing(wor
         assert client.send_nowait(b"x") == 0
 
 
-async def test_receive_chunk_gives_the_same_bytes_and_the_same_end(world: World) -> None:
+async def test_receive_chunk_gives_the_same_bytes_and_the_same_end(ends: Ends) -> None:
     data = os.urandom(MIB)
-    async with pair_of(world) as (client, server):
+    async with pair_of(ends) as (client, server):
 
         async def send() -> None:
             await client.send_all(data)
@@ -479,9 +528,9 @@ async def test_receive_chunk_gives_the_same_bytes_and_the_same_end(world: World)
         await server.receive_chunk()
 
 
-async def test_a_flood_does_not_starve_the_loop(world: World) -> None:
+async def test_a_flood_does_not_starve_the_loop(ends: Ends) -> None:
     """However fast bytes come, other tasks get a turn and cancellation gets through within a few chunks."""
-    async with pair_of(world) as (client, server):
+    async with pair_of(ends) as (client, server):
         chunks = 0
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -507,8 +556,8 @@ async def test_a_flood_does_not_starve_the_loop(world: World) -> None:
 # Ends.
 
 
-async def test_a_clean_close_delivers_everything_before_the_end(world: World) -> None:
-    async with pair_of(world) as (client, server):
+async def test_a_clean_close_delivers_everything_before_the_end(ends: Ends) -> None:
+    async with pair_of(ends) as (client, server):
         await client.send_all(b"last words")
         await client.aclose()
         assert await receive_exactly(server, 100) == b"last words"
@@ -516,8 +565,8 @@ async def test_a_clean_close_delivers_everything_before_the_end(world: World) ->
         assert await server.receive_some() == b""
 
 
-async def test_closing_while_this_side_reads_and_writes_wakes_both_with_closed(world: World) -> None:
-    async with pair_of(world) as (client, _):
+async def test_closing_while_this_side_reads_and_writes_wakes_both_with_closed(ends: Ends) -> None:
+    async with pair_of(ends) as (client, _):
         await clog(client)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(expect, trio.ClosedResourceError, client.receive_some)
@@ -526,12 +575,12 @@ async def test_closing_while_this_side_reads_and_writes_wakes_both_with_closed(w
             await client.aclose()
 
 
-async def test_the_other_side_closing_ends_a_read_and_breaks_a_write(world: World) -> None:
-    async with pair_of(world) as (client, server), trio.open_nursery() as nursery:
+async def test_the_other_side_closing_ends_a_read_and_breaks_a_write(ends: Ends) -> None:
+    async with pair_of(ends) as (client, server), trio.open_nursery() as nursery:
         nursery.start_soon(expect, trio.BrokenResourceError, partial(client.send_all, bytes(32 * MIB)))
         await wait_all_tasks_blocked(0.02)
         await server.aclose()
-    async with pair_of(world) as (client, server), trio.open_nursery() as nursery:
+    async with pair_of(ends) as (client, server), trio.open_nursery() as nursery:
 
         async def read_end() -> None:
             assert await client.receive_some() == b""
@@ -541,8 +590,8 @@ async def test_the_other_side_closing_ends_a_read_and_breaks_a_write(world: Worl
         await server.aclose()
 
 
-async def test_an_abort_breaks_both_directions_of_the_other_side(world: World) -> None:
-    async with pair_of(world) as (client, server):
+async def test_an_abort_breaks_both_directions_of_the_other_side(ends: Ends) -> None:
+    async with pair_of(ends) as (client, server):
         await clog(server)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(expect, trio.BrokenResourceError, server.receive_some)
@@ -555,8 +604,8 @@ async def test_an_abort_breaks_both_directions_of_the_other_side(world: World) -
             await client.receive_some()
 
 
-async def test_an_abort_never_waits_and_wakes_this_side_with_closed(world: World) -> None:
-    async with pair_of(world) as (client, _):
+async def test_an_abort_never_waits_and_wakes_this_side_with_closed(ends: Ends) -> None:
+    async with pair_of(ends) as (client, _):
         await clog(client)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(expect, trio.ClosedResourceError, client.receive_some)
@@ -597,25 +646,25 @@ async def test_everything_is_a_checkpoint(world: World) -> None:
             await stream.receive_some()
 
 
-async def test_every_await_can_be_cancelled_and_the_stream_still_works(world: World) -> None:
-    async with pair_of(world) as (client, server):
+async def test_every_await_can_be_cancelled_and_the_stream_still_works(ends: Ends) -> None:
+    async with pair_of(ends) as (client, server):
         await cancelled_while_blocked(client.receive_some)
         await cancelled_while_blocked(client.receive_chunk)
         await server.send_all(b"one")
         assert await receive_exactly(client, 3) == b"one"
         await clog(client)
-        if world.survives_cancelled_sends:
+        if ends.survives_cancelled_sends:
             await cancelled_while_blocked(partial(client.send_all, bytes(32 * MIB)))
         await cancelled_while_blocked(client.wait_send_all_might_not_block)
         await server.send_all(b"two")
         assert await receive_exactly(client, 3) == b"two"
 
 
-async def test_a_cancelled_send_is_followed_by_more_bytes_or_breaks_the_stream(world: World) -> None:
+async def test_a_cancelled_send_is_followed_by_more_bytes_or_breaks_the_stream(ends: Ends) -> None:
     """Whatever arrives is a first part of what was sent, however it ends."""
-    async with pair_of(world) as (client, server):
+    async with pair_of(ends) as (client, server):
         await cancelled_while_blocked(partial(client.send_all, bytes(32 * MIB)))
-        if not world.survives_cancelled_sends:
+        if not ends.survives_cancelled_sends:
             for method in (partial(client.send_all, b"x"), client.receive_some, server.receive_some):
                 await expect_in_the_end(trio.BrokenResourceError, method)
             return

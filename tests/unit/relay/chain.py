@@ -26,6 +26,7 @@ class Network:
         incoming: by name, the circuits that came in and were taken.
         takes: whether circuits that come in are taken at once.
         meddle: called with (from, to, message); what it returns is delivered instead.
+        wake: called when a lane has something to say where there was nothing.
     """
 
     def __init__(self, names: str, *, relays: str = "", limits: Limits | None = None) -> None:
@@ -36,6 +37,7 @@ class Network:
         self.incoming: dict[str, list[CircuitEnd]] = {name: [] for name in names}
         self.takes = True
         self.meddle: Callable[[str, str, Relay], list[Relay]] = lambda _from, _to, message: [message]
+        self.wake: Callable[[], None] = lambda: None
         self.switches = {
             name: Switch(peer(name), self.limits, relays=name in relays, next_hop=partial(self._next_hop, name))
             for name in names
@@ -53,8 +55,11 @@ class Network:
             key = self._keys[here, there] = len(self._keys)
             self._answers[here, there] = deque()
             self.lanes[here, there] = self.switches[here].link_up(
-                key, peer(there), dialed_by_us=here == dialer, is_relay=there in self.relays, wake=lambda: None
+                key, peer(there), dialed_by_us=here == dialer, is_relay=there in self.relays, wake=self._woken
             )
+
+    def _woken(self) -> None:
+        self.wake()
 
     def part(self, a: str, b: str) -> None:
         for here, there in ((a, b), (b, a)):
