@@ -11,9 +11,10 @@ It knows hints and times, not datagrams and signatures. Every bound is one that 
   that brought its newest word, the turns between of the others, the one told of least recently first.
 
 Who copies an announcement can send it from any number of addresses, but what its owner says next is newer, and comes
-from him first. So of an identity with too many places one that only repeated goes, and false places for a true name
-delay the true one and never replace it. The owner's time is compared with itself alone: what our clock says is nothing
-to it. Where nobody signs, a label and its port stand for the identity, and no word is newer than another.
+from him first. So of an identity with too many places one that only repeated goes, the one that came last, and a new
+one waits its turn behind those that are there: false places for a true name delay the true one and never replace it.
+The owner's time is compared with itself alone: what our clock says is nothing to it. Where nobody signs, a label and
+its port stand for the identity, and no word is newer than another.
 
 This machine's own programs have no bound per source: there may be many nodes on it, and they could do worse anyway.
 """
@@ -36,6 +37,8 @@ interfaces is heard from two, and is one node."""
 _Place: TypeAlias = tuple[_Who, str, int]
 
 _LONG_AGO: Final = float("-inf")
+_JUST_BEFORE_S: Final = 1e-6
+"""A new place has its turn after all others but the one that was told of last."""
 
 
 class _Sighting(msgspec.Struct, eq=False):
@@ -105,7 +108,7 @@ class Sightings:
         if sighting is None:
             if not self._make_room(named, hint.host, is_news=is_news):
                 return None
-            sighting = _Sighting(hint, now)
+            sighting = _Sighting(hint, now, told_at=named.told_at - _JUST_BEFORE_S)
             self._named[who] = named
             named.places[place] = sighting
             self._per_source[hint.host] += 1
@@ -140,8 +143,9 @@ class Sightings:
         if self._per_source[source] >= limits.discovered_per_source_max and not is_loopback(source):
             return False
         if len(named.places) >= limits.discovered_per_peer_max:
-            place, sighting = min(named.places.items(), key=lambda item: (item[1].word_ms, item[1].heard_at))
-            if sighting.word_ms and not is_news:
+            # min() takes the first of equals: the one that came last.
+            place = min(reversed(named.places), key=lambda place: named.places[place].word_ms)
+            if named.places[place].word_ms and not is_news:
                 return False
             self._forget(place)
         elif len(self._seen) >= limits.discovered_max:

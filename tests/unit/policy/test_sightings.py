@@ -158,6 +158,19 @@ def test_t47_a_place_that_only_repeats_does_not_push_out_one_that_brought_news()
     assert book.note(hint(1, "192.0.2.2"), 8.0, 7) is True
 
 
+def test_t47_where_nobody_signs_a_place_that_is_heard_on_keeps_its_turns_among_any_number_of_others() -> None:
+    book = sightings()
+    true = hint(1, "192.0.2.1", signed=False)
+    told = []
+    for step in range(40 * 300):
+        now = step / 40
+        if step % 80 == 0 and book.note(true, now):
+            told.append(now)
+        book.note(hint(1, f"198.51.100.{step % 200}", signed=False), now)
+    assert len(told) >= 4
+    assert all(later - earlier <= 8 * 8 + 2 * 8 for earlier, later in pairwise(told))
+
+
 def test_the_time_that_nobody_signed_counts_for_nothing() -> None:
     book = sightings()
     false, true = hint(1, "192.0.2.66", signed=False), hint(1, "192.0.2.1", signed=False)
