@@ -778,6 +778,9 @@ class Connection:
         self.unsent = self._outbox.clear()
         if self.asks is not None:
             self.asks.fail()
+        for served in tuple(self.served.values()):
+            # Nobody can be answered here any more.
+            served.cancel()
         self._settle()
         for waiting in (self._room, self._pongs):
             if waiting is not None:

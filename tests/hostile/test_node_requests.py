@@ -135,6 +135,36 @@ async def test_T22_who_asks_and_reads_no_answers_loses_its_link() -> None:
         peer.reset()
 
 
+async def test_T25_who_asks_and_leaves_again_and_again_holds_no_handlers() -> None:
+    async with victim() as node, trio.open_nursery() as nursery:
+        running = 0
+        asked, left = trio.open_memory_channel[None](100), trio.open_memory_channel[None](100)
+
+        async def slow(_message: p2p.Message) -> bytes:
+            nonlocal running
+            running += 1
+            asked[0].send_nowait(None)
+            try:
+                await trio.sleep_forever()
+            finally:
+                running -= 1
+                left[0].send_nowait(None)
+            raise AssertionError
+
+        await nursery.start(node.serve, "slow", slow)
+        for _ in range(3):
+            async with rogue(node) as peer:
+                await peer.send_raw(b"".join(peer.seal(259, Data("slow").encode(), flags=ACK_REQ) for _ in range(20)))
+                for _ in range(8):
+                    await asked[1].receive()
+                assert running == 8
+                peer.reset()
+            for _ in range(8):
+                await left[1].receive()
+            assert running == 0, "those that waited in line are not begun"
+        nursery.cancel_scope.cancel()
+
+
 async def test_T25_who_gives_up_what_it_never_asked_harms_nobody() -> None:
     """Ids of another peer's requests, of none, and of those that are answered: over and over."""
     async with victim() as node, rogue(node) as honest, rogue(node) as peer, trio.open_nursery() as nursery:
