@@ -202,5 +202,6 @@ class IdentityMismatch(StoreError):
 class OwnLogForked(StoreError):
     """There is proof that this identity signed two different histories: it can append no more.
 
-    Make a new identity with `p2p id --new`; the old log stays readable.
+    Make a new identity with `p2p id --new`; the old log stays readable, and what it
+    holds beyond the fork with `p2p wal tail --beyond-fork`.
     """

@@ -253,11 +253,12 @@ def append(data_dir: Path, as_json: bool, kind: str, target: str | None) -> int:
 @DATA_DIR
 @AS_JSON
 @click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted.")
-def tail(data_dir: Path, as_json: bool, follow: bool) -> int:
+@click.option("--beyond-fork", is_flag=True, help="Only what is stored of forked logs and no part of them any more.")
+def tail(data_dir: Path, as_json: bool, follow: bool, beyond_fork: bool) -> int:
     """Print every record, one a line."""
     with loading():
         from p2p.cli.wal import print_records
-    return print_records(data_dir, as_json=as_json, follow=follow)
+    return print_records(data_dir, as_json=as_json, follow=follow, beyond_fork=beyond_fork)
 
 
 @wal.command()

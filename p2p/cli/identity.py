@@ -21,7 +21,10 @@ def new_identity(data_dir: Path, *, as_json: bool) -> int:
     """Make a data dir with an identity, or give an existing one a new identity. Prints the new peer id."""
     if (data_dir / KEY_FILE).exists() or (data_dir / STORE_FILE).exists():
         identity, old = renew_identity(data_dir, entropy=system_entropy)
-        complain(f"{data_dir} was {old}; that log stays readable and grows no more")
+        complain(
+            f"{data_dir} was {old}; that log stays readable and grows no more "
+            "(what a fork cut off: `p2p wal tail --beyond-fork`)"
+        )
     else:
         store, identity = open_store(data_dir, entropy=system_entropy, say=complain)
         store.close()

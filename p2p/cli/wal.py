@@ -19,7 +19,7 @@ from p2p.errors import ConfigError, StoreCorrupt
 from p2p.ids import PeerId
 from p2p.replication.batch import Record, parse_batch
 from p2p.replication.heads import LogHead, digest
-from p2p.store.base import MEND_FILE, OWNER, LogReader, detail_of
+from p2p.store.base import MEND_FILE, OWNER, LogReader, OriginState, detail_of
 from p2p.store.keys import mend_store, open_reader, open_store, owner_damage
 from p2p.text import one_line
 from p2p.windows import system_entropy
@@ -28,13 +28,19 @@ FOLLOW_S: Final = 0.2
 """How often `--follow` looks."""
 _OWN: Final = "(own)"
 """Who wrote a record of the data dir's own log: the dir knows the key, and not the label that it ran under."""
+_BEYOND: Final = "(beyond the fork)"
+"""Before a record that is no part of a log."""
 READ_BYTES: Final = 256 * 1024
 PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 """More than any record's payload is after escaping: a result is never cut."""
 
 
-def print_records(data_dir: Path, *, as_json: bool, follow: bool) -> int:
-    """Print all records, oldest first as far as their origins' clocks agree; with follow, what comes, too."""
+def print_records(data_dir: Path, *, as_json: bool, follow: bool, beyond_fork: bool = False) -> int:
+    """Print all records, oldest first as far as their origins' clocks agree; with follow, what comes, too.
+
+    Args:
+        beyond_fork: only what is stored of forked logs from the fork on, which is no part of them.
+    """
     output = Output()
     done: dict[PeerId, int] = {}
     damaged = False
@@ -43,17 +49,19 @@ def print_records(data_dir: Path, *, as_json: bool, follow: bool) -> int:
         nonlocal damaged
         with closing(open_reader(data_dir)) as reader:
             labels = {peer_id: node_id for node_id, peer_id in reader.pins().items()}
-            logs = [
-                _records(reader, origin, done.get(origin, 0) + 1, state.seq, labels)
-                for origin, state in reader.states().items()
-                if state.seq > done.get(origin, 0)
-            ]
+            logs = []
+            for origin, state in reader.states().items():
+                after, end = _cut_off(state) if beyond_fork else (0, state.seq)
+                after = max(after, done.get(origin, 0))
+                if end > after:
+                    logs.append(_records(reader, origin, after + 1, end, labels))
             for record in heapq.merge(*logs, key=_age):
                 if isinstance(record, StoreCorrupt):
                     complain(str(record))
                     damaged = True
                     continue
-                output.result(_record_json(record) if as_json else _record_text(record, reader.own))
+                show = _record_json if as_json else _record_text
+                output.result(show(record, reader.own, beyond_fork=beyond_fork))
                 done[record.origin] = record.seq
 
     _watch(look, output, follow=follow)
@@ -82,14 +90,20 @@ def _records(
         from_seq = loaded.batches[-1].seq_end + 1
 
 
-def _record_text(record: Record, own: PeerId) -> str:
+def _cut_off(state: OriginState) -> tuple[int, int]:
+    """After which seq, and up to which, something may be stored that is no part of the log."""
+    return (0, 0) if state.frozen_from is None else (state.seq, state.tail_seq)
+
+
+def _record_text(record: Record, own: PeerId, *, beyond_fork: bool) -> str:
     payload = record.payload.decode("utf-8", "backslashreplace")
     who = record.node_id or (_OWN if record.origin == own else record.origin.short)
     whom = "" if record.target is None else f" to {record.target.short}"
-    return one_line(f"{who} {record.seq} {record.kind}{whom} {payload}", PAYLOAD_BYTES_MAX)
+    mark = f"{_BEYOND} " if beyond_fork else ""
+    return one_line(f"{mark}{who} {record.seq} {record.kind}{whom} {payload}", PAYLOAD_BYTES_MAX)
 
 
-def _record_json(record: Record) -> str:
+def _record_json(record: Record, _own: PeerId, *, beyond_fork: bool) -> str:
     import base64
 
     fields: dict[str, object] = {
@@ -101,6 +115,8 @@ def _record_json(record: Record) -> str:
         "hlc": record.hlc,
         "time": record.time.isoformat(timespec="milliseconds"),
     }
+    if beyond_fork:
+        fields["beyond_fork"] = True
     try:
         fields["payload"] = record.payload.decode()
     except UnicodeDecodeError:

@@ -34,7 +34,8 @@ class Notices:
             case events.ForkFound(origin, lower_seq):
                 line = f"{self._log_of(origin)} is forked, with two histories from seq {lower_seq} on: it is frozen"
                 mend = "; make a new identity with `p2p id --new`" if origin == self._own else ""
-                self._log_line.warn(line + mend)
+                rest = "; what is stored from there on is no part of it: `p2p wal tail --beyond-fork` shows that"
+                self._log_line.warn(line + mend + rest)
             case events.BatchDamaged(origin, seq_begin):
                 if origin not in self._damaged:
                     self._damaged.add(origin)

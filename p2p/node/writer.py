@@ -858,7 +858,8 @@ class Writer:
         if own.frozen_from is not None:
             return OwnLogForked(
                 f"there is proof that this identity signed two histories, from seq {own.frozen_from} on: "
-                "make a new identity with `p2p id --new` (the old log stays readable)"
+                "make a new identity with `p2p id --new` (the old log stays readable up to there, and with "
+                "`p2p wal tail --beyond-fork` what it held from there on)"
             )
         return StoreCorrupt(
             f"this node's own log is damaged after seq {own.seq}: nothing can be appended until it is fetched back "

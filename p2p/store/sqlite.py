@@ -117,7 +117,9 @@ class SqliteReader:
             try:
                 self._version = check_version(self._connection, path)
                 if not self._version:
-                    raise StoreCorrupt(f"the store {path} is empty")
+                    raise StoreError(
+                        f"the store {path} is empty: the start that made it did not come to an end; start again"
+                    )
                 with translated(path, "opened (table identity)"):
                     self._own = read_owner(self._connection, path)
             except BaseException:

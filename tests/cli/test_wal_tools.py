@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from p2p.replication.fork import make_proof
+from p2p.store.keys import open_store
 from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
+from tests.logs import Log
 
 
 @pytest.fixture
@@ -150,6 +153,25 @@ async def test_T62_a_file_whose_structure_is_damaged_is_written_anew(tmp_path: P
     assert "3000 records of 1 logs" in mended["detail"]
     await p2p_ok("wal", "verify", "--data-dir", data_dir)
     assert await p2p_ok("wal", "digest", "--data-dir", data_dir) == digest
+
+
+async def test_what_a_fork_cut_off_is_shown_to_who_asks_for_it(data_dir: Path) -> None:
+    log = Log(2)
+    store, _ = open_store(data_dir, entropy=os.urandom, say=print)
+    with closing(store), store.write() as transaction:
+        for batch in (log.add(b"one"), log.add(b"two", b"three"), log.add(b"four")):
+            transaction.append(batch)
+        transaction.freeze(make_proof(log.batches[1], log.branch(1, 2).add(b"another history")))
+    short = str(log.origin)[:8]
+    assert (await p2p_ok("wal", "tail", "--data-dir", data_dir)).count(short) == 1
+    lines = (await p2p_ok("wal", "tail", "--beyond-fork", "--data-dir", data_dir)).splitlines()
+    assert lines == [
+        f"(beyond the fork) {short} {seq} app {text}" for seq, text in ((2, "two"), (3, "three"), (4, "four"))
+    ]
+    found = (await p2p_ok("wal", "tail", "--beyond-fork", "--json", "--data-dir", data_dir)).splitlines()
+    assert [(record["seq"], record["beyond_fork"]) for record in map(json.loads, found)] == [
+        (2, True), (3, True), (4, True),
+    ]  # fmt: skip
 
 
 async def test_T62_verify_compares_the_owner_with_the_key(data_dir: Path) -> None:

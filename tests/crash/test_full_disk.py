@@ -35,6 +35,14 @@ def test_t61_a_full_file_system_is_survived_and_left_behind(tmp_path: Path, log_
     assert run(["unshare", "-m", "sh", "-c", fuller]) == ["failed StoreFull", "read-only", "recovered"]
 
 
+@pytest.mark.skipif(not can_mount(), reason="mounting a small file system needs privileges")
+def test_t61_where_nothing_can_be_written_the_reason_is_told_and_what_is_there_read(tmp_path: Path) -> None:
+    said = run(["unshare", "-m", sys.executable, "-m", "tests.crash.unwritable", str(tmp_path)])
+    fresh = ["start StoreFull disk is full", "read StoreError start again"]
+    full, read_only = ["start StoreFull disk is full", "read 1"], ["start StoreError", "read 1"]
+    assert said == [*fresh * 3, *full, *read_only, "read StoreError copy"]
+
+
 @pytest.mark.parametrize("log_kib", [[], ["320"]])
 def test_t61_a_write_that_fails_is_survived_and_left_behind(tmp_path: Path, log_kib: list[str]) -> None:
     said = run([sys.executable, "-m", "tests.crash.fuller", str(tmp_path), "fsize", *log_kib])

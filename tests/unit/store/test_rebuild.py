@@ -144,7 +144,7 @@ def test_t62_any_piece_that_a_disk_lost_leaves_a_file_that_verifies_once_peers_s
     refused = []
     rebuilt = 0
     tables = {world.root("identity"), world.root("origins")}
-    for at in range(PAGE_BYTES, len(world.whole), 4096):
+    for at in range(PAGE_BYTES, len(world.whole), PAGE_BYTES // 2):
         if not any(world.whole[at : at + 4096]):
             continue
         world.zero(at)

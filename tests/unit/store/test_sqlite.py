@@ -718,7 +718,7 @@ def test_there_must_be_something_to_read(path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be opened"):
         SqliteReader(path)
     path.touch()
-    with pytest.raises(StoreCorrupt, match="empty"):
+    with pytest.raises(StoreError, match="empty"):
         SqliteReader(path)
 
 
