@@ -1,4 +1,5 @@
-// Speaks with the node's HTTP interface. The token travels in a header only, and lives in this tab's session.
+// Speaks with the node's HTTP interface. The token travels in a header only, and lives in this tab's session. The header
+// is one of our own, and cookies of this place go along: a proxy or an application may ask for a login in its own way.
 
 const TOKEN = "p2p-token";
 const SILENCE_MS_MAX = 40_000; // a comment comes every 15 s, so this is a dead connection
@@ -30,14 +31,14 @@ export class Api {
 
   async request(method, path, body, signal) {
     const headers = { accept: "application/json" };
-    if (Api.token) headers.authorization = `Bearer ${Api.token}`;
+    if (Api.token) headers["x-auth-token"] = Api.token;
     if (body !== undefined) headers["content-type"] = "application/json";
     const answer = await fetch(this.base + path, {
       method,
       headers,
       body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store",
-      credentials: "omit",
+      credentials: "same-origin",
       redirect: "error",
       signal: signal ?? AbortSignal.timeout(35_000),
     });
@@ -97,7 +98,7 @@ export class Api {
   // Yields null once the stream is open, then {id, type, data} for each event.
   async *events(path, lastId, signal) {
     const headers = { accept: "text/event-stream" };
-    if (Api.token) headers.authorization = `Bearer ${Api.token}`;
+    if (Api.token) headers["x-auth-token"] = Api.token;
     if (lastId !== null) headers["last-event-id"] = lastId;
     const quiet = new AbortController();
     const stop = () => quiet.abort();
@@ -107,7 +108,7 @@ export class Api {
       const answer = await fetch(this.base + path, {
         headers,
         cache: "no-store",
-        credentials: "omit",
+        credentials: "same-origin",
         redirect: "error",
         signal: quiet.signal,
       });

@@ -459,6 +459,9 @@ def doctor(
     return run_doctor(patient, as_json=as_json)
 
 
+WAIT = click.option("--wait", default=5000, type=Count(1, 30_000), metavar="MS", help="For what comes of it; 5000.")
+
+
 def _of_a_node(command: Callable[..., int]) -> Callable[..., int]:
     """The options that say which running node a command is about, as its argument `node`."""
 
@@ -505,7 +508,7 @@ def top(node: Target, as_json: bool, every: int) -> int:
 
 @cli.command()
 @_of_a_node
-@click.option("--wait", default=5000, type=Count(1, 30_000), metavar="MS", help="For what comes of it; 5000.")
+@WAIT
 @click.argument("endpoint", metavar="HOST:PORT")
 def connect(
     node: Target, as_json: bool, wait: int, endpoint: str
@@ -537,9 +540,6 @@ def log(
     with loading():
         from p2p.cli import remote
     return remote.run_remote(node, partial(remote.show_log, as_json=as_json, follow=follow, lines=lines))
-
-
-WAIT = click.option("--wait", default=5000, type=Count(1, 30_000), metavar="MS", help="For what comes of it; 5000.")
 
 
 @cli.command()
