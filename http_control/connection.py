@@ -108,10 +108,11 @@ class PlainH11(H11Protocol):
                 await self._create_stream(event)
                 if self.connection.they_are_waiting_for_100_continue:
                     self.task_group.spawn(self._tell_to_go_on)
+            elif event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed) or self.stream is None:
+                # Without a request under way, what is left is of a connection that ends: the server stops.
+                return
             elif event is h11.PAUSED:
                 await self.until_answered()
-            elif event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed) or self.stream is None:
-                return
             elif isinstance(event, h11.Data):
                 await self.stream.handle(Body(stream_id=STREAM_ID, data=bytes(event.data)))
             elif isinstance(event, h11.EndOfMessage):

@@ -16,6 +16,7 @@ import trio
 import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from quart_trio import QuartTrio
 
 from http_control.limits import HttpLimits
 from http_control.server import ServerOptions, serve_app
@@ -444,3 +445,22 @@ async def test_who_asks_before_sending_a_body_is_answered_by_the_header() -> Non
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 100")
         await stream.send_all(b"abc")
         assert b'{"bytes":3}' in b"".join([part async for part in stream])
+
+
+async def test_it_stops_with_requests_that_wait_behind_one_under_way() -> None:
+    app = QuartTrio("slow")
+    begun = trio.Event()
+
+    @app.get("/")
+    async def slow() -> dict[str, object]:
+        begun.set()
+        await trio.sleep(0.1)
+        return {"late": True}
+
+    async with served(app) as (url, _):
+        stream = await connect(url)
+        await stream.send_all(GET + b"\r\n" + GET + b"\r\n")
+        await begun.wait()
+    # The one that was under way is answered, the other one is not begun any more.
+    async with stream:
+        assert b"".join([part async for part in stream]).count(b"late") == 1

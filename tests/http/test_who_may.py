@@ -68,8 +68,9 @@ async def test_t54_who_may_not_is_told_so_before_the_body_has_come() -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"authorization": f"Bearer {TOKEN}"}, {"authorization": f"bearer  {TOKEN}"}, {"x-auth-token": TOKEN}],
-)
+    [{"authorization": f"Bearer {TOKEN}"}, {"authorization": f"bearer  {TOKEN}"}, {"x-auth-token": TOKEN},
+     {"authorization": "Basic of-a-proxy", "x-auth-token": TOKEN}],
+)  # fmt: skip
 async def test_two_headers_carry_the_token(headers: dict[str, str]) -> None:
     async with one_controlled() as a, httpx.AsyncClient(base_url=a.url, headers=headers) as client:
         assert (await client.get("/p2p/status")).status_code == 200
