@@ -120,7 +120,9 @@ class Roster:
         if isinstance(who, str):
             link = self._by_label.get(who)
             if link is None:
-                raise UnknownPeer(f"no connected peer has the node id {who[:80]!r}")
+                raise UnknownPeer(
+                    f"no connected peer has the node id {who[:80]!r}: one behind a relay is named by its peer id"
+                )
             return link
         if not isinstance(who, bytes):
             raise ConfigError(f"a peer is named by a Peer, a PeerId or a node id, not by {type(who).__name__}")
