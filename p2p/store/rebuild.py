@@ -90,9 +90,9 @@ def rebuild(path: Path) -> str:
             _remove(part)
         if isinstance(error, StoreCorrupt):
             raise StoreCorrupt(f"the store {path} is damaged where it cannot be written anew: {MOVE_FILE}") from error
-        raise (
-            error if isinstance(error, StoreError) else StoreError(f"the store {path} cannot be written anew: {error}")
-        ) from error
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"the store {path} cannot be written anew: {error}") from error
     trust(path)
     return f"the damaged store {path} was written anew: {said}; the damaged file is kept as {path.name}{DAMAGED}"
 
@@ -114,9 +114,9 @@ def _remove(part: Path) -> None:
 
 def _take_place(path: Path, part: Path) -> None:
     """Put the new file in the place of the old one."""
+    if size_of(beside(path, "-wal")):
+        raise StoreError(f"the store {path} cannot be written anew: somebody reads it")
     for ending in ("-wal", "-shm"):
-        if size_of(beside(path, ending)) and ending == "-wal":
-            raise StoreError(f"the store {path} cannot be written anew: somebody reads it")
         # Left there, they would be taken for the new file's.
         beside(path, ending).unlink(missing_ok=True)
     _sync(part, os.O_RDWR)

@@ -362,6 +362,8 @@ class SqliteStore:
                 # An interrupt may have come in the middle of COMMIT: then nobody knows what is on the disk.
                 if isinstance(error, (sqlite3.Error, StoreError)) or not isinstance(error, Exception):
                     self._is_failed = True
+                if isinstance(error, sqlite3.Error) and is_damage(error):
+                    suspect(self._path)
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise

@@ -241,6 +241,21 @@ def test_t62_what_is_quarantined_makes_the_next_start_look_through_the_file(worl
     world.fetch()
 
 
+def test_t62_a_commit_that_meets_a_damaged_page_makes_the_next_start_write_the_file_anew(world: World) -> None:
+    root = world.root("chain")
+    with closing(SqliteStore(world.path, OWN)) as store:
+        world.zero(root, PAGE_BYTES)
+        assert store._writer is not None
+        store._writer.execute("PRAGMA shrink_memory")
+        with pytest.raises(StoreCorrupt), store.write() as transaction:
+            transaction.append(world.logs[0].add(b"more"))
+    assert is_suspect(world.path)
+    (line,) = opened(world.path)
+    assert "was written anew" in line
+    world.logs[0].batches.pop()
+    world.check_whole()
+
+
 def test_t62_a_file_that_is_suspected_rightly_is_written_anew_at_the_start(world: World) -> None:
     world.zero(broken_batches(world))
     suspect(world.path)
