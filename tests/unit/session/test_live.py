@@ -894,3 +894,19 @@ def test_ended_is_frozen():
     ended = Ended(Reason.CLOSED, "", clean=True)
     with pytest.raises(AttributeError):
         ended.reason = Reason.DEAD
+
+
+def test_who_answers_in_a_handshake_was_heard_then() -> None:
+    i, r = start()
+    r.receive_data(i.data_to_send(), 2.5)
+    drain(r)
+    assert r.last_seen == 2.5
+
+
+def test_T23_a_frame_has_as_long_as_its_length_says() -> None:
+    patient = config("b", limits_ping_after_s=1000.0, limits_dead_after_s=3000.0)
+    _, r = live(config("a"), patient)
+    r.receive_data(encode_varint(160 * 1024), 10.0)
+    drain(r)
+    limits = patient.limits
+    assert r.next_deadline() == 10.0 + limits.frame_s_base + 160 * 1024 / limits.frame_bytes_per_s_min
