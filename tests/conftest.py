@@ -31,7 +31,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # A shell gives that to what it starts with `&`, and the processes that tests start, and interrupt, would inherit it.
+    # A shell gives that to what it starts with `&`, and the processes that tests start and interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

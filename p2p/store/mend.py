@@ -69,7 +69,7 @@ def mend_origins(connection: sqlite3.Connection) -> list[str]:
             # A row that ends before it begins would stand in the way of what is fetched again.
             connection.execute("DELETE FROM chain WHERE origin = ? AND seq_end < seq_begin", (no,))
             head = walk(connection, no, right_frozen)
-        right_id = _owner(connection, no, head, peer_id)
+        right_id = owner_of(connection, no, head, peer_id)
         if not is_right or right_id != peer_id:
             head = _checked(connection, no, right_id, right_frozen)
         right_tail, right_lost = _ends(end or 0, seq, tail_seq, lost_seq)
@@ -136,7 +136,7 @@ def _is_good(connection: sqlite3.Connection, no: int, peer_id: bytes, seq_end: i
     return is_what_was_stored(read_batch(connection, row[4]), PeerId(peer_id), Held(*row[:3]), row[3])
 
 
-def _owner(connection: sqlite3.Connection, no: int, head: Head, peer_id: bytes) -> bytes:
+def owner_of(connection: sqlite3.Connection, no: int, head: Head, peer_id: bytes) -> bytes:
     """Whose log this is: `peer_id`, unless the batch at the head names another and its hash is good."""
     if head.batch is None:
         return peer_id

@@ -38,7 +38,7 @@ from p2p.store.base import MOVE_FILE, is_what_was_stored, parse_stored
 from p2p.store.blobs import is_damage, read_batch
 from p2p.store.files import DAMAGED, PART, beside, connect, free_bytes, make_private, size_of, translated, trust
 from p2p.store.hints import HINTS, check_table, damaged_tables
-from p2p.store.mend import frozen_from_of, walk
+from p2p.store.mend import Head, frozen_from_of, owner_of, walk
 from p2p.store.schema import PAGE_BYTES, STEPS, check_version, prepare, read_owner
 
 _NO_BATCH: Final = 0
@@ -180,11 +180,27 @@ class _Copy:
 
     def _copy_origins(self) -> dict[int, PeerId]:
         # Not by the index, which may be what is damaged.
-        rows = self._source.execute("SELECT * FROM origins NOT INDEXED").fetchall()
+        rows = [
+            (no, self._owner_of(no, peer_id, seq), seq, *rest)
+            for no, peer_id, seq, *rest in self._source.execute("SELECT * FROM origins NOT INDEXED").fetchall()
+        ]
         _insert(self._target, "origins", rows)
         if self._target.execute("SELECT COUNT(*) FROM origins").fetchone()[0] != len(rows):
             raise StoreCorrupt("the list of origins holds what makes no sense")
         return {row[0]: PeerId(row[1]) for row in rows}
+
+    def _owner_of(self, no: int, peer_id: bytes, seq: int) -> bytes:
+        """Whose log this is by its last batch. Where a flipped bit made a row of origins disagree with its index, the
+        name that is right was taken there, and the row was not mended where it lay."""
+        try:
+            filed = self._source.execute(
+                "SELECT hash, batch FROM chain WHERE origin = ? AND seq_end = ? AND damaged = 0", (no, seq)
+            ).fetchone()
+            return peer_id if filed is None else owner_of(self._source, no, Head(seq, *filed), peer_id)
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            return peer_id
 
     def _copy_chain(self, owners: dict[int, PeerId]) -> None:
         columns = "origin, seq_end, seq_begin, hash, signature_crc, damaged, batch"

@@ -175,6 +175,19 @@ def test_t62_a_store_that_could_not_be_opened_is_written_anew_and_lost_nothing(w
     world.check_whole()
 
 
+@pytest.mark.parametrize("peer", [1, 2])
+def test_t62_a_flipped_bit_in_the_name_of_a_log_makes_no_log_of_nobody(world: World, peer: int) -> None:
+    data = bytearray(world.whole)
+    # The name stands in a batch, in its row and in the index of the rows: here in the row alone.
+    row = world.root("origins")
+    at = data.index(identity(peer).peer_id, row, row + PAGE_BYTES)
+    data[at + 20] ^= 4
+    world.path.write_bytes(data)
+    assert look_through(world.path) is not None
+    rebuild(world.path)
+    world.check_whole()
+
+
 def test_t62_own_batches_that_no_row_names_are_filed_only_if_their_owner_signed_them(world: World) -> None:
     log = world.logs[0]
     with closing(sqlite3.connect(world.path)) as connection, connection:
