@@ -217,6 +217,7 @@ class Connection(TCPServer):
         self._reading = trio.CancelScope()
         self._is_closing = False
         self._idle_since: float | None = trio.current_time()
+        self._asked_since = trio.current_time()
         self._sending_since: float | None = None
 
     def yields(self, now: float) -> tuple[int, float] | None:
@@ -225,9 +226,11 @@ class Connection(TCPServer):
             return (0, 0.0)
         if self._idle_since is not None:
             return (1, self._idle_since)
-        if self._sending_since is not None and now - self._sending_since >= self._limits.give_way_s:
-            return (2, self._sending_since)
-        return None
+        waits_since = self._sending_since if self._sending_since is not None else self._asked_since
+        if self._sending_since is None and self._theirs is not h11.SEND_BODY:
+            # It waits for us, and not we for it.
+            return None
+        return (2, waits_since) if now - waits_since >= self._limits.give_way_s else None
 
     def abort(self) -> None:
         """End it without another word."""
@@ -304,6 +307,7 @@ class Connection(TCPServer):
         elif isinstance(event, Updated):
             with trio.CancelScope(shield=True):
                 self._idle_since = trio.current_time() if event.idle else None
+                self._asked_since = trio.current_time()
                 if event.idle:
                     await self.idle_task.restart(self._task_group, self._idle_timeout)
                 else:
@@ -339,8 +343,12 @@ class Connection(TCPServer):
 
     def _is_all_read(self) -> bool:
         """Whether the client has sent what it had to send: closing then resets nothing."""
-        theirs = cast("h11.Connection", self.protocol.connection).their_state
-        return theirs in {h11.DONE, h11.MUST_CLOSE, h11.CLOSED}
+        return self._theirs in {h11.DONE, h11.MUST_CLOSE, h11.CLOSED}
+
+    @property
+    def _theirs(self) -> object:
+        """What the client is at, in h11's words."""
+        return cast("h11.Connection", self.protocol.connection).their_state
 
     async def _close(self) -> None:
         with trio.move_on_after(self._limits.close_s_max, shield=True):

@@ -21,7 +21,7 @@ class HttpLimits:
     connections_per_source_max: int = 128
     """Of one address, or one /56 of IPv6. This machine itself may have them all: a proxy on it is everybody."""
     give_way_s: float = 1.0
-    """A client that leaves an answer untaken for so long gives way where places are short."""
+    """A client whose request's body, or whose taking of our answer, lasts so long gives way where places are short."""
     header_bytes_max: int = 16 * KIB
     header_s_max: float = 10.0
     """From the connection's start, or from the end of the answer before, to the whole header."""

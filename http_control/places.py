@@ -1,8 +1,9 @@
 """Who has the places of a server: bounded in all and for each source, and with rules for who gives way (threat T54).
 
 A source that has its share, or anybody when all places are taken, gets in only if somebody gives way. The first to give
-way is one that is owed nothing any more, then the one that waits longest for its next request, then the one that has
-left our answer untaken longest: a connection that reads by drips has no claim on a place that somebody else wants.
+way is one that is owed nothing any more, then the one that waits longest for its next request, then the one whose
+request has been coming, or whose answer has been left untaken, longest: a connection that writes or reads by drips has
+no claim on a place that somebody else wants.
 
 Pure values: it refuses to know how a connection is ended.
 """

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import trio
+import trio.testing
 
 import http_control.server
 from http_control.limits import HttpLimits
@@ -90,6 +91,16 @@ async def test_t54_one_that_does_not_read_gives_way() -> None:
     async with served(small_app(), limits) as (url, _), await connect(url) as stalled:
         await stalled.send_all(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
         await stalled.receive_some(100)
+        with trio.fail_after(30):
+            while b"hello" not in await answer_or_nothing(url):
+                pass
+
+
+async def test_t54_one_whose_body_trickles_gives_way() -> None:
+    limits = HttpLimits(connections_max=1, give_way_s=0.05, body_s_max=1000.0)
+    async with served(small_app(), limits) as (url, _), await connect(url) as slow:
+        await slow.send_all(b"POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nx")
+        await trio.testing.wait_all_tasks_blocked(0.1)  # until it is a request, and not idle any more
         with trio.fail_after(30):
             while b"hello" not in await answer_or_nothing(url):
                 pass
