@@ -51,14 +51,16 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's time. Its monotonic half is trio's, so that it follows a MockClock and fits trio's deadlines."""
 
-    __slots__ = ("monotonic", "wall_ms")
+    __slots__ = ("monotonic",)
 
     def __init__(self) -> None:
         import trio
 
         # Itself and no call of it: it is read several times per message.
         self.monotonic = trio.current_time
-        self.wall_ms = system_wall_ms
+
+    def wall_ms(self) -> int:
+        return system_wall_ms()
 
 
 class SimulatedClock:
