@@ -13,7 +13,8 @@ import trio
 from http_control.bugs import BugLog
 from http_control.options import P2PHttpOptions
 from http_control.problem import Problem, encode, problem_of
-from http_control.source import group_of, is_in, source_of
+from http_control.source import is_in, source_of
+from p2p import registry
 
 if TYPE_CHECKING:
     from quart import Request
@@ -165,13 +166,13 @@ class Door:
 
     def _check_rate(self, source: str, second: int) -> None:
         """Return unless the source was wrong too often within this second: then it is not listened to."""
-        if self._wrong.get(group_of(source), (second, 0)) >= (second, self._options.limits.failures_per_s):
+        if self._wrong.get(registry.prefix_of(source), (second, 0)) >= (second, self._options.limits.failures_per_s):
             raise Problem(
                 429, "too_many_attempts", "this source was refused too often", headers=(("retry-after", "1"),)
             )
 
     def _note_failure(self, source: str, second: int) -> None:
-        group = group_of(source)
+        group = registry.prefix_of(source)
         wrong_in, count = self._wrong.get(group, (second, 0))
         self.failures += 1
         self._wrong[group] = (second, count + 1 if wrong_in == second else 1)

@@ -226,11 +226,14 @@ class Connection(TCPServer):
             return (0, 0.0)
         if self._idle_since is not None:
             return (1, self._idle_since)
-        waits_since = self._sending_since if self._sending_since is not None else self._asked_since
-        if self._sending_since is None and self._theirs is not h11.SEND_BODY:
+        if self._sending_since is not None:
+            awaited_since = self._sending_since
+        elif self._theirs is h11.SEND_BODY:
+            awaited_since = self._asked_since
+        else:
             # It waits for us, and not we for it.
             return None
-        return (2, waits_since) if now - waits_since >= self._limits.give_way_s else None
+        return (2, awaited_since) if now - awaited_since >= self._limits.give_way_s else None
 
     def abort(self) -> None:
         """End it without another word."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from p2p import ConfigError
 
 Networks: TypeAlias = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
-
-_SITE_BITS: Final = 56
 
 
 def networks_of(texts: Iterable[str]) -> Networks:
@@ -53,15 +51,6 @@ def source_of(client: str, forwarded: Sequence[str], is_proxy: Callable[[str], b
 def is_in(address: str, networks: Networks) -> bool:
     """Whether one of the networks holds the address; none holds what is no address."""
     return bool(_plain(address)) and any(ipaddress.ip_address(address) in network for network in networks)
-
-
-def group_of(source: str) -> str:
-    """Whom a source is counted with: of IPv6 a whole /56, for somebody who has one address there has them all."""
-    try:
-        address = ipaddress.ip_address(source)
-    except ValueError:
-        return source
-    return source if address.version == 4 else str(ipaddress.ip_network((address, _SITE_BITS), strict=False))
 
 
 def _plain(text: str) -> str:

@@ -39,6 +39,8 @@ from p2p.replication.batch import Batch, parse_batch, verify_signature
 from p2p.replication.fork import Proof, make_proof
 from p2p.replication.heads import ZERO_HASH, LogHead
 
+LOCK_FILE: Final = "lock"
+"""Beside a store's file; locked by the process that has it open."""
 TARGETS_MAX: Final = Limits().targets_per_origin_max
 """With so many targets an origin's records may be for anybody, as far as the index of them says."""
 _START: Final = struct.Struct("<B32sQ")

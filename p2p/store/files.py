@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import quote
 
 from p2p.errors import ConfigError, P2PError, StoreCorrupt, StoreError, StoreFull
-from p2p.store.base import WHOLE_FILE
+from p2p.store.base import LOCK_FILE, WHOLE_FILE
 
 BUSY_MS: Final = 2000
 PART: Final = ".part"
@@ -25,8 +25,8 @@ PART: Final = ".part"
 DAMAGED: Final = ".damaged"
 """Ends the name of the file that was in use before; there is at most one."""
 _SUSPECT: Final = ".suspect"
-_LOG: Final = "-wal"
-_LOCK_FILE: Final = "lock"
+LOG: Final = "-wal"
+"""Ends the name of SQLite's log."""
 _FREE_BYTES_MIN: Final = 256 * 1024
 """With less than this a disk counts as full: SQLite's index of its log takes 32 KiB, its log a few pages of 16."""
 
@@ -63,7 +63,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         connection.close()
         if not _wants_to_write(path, error):
             raise
-        log = beside(path, _LOG)
+        log = beside(path, LOG)
         if size_of(log):
             raise StoreError(
                 f"the store {path} cannot be read where it lies, because nothing can be written there ({error}), and "
@@ -86,7 +86,7 @@ def _wants_to_write(path: Path, error: sqlite3.Error) -> bool:
 
 
 def size_of(path: Path) -> int:
-    """Its size in bytes; 0 where there is none."""
+    """Its size in bytes; 0 where there is none. Only looked at: to open and close it would drop SQLite's locks."""
     try:
         return path.stat().st_size
     except OSError:
@@ -96,7 +96,7 @@ def size_of(path: Path) -> int:
 def _is_in_use(path: Path) -> bool:
     """Whether a process has the data dir open; what cannot be asked is not."""
     try:
-        descriptor = os.open(path.with_name(_LOCK_FILE), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path.with_name(LOCK_FILE), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

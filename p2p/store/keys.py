@@ -28,7 +28,7 @@ from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError, IdentityMismatch, StoreCorrupt, StoreError, StoreLocked
 from p2p.ids import PeerId, check_node_id
 from p2p.limits import Limits
-from p2p.store.base import Damage
+from p2p.store.base import LOCK_FILE, Damage
 from p2p.windows import Entropy
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 KEY_FILE: Final = "identity.pem"
 STORE_FILE: Final = "log.sqlite"
-LOCK_FILE: Final = "lock"
 _NEXT_KEY_FILE: Final = "identity.pem.next"
 _RETIRED_KEY_FILE: Final = "identity-{}.pem"
 _SERVED: Final = "control."
@@ -151,30 +150,39 @@ def open_store(
 
 def _open_whole(path: Path, own: PeerId, lock: DirLock, limits: Limits, say: Callable[[str], None]) -> SqliteStore:
     """Open the store; one whose file is found damaged is written anew first, if that can be done."""
-    from p2p.store.files import is_suspect, trust
-    from p2p.store.rebuild import look_through, rebuild
+    from p2p.store.files import is_suspect
     from p2p.store.sqlite import SqliteStore
 
     if is_suspect(path):
         try:
-            if look_through(path) is None:
-                trust(path)
-            else:
-                say(rebuild(path))
+            line = _mended(path)
         except StoreError as error:
             # It goes on as it is, as well as it can.
-            say(str(error))
+            line = str(error)
+        if line is not None:
+            say(line)
     try:
         return SqliteStore(path, own, lock, limits)
     except StoreCorrupt as error:
         try:
-            line = None if look_through(path) is None else rebuild(path)
+            line = _mended(path)
         except StoreError as failure:
             raise error from failure
         if line is None:
             raise
         say(line)
         return SqliteStore(path, own, lock, limits)
+
+
+def _mended(path: Path) -> str | None:
+    """Write a store's file anew if its structure is damaged; a line about it, None if the file is whole."""
+    from p2p.store.files import trust
+    from p2p.store.rebuild import look_through, rebuild
+
+    if look_through(path) is None:
+        trust(path)
+        return None
+    return rebuild(path)
 
 
 def mend_store(data_dir: Path) -> str | None:
@@ -188,16 +196,10 @@ def mend_store(data_dir: Path) -> str | None:
         ConfigError: there is no store.
         StoreError: it cannot be mended; nothing changed.
     """
-    from p2p.store.files import trust
-    from p2p.store.rebuild import look_through, rebuild
-
     path = _store_of(data_dir)
     lock = DirLock(data_dir)
     try:
-        if look_through(path) is None:
-            trust(path)
-            return None
-        return rebuild(path)
+        return _mended(path)
     finally:
         lock.close()
 

@@ -36,7 +36,7 @@ from p2p.replication.batch import Batch, verify_signature
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import MOVE_FILE, is_what_was_stored, parse_stored
 from p2p.store.blobs import is_damage, read_batch
-from p2p.store.files import DAMAGED, PART, beside, connect, free_bytes, make_private, size_of, translated, trust
+from p2p.store.files import DAMAGED, LOG, PART, beside, connect, free_bytes, make_private, size_of, translated, trust
 from p2p.store.hints import HINTS, check_table, damaged_tables
 from p2p.store.mend import Head, frozen_from_of, owner_of, walk
 from p2p.store.schema import PAGE_BYTES, STEPS, check_version, prepare, read_owner
@@ -99,7 +99,7 @@ def rebuild(path: Path) -> str:
 
 def _check_room(path: Path) -> None:
     # The one that is kept from an earlier time gives way to this one, at the very end.
-    need, room = size_of(path) + size_of(beside(path, "-wal")), free_bytes(path)
+    need, room = size_of(path) + size_of(beside(path, LOG)), free_bytes(path)
     if room < need:
         raise StoreError(
             f"the store {path} is damaged and should be written anew, but its disk has no room for that: "
@@ -108,15 +108,15 @@ def _check_room(path: Path) -> None:
 
 
 def _remove(part: Path) -> None:
-    for ending in ("", "-journal", "-wal", "-shm"):
+    for ending in ("", "-journal", LOG, "-shm"):
         beside(part, ending).unlink(missing_ok=True)
 
 
 def _take_place(path: Path, part: Path) -> None:
     """Put the new file in the place of the old one."""
-    if size_of(beside(path, "-wal")):
+    if size_of(beside(path, LOG)):
         raise StoreError(f"the store {path} cannot be written anew: somebody reads it")
-    for ending in ("-wal", "-shm"):
+    for ending in (LOG, "-shm"):
         # Left there, they would be taken for the new file's.
         beside(path, ending).unlink(missing_ok=True)
     _sync(part, os.O_RDWR)

@@ -51,7 +51,7 @@ from p2p.store.base import (
 from p2p.store.blobs import is_damage, read_batch
 from p2p.store.check import check_chain, check_proof_kept
 from p2p.store.checkpoints import Checkpoints
-from p2p.store.files import connect, connect_to_read, make_private, size_of, suspect, translated
+from p2p.store.files import LOG, beside, connect, connect_to_read, make_private, size_of, suspect, translated
 from p2p.store.hints import damaged_tables, mend_hints
 from p2p.store.mend import mend_origins
 from p2p.store.rebuild import look_through
@@ -327,7 +327,8 @@ class SqliteStore:
                 self._writer = _connect_writer(path, limits)
                 prepare(self._writer, path, own)
                 self.mended = _mend(self._writer)
-                self._checkpoints = Checkpoints(partial(_connect_writer, path, limits), _log_bytes(path), limits)
+                log_bytes = size_of(beside(path, LOG))
+                self._checkpoints = Checkpoints(partial(_connect_writer, path, limits), log_bytes, limits)
                 self._states = _read_states(self._writer, path)
                 self._numbers = _read_numbers(self._writer)
             self._reader = SqliteReader(path)
@@ -676,14 +677,6 @@ def _connect_writer(path: Path, limits: Limits) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _log_bytes(path: Path) -> int:
-    """How long SQLite's log is. Only looked at: to open and close it would drop SQLite's locks."""
-    try:
-        return path.with_name(f"{path.name}-wal").stat().st_size
-    except OSError:
-        return 0
 
 
 def _mend(connection: sqlite3.Connection) -> list[str]:

@@ -185,14 +185,19 @@ async def test_T36_a_copied_data_dir_forks_its_log_and_everybody_freezes_it_alik
                 await a.wal.append(b"too late")
 
 
+async def both_hold(a: p2p.Node, b: p2p.Node, records: int) -> p2p.PeerId:
+    """Connect two nodes that end with so many records of the first one; returns whose they are."""
+    await a.connect(b.endpoints[0])
+    for number in range(records):
+        await a.wal.append(b"record %d" % number)
+    await until_equal(a, b)
+    return a.peer_id
+
+
 async def test_T62_a_damaged_batch_is_fetched_again_and_never_served(tmp_path: Path) -> None:
     async with member("b", tmp_path / "b") as b:
         async with member("a", tmp_path / "a") as a:
-            await a.connect(b.endpoints[0])
-            for number in range(20):
-                await a.wal.append(b"record %d" % number)
-            await until_equal(a, b)
-            origin = a.peer_id
+            origin = await both_hold(a, b, 20)
         store = tmp_path / "a" / STORE_FILE
         with sqlite3.connect(store) as connection:
             rowid, blob = connection.execute("SELECT no, wal FROM batches ORDER BY no").fetchall()[10]
@@ -300,11 +305,7 @@ async def test_what_a_peer_showed_of_every_log_is_told() -> None:
 async def test_T62_a_mark_of_damage_that_is_itself_the_damage_stops_nobody(tmp_path: Path) -> None:
     async with member("b", tmp_path / "b") as b:
         async with member("a", tmp_path / "a") as a:
-            await a.connect(b.endpoints[0])
-            for number in range(9):
-                await a.wal.append(b"record %d" % number)
-            await until_equal(a, b)
-            origin = a.peer_id
+            origin = await both_hold(a, b, 9)
         with sqlite3.connect(tmp_path / "a" / STORE_FILE) as connection:
             assert connection.execute("UPDATE chain SET damaged = 1 WHERE seq_end = 4").rowcount == 1
         connection.close()

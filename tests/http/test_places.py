@@ -82,8 +82,7 @@ async def test_t54_one_that_was_refused_and_lingers_gives_way() -> None:
             await refused.send_all(b"POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n")
             with trio.fail_after(30):
                 assert b"413" in await refused.receive_some(1000)
-                while b"hello" not in await answer_or_nothing(url):
-                    pass
+            await until_served(url)
 
 
 async def test_t54_one_that_does_not_read_gives_way() -> None:
@@ -91,9 +90,7 @@ async def test_t54_one_that_does_not_read_gives_way() -> None:
     async with served(small_app(), limits) as (url, _), await connect(url) as stalled:
         await stalled.send_all(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
         await stalled.receive_some(100)
-        with trio.fail_after(30):
-            while b"hello" not in await answer_or_nothing(url):
-                pass
+        await until_served(url)
 
 
 async def test_t54_one_whose_body_trickles_gives_way() -> None:
@@ -101,9 +98,13 @@ async def test_t54_one_whose_body_trickles_gives_way() -> None:
     async with served(small_app(), limits) as (url, _), await connect(url) as slow:
         await slow.send_all(b"POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nx")
         await trio.testing.wait_all_tasks_blocked(0.1)  # until it is a request, and not idle any more
-        with trio.fail_after(30):
-            while b"hello" not in await answer_or_nothing(url):
-                pass
+        await until_served(url)
+
+
+async def until_served(url: str) -> None:
+    with trio.fail_after(30):
+        while b"hello" not in await answer_or_nothing(url):
+            pass
 
 
 async def answer_or_nothing(url: str) -> bytes:
