@@ -7,7 +7,7 @@ or, on a Quart application of your own, `http_control.register_routes(app, runti
 How it is put together, from the outside in; it sees only p2p's front door:
 
     server sockets places              hypercorn on trio, contained: one connection's failure ends that connection
-    connection intake
+    connection intake lifespan contained
     app site                           routes on an application; what a server has once
     request_checks auth files          which requests are looked at, and from whom
     operation payload routes/ openapi  what a route is, the routes, their description
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from http_control.app import make_app, register_routes, register_site, serve, set_live_log_sink, shutdown_live_logs
     from http_control.auth import AuthContext, Reply
     from http_control.files import new_token
+    from http_control.lifespan import ApplicationFailed
     from http_control.limits import HttpLimits
     from http_control.options import P2PHttpOptions
     from http_control.server import ServerOptions, serve_app
     from http_control.sockets import Bind
 
 __all__ = [
+    "ApplicationFailed",
     "AuthContext",
     "Bind",
     "HttpLimits",
@@ -54,6 +56,7 @@ _HOME: Final = {
     "serve_app": "server",
     "set_live_log_sink": "app",
     "shutdown_live_logs": "app",
+    "ApplicationFailed": "lifespan",
     "AuthContext": "auth",
     "Bind": "sockets",
     "HttpLimits": "limits",

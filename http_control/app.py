@@ -11,11 +11,12 @@ import os
 from typing import Final
 
 import trio
-from quart import Request, Response, request
+from quart import Request, Response, got_request_exception, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from http_control.auth import Refused, Reply
+from http_control.contained import contained
 from http_control.control import Control
 from http_control.files import ControlFile, remove_control, write_control
 from http_control.operation import EVENTS, JSON, Call, Operation, decode_body, decode_query, json_response
@@ -47,11 +48,17 @@ def register_routes(app: QuartTrio, runtime: P2PRuntime, options: P2PHttpOptions
         raise ValueError(f"the prefix {options.prefix} is taken on this application")
     control = Control(runtime, options)
     controls.append(control)
+    got_request_exception.connect(_let_ends_through, app)
     _mount(app, options.prefix, operations(options), control)
 
     @app.before_serving
     async def follow() -> None:
         app.nursery.start_soon(control.run)
+
+
+async def _let_ends_through(_app: QuartTrio, exception: BaseException) -> None:
+    """Quart-Trio makes a 500 of any group that leaves a handler, also of one with Ctrl-C in it."""
+    contained(exception)
 
 
 def register_site(app: QuartTrio) -> None:
@@ -121,6 +128,8 @@ async def serve(
     Raises:
         ConfigError: the options are not safe or not usable; the token cannot be read or made.
         AddressInUse: something else listens there.
+        KeyboardInterrupt, SystemExit: raised by a hook or a rule of the application, or in whatever task of ours Ctrl-C
+            came in; anything else that those raise is answered and told in the log.
     """
     options = options if options is not None else P2PHttpOptions()
     options.check_exposure()
@@ -186,8 +195,8 @@ async def _dispatch(control: Control, methods: dict[str, Operation], asked: Requ
         response = _written(refusal.reply)
     except (NotStarted, NodeClosed) as error:
         response = _problem_response(Problem(503, "node_not_running", str(error)))
-    except Exception as error:  # noqa: BLE001  # the boundary: a bug of ours is an answer and a line in the log
-        control.bugs.tell(f"{asked.method} {one_line(asked.path, 200)}", error, trio.current_time())
+    except BaseException as error:  # noqa: BLE001  # the boundary: a bug of ours is an answer and a line in the log
+        control.bugs.tell(f"{asked.method} {one_line(asked.path, 200)}", contained(error), trio.current_time())
         response = _problem_response(problem_of(500))
     return _finished(control, response)
 

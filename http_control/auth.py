@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from http_control.bugs import BugLog
+from http_control.contained import contained
 from http_control.options import P2PHttpOptions
 from http_control.problem import Problem, encode, problem_of
 from http_control.source import is_in, source_of
@@ -19,6 +21,8 @@ from p2p import registry
 if TYPE_CHECKING:
     from quart import Request
     from werkzeug.datastructures import Headers
+
+_log = logging.getLogger("p2p.http")
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
@@ -114,7 +118,7 @@ class Door:
         self._proxies = options.proxy_networks()
         # Per group of sources: the second it was wrong in, and how often.
         self._wrong: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        self._bugs = BugLog(options.limits.bugs_told_per_min)
+        self._bugs = BugLog(options.limits.bugs_told_per_min, is_ours=False)
         self.failures = 0
 
     async def check(self, request: Request, now: float) -> None:
@@ -135,15 +139,18 @@ class Door:
         self._check_rate(source, int(now))
         reply = Reply()
         is_allowed: object = False
-        try:
-            with trio.fail_after(limits.hook_s_max):
+        with trio.move_on_after(limits.hook_s_max) as patience:
+            try:
                 if options.auth_ctx is not None:
                     is_allowed = await options.auth_ctx(AuthContext(request, reply, source))
                 else:
                     assert options.auth_legacy is not None
                     is_allowed = options.auth_legacy(request, reply)
-        except Exception as error:  # noqa: BLE001  # an application's rule is somebody else's code
-            self._bugs.tell("the application's rule of who may failed, and so refused", error, now)
+            except BaseException as error:  # noqa: BLE001  # an application's rule is somebody else's code
+                self._bugs.tell("the application's rule of who may failed, and so refused", contained(error), now)
+                reply = Reply()
+        if patience.cancelled_caught:
+            _log.error("the application's rule of who may took longer than %g s, and so refused", limits.hook_s_max)
             reply = Reply()
         if is_allowed is True:
             return

@@ -1,5 +1,7 @@
 """How a bug is told in the log: by its first cause, and no more often than somebody can read.
 
+Whose it is makes a difference to who reads that: a bug of ours is reported, one of the application is looked up.
+
 What can be provoked over the network can be provoked a thousand times a second.
 """
 
@@ -39,10 +41,12 @@ class BugLog:
 
     Args:
         per_minute: lines.
+        is_ours: whose they are; those of the application are told with the traceback.
     """
 
-    def __init__(self, per_minute: int) -> None:
+    def __init__(self, per_minute: int, *, is_ours: bool) -> None:
         self._per_minute = per_minute
+        self._is_ours = is_ours
         self._minute = -1
         self._said = 0
         self._left_out = 0
@@ -62,5 +66,8 @@ class BugLog:
         self._said += 1
         more = f" ({self._left_out} like it were not told)" if self._left_out else ""
         self._left_out = 0
-        _log.error("a bug, please report it: %s: %s%s", what, told(error), more)
-        _log.debug("how it came about", exc_info=error)
+        if self._is_ours:
+            _log.error("a bug, please report it: %s: %s%s", what, told(error), more)
+            _log.debug("how it came about", exc_info=error)
+        else:
+            _log.error("%s: %s%s", what, told(error), more, exc_info=first_cause(error))

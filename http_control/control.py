@@ -21,6 +21,7 @@ import p2p
 from http_control import shapes
 from http_control.auth import Door
 from http_control.bugs import BugLog
+from http_control.contained import contained
 from http_control.files import load_or_make_token, new_token
 from http_control.logs import Feed, frame_of
 from http_control.options import P2PHttpOptions
@@ -46,6 +47,7 @@ class Control:
         samples: for charts.
         requests: answers by status, for metrics.
         bugs: tells what must not happen.
+        hook_bugs: tells what the application's hooks raise.
     """
 
     def __init__(self, runtime: p2p.P2PRuntime, options: P2PHttpOptions) -> None:
@@ -59,7 +61,8 @@ class Control:
         self.samples: deque[shapes.Sample] = deque(maxlen=limits.samples_max)
         self.requests: dict[int, int] = {}
         self.sink = options.log_sink
-        self.bugs = BugLog(limits.bugs_told_per_min)
+        self.bugs = BugLog(limits.bugs_told_per_min, is_ours=True)
+        self.hook_bugs = BugLog(limits.bugs_told_per_min, is_ours=False)
         self._door: Door | None = None
         self._opening = trio.Lock()
         self._started_at: float | None = None
@@ -123,8 +126,8 @@ class Control:
         if self.sink is not None:
             try:
                 self.sink(line)
-            except Exception:  # noqa: BLE001  # a hook is somebody else's code
-                _log.exception("a log sink failed")
+            except BaseException as error:  # noqa: BLE001  # a hook is somebody else's code
+                self.hook_bugs.tell("the application's log sink failed", contained(error), self._clock.monotonic())
 
     # What is followed.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from http_control.bugs import BugLog
+from http_control.contained import contained
 from http_control.limits import HttpLimits
 from http_control.problem import Problem, problem_of
 from p2p import one_line
@@ -40,7 +41,7 @@ class Intake:
     def __init__(self, app: ASGIFramework, limits: HttpLimits) -> None:
         self._app = app
         self._limits = limits
-        self._bugs = BugLog(limits.bugs_told_per_min)
+        self._bugs = BugLog(limits.bugs_told_per_min, is_ours=False)
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serve one ASGI scope."""
@@ -60,12 +61,13 @@ class Intake:
         try:
             with body.refused:
                 await self._app(scope, body.receive, note)
-        except Exception as error:
-            if body.is_answered:
-                raise
+        except BaseException as error:  # noqa: BLE001  # what ends the program is raised on
+            failure = contained(error)
             path = one_line(scope["path"], 200)
-            self._bugs.tell(f"the application failed at {scope['method']} {path}", error, trio.current_time())
-            await _answer(problem_of(500), send)
+            self._bugs.tell(f"the application failed at {scope['method']} {path}", failure, trio.current_time())
+            # An answer that has begun is cut off: who reads it sees that it is not whole.
+            if not body.is_answered:
+                await _answer(problem_of(500), send)
         if body.problem is not None:
             await _answer(body.problem, send)
 

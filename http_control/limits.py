@@ -47,6 +47,9 @@ class HttpLimits:
 
     # The server.
     startup_s_max: float = 10.0
+    starts_max: int = 10
+    """Times in a row that an application that ran is tried to be started again, before it is given up: with the pauses
+    below about 40 s. The very first start is tried once."""
     stop_grace_s: float = 0.5
     """What requests under way are given when the server stops."""
     stop_s_max: float = 1.5

@@ -8,8 +8,10 @@ stopping in time. It refuses to know what the application does, and what happens
     └── supervisor (shielded)      starts again what fails; the sockets stay open meanwhile
         └── one life               the application's lifespan, one task per socket that accepts, one per connection
 
-Nothing that happens below `serve_app` raises out of it once it has started. So whoever holds the nursery (a node's
-program) never ends because of a client, of the application or of the server.
+What fails below `serve_app` is contained once the application has started: whoever holds the nursery (a node's program)
+does not end because of a client, or of the server. Three things do raise out of it: that the application cannot be
+started, at first or as often as `starts_max` says afterwards; and what ends a program, Ctrl-C and `sys.exit`, wherever
+in it that was raised.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
+from http_control.bugs import told
 from http_control.connection import Connection, Stream
+from http_control.contained import contained, first_of
 from http_control.intake import Intake
+from http_control.lifespan import Lifespan
 from http_control.limits import HttpLimits
 from http_control.places import Places
 from http_control.sockets import Bind, listening, urls_of
@@ -52,10 +56,6 @@ class ServerOptions:
     limits: HttpLimits = field(default=HttpLimits())
 
 
-class ApplicationEnded(Exception):
-    """The application's lifespan ended by itself: a task on its own nursery failed."""
-
-
 async def serve_app(
     app: ASGIFramework,
     options: ServerOptions,
@@ -63,15 +63,20 @@ async def serve_app(
     announce: Callable[[list[str]], Awaitable[None]] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an application until cancelled; `started(urls)` with the real ports.
+    """Serve an application until cancelled; `started(urls)` with the real ports, once the application has started.
+
+    An application that breaks down later is started again on the same sockets. One whose startup can run only once
+    (Quart's `while_serving` is such) cannot be: write `before_serving` and `after_serving` instead.
 
     Args:
         app: the application.
         options: where, and within which bounds.
-        announce: told the URLs before the caller is; what it raises ends the start.
+        announce: told the URLs before the application is started; what it raises ends the start.
 
     Raises:
         AddressInUse, ConfigError: it cannot listen as asked; the certificate or key is not usable.
+        ApplicationFailed: the application cannot be started, or could not be started again, `starts_max` times in
+            a row.
     """
     bind, limits = options.bind, options.limits
     tls = await trio.to_thread.run_sync(_tls_context, bind) if bind.is_tls else None
@@ -79,16 +84,20 @@ async def serve_app(
         urls = urls_of(listeners, bind)
         if announce is not None:
             await announce(urls)
-        # Whoever connects from now on waits in the sockets' queue until the first life accepts. Told before the
-        # nursery opens, since what the caller's nursery raises here must not meet the shielded half of this one.
-        task_status.started(urls)
+        # Whoever connects from now on waits in the sockets' queue until the application has started.
         server = _Server(app, limits, listeners, tls)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.supervise)
-            try:
-                await trio.sleep_forever()
-            finally:
-                server.stop()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.supervise)
+                try:
+                    await server.is_up.wait()
+                    task_status.started(urls)
+                    await trio.sleep_forever()
+                finally:
+                    server.stop()
+        except BaseExceptionGroup as group:
+            cause = first_of(contained(group))
+            raise cause from cause.__cause__
 
 
 def _tls_context(bind: Bind) -> ssl.SSLContext:
@@ -112,14 +121,16 @@ def _config(limits: HttpLimits) -> Config:
     config.include_server_header = False
     config.h11_max_incomplete_size = limits.header_bytes_max
     config.keep_alive_max_requests = limits.requests_per_connection_max
-    config.startup_timeout = limits.startup_s_max
-    config.shutdown_timeout = limits.stop_grace_s
     config.errorlog = _log
     return config
 
 
 class _Server:
-    """The sockets, and the lives of what serves them."""
+    """The sockets, and the lives of what serves them.
+
+    Attributes:
+        is_up: set once the application has started for the first time.
+    """
 
     def __init__(
         self,
@@ -129,10 +140,13 @@ class _Server:
         tls: ssl.SSLContext | None,
     ) -> None:
         self._config = _config(limits)
-        self._app = wrap_app(Intake(app, limits), limits.body_bytes_max, "asgi")
+        self._intake = cast("ASGIFramework", Intake(app, limits))
+        self._app = wrap_app(self._intake, limits.body_bytes_max, "asgi")
         self._limits = limits
         self._listeners = listeners
         self._tls = tls
+        self.is_up = trio.Event()
+        self._starts_failed = 0
         self._stopping = trio.Event()
         self._scope = trio.CancelScope(shield=True)
         self._places: Places[Connection] = Places(limits)
@@ -143,47 +157,49 @@ class _Server:
         self._scope.deadline = trio.current_time() + self._limits.stop_s_max
 
     async def supervise(self) -> None:
-        """Serve, and serve again after a failure, until told to stop."""
+        """Serve, and serve again after a failure, until told to stop.
+
+        Raises:
+            ApplicationFailed: there is nothing to serve.
+        """
         pauses = self._limits.restart_s
         failures = 0
         with self._scope:
             while not self._stopping.is_set():
                 began = trio.current_time()
+                failure: BaseException | None = None
                 try:
                     await self._live()
                 except* Exception as group:  # noqa: BLE001  # the boundary: what serves may fail, what is served goes on
-                    _log.error("the HTTP server failed and starts again: %r", group.exceptions[0])
-                    _log.debug("how it failed", exc_info=group)
-                else:
+                    failure = first_of(group)
+                if failure is None or self._stopping.is_set():
                     continue
+                if self._starts_failed >= (self._limits.starts_max if self.is_up.is_set() else 1):
+                    raise failure
+                _log.error("the HTTP server failed and starts again: %s", told(failure))
+                _log.debug("how it failed", exc_info=failure)
                 failures = 1 if trio.current_time() - began > self._limits.calm_s else failures + 1
                 with trio.move_on_after(pauses[min(failures, len(pauses)) - 1]):
                     await self._stopping.wait()
 
     async def _live(self) -> None:
         """One life: from the application's startup to its shutdown."""
-        state: LifespanState = {}
         context = WorkerContext(None)
-        lifespan = Lifespan(self._app, self._config, state)
+        lifespan = Lifespan(self._intake, self._limits)
+        self._starts_failed += 1
         async with trio.open_nursery() as nursery:
-            await nursery.start(lifespan.handle_lifespan)
-            await lifespan.wait_for_startup()
-            if lifespan.supported:
-                nursery.start_soon(self._watch, lifespan)
+            await lifespan.start(nursery)
+            self._starts_failed = 0
+            self.is_up.set()
             async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
                 for listener in self._listeners:
-                    accepting.start_soon(self._accept, listener, connections, context, state)
+                    accepting.start_soon(self._accept, listener, connections, context, lifespan.state)
                 await self._stopping.wait()
                 accepting.cancel_scope.cancel()
                 await context.terminated.set()
                 connections.cancel_scope.deadline = trio.current_time() + self._limits.stop_grace_s
-            await lifespan.wait_for_shutdown()
+            await lifespan.end()
             nursery.cancel_scope.cancel()
-
-    async def _watch(self, lifespan: Lifespan) -> None:
-        await lifespan.shutdown.wait()
-        if not self._stopping.is_set():
-            raise ApplicationEnded("a task of the application failed, and its lifespan with it")
 
     async def _accept(
         self, listener: trio.SocketListener, nursery: trio.Nursery, context: WorkerContext, state: LifespanState

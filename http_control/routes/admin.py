@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any, Final
 
 import msgspec
@@ -11,10 +10,10 @@ import trio
 from quart import Response
 
 from http_control import shapes
+from http_control.bugs import first_cause
+from http_control.contained import contained
 from http_control.operation import JSON, Call, Operation
 from http_control.problem import Problem, problem_of
-
-_log = logging.getLogger("p2p.http")
 
 
 async def hook(call: Call) -> Response:
@@ -26,9 +25,8 @@ async def hook(call: Call) -> Response:
     with trio.move_on_after(call.control.options.limits.hook_s_max) as patience:
         try:
             value = await admin_hook(call.body)
-        except Exception as error:  # noqa: BLE001  # a hook is somebody else's code
-            _log.exception("the admin hook failed")
-            raise Problem(502, "hook_failed", f"the hook raised {type(error).__name__}; the log has it") from None
+        except BaseException as error:  # noqa: BLE001  # a hook is somebody else's code
+            raise _failed(call, "the admin hook", error) from None
     if patience.cancelled_caught:
         raise Problem(504, "timeout", f"the hook took longer than {call.control.options.limits.hook_s_max:g} s")
     answer = value if isinstance(value, dict) else shapes.HookResult(result=value)
@@ -42,12 +40,21 @@ async def hook(call: Call) -> Response:
     return response
 
 
+def _failed(call: Call, what: str, error: BaseException) -> Problem:
+    cause = first_cause(contained(error))
+    call.control.hook_bugs.tell(f"{what} of the application failed", cause, trio.current_time())
+    return Problem(502, "hook_failed", f"{what} raised {type(cause).__name__}; the log has it")
+
+
 async def log_level(call: Call) -> shapes.LevelSet:
     """Set the log level."""
     set_level = call.control.options.on_log_level
     if set_level is None:
         raise Problem(501, "not_implemented", "the log level belongs to the application that runs this node")
-    set_level(call.body.level)
+    try:
+        set_level(call.body.level)
+    except BaseException as error:  # noqa: BLE001  # as above
+        raise _failed(call, "the hook on_log_level", error) from None
     return shapes.LevelSet(level=call.body.level)
 
 
@@ -56,7 +63,10 @@ async def shutdown(call: Call) -> shapes.Stopping:
     stop = call.control.options.on_shutdown
     if stop is None:
         raise problem_of(501)
-    stop()
+    try:
+        stop()
+    except BaseException as error:  # noqa: BLE001  # as above
+        raise _failed(call, "the hook on_shutdown", error) from None
     return shapes.Stopping()
 
 
@@ -77,7 +87,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Set the log level of the process",
         log_level,
         shapes.LevelSet,
-        errors=(501,),
+        errors=(501, 502),
         body=shapes.LogLevel,
         needs_node=False,
     ),
@@ -88,7 +98,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         shutdown,
         shapes.Stopping,
         status=202,
-        errors=(501,),
+        errors=(501, 502),
         body=shapes.Body,
         needs_node=False,
     ),
