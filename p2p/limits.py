@@ -275,8 +275,11 @@ class Limits:
 
     # Places that hints name: discovery, registries, the book (threats T44, T46, T47).
     leads_max: int = 1024
+    leads_per_standing_max: int = 160
+    """That wait, of strangers with the same behind their hints: signed or not, heard again or not, listed."""
     leads_per_source_max: int = 8
-    """Of one address on the network, not counting places where somebody proved himself."""
+    """Of one address on the network, not counting places where somebody proved himself; half as many that it named once
+    and unsigned."""
     leads_per_registry_max: int = 128
     lead_interval_s: float = 30.0
     """Between two dials to one place, whoever names it."""
@@ -286,7 +289,12 @@ class Limits:
     lead_dials_burst: int = 64
     """A node that starts among as many others meets all of them at once."""
     lead_dials_max: int = 8
-    """Dials of leads under way at a time."""
+    """Dials of leads of one standing under way at a time."""
+    lead_bare_dials_per_s: float = 2.0
+    """Of these, to places that one unsigned datagram named: anybody makes up any number."""
+    lead_bare_dials_burst: int = 16
+    lead_bare_dials_max: int = 2
+    """Of these, under way at a time."""
     lead_yield_s: float = 2.0
     """Of two nodes that hear of each other one lets the other dial: an announcement interval long, and up to half as
     long again."""
@@ -308,9 +316,17 @@ class Limits:
     announce_reads_per_s: int = 1000
     """Datagrams taken off the socket, whatever they are: about 4 % of a processor. The kernel drops what is more."""
     announce_reads_burst: int = 250
-    announce_checks_per_s: int = 200
-    """Announcements parsed and verified, from all sources: a signature costs about 0.2 ms."""
-    announce_checks_burst: int = 400
+    announce_checks_per_s: int = 150
+    """Announcements parsed and verified, from sources that were heard lately: a signature costs about 0.2 ms."""
+    announce_checks_burst: int = 300
+    announce_signed_checks_per_s: int = 100
+    """From others, that look signed: a flood from ever new addresses takes nothing from who is there already."""
+    announce_signed_checks_burst: int = 200
+    announce_bare_checks_per_s: int = 100
+    """From others, without a signature: a flood of these takes nothing from who signs."""
+    announce_bare_checks_burst: int = 200
+    announce_again_s: float = 1.0
+    """A place that is heard for longer than this announces itself again; a false one has to be kept up."""
     announce_source_per_s: int = 20
     """From one source: a host of forty nodes, at one in two seconds each."""
     announce_source_burst: int = 40

@@ -23,6 +23,8 @@ from p2p.ids import PeerId, is_node_id
 from p2p.msg import DiscoveryAnnounce
 
 ANNOUNCE_CONTEXT: Final = b"vix-p2p/announce/1"
+SIGNATURE_MARK: Final = b'"sig"'
+"""A signed announcement holds these bytes. All that follows from them is at which pace such are looked at."""
 
 
 class Flaw(Enum):

@@ -175,6 +175,13 @@ class Dialer:
             self._counters.connect_deduped += 1
         return None
 
+    def holds_back(self, endpoint: PeerEndpoint) -> bool:
+        """Whether a place failed lately and is not due, so that `dial_unasked` would come to nothing; it is counted."""
+        if self._guard.ask(endpoint, self._clock.monotonic()) is not Verdict.BACKOFF:
+            return False
+        self._counters.backoff_skips += 1
+        return True
+
     async def dial_within(self, endpoint: PeerEndpoint, rule: DialRule) -> Connection:
         """As `dial`, for somebody else: to addresses that the rule allows, resolved once, judged, and dialled as judged
         (T49), and not before a place that failed lately is due again (T33).

@@ -25,7 +25,7 @@ from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError, NodeClosed
 from p2p.ids import check_node_id
 from p2p.limits import Limits
-from p2p.node.announce import Flaw, read_announcement, write_announcement
+from p2p.node.announce import SIGNATURE_MARK, Flaw, read_announcement, write_announcement
 from p2p.node.kinds import Kinds, check_kinds
 from p2p.node.service import Runs
 from p2p.policy.addresses import AddressClass, classify
@@ -38,8 +38,8 @@ from p2p.windows import Clock, Entropy, SystemClock, system_entropy, uniform
 
 _log = logging.getLogger("p2p.discovery")
 
-Offer: TypeAlias = Callable[[DiscoveryAnnouncement, str], object]
-"""Takes a hint and the address it came from; never waits."""
+Offer: TypeAlias = Callable[[DiscoveryAnnouncement, bool], object]
+"""Takes a hint, and whether its place has been announced for a while; never waits."""
 
 OWN_NONCES: Final = 16
 """An unsigned node knows its own datagrams by these; none takes so long around."""
@@ -286,7 +286,7 @@ class UdpDiscovery(Runs):
 
     def _hear(self, data: bytes, host: str, scheme: str) -> None:
         counters, now = self.counters, self._clock.monotonic()
-        if not self._sightings.admits(host, now):
+        if not self._sightings.admits(host, now, signed=SIGNATURE_MARK in data):
             counters.too_fast += 1
             return
         said = read_announcement(data, require_signed=self.config.require_signed)
@@ -302,11 +302,11 @@ class UdpDiscovery(Runs):
             counters.crowded += 1
         elif is_due:
             counters.told += 1
-            self._tell(hint)
+            self._tell(hint, again=self._sightings.is_heard_again(hint, now))
 
-    def _tell(self, hint: DiscoveryAnnouncement) -> None:
+    def _tell(self, hint: DiscoveryAnnouncement, *, again: bool) -> None:
         try:
-            self._offer(hint, hint.host)
+            self._offer(hint, again)
         except Exception:  # noqa: BLE001  # a hook is somebody else's code: it may not end discovery
             self.counters.hook_failures += 1
             _log.exception("on_peer failed")
@@ -336,7 +336,7 @@ def make_udp_discovery(
         ConfigError: `self_tcp_port` is given and `self_node_id` is no node id.
     """
 
-    def offer(hint: DiscoveryAnnouncement, _came_from: str) -> None:
+    def offer(hint: DiscoveryAnnouncement, _again: bool) -> None:
         if on_peer is not None:
             on_peer(hint)
 

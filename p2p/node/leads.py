@@ -26,7 +26,7 @@ from p2p.node.status import Counters
 from p2p.policy.addresses import AddressClass, DialRule, classify, prefix_of
 from p2p.policy.admission import Scores
 from p2p.policy.hints import DiscoveryAnnouncement, HintSource
-from p2p.policy.targets import Target, Targets
+from p2p.policy.targets import Standing, Target, Targets
 from p2p.windows import Clock, Entropy, uniform
 
 OWN_PLACES_MAX: Final = 64
@@ -89,15 +89,17 @@ class Leads:
         self._entropy = entropy
         self._wake = trio.Event()
         self._wakes_at = float("inf")
-        self._under_way = 0
 
-    def offer(self, announcement: DiscoveryAnnouncement, source: HintSource, came_from: str) -> None:
+    def offer(
+        self, announcement: DiscoveryAnnouncement, source: HintSource, came_from: str, *, again: bool = False
+    ) -> None:
         """Take a hint. Never waits, never raises; mostly nothing comes of it.
 
         Args:
             announcement: who is said to be where.
             source: by what it came.
             came_from: the address of who says so, or the registry's; for the bounds per source.
+            again: whether it was announced for a while from the same place.
         """
         if source is not HintSource.BOOK:
             self._counters.hints += 1
@@ -118,7 +120,7 @@ class Leads:
             (source, _neighbour(came_from)),
             announcement.node_id,
             peer_id,
-            known=peer_id is not None and self._is_known(peer_id),
+            self._standing(peer_id, source, again=again),
             due=now + self._yield_s(peer_id),
             forgotten_at=now + self._limits.lead_ttl_s,
         )
@@ -137,11 +139,10 @@ class Leads:
             while True:
                 self._wake = trio.Event()
                 now = self._clock.monotonic()
-                if self._under_way < self._limits.lead_dials_max and self._has_room(self._under_way):
+                if self._has_room(self.targets.under_way):
                     target = self.targets.take(now)
                     if target is not None:
-                        if self._is_wanted(target, now):
-                            self._under_way += 1
+                        if self._is_wanted(target, now) and not self._dialer.holds_back(target.endpoint):
                             nursery.start_soon(self._dial, target)
                         else:
                             self.targets.spare(target)
@@ -175,8 +176,17 @@ class Leads:
                 self.targets.proved(target)
         finally:
             self._acquaintances.dialled(address, failed=failed)
-            self._under_way -= 1
+            self.targets.over(target)
             self._wake.set()
+
+    def _standing(self, peer_id: PeerId | None, source: HintSource, *, again: bool) -> Standing:
+        if peer_id is not None and self._is_known(peer_id):
+            return Standing.KNOWN
+        if source is not HintSource.DISCOVERY:
+            return Standing.LISTED
+        if peer_id is not None:
+            return Standing.SIGNED_AGAIN if again else Standing.SIGNED
+        return Standing.AGAIN if again else Standing.BARE
 
     def _is_unjudged(self, target: Target) -> bool:
         """Whether it is a name that a registry gave in an earlier run: it may lead elsewhere by now."""

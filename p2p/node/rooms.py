@@ -305,7 +305,7 @@ class Rooms:
             return None
         return UdpDiscovery(
             discovery,
-            lambda hint, came_from: self.leads.offer(hint, HintSource.DISCOVERY, came_from),
+            lambda hint, again: self.leads.offer(hint, HintSource.DISCOVERY, hint.host, again=again),
             identity=self._identity,
             network=network,
             clock=config.clock,

@@ -2,7 +2,8 @@
 
 It knows hints and times, not datagrams and signatures. Every bound is one that a stranger on the LAN runs into:
 
-- pace: a bucket per source and one for all, so that a flood costs little (T46);
+- pace: a bucket per source, so that a flood costs little (T46), and three for all: for sources that were heard lately,
+  for others that sign, and for others that do not;
 - room: so many places per source, per identity and in all. When the book is full the place not heard of for longest
   goes: who is really there speaks every two seconds and stays, however many names are invented;
 - age: a place expires `ttl_s` after it was last heard, by our own clock; what the datagram says of time counts for
@@ -44,6 +45,7 @@ _JUST_BEFORE_S: Final = 1e-6
 class _Sighting(msgspec.Struct, eq=False):
     hint: DiscoveryAnnouncement
     heard_at: float
+    heard_from: float
     word_ms: int = 0
     """The newest word that came from here before it came from elsewhere."""
     told_at: float = _LONG_AGO
@@ -68,7 +70,10 @@ class Sightings:
         cooldown_s: how long an identity that was told of is not told of again.
     """
 
-    __slots__ = ("_checks", "_cooldown_s", "_limits", "_named", "_paces", "_per_source", "_seen", "_ttl_s")
+    __slots__ = (
+        "_bare_checks", "_checks", "_cooldown_s", "_limits", "_named", "_paces", "_per_source", "_seen",
+        "_signed_checks", "_ttl_s",
+    )  # fmt: skip
 
     def __init__(self, limits: Limits, *, ttl_s: float, cooldown_s: float) -> None:
         self._limits = limits
@@ -80,13 +85,22 @@ class Sightings:
         self._per_source: Counter[str] = Counter()
         self._paces: dict[str, TokenBucket] = {}
         self._checks = TokenBucket(limits.announce_checks_per_s, limits.announce_checks_burst)
+        self._signed_checks = TokenBucket(limits.announce_signed_checks_per_s, limits.announce_signed_checks_burst)
+        self._bare_checks = TokenBucket(limits.announce_bare_checks_per_s, limits.announce_bare_checks_burst)
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def admits(self, source: str, now: float) -> bool:
-        """Whether an announcement from this address may be looked at now. Asked before it is read."""
-        return (is_loopback(source) or self._pace(source).take(now)) and self._checks.take(now)
+    def admits(self, source: str, now: float, *, signed: bool) -> bool:
+        """Whether an announcement from this address may be looked at now. Asked before it is read.
+
+        Args:
+            signed: whether it looks as if it were.
+        """
+        checks = self._signed_checks if signed else self._bare_checks
+        if source in self._per_source:
+            checks = self._checks
+        return (is_loopback(source) or self._pace(source).take(now)) and checks.take(now)
 
     def note(self, hint: DiscoveryAnnouncement, now: float, said_ms: int = 0) -> bool | None:
         """Enter what was announced from `hint.host`.
@@ -100,15 +114,15 @@ class Sightings:
             Whether to tell of it now; None if there was no room for it.
         """
         self._expire(now)
-        who: _Who = hint.peer_id if hint.peer_id is not None else (hint.node_id, hint.port)
-        place = (who, hint.host, hint.port)
+        place = _place_of(hint)
+        who = place[0]
         named = self._named.get(who) or _Named()
         is_news = hint.peer_id is not None and said_ms > named.newest_ms
         sighting = self._seen.pop(place, None)
         if sighting is None:
             if not self._make_room(named, hint.host, is_news=is_news):
                 return None
-            sighting = _Sighting(hint, now, told_at=named.told_at - _JUST_BEFORE_S)
+            sighting = _Sighting(hint, now, now, told_at=named.told_at - _JUST_BEFORE_S)
             self._named[who] = named
             named.places[place] = sighting
             self._per_source[hint.host] += 1
@@ -118,6 +132,11 @@ class Sightings:
         sighting.heard_at = now
         self._seen[place] = sighting
         return self._tell(named, sighting, now)
+
+    def is_heard_again(self, hint: DiscoveryAnnouncement, now: float) -> bool:
+        """Whether a place has been announced for a while."""
+        sighting = self._seen.get(_place_of(hint))
+        return sighting is not None and now - sighting.heard_from >= self._limits.announce_again_s
 
     def snapshot(self, now: float) -> tuple[DiscoveryAnnouncement, ...]:
         """Every place that counts now, the one heard last at the end."""
@@ -177,6 +196,11 @@ class Sightings:
             pace = TokenBucket(self._limits.announce_source_per_s, self._limits.announce_source_burst)
         self._paces[source] = pace
         return pace
+
+
+def _place_of(hint: DiscoveryAnnouncement) -> _Place:
+    who: _Who = hint.peer_id if hint.peer_id is not None else (hint.node_id, hint.port)
+    return (who, hint.host, hint.port)
 
 
 def _word_of(sighting: _Sighting) -> int:

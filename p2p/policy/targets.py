@@ -4,14 +4,18 @@ Anybody on the network may say that a node listens somewhere, and aim us at a st
 more than this:
 
 - a place is dialled at most once in `lead_interval_s`, however often and by whomever it is named;
-- one source has at most so many places in here that nobody proved himself at yet. A place where somebody did gives its
-  slot back, so that a machine with fifty nodes on it is met whole, and one that we are aimed at gets eight dials;
+- one source has at most so many places in here that nobody proved himself at yet, and half as many that it named once
+  without a signature. A place where somebody did gives its slot back, so that a machine with fifty nodes on it is met
+  whole, and one that we are aimed at gets eight dials;
 - all together are at most `leads_max` places and, beyond a first burst, `lead_dials_per_s`;
 - what is not dialled `lead_ttl_s` after it was last named is forgotten (T47).
 
 Places of peers that this node knows (it met them, or an operator named them) come before those of strangers and are
-never pushed out by them: a flood of made-up places does not keep acquaintances apart. Among strangers a full table
-lets chance decide who goes, so that a real one among the made-up ones has its part.
+never pushed out by them: a flood of made-up places does not keep acquaintances apart. Strangers stand apart by what it
+costs to make one up (`Standing`). Each standing has places, dials under way and turns of its own, one turn of each
+after the other, and within it the one that is due first. So whoever can do what a flood does not, signs or speaks
+again, is dialled once what is under way leaves a slot of his standing, and at most a turn of each other one has passed:
+within a second of being due. Where a flood does the same as he, his places are full, and chance decides who goes.
 
     named ──▶ waiting ── due, a token ──▶ dialled ── lead_interval_s ──▶ forgotten
 """
@@ -19,6 +23,9 @@ lets chance decide who goes, so that a real one among the made-up ones has its p
 from __future__ import annotations
 
 import math
+from collections import Counter
+from enum import IntEnum
+from typing import Final
 
 import msgspec
 
@@ -31,6 +38,25 @@ _Address = tuple[str, str, int]
 _Source = tuple[HintSource, str]
 
 
+class Standing(IntEnum):
+    """What stands behind a hint; the more, the higher."""
+
+    BARE = 0
+    """A datagram that nobody signed, from a place that was not heard of before: one costs nothing to make up."""
+    AGAIN = 1
+    """Unsigned, and heard for a while from the same place."""
+    LISTED = 2
+    """Named by a registry or by the book, which an operator chose."""
+    SIGNED = 3
+    """An identity says so itself; any number of identities can be made, at some cost."""
+    SIGNED_AGAIN = 4
+    KNOWN = 5
+    """The identity is one that this node met, or that an operator named. These come before all others."""
+
+
+_IN_TURN: Final = (Standing.SIGNED_AGAIN, Standing.SIGNED, Standing.LISTED, Standing.AGAIN, Standing.BARE)
+
+
 class Target(msgspec.Struct):
     """A place that a hint named.
 
@@ -38,7 +64,7 @@ class Target(msgspec.Struct):
         endpoint: where it is, without the identity that the hint named: who is there proves who it is.
         source: who names it, and from which neighbour.
         node_id, peer_id: as named, unproven; for leaving out what is connected already.
-        known: whether this node knows the peer.
+        standing: what stands behind it.
         due: when to dial it.
         forgotten_at: when it leaves the table; a waiting one is kept longer by being named again.
         dialled: whether it was.
@@ -49,7 +75,7 @@ class Target(msgspec.Struct):
     source: _Source
     node_id: str
     peer_id: PeerId | None
-    known: bool
+    standing: Standing
     due: float
     forgotten_at: float
     dialled: bool = False
@@ -59,14 +85,19 @@ class Target(msgspec.Struct):
 class Targets:
     """The places of one node, waiting or dialled lately."""
 
-    __slots__ = ("_counts", "_dials", "_limits", "_swept_at", "_table", "_waiting")
+    __slots__ = (
+        "_bare_dials", "_counts", "_dials", "_limits", "_next_turn", "_swept_at", "_table", "_under_way", "_waiting"
+    )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._table: dict[_Address, Target] = {}
-        self._waiting: dict[_Address, Target] = {}
+        self._waiting: dict[Standing, dict[_Address, Target]] = {standing: {} for standing in Standing}
+        self._under_way: Counter[Standing] = Counter()
         self._counts: dict[_Source, int] = {}
         self._dials = TokenBucket(limits.lead_dials_per_s, limits.lead_dials_burst)
+        self._bare_dials = TokenBucket(limits.lead_bare_dials_per_s, limits.lead_bare_dials_burst)
+        self._next_turn = 0
         self._swept_at = -math.inf
 
     def __len__(self) -> int:
@@ -75,7 +106,12 @@ class Targets:
     @property
     def waiting(self) -> int:
         """How many wait to be dialled."""
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def under_way(self) -> int:
+        """How many were taken and are not `over`."""
+        return self._under_way.total()
 
     def note(self, target: Target, now: float, draw: float) -> bool:
         """Take a place in, or hear once more of one.
@@ -89,18 +125,17 @@ class Targets:
             Whether it waits to be dialled by this.
         """
         self._sweep(now)
-        held = self._find(target.endpoint.address, now)
+        address = target.endpoint.address
+        held = self._find(address, now)
         if held is not None:
             if not held.dialled:
-                held.forgotten_at = max(held.forgotten_at, target.forgotten_at)
-                held.known |= target.known
-                held.due = min(held.due, target.due)
+                self._hear_again(held, target)
             return not held.dialled
-        if self._counts.get(target.source, 0) >= self._source_max(target.source[0]):
+        if self._counts.get(target.source, 0) >= self._source_max(target):
             return False
-        if len(self._table) >= self._limits.leads_max and not self._make_room(target, draw):
+        if not self._has_room(target.standing) and not self._make_room(target, draw):
             return False
-        self._table[target.endpoint.address] = self._waiting[target.endpoint.address] = target
+        self._table[address] = self._waiting[target.standing][address] = target
         self._counts[target.source] = self._counts.get(target.source, 0) + 1
         return True
 
@@ -109,32 +144,44 @@ class Targets:
         return any(target.peer_id == peer_id and target.forgotten_at > now for target in self._table.values())
 
     def take(self, now: float) -> Target | None:
-        """The next place to dial, None if none is due. It counts as dialled, unless `spare` takes it out."""
-        best: Target | None = None
-        for target in [*self._waiting.values()]:
-            if target.forgotten_at <= now:
-                self.drop(target)
-            elif target.due <= now and (best is None or (target.known, -target.due) > (best.known, -best.due)):
-                best = target
+        """The next place to dial, None if none is due. It is dialled and under way: `over` or `spare` follows."""
+        best = self._next_due(now)
         if best is None or not self._dials.take(now):
             return None
-        del self._waiting[best.endpoint.address]
+        if best.standing is Standing.BARE:
+            self._bare_dials.take(now)
+        if best.standing is not Standing.KNOWN:
+            self._next_turn = _IN_TURN.index(best.standing) + 1
+        del self._waiting[best.standing][best.endpoint.address]
+        self._under_way[best.standing] += 1
         best.dialled = True
         best.forgotten_at = now + self._limits.lead_interval_s
         return best
 
     def due(self, now: float) -> float:
-        """When `take` may give one, infinity if none waits."""
-        return max(min((target.due for target in self._waiting.values()), default=math.inf), self._dials.ready_at(now))
+        """When `take` may give one, infinity if none waits, or before some dial is over."""
+        ready = [
+            max(min(target.due for target in waiting.values()), self._ready_at(standing, now))
+            for standing, waiting in self._waiting.items()
+            if waiting
+        ]
+        return min(ready, default=math.inf)
 
     def due_of(self, target: Target, now: float) -> float:
         """When `take` may give this one, if no other comes before it."""
-        return max(target.due, self._dials.ready_at(now))
+        return max(target.due, self._ready_at(target.standing, now))
+
+    def over(self, target: Target) -> None:
+        """The dial of a place that was taken came to its end."""
+        self._under_way[target.standing] -= 1
 
     def spare(self, target: Target) -> None:
         """The place that was taken need not be dialled after all."""
+        self.over(target)
         self.drop(target)
         self._dials.give_back()
+        if target.standing is Standing.BARE:
+            self._bare_dials.give_back()
 
     def proved(self, target: Target) -> None:
         """Somebody proved himself at a place: it no longer counts against who named it."""
@@ -146,7 +193,7 @@ class Targets:
         """Forget a place that need not, or must not, be dialled; it may be named again at once."""
         if self._table.get(target.endpoint.address) is target:
             del self._table[target.endpoint.address]
-            self._waiting.pop(target.endpoint.address, None)
+            self._waiting[target.standing].pop(target.endpoint.address, None)
             if not target.proven:
                 self._uncount(target)
 
@@ -165,27 +212,74 @@ class Targets:
         for target in [target for target in self._table.values() if target.forgotten_at <= now]:
             self.drop(target)
 
+    def _hear_again(self, held: Target, target: Target) -> None:
+        held.forgotten_at = max(held.forgotten_at, target.forgotten_at)
+        held.due = min(held.due, target.due)
+        if target.standing < held.standing:
+            return
+        # Who is named last, with as much behind it: the first one may have been made up to have the dial left out.
+        held.node_id, held.peer_id = target.node_id, target.peer_id
+        if target.standing > held.standing and self._has_places(target.standing):
+            address = held.endpoint.address
+            self._waiting[target.standing][address] = self._waiting[held.standing].pop(address)
+            held.standing = target.standing
+
+    def _next_due(self, now: float) -> Target | None:
+        first = self._next_turn
+        for standing in (Standing.KNOWN, *_IN_TURN[first:], *_IN_TURN[:first]):
+            if self._ready_at(standing, now) > now:
+                continue
+            while waiting := self._waiting[standing]:
+                earliest = min(waiting.values(), key=_due_of)
+                if earliest.forgotten_at > now:
+                    if earliest.due <= now:
+                        return earliest
+                    break
+                self.drop(earliest)
+        return None
+
+    def _ready_at(self, standing: Standing, now: float) -> float:
+        """When one of this standing may be dialled; infinity before some dial is over."""
+        limits, ready = self._limits, self._dials.ready_at(now)
+        if standing is not Standing.BARE:
+            return ready if self._under_way[standing] < limits.lead_dials_max else math.inf
+        ready = max(ready, self._bare_dials.ready_at(now))
+        return ready if self._under_way[standing] < limits.lead_bare_dials_max else math.inf
+
+    def _has_places(self, standing: Standing) -> bool:
+        return standing is Standing.KNOWN or len(self._waiting[standing]) < self._limits.leads_per_standing_max
+
+    def _has_room(self, standing: Standing) -> bool:
+        return self._has_places(standing) and len(self._table) < self._limits.leads_max
+
     def _make_room(self, target: Target, draw: float) -> bool:
-        strangers = [other for other in self._waiting.values() if not other.known]
-        if not strangers:
+        if target.standing is Standing.KNOWN:
+            for standing in reversed(_IN_TURN):
+                for stranger in self._waiting[standing].values():
+                    self.drop(stranger)
+                    return True
             return False
-        if target.known:
-            self.drop(strangers[0])
-            return True
         # One of those that wait or the new one itself, each with the same chance.
-        chosen = int(draw * (len(strangers) + 1))
-        if chosen == len(strangers):
+        others = [*self._waiting[target.standing].values()]
+        chosen = int(draw * (len(others) + 1))
+        if chosen == len(others):
             return False
-        self.drop(strangers[chosen])
+        self.drop(others[chosen])
         return True
 
-    def _source_max(self, kind: HintSource) -> int:
+    def _source_max(self, target: Target) -> int:
         limits = self._limits
+        kind = target.source[0]
         if kind is HintSource.DISCOVERY:
-            return limits.leads_per_source_max
+            # What can be made up for nothing leaves half to what cannot.
+            return limits.leads_per_source_max // (2 if target.standing is Standing.BARE else 1)
         return limits.leads_per_registry_max if kind is HintSource.REGISTRY else limits.leads_max
 
     def _uncount(self, target: Target) -> None:
         self._counts[target.source] -= 1
         if not self._counts[target.source]:
             del self._counts[target.source]
+
+
+def _due_of(target: Target) -> float:
+    return target.due

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 ANNOUNCE_S = 2.0
 
 
-def offer(node: p2p.Node, announcement: DiscoveryAnnouncement, came_from: str | None = None) -> None:
+def offer(node: p2p.Node, announcement: DiscoveryAnnouncement, *, again: bool = False) -> None:
     """What discovery does with a datagram."""
-    node._running().leads.offer(announcement, HintSource.DISCOVERY, came_from or announcement.host)
+    node._running().leads.offer(announcement, HintSource.DISCOVERY, announcement.host, again=again)
 
 
 async def announce(here: Host, nodes: Iterable[p2p.Node], *, anonymous: bool = False) -> None:
@@ -141,7 +141,7 @@ async def test_t44_a_flood_of_forged_hints_costs_few_dials_and_keeps_no_acquaint
     autojump_clock: MockClock,
 ) -> None:
     net = MemoryNetwork(latency_s=0.01)
-    one, other = Host(net, 0), Host(net, 1)
+    one, other, newcomer = (Host(net, number) for number in range(3))
     forger = Dice("forger")
     async with trio.open_nursery() as nursery:
         a = await nursery.start(one.node().run)
@@ -171,6 +171,12 @@ async def test_t44_a_flood_of_forged_hints_costs_few_dials_and_keeps_no_acquaint
             offer(a, other.announcement)
             with trio.fail_after(5):
                 while not a.peers():
+                    await events.__anext__()
+        c = await nursery.start(newcomer.node(dial=False).run)
+        async with a.events() as events:
+            offer(a, newcomer.announcement, again=True)
+            with trio.fail_after(5):
+                while c.peer_id not in {peer.peer_id for peer in a.peers()}:
                     await events.__anext__()
         nursery.cancel_scope.cancel()
 

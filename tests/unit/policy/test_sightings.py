@@ -59,7 +59,7 @@ def test_as_many_nodes_on_one_host_as_its_pace_lets_speak_are_all_heard() -> Non
     book = sightings()
     for step in range(20 * 60):
         now, number = step / 20, step % 40
-        assert book.admits("192.0.2.1", now)
+        assert book.admits("192.0.2.1", now, signed=True)
         book.note(hint(number), now)
     assert len(book.snapshot(60.0)) == 40
 
@@ -84,15 +84,29 @@ def test_t46_the_book_is_bounded_and_who_speaks_stays_in_it() -> None:
 
 def test_t46_twenty_a_second_from_one_source() -> None:
     book = sightings()
-    admitted = sum(book.admits("192.0.2.1", now / 1000) for now in range(10_000))
+    admitted = sum(book.admits("192.0.2.1", now / 1000, signed=True) for now in range(10_000))
     assert admitted <= LIMITS.announce_source_burst + 10 * LIMITS.announce_source_per_s
-    assert book.admits("192.0.2.2", 10.0)
+    assert book.admits("192.0.2.2", 10.0, signed=True)
 
 
 def test_t46_a_flood_from_ever_new_sources_is_bounded_too() -> None:
     book = sightings()
-    admitted = sum(book.admits(f"198.{n // 62500 % 250}.{n // 250 % 250}.{n % 250}", n / 5000) for n in range(50_000))
-    assert admitted <= LIMITS.announce_checks_burst + 10 * LIMITS.announce_checks_per_s
+    sources = [f"198.{n // 62500 % 250}.{n // 250 % 250}.{n % 250}" for n in range(50_000)]
+    book.note(hint(host="192.0.2.1"), 0.0)
+    signed = sum(book.admits(source, n / 5000, signed=True) for n, source in enumerate(sources))
+    assert signed <= LIMITS.announce_signed_checks_burst + 10 * LIMITS.announce_signed_checks_per_s
+    bare = sum(book.admits(source, 10 + n / 5000, signed=False) for n, source in enumerate(sources))
+    assert bare <= LIMITS.announce_bare_checks_burst + 10 * LIMITS.announce_bare_checks_per_s
+    assert book.admits("192.0.2.99", 20.0, signed=True), "who signs is heard among those who do not"
+    assert book.admits("192.0.2.1", 20.0, signed=False), "and who was heard before among all of them"
+
+
+def test_a_place_that_is_heard_for_a_while_announces_itself_again() -> None:
+    book = sightings()
+    book.note(hint(), 0.0)
+    assert not book.is_heard_again(hint(), 0.9)
+    assert book.is_heard_again(hint(), 1.0)
+    assert not book.is_heard_again(hint(host="192.0.2.2"), 1.0)
 
 
 def test_a_true_name_at_a_false_place_does_not_hide_the_true_place() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.ids import PeerEndpoint
+from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
-from p2p.policy.hints import HintSource
-from p2p.policy.targets import Target, Targets
+from p2p.policy.hints import DiscoveryAnnouncement, HintSource
+from p2p.policy.sightings import Sightings
+from p2p.policy.targets import Standing, Target, Targets
 
 LIMITS = Limits()
 
@@ -24,11 +26,19 @@ def target(
     kind: HintSource = HintSource.DISCOVERY,
     now: float = 0.0,
     wait_s: float = 0.0,
-    known: bool = False,
+    standing: Standing = Standing.SIGNED,
 ) -> Target:
     return Target(
-        PeerEndpoint(host, port), (kind, came_from), "n", None, known, now + wait_s, now + LIMITS.lead_ttl_s
+        PeerEndpoint(host, port), (kind, came_from), "n", None, standing, now + wait_s, now + LIMITS.lead_ttl_s
     )  # fmt: skip
+
+
+def dial(targets: Targets, now: float) -> Target | None:
+    """Take the next place, and be done with it at once."""
+    taken = targets.take(now)
+    if taken is not None:
+        targets.over(taken)
+    return taken
 
 
 def test_t44_one_place_is_dialled_once_in_thirty_seconds_whoever_names_it() -> None:
@@ -37,7 +47,7 @@ def test_t44_one_place_is_dialled_once_in_thirty_seconds_whoever_names_it() -> N
     for tenth in range(1200):
         now = tenth / 10
         targets.note(target("10.0.0.1", came_from=f"192.0.2.{tenth % 250}", now=now), now, 0.5)
-        if targets.take(now):
+        if dial(targets, now):
             dials.append(now)
     assert dials == [0, 30, 60, 90]
 
@@ -46,7 +56,7 @@ def test_t44_one_source_aims_us_at_eight_places_and_a_met_one_gives_its_slot_bac
     targets = Targets(LIMITS)
     taken = [targets.note(target("10.0.0.1", port), 0.0, 0.5) for port in range(1000, 1020)]
     assert taken.count(True) == 8
-    dialled = [targets.take(0.0) for _ in range(9)]
+    dialled = [dial(targets, 0.0) for _ in range(9)]
     assert dialled.count(None) == 1
     assert not targets.note(target("10.0.0.1", 2000), 1.0, 0.5)
     for there in dialled[:3]:
@@ -56,6 +66,13 @@ def test_t44_one_source_aims_us_at_eight_places_and_a_met_one_gives_its_slot_bac
     assert [targets.note(target("10.0.0.1", port), 1.0, 0.5) for port in range(2000, 2004)] == [True] * 3 + [False]
     assert targets.note(target("10.0.0.1", 3000, came_from="192.0.2.8"), 1.0, 0.5)
     assert targets.note(target("10.0.0.1", 4000, now=31.0), 31.0, 0.5), "what was dialled long ago no longer counts"
+
+
+def test_t44_what_is_said_once_and_unsigned_leaves_half_of_a_source_to_what_is_not() -> None:
+    targets = Targets(LIMITS)
+    bare = [targets.note(target("10.0.0.1", port, standing=Standing.BARE), 0.0, 0.5) for port in range(1000, 1020)]
+    signed = [targets.note(target("10.0.0.1", port), 0.0, 0.5) for port in range(2000, 2020)]
+    assert (bare.count(True), signed.count(True)) == (4, 4)
 
 
 def test_a_registry_names_more_than_a_neighbour_may() -> None:
@@ -68,23 +85,24 @@ def test_a_registry_names_more_than_a_neighbour_may() -> None:
 def test_t46_the_table_is_bounded_and_made_up_places_push_out_no_known_peer(
     hints: list[tuple[int, bool, float]],
 ) -> None:
-    limits = replace(LIMITS, leads_max=16)
+    limits = replace(LIMITS, leads_max=16, leads_per_standing_max=16)
     targets = Targets(limits)
     known: set[str] = set()
     for number, is_known, draw in hints:
         host = f"10.{int(is_known)}.{number // 250}.{number % 250}"
         # A known peer gets in unless known ones fill the table.
-        if targets.note(target(host, came_from=host, known=is_known), 0.0, draw) and is_known:
+        standing = Standing.KNOWN if is_known else Standing.SIGNED
+        if targets.note(target(host, came_from=host, standing=standing), 0.0, draw) and is_known:
             known.add(host)
         assert not is_known or host in known or len(known) == 16
         assert len(targets) <= 16
-    taken = [there for _ in range(16) if (there := targets.take(0.0)) is not None]
-    assert {there.endpoint.host for there in taken if there.known} == known
-    assert all(there.known for there in taken[: len(known)]), "known peers come first"
+    taken = [there for _ in range(16) if (there := dial(targets, 0.0)) is not None]
+    assert {there.endpoint.host for there in taken if there.standing is Standing.KNOWN} == known
+    assert all(there.standing is Standing.KNOWN for there in taken[: len(known)]), "known peers come first"
 
 
 def test_t46_a_real_place_among_made_up_ones_gets_its_turn() -> None:
-    limits = replace(LIMITS, leads_max=16)
+    limits = replace(LIMITS, leads_max=16, leads_per_standing_max=16)
     entered = 0
     for tenth in range(10):
         targets = Targets(limits)
@@ -97,22 +115,22 @@ def test_t46_a_real_place_among_made_up_ones_gets_its_turn() -> None:
 def test_t47_what_is_not_named_again_is_not_dialled() -> None:
     targets = Targets(LIMITS)
     assert targets.note(target("10.0.0.1", wait_s=14), 0.0, 0.5)
-    assert targets.take(13.9) is None
-    assert targets.take(15.0) is None
+    assert dial(targets, 13.9) is None
+    assert dial(targets, 15.0) is None
     assert not len(targets)
     targets.note(target("10.0.0.2", wait_s=14), 0.0, 0.5)
     targets.note(target("10.0.0.2", now=10.0, wait_s=10), 10.0, 0.5)
-    assert targets.take(13.9) is None
-    assert targets.take(15.0) is not None, "named again, it keeps its first date"
+    assert dial(targets, 13.9) is None
+    assert dial(targets, 15.0) is not None, "named again, it keeps its first date"
 
 
 def test_all_dials_together_keep_a_pace() -> None:
     targets = Targets(LIMITS)
     for number in range(200):
         targets.note(target(f"10.0.0.{number}", came_from=f"10.0.0.{number}"), 0.0, 0.5)
-    assert sum(targets.take(0.0) is not None for _ in range(200)) == LIMITS.lead_dials_burst
+    assert sum(dial(targets, 0.0) is not None for _ in range(200)) == LIMITS.lead_dials_burst
     assert targets.due(0.0) == 1 / LIMITS.lead_dials_per_s
-    assert targets.take(1 / LIMITS.lead_dials_per_s) is not None
+    assert dial(targets, 1 / LIMITS.lead_dials_per_s) is not None
     spared = targets.take(1.0)
     assert spared is not None
     targets.spare(spared)
@@ -130,9 +148,93 @@ def test_a_place_that_need_not_be_dialled_gives_its_turn_back() -> None:
     assert targets.waiting == 1
     taken = targets.take(0.0)
     assert taken is not None
-    assert targets.waiting == 0
+    assert (targets.waiting, targets.under_way) == (0, 1)
     assert targets.due_of(taken, 0.0) >= taken.due
     targets.spare(taken)
     targets.drop(taken)
-    assert len(targets) == 0
+    assert (len(targets), targets.under_way) == (0, 0)
     assert targets.note(target("10.0.0.1"), 0.0, 0.5), "it may be named again at once"
+
+
+def test_dials_of_one_standing_that_hang_leave_those_of_another_their_turn() -> None:
+    targets = Targets(LIMITS)
+    for standing, bound in ((Standing.BARE, LIMITS.lead_bare_dials_max), (Standing.AGAIN, LIMITS.lead_dials_max)):
+        for number in range(20):
+            host = f"10.{standing}.0.{number}"
+            targets.note(target(host, came_from=host, standing=standing), 0.0, 0.5)
+        hanging = [taken for _ in range(20) if (taken := targets.take(0.0)) is not None]
+        assert len(hanging) == bound
+        assert targets.due(0.0) == math.inf, "before a dial is over there is nothing to wake up for"
+    assert targets.note(target("10.9.9.9"), 0.0, 0.5)
+    taken = targets.take(0.0)
+    assert taken is not None
+    assert taken.endpoint.host == "10.9.9.9"
+    targets.over(hanging[0])
+    assert targets.due(0.0) == 0.0
+
+
+def test_who_is_heard_again_rises_and_the_name_that_was_made_up_for_his_place_is_forgotten() -> None:
+    targets = Targets(LIMITS)
+    signed = PeerId(bytes(range(32)))
+    targets.note(target("10.0.0.1", standing=Standing.BARE, wait_s=3), 0.0, 0.5)
+    real = target("10.0.0.1", standing=Standing.SIGNED, wait_s=2)
+    real.peer_id = signed
+    targets.note(real, 0.0, 0.5)
+    targets.note(target("10.0.0.1", standing=Standing.BARE), 0.0, 0.5)
+    taken = targets.take(0.0)
+    assert taken is not None
+    assert (taken.standing, taken.peer_id) == (Standing.SIGNED, signed)
+
+
+FLOOD_PER_S = 250
+TURN_S = len(Standing) / LIMITS.lead_dials_per_s
+"""What passes for one turn of each standing."""
+
+
+def told_and_dialled(*, signed: bool, flood_signs: bool) -> tuple[float, float]:
+    """A newcomer among announcements that are made up, each from another address; every dial to those hangs for 10 s.
+
+    Returns:
+        Seconds from his first announcement to his being told of as one who speaks again, and to the dial to him.
+    """
+    sightings, targets = Sightings(LIMITS, ttl_s=15.0, cooldown_s=8.0), Targets(LIMITS)
+    hanging: list[tuple[float, Target]] = []
+    comes_at, told_at, his_next = 10.0, math.inf, 10.0
+    for tick in range(40 * FLOOD_PER_S):
+        now = tick / FLOOD_PER_S
+        false = (f"10.{tick // 62500}.{tick // 250 % 250}.{tick % 250}", tick, flood_signs)
+        true = ("192.0.2.1", -1, signed)
+        is_his = now >= his_next
+        his_next += 1.93 * is_his
+        for host, number, signs in (true, false) if is_his else (false,):
+            if not sightings.admits(host, now, signed=signs):
+                continue
+            peer_id = PeerId((number + 1).to_bytes(32, "big")) if signs else None
+            hint = DiscoveryAnnouncement(f"n{number}", host, 9001, peer_id)
+            if not sightings.note(hint, now, tick + 1):
+                continue
+            again = sightings.is_heard_again(hint, now)
+            if host == true[0] and again:
+                told_at = min(told_at, now)
+            standing = (Standing.BARE, Standing.AGAIN, Standing.SIGNED, Standing.SIGNED_AGAIN)[2 * signs + again]
+            draw = tick * 0.6180339887 % 1
+            targets.note(target(host, came_from=host, now=now, wait_s=3.0, standing=standing), now, draw)
+        while hanging and hanging[0][0] <= now:
+            targets.over(hanging.pop(0)[1])
+        while (taken := targets.take(now)) is not None:
+            if taken.endpoint.host == true[0]:
+                return told_at - comes_at, now - comes_at
+            hanging.append((now + 10.0, taken))
+    raise AssertionError("he was not dialled")
+
+
+def test_t46_who_signs_among_forged_announcements_that_nobody_signed_is_dialled_as_if_there_were_none() -> None:
+    _, dialled = told_and_dialled(signed=True, flood_signs=False)
+    assert dialled <= 3.0 + TURN_S
+
+
+@pytest.mark.parametrize("signs", [True, False])
+def test_t46_who_speaks_again_is_dialled_at_his_second_turn_whatever_else_is_said_once(signs: bool) -> None:
+    told, dialled = told_and_dialled(signed=signs, flood_signs=signs)
+    assert told <= 8.0 + 3 * 2.0, "some of his first announcements may be dropped unread"
+    assert dialled <= told + 3.0 + TURN_S
