@@ -346,8 +346,8 @@ PLANTED: Final = (
     Planted(
         "a place is dialled when its hint has expired",
         "p2p/policy/targets.py",
-        "            if target.forgotten_at <= now:\n                self.drop(target)\n            elif",
-        "            if",
+        "if earliest.forgotten_at > now:",
+        "if earliest:",
         ("tests/unit/policy/test_targets.py",),
     ),
     Planted(
