@@ -6,7 +6,7 @@ or, on a Quart application of your own, `http_control.register_routes(app, runti
 
 How it is put together, from the outside in; it sees only p2p's front door:
 
-    server sockets places              hypercorn on trio, contained: one connection's failure ends that connection
+    server serving sockets places      hypercorn on trio, contained: one connection's failure ends that connection
     connection intake lifespan contained
     app site                           routes on an application; what a server has once
     request_checks auth files          which requests are looked at, and from whom

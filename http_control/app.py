@@ -7,7 +7,6 @@ into types, and only then a handler sees it. Whatever happens on the way becomes
 from __future__ import annotations
 
 import logging
-import os
 from typing import Final
 
 import trio
@@ -18,13 +17,15 @@ from werkzeug.exceptions import HTTPException
 from http_control.auth import Refused, Reply
 from http_control.contained import contained
 from http_control.control import Control
-from http_control.files import ControlFile, remove_control, write_control
+from http_control.files import ControlFile
+from http_control.kinds import check_kind
 from http_control.operation import EVENTS, JSON, Call, Operation, decode_body, decode_query, json_response
 from http_control.options import LogSink, P2PHttpOptions
 from http_control.problem import Problem, problem_of
 from http_control.request_checks import check_form, check_site
 from http_control.routes import operations
 from http_control.server import ServerOptions, serve_app
+from http_control.serving import Serving
 from http_control.site import Site
 from p2p import ConfigError, NodeClosed, NotStarted, P2PRuntime, one_line
 
@@ -41,8 +42,11 @@ def register_routes(app: QuartTrio, runtime: P2PRuntime, options: P2PHttpOptions
 
     Raises:
         ValueError: the prefix is taken.
+        ConfigError: it is another kind of thing than it must be.
     """
     options = options if options is not None else P2PHttpOptions()
+    _check_given(runtime, options)
+    check_kind(app, QuartTrio, "app", "a QuartTrio application")
     controls = controls_of(app)
     if any(control.options.prefix == options.prefix for control in controls):
         raise ValueError(f"the prefix {options.prefix} is taken on this application")
@@ -54,6 +58,11 @@ def register_routes(app: QuartTrio, runtime: P2PRuntime, options: P2PHttpOptions
     @app.before_serving
     async def follow() -> None:
         app.nursery.start_soon(control.run)
+
+
+def _check_given(runtime: P2PRuntime, options: P2PHttpOptions) -> None:
+    check_kind(runtime, P2PRuntime, "runtime", "a P2PRuntime: write P2PRuntime(node)")
+    check_kind(options, P2PHttpOptions, "options", "P2PHttpOptions, or None")
 
 
 async def _let_ends_through(_app: QuartTrio, exception: BaseException) -> None:
@@ -122,8 +131,8 @@ async def serve(
 ) -> None:
     """Serve a node over HTTP until cancelled: `urls = await nursery.start(http_control.serve, runtime, options)`.
 
-    The node may run already or start later; with a data dir, that must be there. Of several servers for one data dir
-    the thin clients find the one that started last.
+    The node may run already or start later; with a data dir, that must be there. Several may serve one node: the thin
+    clients find the one that started last of those that serve.
 
     Raises:
         ConfigError: the options are not safe or not usable; the token cannot be read or made.
@@ -132,32 +141,23 @@ async def serve(
             came in; anything else that those raise is answered and told in the log.
     """
     options = options if options is not None else P2PHttpOptions()
+    _check_given(runtime, options)
     options.check_exposure()
     app = make_app(runtime, options)
     # Now and not at the first request: whoever starts it is told what is wrong with the token.
     await controls_of(app)[0].door()
-    data_dir = runtime.node.config.data_dir
-    written: ControlFile | None = None
+    serving = Serving.of(runtime.node)
+    place: ControlFile | None = None
 
     async def announce(urls: list[str]) -> None:
-        """Tell the thin clients."""
-        nonlocal written
-        if data_dir is None:
-            return
-        unix = options.bind.unix
-        written = ControlFile(
-            urls=[] if unix is not None else urls,
-            unix=None if unix is None else os.fspath(unix.absolute()),
-            prefix=options.prefix,
-            pid=os.getpid(),
-        )
-        await trio.to_thread.run_sync(write_control, data_dir, written)
+        nonlocal place
+        place = await serving.add(urls, options.bind, options.prefix)
 
     try:
         await serve_app(app, ServerOptions(options.bind, options.limits), announce=announce, task_status=task_status)
     finally:
-        if data_dir is not None and written is not None:
-            remove_control(data_dir, written)
+        if place is not None:
+            await serving.remove(place)
 
 
 # The way of a request.

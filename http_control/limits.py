@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
+from http_control.kinds import check_kind
 from p2p import ConfigError
 
 KIB: Final = 1024
@@ -91,7 +92,21 @@ class HttpLimits:
     failure_sources_max: int = 4_096
 
     def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            value = getattr(self, name)
-            if value == () or min(value if isinstance(value, tuple) else (value,)) < 0:
-                raise ConfigError(f"HttpLimits.{name} is {value!r}: a bound is 0 or more")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            bounds = value if isinstance(value, tuple) else (value,)
+            if isinstance(value, tuple) != (each.type == "tuple[float, ...]") or not bounds:
+                raise ConfigError(f"HttpLimits.{each.name} is {value!r}: it must be {_KINDS[str(each.type)][1]}")
+            for bound in bounds:
+                allowed, what = _KINDS[str(each.type)]
+                check_kind(bound, allowed, f"HttpLimits.{each.name}", what)
+                # Not `bound < 0`, which is false of what is no number (NaN).
+                if not bound >= 0:
+                    raise ConfigError(f"HttpLimits.{each.name} is {value!r}: a bound is 0 or more")
+
+
+_KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "tuple[float, ...]": ((int, float), "a tuple of numbers, and not an empty one"),
+}

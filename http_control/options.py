@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from http_control.kinds import check_callables, check_fields, texts_of
 from http_control.limits import HttpLimits
 from http_control.sockets import Bind
 from http_control.source import Networks, networks_of
@@ -85,6 +87,7 @@ class P2PHttpOptions:
     limits: HttpLimits = field(default=HttpLimits())
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         # "p2p" and "/p2p/" are meant well; what a browser or a proxy would make another path of is not.
         prefix = "/" + self.prefix.removeprefix("/").removesuffix("/")
         if not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/")):
@@ -106,6 +109,20 @@ class P2PHttpOptions:
         object.__setattr__(self, "allowed_hosts", tuple(map(plain_host, self.allowed_hosts)))
         object.__setattr__(self, "allowed_origins", tuple(map(str.lower, self.allowed_origins)))
         self.proxy_networks()
+
+    def _check_kinds(self) -> None:
+        check_fields(self, "prefix", str, "text, such as /p2p")
+        check_fields(self, "stats_every_ms", int, "a whole number of milliseconds")
+        flags = "enable_ping enable_status enable_peers enable_logs enable_live_logs enable_stats_line"
+        check_fields(self, f"{flags} dial_private dial_loopback http_open", bool, "True or False")
+        check_fields(self, "token", (str, type(None)), "text, or None")
+        check_fields(self, "bind", Bind, "a Bind")
+        check_fields(self, "limits", HttpLimits, "HttpLimits")
+        check_callables(self, "auth_ctx auth_legacy log_sink admin_hook on_log_level on_shutdown")
+        for name in ("allowed_hosts", "allowed_origins", "trusted_proxies"):
+            object.__setattr__(self, name, texts_of(getattr(self, name), name))
+        if inspect.iscoroutinefunction(self.auth_legacy):
+            raise ConfigError("auth_legacy is an async function: give it as auth_ctx, which takes one argument")
 
     def proxy_networks(self) -> Networks:
         """The trusted proxies' networks."""

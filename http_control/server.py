@@ -32,6 +32,7 @@ from http_control.bugs import told
 from http_control.connection import Connection, Stream
 from http_control.contained import contained, first_of
 from http_control.intake import Intake
+from http_control.kinds import check_fields, check_kind
 from http_control.lifespan import Lifespan
 from http_control.limits import HttpLimits
 from http_control.places import Places
@@ -50,10 +51,18 @@ _SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBU
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """How to serve: where, and within which bounds."""
+    """How to serve: where, and within which bounds.
+
+    Raises:
+        ConfigError: it is another kind of thing than it must be.
+    """
 
     bind: Bind = field(default=Bind())
     limits: HttpLimits = field(default=HttpLimits())
+
+    def __post_init__(self) -> None:
+        check_fields(self, "bind", Bind, "a Bind")
+        check_fields(self, "limits", HttpLimits, "HttpLimits")
 
 
 async def serve_app(
@@ -78,6 +87,7 @@ async def serve_app(
         ApplicationFailed: the application cannot be started, or could not be started again, `starts_max` times in
             a row.
     """
+    check_kind(options, ServerOptions, "options", "ServerOptions")
     bind, limits = options.bind, options.limits
     tls = await trio.to_thread.run_sync(_tls_context, bind) if bind.is_tls else None
     async with listening(bind, limits.backlog) as listeners:

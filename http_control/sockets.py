@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from http_control.kinds import check_fields, path_of
 from p2p import AddressInUse, ConfigError
 
 
@@ -27,7 +28,7 @@ class Bind:
         tls_cert, tls_key: PEM files; both or neither.
 
     Raises:
-        ConfigError: only one of the two files is given, or TLS on a unix socket.
+        ConfigError: only one of the two files is given, or TLS on a unix socket; or something is no host, port or path.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +38,12 @@ class Bind:
     tls_key: Path | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, "host", str, "text, such as 127.0.0.1")
+        check_fields(self, "port", int, "a whole number")
+        for name in ("unix", "tls_cert", "tls_key"):
+            object.__setattr__(self, name, path_of(getattr(self, name), name))
+        if not self.host or "\0" in self.host:
+            raise ConfigError("host is empty or no host: 127.0.0.1 for this machine alone, 0.0.0.0 for everybody")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("TLS needs both the certificate and the key: one of the two files is missing")
         if self.unix is not None and self.is_tls:

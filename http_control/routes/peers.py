@@ -10,6 +10,7 @@ from http_control import shapes
 from http_control.operation import Call, Operation
 from http_control.problem import Problem
 from http_control.routes.who import connected, unknown
+from http_control.serving import Serving
 from http_control.views import View
 from p2p import ConfigError, ConnectFailed, DialRule, NotConnected, Peer, PeerEndpoint, UnknownPeer
 
@@ -88,10 +89,10 @@ def _is_meant(known: Peer, endpoint: PeerEndpoint) -> bool:
 
 
 def _rule(call: Call) -> DialRule:
-    """Where the dial of a caller may lead: not to places for ourselves, and not to the door it came in by (T49)."""
+    """Where the dial of a caller may lead: not to places for ourselves, nor to doors like that it came by (T49)."""
     server = call.request.scope.get("server")
     options = call.control.options
-    own = frozenset({server[1]} if server and server[1] else ())
+    own = Serving.of(call.node).ports | ({server[1]} if server and server[1] else set())
     return DialRule(private=options.dial_private, loopback=options.dial_loopback, ports_denied=own)
 
 

@@ -62,12 +62,18 @@ class Node:
     """One participant of the network: made with a `NodeConfig`, run by `open_node` or `nursery.start(node.run)`.
 
     A node runs once. Its calls belong to the trio run (and thread) that `run` is in.
+
+    Attributes:
+        config: as given.
+        counters: what was counted since it was made.
+        extensions: what packages built on it keep with it, each under its own name.
     """
 
     def __init__(self, config: NodeConfig) -> None:
         check_kind(config, (NodeConfig,), "config", "a NodeConfig")
         self.config = config
         self.counters = Counters()
+        self.extensions: dict[str, object] = {}
         self._limits = config.limits
         self._log_line = Lines(config.node_id, config.on_log, self.counters)
         self._stop = trio.Event()

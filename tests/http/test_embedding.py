@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import ssl
 from pathlib import Path
 
@@ -212,3 +213,41 @@ async def test_a_second_server_that_fails_takes_nothing_from_the_first(tmp_path:
         assert (tmp_path / "control.json").exists()
         nursery.cancel_scope.cancel()
     assert not (tmp_path / "control.json").exists()
+
+
+async def test_of_several_servers_on_one_node_the_clients_find_the_newest_that_serves(tmp_path: Path) -> None:
+    file = tmp_path / "control.json"
+
+    def named() -> str:
+        (url,) = json.loads(file.read_text())["urls"]
+        return str(url)
+
+    async def serving(nursery: trio.Nursery, prefix: str) -> tuple[str, trio.CancelScope, trio.Event]:
+        scope, is_over = trio.CancelScope(), trio.Event()
+
+        async def run(*, task_status: trio.TaskStatus[list[str]]) -> None:
+            with scope:
+                await http_control.serve(p2p.P2PRuntime(node), P2PHttpOptions(prefix=prefix), task_status=task_status)
+            is_over.set()
+
+        (url,) = await nursery.start(run)
+        return url, scope, is_over
+
+    async with p2p.open_node(node_id="a", data_dir=tmp_path) as node, trio.open_nursery() as nursery:
+        first, first_scope, first_over = await serving(nursery, "/a")
+        second, second_scope, second_over = await serving(nursery, "/b")
+        third, third_scope, third_over = await serving(nursery, "/c")
+        assert named() == third
+        for scope, is_over, left in (
+            (third_scope, third_over, second), (first_scope, first_over, second),
+        ):  # fmt: skip
+            scope.cancel()
+            await is_over.wait()
+            assert named() == left
+        assert json.loads(file.read_text())["prefix"] == "/b"
+        # Another process took the data dir over: what it wrote stays.
+        file.write_text(json.dumps({"urls": [], "unix": "x", "prefix": "/p2p", "pid": 1}))
+        second_scope.cancel()
+        await second_over.wait()
+        assert json.loads(file.read_text())["unix"] == "x"
+        assert first != second

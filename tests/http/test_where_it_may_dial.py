@@ -10,7 +10,7 @@ import trio
 from trio.abc import HostnameResolver
 
 import p2p
-from tests.http.controlled import one_controlled
+from tests.http.controlled import controlled, one_controlled
 
 
 class Names(HostnameResolver):
@@ -58,6 +58,14 @@ async def test_t49_the_door_it_came_in_by_is_not_dialled() -> None:
         for host, reason in (("127.0.0.1", "refused"), ("localhost", "refused"), ("::ffff:127.0.0.1", "backoff")):
             answer = await a.post("/connect", {"host": host, "port": port}, 502)
             assert answer["reason"] == reason, "the last is the first in another spelling"
+        assert a.node.stats().connect_attempts == 0
+
+
+async def test_t49_no_other_door_of_the_node_is_dialled_either() -> None:
+    async with one_controlled() as a, controlled(a.node, prefix="/other") as other:
+        for door in (a.url, other.url):
+            answer = await a.post("/connect", {"host": "127.0.0.1", "port": int(door.rpartition(":")[2])}, 502)
+            assert answer["reason"] == "refused"
         assert a.node.stats().connect_attempts == 0
 
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import trio
 from quart import Request
+from quart_trio import QuartTrio
 
 import http_control
 import p2p
@@ -449,7 +450,14 @@ async def test_what_a_rule_writes_is_what_is_answered() -> None:
             assert (await ask(case)).json()["error"] == "unauthorized", case
 
 
-@pytest.mark.parametrize("bounds", [{"restart_s": ()}, {"restart_s": (1.0, -1.0)}, {"body_bytes_max": -1}])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"restart_s": ()}, {"restart_s": (1.0, -1.0)}, {"body_bytes_max": -1}, {"body_bytes_max": "x"},
+        {"body_s_max": float("nan")}, {"body_s_max": (1.0,)}, {"restart_s": 1.0}, {"readers_max": 1.5},
+        {"readers_max": True},
+    ],
+)  # fmt: skip
 def test_bounds_that_are_none(bounds: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(bounds))):
         http_control.HttpLimits(**bounds)
@@ -461,9 +469,38 @@ def test_bounds_that_are_none(bounds: dict[str, Any]) -> None:
         {"prefix": "p 2p"}, {"prefix": "/a/<x>"}, {"stats_every_ms": 0}, {"token": "short"},
         {"token": "with a space in it, long enough"}, {"allowed_hosts": ("a:80",)},
         {"allowed_origins": ("node.example",)}, {"trusted_proxies": ("localhost",)},
-        {"auth_ctx": print, "auth_legacy": print},
+        {"auth_ctx": print, "auth_legacy": print}, {"prefix": None}, {"stats_every_ms": "x"}, {"stats_every_ms": True},
+        {"token": 5}, {"token": b"x" * 20}, {"limits": None}, {"bind": "127.0.0.1:80"}, {"allowed_hosts": "abc"},
+        {"allowed_hosts": None}, {"allowed_hosts": (5,)}, {"trusted_proxies": "10.0.0.1"}, {"auth_ctx": 5},
+        {"auth_legacy": trio.sleep}, {"log_sink": "x"}, {"admin_hook": 1}, {"enable_logs": "no"}, {"http_open": 1},
     ],
 )  # fmt: skip
 def test_options_that_are_not_usable(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         http_control.P2PHttpOptions(**options)
+
+
+@pytest.mark.parametrize(
+    "bind", [{"port": "x"}, {"port": True}, {"port": 65_536}, {"host": None}, {"host": ""}, {"unix": 5}, {"unix": ""},
+             {"tls_cert": 5, "tls_key": "x"}],
+)  # fmt: skip
+def test_a_bind_that_is_none(bind: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(bind))):
+        http_control.Bind(**bind)
+
+
+def test_what_is_meant_as_another_kind_is_taken_as_that() -> None:
+    assert http_control.Bind(unix="text").unix == Path("text")  # type: ignore[arg-type]  # meant
+    assert http_control.P2PHttpOptions(allowed_hosts=["A.example"]).allowed_hosts == ("a.example",)  # type: ignore[arg-type]  # meant
+
+
+async def test_what_is_handed_to_the_server_is_looked_at_first() -> None:
+    node = p2p.Node(p2p.NodeConfig(node_id="a"))
+    wrong: Any
+    for wrong, options in ((node, None), (p2p.P2PRuntime(node), "x"), (p2p.P2PRuntime(node), http_control.Bind())):
+        with trio.fail_after(30), pytest.raises(ConfigError, match="must be"):
+            await http_control.serve(wrong, options)  # type: ignore[arg-type]  # meant
+        with pytest.raises(ConfigError, match="must be"):
+            http_control.register_routes(QuartTrio("x"), wrong, options)  # type: ignore[arg-type]  # meant
+    with trio.fail_after(30), pytest.raises(ConfigError, match="limits"):
+        http_control.ServerOptions(limits=None)  # type: ignore[arg-type]  # meant

@@ -1,0 +1,81 @@
+"""The servers of one node: where they listen, for the thin clients, and for the guard of POST connect.
+
+Several may serve one node, each with options of its own. What they have to know of each other is kept with the node
+(`node.extensions`), so it is forgotten with it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+from urllib.parse import urlsplit
+
+import trio
+
+import p2p
+from http_control.files import ControlFile, remove_control, write_control
+from http_control.sockets import Bind
+
+EXTENSION: Final = "http_control"
+
+
+class Serving:
+    """Where the servers of one node listen. One per node: `Serving.of`.
+
+    Args:
+        node: the node.
+    """
+
+    def __init__(self, node: p2p.Node) -> None:
+        self._data_dir = node.config.data_dir
+        self._places: list[ControlFile] = []
+        self._written: ControlFile | None = None
+        self._writing = trio.Lock()
+
+    @classmethod
+    def of(cls, node: p2p.Node) -> Serving:
+        """That of a node."""
+        found = node.extensions.get(EXTENSION)
+        if not isinstance(found, cls):
+            found = node.extensions[EXTENSION] = cls(node)
+        return found
+
+    @property
+    def ports(self) -> frozenset[int]:
+        """The TCP ports that they listen on."""
+        return frozenset(port for place in self._places for url in place.urls if (port := urlsplit(url).port))
+
+    async def add(self, urls: list[str], bind: Bind, prefix: str) -> ControlFile:
+        """One more listens; the thin clients are told of the newest.
+
+        Raises:
+            ConfigError: control.json cannot be written.
+        """
+        unix = bind.unix
+        path = None if unix is None else os.fspath(unix.absolute())
+        place = ControlFile(urls=[] if unix is not None else urls, unix=path, prefix=prefix, pid=os.getpid())
+        self._places.append(place)
+        try:
+            await self._tell()
+        except BaseException:
+            self._places.remove(place)
+            raise
+        return place
+
+    async def remove(self, place: ControlFile) -> None:
+        """One is gone; the thin clients are told of the newest that is left."""
+        self._places.remove(place)
+        with trio.CancelScope(shield=True):
+            await self._tell()
+
+    async def _tell(self) -> None:
+        """Have control.json say what is so. What another process wrote there since is left alone."""
+        if self._data_dir is None:
+            return
+        async with self._writing:
+            newest = self._places[-1] if self._places else None
+            if newest is not None and newest != self._written:
+                await trio.to_thread.run_sync(write_control, self._data_dir, newest)
+            elif newest is None and self._written is not None:
+                await trio.to_thread.run_sync(remove_control, self._data_dir, self._written)
+            self._written = newest
