@@ -17,8 +17,8 @@ FRONT_DOOR = """
 """.split()
 
 NODE = """
-    bootstrap broadcast channel circuits config connect counters disconnect discovery endpoints events get_peer
-    log_to node_id outbox peer_id peers peers_away ping request routes run send serve stats stop tables wait
+    bootstrap broadcast channel circuits config connect counters disconnect discovery endpoints events extensions
+    get_peer log_to node_id outbox peer_id peers peers_away ping request routes run send serve stats stop tables wait
     wal
 """.split()
 
