@@ -11,15 +11,15 @@ from tests.programs import find_program
 
 
 @contextmanager
-def redis_server(directory: Path) -> Iterator[str]:
-    """Run one; yields its URL. The test needs the mark `needs("redis-server")`."""
+def redis_server(directory: Path, *more: str) -> Iterator[str]:
+    """Run one, with more arguments; yields its URL. The test needs the mark `needs("redis-server")`."""
     program = find_program("redis-server")
     assert program is not None, "mark the test with needs('redis-server')"
     # Unix sockets have short names, temporary directories of tests long ones: so the name is relative to where it runs.
     socket = directory / "r.sock"
     arguments = ["--port", "0", "--unixsocket", "r.sock", "--save", "", "--appendonly", "no", "--dir", str(directory)]
     with subprocess.Popen(
-        [program, *arguments], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [program, *arguments, *more], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
         try:

@@ -29,6 +29,12 @@ PREFIX: Final = "p2p:{registry}:"
 ANSWER_S: Final = 1.0
 """What Redis has for a connection, and for each answer: a call that nobody waits for any more ends soon after."""
 
+REFUSED: Final = (
+    "Redis lets nobody in with the user and password of --store, or not at these keys: write "
+    "redis://USER:PASSWORD@HOST:PORT/0, or redis://:PASSWORD@HOST:PORT/0 where users have no names; and give that user "
+    "the keys p2p:{registry}:*"
+)
+
 _NOTE: Final = """
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -75,6 +81,7 @@ class RedisTable:
                 "a table in Redis needs redis-py: pip install 'trio-p2p[redis]', or '.[redis]' in a clone"
             ) from None
         self._errors = redis.RedisError
+        self._refusals = (redis.AuthenticationError, redis.exceptions.NoPermissionError)
         self._chance = chance or random.SystemRandom()
         try:
             pool = redis.BlockingConnectionPool.from_url(
@@ -152,6 +159,8 @@ class RedisTable:
     def _within(self, work: Callable[[], T]) -> T:
         try:
             return work()
+        except self._refusals:
+            raise TableUnavailable(REFUSED) from None
         except self._errors as error:
             raise TableUnavailable(f"Redis cannot be used: {error}") from None
 

@@ -143,12 +143,14 @@ def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> 
 @click.option("--disc-mode", type=click.Choice(["broadcast", "multicast"]), help="How to reach all; broadcast.")
 @click.option("--disc-interval", type=int, metavar="MS", help="Between two announcements; 2000.")
 @click.option("--bootstrap", type=ON_OFF, help="Ask the registry; on by default where one is named.")
-@click.option("--registry", metavar="URL", help="http://HOST:PORT or https://HOST of a registry to ask for peers.")
+@click.option(
+    "--registry", multiple=True, metavar="URL", help="http://HOST:PORT or https://HOST of a registry to ask for peers."
+)
 @click.option("--registry-token-file", metavar="F", help="What that registry wants to be shown.")
 @click.option("--boot-interval", type=int, metavar="MS", help="Between two questions; 15000.")
 @click.option("--announce", type=ON_OFF, help="Tell the registry of this node, too; on by default.")
 @click.option(
-    "--advertise", metavar="HOST:PORT", help="What leads here from outside, for the registry; or ws://, wss://HOST:PORT."
+    "--advertise", metavar="HOST:PORT", help="The port that leads here from outside, for the registry; or ws://, wss://PORT."
 )
 @click.option(
     "--relay", type=ON_OFF, help="Pass circuits on between peers that cannot reach each other; off by default."
@@ -399,7 +401,7 @@ def demo(as_json: bool, records: int, keep: Path | None, http: bool) -> int:
 @AS_JSON
 @click.option("--listen", default="127.0.0.1:8470", metavar="HOST:PORT", help="127.0.0.1:8470 by default.")
 @click.option("--store", metavar="FILE|URL", help="A file, or redis://HOST:PORT/DB; memory by default.")
-@click.option("--ttl", default=60, type=click.IntRange(5, 3600), metavar="S", help="For how long a word holds; 60.")
+@click.option("--ttl", default=60, type=Count(5, 3600), metavar="S", help="For how long a word holds; 60.")
 @click.option("--token-file", metavar="F", type=A_PATH, help="What callers must show; a file of mode 0600.")
 @click.option("--open", "is_open", is_flag=True, help="Serve anybody, on an address that others reach.")
 @click.option("--require-signed", is_flag=True, help="Take signed announcements only; Vix's are not.")
@@ -428,6 +430,7 @@ def vectors() -> int:
 @click.option("--host", default="127.0.0.1", metavar="ADDR", help="On which address; loopback by default.")
 @click.option("--disc-port", default=37020, type=Count(1, 65535), metavar="PORT", help="UDP port of discovery; 37020.")
 @click.option("--registry", metavar="URL", help="A registry that should answer.")
+@click.option("--tls-ca", metavar="F", type=A_PATH, help="Who may have signed its certificate.")
 @click.option("--network-key-file", metavar="F", type=A_PATH, help="A network key to check.")
 @click.option("--trust", metavar="FILE", type=A_PATH, help="A trust list to check.")
 @AS_JSON
@@ -438,6 +441,7 @@ def doctor(
     host: str,
     disc_port: int,
     registry: str | None,
+    tls_ca: Path | None,
     network_key_file: Path | None,
     trust: Path | None,
     as_json: bool,
@@ -453,6 +457,7 @@ def doctor(
         port=listen,
         discovery_port=disc_port,
         registry=registry,
+        tls_ca=tls_ca,
         network_key_file=network_key_file,
         trust=trust,
     )

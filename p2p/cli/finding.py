@@ -6,6 +6,7 @@ says who may come in, it stays on this machine as the node itself does. A regist
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +14,15 @@ from typing import Any, Final
 from p2p.cli.registry import load_token
 from p2p.cli.settings import UsageError
 from p2p.errors import ConfigError
-from p2p.ids import PeerEndpoint
+from p2p.ids import PeerEndpoint, is_loopback
 from p2p.node.bootstrap import BootstrapConfig, BootstrapMode
 from p2p.node.discovery import DiscoveryConfig, DiscoveryMode
 from p2p.policy.addresses import AddressClass, classify
 from p2p.registry.form import SCHEMES
+
+_log = logging.getLogger("p2p.cli")
+
+_OF_A_REGISTRY: Final = ("advertise", "registry_token_file", "boot_interval", "announce")
 
 ANNOUNCEMENTS_PER_TTL: Final = 3
 """So that one that is lost, and one that is late, still leave us seen."""
@@ -47,12 +52,15 @@ def discovery_of(said: Mapping[str, Any]) -> DiscoveryConfig | None:
         raise UsageError(f"--disc-interval: {error}") from None
 
 
-def bootstrap_of(said: Mapping[str, Any], own_ports: tuple[int, ...] = ()) -> BootstrapConfig | None:
+def bootstrap_of(
+    said: Mapping[str, Any], own_ports: tuple[int, ...] = (), ca_file: Path | None = None
+) -> BootstrapConfig | None:
     """Which registry to ask, and how; None where none is named or it is off.
 
     Args:
         said: see `Settings.finding`.
         own_ports: what else this process serves, where no registry may aim its node.
+        ca_file: who may have signed the certificate of a registry; None for the system's choice.
 
     Raises:
         UsageError: a value is not usable, or something is missing.
@@ -60,10 +68,11 @@ def bootstrap_of(said: Mapping[str, Any], own_ports: tuple[int, ...] = ()) -> Bo
     """
     url = said.get("registry")
     scheme, advertised = advertised_door(said["advertise"]) if "advertise" in said else (None, None)
-    if url is None and "advertise" in said:
-        raise UsageError("--advertise: it is for a registry to list, name one with --registry URL")
     if url is None and said.get("bootstrap") == "on":
         raise UsageError("--bootstrap on: which registry? name it with --registry URL")
+    if url is None and (lost := next((key for key in _OF_A_REGISTRY if key in said), None)) is not None:
+        flag = "--" + lost.replace("_", "-")
+        raise UsageError(f"{flag} says how to use a registry, and there is none: name it with --registry URL")
     if url is None or said.get("bootstrap") == "off":
         return None
     announces = said.get("announce") != "off"
@@ -79,6 +88,7 @@ def bootstrap_of(said: Mapping[str, Any], own_ports: tuple[int, ...] = ()) -> Bo
             self_scheme=scheme,
             token=token,
             own_ports=own_ports,
+            ca_file=ca_file,
         )
     except ConfigError as error:
         raise UsageError(f"--registry, --boot-interval: {error}") from None
@@ -87,8 +97,8 @@ def bootstrap_of(said: Mapping[str, Any], own_ports: tuple[int, ...] = ()) -> Bo
 def advertised_door(text: str) -> tuple[str | None, int]:
     """The scheme, if one is named, and the port of `[SCHEME://]HOST:PORT` or `PORT`: what leads here from outside.
 
-    The host is checked and not announced: a registry takes the one that it sees. So TLS, which checks a name, leads
-    here only by a certificate for that address; and there is no room for a path.
+    The host is checked and not announced, which one line says: a registry takes the one that it sees. So TLS, which
+    checks a name, leads here only by a certificate for that address; and there is no room for a path.
 
     Raises:
         UsageError: the text is something else, or it cannot be listed.
@@ -112,4 +122,10 @@ def advertised_door(text: str) -> tuple[str | None, int]:
             f"{endpoint.host} proves that: advertise wss://ADDRESS:PORT with a certificate for the address, or have "
             f"the others --connect {scheme}://{place}"
         )
+    if ":" in place and not is_loopback(endpoint.host):
+        _log.warning(
+            "--advertise %s: port %d is announced; for the host a registry lists the address that this node's requests"
+            " come from. Where that is not %s, have the others --connect %s",
+            text, endpoint.port, endpoint.host, text,
+        )  # fmt: skip
     return scheme or None, endpoint.port

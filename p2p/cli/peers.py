@@ -100,8 +100,11 @@ def ban_peer(data_dir: Path, who: str, hours: int, *, as_json: bool) -> int:
     """Leave an identity alone for so long, from the node's next start on."""
     until_ms = system_wall_ms() + hours * 3_600_000
     with _opened(data_dir) as store:
+        own = load_identity(data_dir).peer_id
         # One may be banned before it was ever met; only a label must be known, or it names nobody.
         peer_id = PeerId.parse(who) if is_peer_id_text(who) else _known(store, who, data_dir)
+        if peer_id == own:
+            raise ConfigError(f"{peer_id.short} is the node of {data_dir} itself: it cannot be banned from itself")
         with store.write() as transaction:
             transaction.set_ban(peer_id, until_ms, Limits().bans_kept_max)
     fields = {"banned": str(peer_id), "until": _time(until_ms)}

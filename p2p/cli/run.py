@@ -59,7 +59,7 @@ def node_config(settings: Settings) -> p2p.NodeConfig:
             trust=settings.trust,
             open=settings.open,
             discovery=discovery_of(settings.finding),
-            bootstrap=bootstrap_of(settings.finding, _own_ports(settings)),
+            bootstrap=bootstrap_of(settings.finding, _own_ports(settings), settings.tls_ca),
             relay=settings.relay,
             via=settings.via,
             expire_after_s=settings.expire_after,

@@ -225,8 +225,21 @@ def from_environment(environment: Mapping[str, str]) -> Layer:
 
 
 def from_flags(values: Mapping[str, Any]) -> Layer:
-    """Read what click parsed; None means that the flag was not given."""
-    return _convert({key: value for key, value in values.items() if value not in (None, ())}, "", strict=True)
+    """Read what click parsed; None means that the flag was not given.
+
+    Raises:
+        UsageError: a value is not usable, or a flag was given twice that takes one.
+    """
+    given = {key: value for key, value in values.items() if value not in (None, ())}
+    registries = given.get("registry")
+    if isinstance(registries, tuple):
+        if len(registries) > 1:
+            raise UsageError(
+                f"--registry is given {len(registries)} times: a node asks one; where that is not enough, several"
+                " registries behind one name share a table in Redis"
+            )
+        given["registry"] = registries[0]
+    return _convert(given, "", strict=True)
 
 
 _SWITCH: Final[Mapping[str, bool]] = {"1": True, "on": True, "yes": True, "true": True, "0": False, "off": False,

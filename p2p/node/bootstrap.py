@@ -183,7 +183,7 @@ class HttpBootstrap(Runs):
         loopback_only: hand on nodes on this machine only.
         limits: the `registry_…` bounds.
         clock, entropy, network: the windows; of the network only `resolve` is used.
-        say: takes a line for the log.
+        say, warn: take a line that is good to know, and one that somebody may have to mend.
 
     Raises:
         ConfigError: it shall announce and has no node id or port to announce, or httpx is missing.
@@ -203,6 +203,7 @@ class HttpBootstrap(Runs):
         entropy: Entropy = system_entropy,
         network: Network | None = None,
         say: Callable[[str], None] = _log.info,
+        warn: Callable[[str], None] = _log.warning,
     ) -> None:
         self.config = config
         self.counters = BootstrapCounters()
@@ -216,6 +217,8 @@ class HttpBootstrap(Runs):
         self._entropy = entropy
         self._network = network or TcpNetwork(self._limits)
         self._say = say
+        self._warn = warn
+        self._failing: dict[str, str] = {}
         self._base = base_of(config.registry_url)
         self._announces = config.mode is BootstrapMode.PULL_AND_ANNOUNCE
         if self._announces and (config.self_node_id is None or config.self_tcp_port is None):
@@ -238,7 +241,7 @@ class HttpBootstrap(Runs):
             raise NodeClosed("this bootstrap ran before: it runs once, make a new one")
         self._ran = True
         if self.config.token is not None and self._base.startswith("http:") and not is_loopback(host_of(self._base)):
-            self._say(f"the token for {self._base} travels in clear: use https")
+            self._warn(f"the token for {self._base} travels in clear: use https")
         with self._scope:
             async with self._http, trio.open_nursery() as nursery:
                 task_status.started(self)
@@ -265,13 +268,21 @@ class HttpBootstrap(Runs):
                 self.counters.failures += 1
                 wait_s = min(self._poll_s * 2.0 ** min(failures, 32), self._backoff_s_max)
                 failures += 1
-                if failures == 1:
-                    self._say(f"{what} the registry {self._base} failed, it is tried again: {error}")
+                self._tell_failure(what, str(error))
             else:
-                if failures:
-                    self._say(f"{what} the registry {self._base} works again, after {failures} failures")
                 failures = 0
+                self._tell_success(what)
             await trio.sleep(wait_s * (1 - JITTER * uniform(self._entropy)))
+
+    def _tell_failure(self, what: str, why: str) -> None:
+        """Once for an outage, and once more where what is asked for and what is announced fail in different ways."""
+        if what not in self._failing and why not in self._failing.values():
+            self._warn(f"{what} the registry {self._base} failed, it is tried again: {why}")
+        self._failing.setdefault(what, why)
+
+    def _tell_success(self, what: str) -> None:
+        if self._failing.pop(what, None) is not None and not self._failing:
+            self._say(f"the registry {self._base} works again")
 
     @property
     def _poll_s(self) -> float:

@@ -52,7 +52,8 @@ class NodeConfig:
         listen_ws_port: a second door, for WebSocket: a port, 0 for any free one, None for none. `wss://` if there is a
             certificate.
         tls_cert, tls_key: PEM files of the certificate that the WebSocket door shows, and of its key.
-        tls_ca: PEM file of who may have signed the certificates of `wss://` endpoints; None for the system's choice.
+        tls_ca: PEM file of who may have signed the certificates of `wss://` endpoints and, unless its `ca_file` says
+            otherwise, of the registry; None for the system's choice.
         dial: False makes no dial but those of `connect`: no configured peer, nobody that a hint names.
         network_key: exactly 32 random bytes that every member has; strangers fail before they are answered.
         network_name: keeps networks apart that share neither key nor purpose.

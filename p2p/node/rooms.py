@@ -179,7 +179,7 @@ class Rooms:
     def _restore_bans(self, bans: Mapping[PeerId, int]) -> None:
         now, wall_ms = self._config.clock.monotonic(), self._config.clock.wall_ms()
         for peer_id, until_ms in bans.items():
-            if until_ms > wall_ms:
+            if until_ms > wall_ms and peer_id != self.own:
                 self.scores.ban(peer_id, now + (until_ms - wall_ms) / 1000, now)
             else:
                 self.writer.remember_ban(peer_id, None)
@@ -328,6 +328,7 @@ class Rooms:
             dataclasses.replace(
                 asked,
                 self_node_id=asked.self_node_id or config.node_id,
+                ca_file=asked.ca_file or config.tls_ca,
                 self_tcp_port=asked.self_tcp_port or (place.port if place is not None else None),
             ),
             lambda announcement, came_from: self.leads.offer(announcement, HintSource.REGISTRY, came_from),
@@ -340,6 +341,7 @@ class Rooms:
             entropy=config.entropy,
             network=network,
             say=self._log_line,
+            warn=self._log_line.warn,
         )
 
     def tables(self) -> TableSizes:

@@ -387,7 +387,9 @@ class Supervisor:
         self._log_line(f"{line} (and {untold} more before)" if untold else line)
 
     def penalize(self, peer_id: PeerId, reason: Reason) -> None:
-        """Take points from an identity; at 0 its links end and it is left alone for a while."""
+        """Take points from an identity; at 0 its links end and it is left alone for a while. Never this node's own."""
+        if peer_id == self._own:
+            return
         now = self._clock.monotonic()
         if self._scores.penalize(peer_id, reason.penalty, now):
             ban_s = self._scores.banned_until(peer_id, now) - now

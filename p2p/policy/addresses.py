@@ -112,6 +112,9 @@ _LOCAL_NETWORKS: Final = tuple(
 _NO_PEERS: Final = tuple(
     ipaddress.ip_network(text)
     for text in (
+        "3fff::/20",  # for examples
+        "5f00::/16",  # segment routing
+        "192.88.99.0/24",  # 6to4 relays: given up
         "fec0::/10",  # site-local: given up, and taken for public by the standard library
         "100.100.100.200",  # Alibaba Cloud
         "168.63.129.16",  # Azure

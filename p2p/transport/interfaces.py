@@ -37,6 +37,8 @@ _ADDRESS_BYTES: Final = _NAME_BYTES + (24 if struct.calcsize("P") == 8 else 16)
 _ADDRESSES_MAX: Final = 1024
 _IPV6_ADDRESSES: Final = Path("/proc/net/if_inet6")
 _LINK_LOCAL: Final = "20"
+_NOT_YET: Final = 0x40 | 0x08
+"""Tentative, or somebody else's: nothing can be sent from the address for now."""
 
 LOOPBACK_BROADCAST: Final = "127.255.255.255"
 
@@ -99,7 +101,9 @@ def _every_address(asking: socket.socket) -> tuple[dict[str, list[str]], bool]:
             found.setdefault(name, []).append(address)
     with suppress(OSError, ValueError):  # IPv6 is switched off, or /proc is not there, or not the one that is known
         for line in os.fsdecode(_IPV6_ADDRESSES.read_bytes()).splitlines():
-            digits, _, _, scope, _, name = line.split(maxsplit=5)
+            digits, _, _, scope, flags, name = line.split(maxsplit=5)
+            if int(flags, 16) & _NOT_YET:
+                continue
             zone = f"%{name}" if scope == _LINK_LOCAL else ""
             found.setdefault(name, []).append(str(ipaddress.IPv6Address(bytes.fromhex(digits))) + zone)
         is_ipv6_known = True

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from p2p.registry.form import base_of
-from p2p.store.keys import open_store
+from p2p.store.keys import STORE_FILE, open_store
 from tests.cli.processes import p2p, p2p_fails, p2p_ok, running
 from tests.logs import Log, app, identity
 
@@ -88,6 +88,14 @@ async def test_a_log_from_the_future_says_that_the_clock_went_back(tmp_path: Pat
     found = await doctor("--data-dir", tmp_path, code=1)
     assert found["clock"][1][0] == "bad"
     assert "clock set back" in found["clock"][1][1]
+
+
+async def test_a_damaged_store_is_no_fault_of_the_clock(tmp_path: Path) -> None:
+    await p2p_ok("wal", "append", "--data-dir", tmp_path, stdin=b"one\n")
+    (tmp_path / STORE_FILE).write_bytes(bytes(8192))
+    found = await doctor("--data-dir", tmp_path, code=1)
+    assert [level for level, _ in found["clock"]] == ["ok"]
+    assert "bad" in [level for level, _ in found["store"]]
 
 
 async def test_secrets_are_read_as_a_node_reads_them(tmp_path: Path) -> None:

@@ -82,10 +82,25 @@ def test_what_no_registry_can_list_is_refused_with_the_reason(text: str, says: s
         bootstrap_of(said(registry="https://registry.example", advertise=text))
 
 
-@pytest.mark.parametrize(("text", "says"), [("nonsense", "HOST:PORT or PORT"), ("shop.example:443", "--registry URL")])
-def test_what_is_advertised_is_looked_at_without_a_registry_too(text: str, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        bootstrap_of(said(advertise=text))
+@pytest.mark.parametrize(
+    "words", [{"advertise": "4000"}, {"registry_token_file": "f"}, {"boot_interval": 500}, {"announce": "off"}]
+)
+def test_how_to_use_a_registry_means_nothing_without_one(words: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="name it with --registry URL"):
+        bootstrap_of(said(**words))
+
+
+@pytest.mark.parametrize(("text", "lines"), [("shop.example:443", 1), ("ws://192.0.2.1:80", 1), ("443", 0)])
+def test_that_a_host_is_not_announced_is_told(text: str, lines: int, caplog: pytest.LogCaptureFixture) -> None:
+    bootstrap_of(said(registry="https://registry.example", advertise=text))
+    assert len(caplog.messages) == lines
+    assert all("the address that this node's requests come from" in line for line in caplog.messages)
+
+
+def test_an_authority_named_for_others_is_that_of_the_registry_too() -> None:
+    config = bootstrap_of(said(registry="https://registry.example"), ca_file=Path("ca.pem"))
+    assert config is not None
+    assert config.ca_file == Path("ca.pem")
 
 
 @pytest.mark.parametrize("text", ["shop.example", "0", "h:0", "h:x", "h:70000", "a b:4000"])
@@ -111,6 +126,7 @@ def test_a_token_comes_from_a_file_that_others_cannot_read(tmp_path: Path) -> No
     [
         (["--bootstrap", "on"], "--registry URL"),
         (["--registry", "ftp://x"], "--registry"),
+        (["--registry", "http://127.0.0.1:1", "--registry", "http://127.0.0.1:2"], "--registry is given 2 times"),
         (["--registry", "nonsense"], "http://HOST:PORT"),
         (["--registry", "http://127.0.0.1:1", "--boot-interval", "1"], "--boot-interval"),
         (["--discovery", "on", "--disc-interval", "1"], "--disc-interval"),

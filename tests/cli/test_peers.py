@@ -74,6 +74,8 @@ async def test_a_ban_holds_from_the_next_start_on_until_it_is_taken_back(tmp_pat
     said = json.loads(await p2p_ok("peers", "ban", "--json", "--data-dir", b_dir, stranger))
     assert said["banned"] == stranger
     assert "'nobody'" in await p2p_fails(1, "peers", "ban", "--data-dir", b_dir, "nobody")
+    own = json.loads(await p2p_ok("id", "--data-dir", b_dir, "--json"))["peer_id"]
+    assert "itself" in await p2p_fails(1, "peers", "ban", "--data-dir", b_dir, own)
 
 
 async def test_nobody_is_known_at_first_and_nothing_is_made(tmp_path: Path) -> None:

@@ -180,6 +180,7 @@ async def test_t33_a_ban_lasts_over_a_restart_and_ends(autojump_clock: MockClock
         await b.connect(here.endpoint)
         for _ in range(4):
             a._running().supervisor.penalize(b.peer_id, Reason.PROTOCOL)
+            a._running().supervisor.penalize(a.peer_id, Reason.PROTOCOL)
         await trio.sleep(1)
         assert not a.peers()
         await stopped(a)

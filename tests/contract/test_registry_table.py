@@ -277,6 +277,16 @@ def test_registries_share_a_table_in_redis(redis_url: str) -> None:
 
 
 @needs("redis-server")
+def test_a_password_that_is_missing_or_wrong_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--requirepass", "secret") as url:
+        for tried in (url, url.replace("unix://", "unix://:wrong@")):
+            with pytest.raises(ConfigError, match="redis://:PASSWORD@HOST:PORT") as refused:
+                RedisTable(tried)
+            assert "AUTH" not in str(refused.value)
+        RedisTable(url.replace("unix://", "unix://:secret@")).close()
+
+
+@needs("redis-server")
 def test_every_key_in_redis_expires(redis_url: str) -> None:
     table = RedisTable(redis_url)
     table._redis.flushall()

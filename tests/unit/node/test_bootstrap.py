@@ -113,8 +113,9 @@ async def test_it_asks_at_its_interval_with_jitter(autojump: MockClock) -> None:
 async def test_after_failures_it_asks_less_and_less_often_and_then_as_before(autojump: MockClock) -> None:
     registry = Registry()
     registry.failure = ConnectFailed(Reason.REFUSED, "nobody there")
-    said: list[str] = []
-    bootstrap = HttpBootstrap(config(registry, poll_interval_ms=4000), lambda *_: None, say=said.append)
+    said, warned = list[str](), list[str]()
+    every_4_s = config(registry, poll_interval_ms=4000)
+    bootstrap = HttpBootstrap(every_4_s, lambda *_: None, say=said.append, warn=warned.append)
     async with bootstrap:
         times = await registry.times(14)
         gaps = [b - a for a, b in pairwise(times)]
@@ -125,9 +126,24 @@ async def test_after_failures_it_asks_less_and_less_often_and_then_as_before(aut
         times = await registry.times(17)
         assert times[-1] - times[-2] <= 4
     assert bootstrap.counters.failures == 14
-    assert len(said) == 2, "one line when it begins, one when it is over"
-    assert "nobody there" in said[0]
-    assert "works again" in said[1]
+    assert len(warned) == len(said) == 1, "one line when it begins, one when it is over"
+    assert "nobody there" in warned[0]
+    assert "works again" in said[0]
+
+
+async def test_an_outage_is_one_line_though_two_things_fail(autojump: MockClock) -> None:
+    registry = Registry()
+    registry.failure = ConnectFailed(Reason.REFUSED, "nobody there")
+    said, warned = list[str](), list[str]()
+    mode = BootstrapMode.PULL_AND_ANNOUNCE
+    announcing = config(registry, poll_interval_ms=4000, mode=mode, self_node_id="a", self_tcp_port=9101)
+    async with HttpBootstrap(announcing, lambda *_: None, say=said.append, warn=warned.append):
+        for _ in range(2):
+            await trio.sleep(600)
+            registry.failure = None
+            await trio.sleep(600)
+            registry.failure = ConnectFailed(Reason.REFUSED, "nobody there")
+    assert (len(warned), len(said)) == (2, 2)
 
 
 @pytest.mark.parametrize("status", [204, 302, 400, 401, 404, 429, 500, 503])
@@ -426,7 +442,7 @@ async def test_where_it_came_from_is_the_registry(autojump: MockClock) -> None:
 async def test_a_token_in_clear_is_said(autojump: MockClock) -> None:
     async def lines(url: str) -> list[str]:
         said: list[str] = []
-        async with HttpBootstrap(config(Registry(), registry_url=url, token="t"), lambda *_: None, say=said.append):
+        async with HttpBootstrap(config(Registry(), registry_url=url, token="t"), lambda *_: None, warn=said.append):
             await trio.testing.wait_all_tasks_blocked()
         return said
 

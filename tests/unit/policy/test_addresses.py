@@ -113,11 +113,14 @@ def test_t49_a_rule_never_allows_what_nobody_may_dial_for_another(host: str) -> 
         ("::127.0.0.1", AddressClass.LOOPBACK),
         ("::ffff:0:127.0.0.1", AddressClass.LOOPBACK),
         ("fec0::1", AddressClass.RESERVED),
+        ("3fff:123::1", AddressClass.RESERVED),
+        ("5f00::1", AddressClass.RESERVED),
+        ("192.88.99.1", AddressClass.RESERVED),
         ("::", AddressClass.UNSPECIFIED),
         ("::1", AddressClass.LOOPBACK),
         ("2001:db8::1", AddressClass.RESERVED),
         ("2a00:1450::1", AddressClass.PUBLIC),
     ],
 )
-def test_t49_an_ipv6_address_that_is_carried_to_ipv4_leads_where_that_one_does(host: str, kind: AddressClass) -> None:
+def test_t49_what_is_public_by_its_look_alone_leads_where_it_does(host: str, kind: AddressClass) -> None:
     assert classify(host) is kind

@@ -60,3 +60,6 @@ def test_an_interface_without_ipv6_is_known_for_it(monkeypatch: pytest.MonkeyPat
     lists.write_text("fe80000000000000000000000000000a 02 40 20 80 a b\n")
     [loopback] = [one for one in interfaces() if one.is_loopback]
     assert not loopback.has_ipv6
+    lists.write_text("00000000000000000000000000000001 01 80 10 c0       lo\n")
+    [loopback] = [one for one in interfaces() if one.is_loopback]
+    assert not loopback.has_ipv6, "nothing can be sent from an address that is tentative"
