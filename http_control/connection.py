@@ -146,8 +146,7 @@ class PlainH11(H11Protocol):
         else:
             refusal = self._refusal_of(request)
         if refusal is not None:
-            await self._send_error_response(refusal)
-            await self.send(Closed())
+            await self.refuse(refusal)
             return
         self.stream = HTTPStream(
             self.app,
@@ -182,6 +181,16 @@ class PlainH11(H11Protocol):
             return 400
         # h11 has checked that it is a number, of 20 digits at most.
         return 413 if int(headers.get(b"content-length", b"0")) > self._limits.body_bytes_max else None
+
+    @property
+    def is_header_under_way(self) -> bool:
+        """Whether a part of a request's header has come, and no more."""
+        return self.stream is None and self.connection.our_state is h11.IDLE and bool(self.connection.trailing_data[0])
+
+    async def refuse(self, status: int) -> None:
+        """Answer what has not become a request with an error, and end the connection."""
+        await self._send_error_response(status)
+        await self.send(Closed())
 
     async def _send_error_response(self, status_code: int) -> None:
         body = problem_of(status_code).body()
@@ -362,7 +371,12 @@ class Connection(TCPServer):
         await trio.aclose_forcefully(self.stream)
 
     async def _idle_timeout(self) -> None:
-        with trio.move_on_after(self._limits.header_s_max):
+        with trio.move_on_after(self._limits.header_s_max) as patience:
             await self.context.terminated.wait()
+        if patience.cancelled_caught and self.protocol.is_header_under_way:
+            self._is_closing = True
+            await self.protocol.refuse(408)
+            # What still comes is read for a moment, so that it does not take the answer away.
+            return
         self.abort()
 

@@ -4,6 +4,9 @@ A body is at most `body_bytes_max`: an application gets it in one piece or not a
 one that trickles, nor forget to look at its size. An application that answers before the body has come, since the
 header tells enough (no token, no such path), is not held up by it either: the connection ends after such an answer.
 WebSockets are not spoken.
+
+A stream of events, which has no end of its own, is ended whole when the server stops: who reads it sees that it is over
+and that nothing broke.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
         ASGIReceiveEvent,
         ASGISendCallable,
         ASGISendEvent,
+        HTTPResponseStartEvent,
         HTTPScope,
         Scope,
     )
@@ -42,6 +46,14 @@ class Intake:
         self._app = app
         self._limits = limits
         self._bugs = BugLog(limits.bugs_told_per_min, is_ours=False)
+        self._streams: set[_Stream] = set()
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End the streams of events that are open, and those that are opened from now on."""
+        self._is_stopping = True
+        for stream in self._streams:
+            stream.end()
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serve one ASGI scope."""
@@ -49,6 +61,7 @@ class Intake:
             await self._app(scope, receive, send)
             return
         body = _Body(scope, receive, self._limits)
+        stream = _Stream()
 
         async def note(event: ASGISendEvent) -> None:
             if event["type"] == "http.response.start":
@@ -56,10 +69,14 @@ class Intake:
                 if not body.is_read:
                     # Refused by its header: the rest is not going to be read, so nothing can follow it.
                     event["headers"] = [*event["headers"], (b"connection", b"close")]
-            await send(event)
+                if _is_endless(event):
+                    self._streams.add(stream)
+            await stream.send(send, event)
+            if self._is_stopping and stream in self._streams:
+                stream.end()
 
         try:
-            with body.refused:
+            with body.refused, stream.scope:
                 await self._app(scope, body.receive, note)
         except BaseException as error:  # noqa: BLE001  # what ends the program is raised on
             failure = contained(error)
@@ -68,7 +85,11 @@ class Intake:
             # An answer that has begun is cut off: who reads it sees that it is not whole.
             if not body.is_answered:
                 await _answer(problem_of(500), send)
-        if body.problem is not None:
+        finally:
+            self._streams.discard(stream)
+        if stream.is_ended:
+            await send(cast("ASGISendEvent", {"type": "http.response.body", "body": b"", "more_body": False}))
+        elif body.problem is not None:
             await _answer(body.problem, send)
 
 
@@ -127,6 +148,39 @@ class _Body:
                         return cast("ASGIReceiveEvent", {**event, "body": bytes(body), "more_body": False})
         except trio.TooSlowError:
             raise problem_of(408) from None
+
+
+class _Stream:
+    """An answer that may be a stream of events.
+
+    Attributes:
+        scope: of who writes it.
+        is_ended: whether it is to get its end here: its last part went out whole, and it has no end yet.
+    """
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.is_ended = False
+        self._is_sending = False
+        self._is_complete = False
+
+    async def send(self, send: ASGISendCallable, event: ASGISendEvent) -> None:
+        """Send one part. Cancelled in it nobody knows how much of it went out, and the stream cannot be ended."""
+        self._is_sending = True
+        await send(event)
+        self._is_sending = False
+        self._is_complete = event["type"] == "http.response.body" and not event.get("more_body", False)
+
+    def end(self) -> None:
+        """End it, now or when it is called again after the part that is being sent."""
+        if not (self._is_sending or self._is_complete):
+            self.is_ended = True
+            self.scope.cancel()
+
+
+def _is_endless(event: HTTPResponseStartEvent) -> bool:
+    kinds = (value for name, value in event["headers"] if name.lower() == b"content-type")
+    return any(kind.startswith(b"text/event-stream") for kind in kinds)
 
 
 async def _answer(problem: Problem, send: ASGISendCallable) -> None:

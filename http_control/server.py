@@ -150,8 +150,8 @@ class _Server:
         tls: ssl.SSLContext | None,
     ) -> None:
         self._config = _config(limits)
-        self._intake = cast("ASGIFramework", Intake(app, limits))
-        self._app = wrap_app(self._intake, limits.body_bytes_max, "asgi")
+        self._intake = Intake(app, limits)
+        self._app = wrap_app(cast("ASGIFramework", self._intake), limits.body_bytes_max, "asgi")
         self._limits = limits
         self._listeners = listeners
         self._tls = tls
@@ -195,7 +195,7 @@ class _Server:
     async def _live(self) -> None:
         """One life: from the application's startup to its shutdown."""
         context = WorkerContext(None)
-        lifespan = Lifespan(self._intake, self._limits)
+        lifespan = Lifespan(cast("ASGIFramework", self._intake), self._limits)
         self._starts_failed += 1
         async with trio.open_nursery() as nursery:
             await lifespan.start(nursery)
@@ -207,6 +207,7 @@ class _Server:
                 await self._stopping.wait()
                 accepting.cancel_scope.cancel()
                 await context.terminated.set()
+                self._intake.stop()
                 connections.cancel_scope.deadline = trio.current_time() + self._limits.stop_grace_s
             await lifespan.end()
             nursery.cancel_scope.cancel()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import trio
+
 from p2p.cli.control import CONTROL_FILE, NEEDS
 from p2p.cli.settings import UsageError
 from p2p.errors import ConfigError, P2PError
@@ -22,11 +24,20 @@ if TYPE_CHECKING:
 
     from http_control.files import ControlFile
 
+CONNECT_S_MAX: Final = 5.0
+LOOK_S_MAX: Final = 10.0
+"""For the answer to a question that a node need not ask anybody about."""
 ANSWER_S_MAX: Final = 40.0
 """Longer than the longest wait that POST connect can be asked for."""
 SILENCE_S_MAX: Final = 40.0
 """Without a byte on a stream, which has a comment every 15 s."""
 TOKEN_BYTES_MAX: Final = 256
+TOKEN_FILE: Final = "control.token"  # noqa: S105  # a file's name
+
+
+END_S_MAX: Final = 3.0
+"""From the end of its sockets until a node that stops has taken back `control.json`: twice what it allows itself."""
+END_POLL_S: Final = 0.05
 
 
 class NotServed(ConfigError):
@@ -45,6 +56,13 @@ class ControlFailed(P2PError):
         super().__init__(text)
         self.status = status
         self.answer = answer or {}
+
+
+class NodeStopped(ControlFailed):
+    """The node stopped in order while it was watched."""
+
+    def __init__(self) -> None:
+        super().__init__("the node stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +85,11 @@ class Target:
 class Control:
     """An open client. Made by `open_control`."""
 
-    def __init__(self, client: httpx.AsyncClient, prefix: str, place: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, prefix: str, place: str, data_dir: Path | None) -> None:
         self._client = client
         self._prefix = prefix
         self._place = place
+        self._data_dir = data_dir
 
     async def get(self, path: str) -> dict[str, Any]:
         """GET a path behind the prefix and return its JSON.
@@ -100,21 +119,50 @@ class Control:
         """The data of the events of a stream, as they come.
 
         Raises:
-            ControlFailed: it cannot be opened, or it ended.
+            NodeStopped: the node ended it.
+            ControlFailed: it cannot be opened, or it ended otherwise.
         """
         import httpx
 
+        waits = httpx.Timeout(SILENCE_S_MAX, connect=CONNECT_S_MAX)
+        response: httpx.Response | None = None
         try:
-            async with self._client.stream("GET", self._prefix + path, timeout=SILENCE_S_MAX) as response:
-                if response.status_code != 200:
-                    await response.aread()
-                    raise self._failed(response)
-                async for line in response.aiter_lines():
-                    if line.startswith("data: "):
-                        yield json.loads(line.removeprefix("data: "))
+            with trio.move_on_after(LOOK_S_MAX):
+                request = self._client.build_request("GET", self._prefix + path, timeout=waits)
+                response = await self._client.send(request, stream=True)
+        except httpx.HTTPError as error:
+            raise ControlFailed(f"{self._place} cannot be reached: {_cause(error)}") from None
+        if response is None:
+            raise ControlFailed(f"{self._place} cannot be reached: {NO_ANSWER}")
+        try:
+            if response.status_code != 200:
+                await response.aread()
+                raise self._failed(response)
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    yield json.loads(line.removeprefix("data: "))
         except (httpx.HTTPError, ValueError) as error:
-            raise ControlFailed(f"the stream of {self._place} broke: {_cause(error)}") from None
-        raise ControlFailed(f"the stream of {self._place} ended")
+            raise ControlFailed(
+                f"the node at {self._place} is gone without a word: killed, or out of reach ({_cause(error)})"
+            ) from None
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + END_POLL_S):
+                await response.aclose()
+        try:
+            await self.get("/ping")
+        except ControlFailed:
+            raise NodeStopped from None
+        raise ControlFailed(f"{self._place} ended the stream: its lines were not read as fast as they came")
+
+    async def is_over(self) -> bool:
+        """Whether the node stopped in order, as far as its data dir tells: it has taken back what it said there."""
+        if self._data_dir is None:
+            return False
+        with trio.move_on_after(END_S_MAX):
+            while (self._data_dir / CONTROL_FILE).exists():  # noqa: ASYNC110  # another process takes it back
+                await trio.sleep(END_POLL_S)
+            return True
+        return False
 
     async def _ask(self, method: str, path: str, body: object) -> dict[str, Any]:
         response = await self._answer(method, path, body)
@@ -130,7 +178,8 @@ class Control:
         import httpx
 
         try:
-            response = await self._client.request(method, self._prefix + path, json=body)
+            waits = httpx.Timeout(LOOK_S_MAX if method == "GET" else ANSWER_S_MAX, connect=CONNECT_S_MAX)
+            response = await self._client.request(method, self._prefix + path, json=body, timeout=waits)
         except httpx.HTTPError as error:
             raise ControlFailed(f"{self._place} cannot be reached: {_cause(error)}") from None
         if response.status_code >= 400:
@@ -156,8 +205,17 @@ class Control:
         return ControlFailed(one_line(text), response.status_code, value if isinstance(value, dict) else None)
 
 
+NO_ANSWER: Final = "it takes the question and does not answer: is another server there, or does the process hang?"
+
+
 def _cause(error: BaseException) -> str:
     """What went wrong, from the first in a chain of exceptions that says it."""
+    import httpx
+
+    if isinstance(error, httpx.ConnectTimeout):
+        return f"nobody answers there within {CONNECT_S_MAX:g} s: is the host on, and the port let through?"
+    if isinstance(error, httpx.TimeoutException):
+        return NO_ANSWER
     while not str(error) and (before := error.__cause__ or error.__context__) is not None:
         error = before
     text = str(error) or type(error).__name__
@@ -177,7 +235,8 @@ async def open_control(target: Target) -> AsyncIterator[Control]:
     Raises:
         UsageError: nothing says whose control is meant.
         NotServed: no node serves HTTP from the data dir, or the one that did is gone.
-        ConfigError: the token or the certificates cannot be read, or a package is missing.
+        ConfigError: the token or the certificates cannot be read, or a package is missing; or the URL is not that of
+            the node whose data dir is given, and its token is for nobody else.
     """
     if target.url is None:
         if target.data_dir is None:
@@ -203,6 +262,8 @@ async def open_control(target: Target) -> AsyncIterator[Control]:
         if target.ca is not None:
             verify = _vouching(target.ca)
         base, prefix = f"{url.scheme}://{url.netloc.decode()}", url.path.rstrip("/") or "/p2p"
+        if target.data_dir is not None and target.token_file is None:
+            base = _same_place(url, target.data_dir)
     else:
         assert target.data_dir is not None
         control = _served_from(target.data_dir)
@@ -219,24 +280,48 @@ async def open_control(target: Target) -> AsyncIterator[Control]:
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     transport = httpx.AsyncHTTPTransport(uds=unix, verify=verify)
     place = f"unix:{unix}" if unix is not None else base
-    async with httpx.AsyncClient(base_url=base, headers=headers, transport=transport, timeout=ANSWER_S_MAX) as client:
-        yield Control(client, prefix, place)
+    async with httpx.AsyncClient(base_url=base, headers=headers, transport=transport) as client:
+        yield Control(client, prefix, place, target.data_dir if target.url is None else None)
 
 
 def _served_from(data_dir: Path) -> ControlFile:
     """Where the node of a data dir is reached; only if it lives: whoever listens there now would be shown the token."""
-    from http_control.files import read_control, remove_control
+    from http_control.files import read_control
 
     control = read_control(data_dir)
     if control is None:
         raise _not_served(data_dir)
     if holder_of(data_dir) != control.pid:
-        remove_control(data_dir, control)
         raise NotServed(
             f"the node that served HTTP from {data_dir} is gone (process {control.pid}): start it with --http "
             "127.0.0.1:0"
         )
     return control
+
+
+def _same_place(url: httpx.URL, data_dir: Path) -> str:
+    """The address of a data dir's node, if that is what a URL says: anybody else at the URL would be shown its token.
+
+    `localhost` is taken for the address that the node listens on: of the two it may mean, the other may be another's.
+    """
+    import httpx
+
+    control = _served_from(data_dir)
+    for base in map(_local, control.urls):
+        ours = httpx.URL(base)
+        is_there = url.host == ours.host or (url.host == "localhost" and ours.host in {"127.0.0.1", "::1"})
+        if is_there and (url.scheme, _port(url)) == (ours.scheme, _port(ours)):
+            # A certificate is for the name that was asked for.
+            return base if url.scheme == "http" else f"{url.scheme}://{url.netloc.decode()}"
+    where = f"unix:{control.unix}" if control.unix is not None else ", ".join(control.urls)
+    raise ConfigError(
+        f"--url {url} is not where the node of {data_dir} listens ({where}), so its token is not shown there: leave "
+        f"out --url, or say --token-file {data_dir / TOKEN_FILE} if it is meant"
+    )
+
+
+def _port(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
 
 
 def _not_served(data_dir: Path) -> NotServed:
@@ -259,7 +344,11 @@ def _reachable(urls: list[str]) -> str:
     """The first of a server's addresses, as somebody on the same machine asks for it."""
     if not urls:
         raise ConfigError("control.json names no address: start the node again")
-    return urls[0].replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    return _local(urls[0])
+
+
+def _local(url: str) -> str:
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def _token_in(path: Path) -> str:

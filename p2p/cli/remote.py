@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Never
 
 import trio
 
-from p2p.cli.client import Control, ControlFailed, Target, open_control
-from p2p.cli.output import Output, json_line
+from p2p.cli.client import Control, ControlFailed, NodeStopped, Target, open_control
+from p2p.cli.output import Output, complain, json_line
 from p2p.cli.settings import UsageError
 from p2p.cli.signals import on_signal, stop_signals
 from p2p.errors import ConfigError
@@ -32,7 +32,11 @@ async def _run(target: Target, act: Callable[[Control, Output], Awaitable[int]])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(on_signal, signals, lambda _: nursery.cancel_scope.cancel())
             async with open_control(target) as control:
-                code = await act(control, Output())
+                try:
+                    code = await act(control, Output())
+                except NodeStopped as stopped:
+                    # What was watched came to its end: that is no failure.
+                    complain(str(stopped))
             nursery.cancel_scope.cancel()
     return code
 
@@ -100,10 +104,22 @@ def _duration(ms: int) -> str:
 
 async def show_top(control: Control, output: Output, *, as_json: bool, every_s: float) -> int:
     """The node and its peers again and again: a table on a terminal, else lines."""
-    if as_json:
-        while True:
-            await show_status(control, output, as_json=True)
-            await trio.sleep(every_s)
+    try:
+        await (_every_line(control, output, every_s) if as_json else _every_table(control, every_s))
+    except ControlFailed as failure:
+        is_node_gone = failure.answer.get("error") == "node_not_running"
+        if is_node_gone or (failure.status is None and await control.is_over()):
+            raise NodeStopped from None
+        raise
+
+
+async def _every_line(control: Control, output: Output, every_s: float) -> Never:
+    while True:
+        await show_status(control, output, as_json=True)
+        await trio.sleep(every_s)
+
+
+async def _every_table(control: Control, every_s: float) -> Never:
     from rich.console import Console
     from rich.live import Live
 

@@ -7,12 +7,16 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import trio
 import trustme
 
+import http_control
+import p2p as p2p_package
+from p2p.cli import client
 from p2p.cli.client import ControlFailed, NotServed, Target, open_control
 from p2p.cli.settings import UsageError
 from p2p.errors import ConfigError
@@ -132,8 +136,11 @@ async def test_t56_the_token_is_shown_to_nobody_who_took_the_place_of_a_killed_n
                     assert "without HTTP" in text
             else:
                 assert "is gone" in await p2p_fails(1, "status", "--data-dir", tmp_path)
-                assert not file.exists()
-                assert "no node serves HTTP" in await p2p_fails(1, "status", "--data-dir", tmp_path)
+                # Whose next start overwrites or removes it: a look changes nothing.
+                assert file.read_bytes() == left_behind
+                url = f"http://127.0.0.1:{port}"
+                text = await p2p_fails(1, "status", "--data-dir", tmp_path, "--url", url)
+                assert "is gone" in text
             nursery.cancel_scope.cancel()
         assert came == []
 
@@ -169,6 +176,45 @@ async def test_http_that_is_not_safe_or_not_usable_is_wrong_usage(tmp_path: Path
     assert "http://HOST:PORT" in await p2p_fails(2, "status", "--url", "ftp://x")
     assert "cannot be reached" in await p2p_fails(1, "status", "--url", "http://127.0.0.1:1")
     assert (await p2p("status", "--help")).returncode == 0
+
+
+async def test_who_watches_a_node_is_told_that_it_stopped_and_ends_well(tmp_path: Path) -> None:
+    watching = (("log", "--follow"), ("top",))
+    ended: dict[str, subprocess.CompletedProcess[bytes]] = {}
+
+    async def watch(started: trio.Event, command: tuple[str, ...]) -> None:
+        arguments = [*COMMAND, *command, "--data-dir", str(tmp_path), "--json"]
+        async with trio.open_nursery() as nursery:
+            run = partial(trio.run_process, arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+            process: trio.Process = await nursery.start(partial(run, env=environment()))
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert json.loads(bytes(await process.stdout.receive_some()).splitlines()[0])
+            started.set()
+            nursery.start_soon(_drained, process.stdout)
+            said = b"".join([part async for part in process.stderr])
+            ended[command[0]] = subprocess.CompletedProcess(arguments, await process.wait(), stderr=said)
+
+    with trio.fail_after(60):
+        async with (
+            trio.open_nursery() as watchers,
+            running("--id", "A", "--data-dir", tmp_path, "--http", "127.0.0.1:0") as a,
+        ):
+            await a.until(lambda event: event["event"] == "started")
+            for command in watching:
+                started = trio.Event()
+                watchers.start_soon(watch, started, command)
+                await started.wait()
+            a.process.terminate()
+            assert await a.process.wait() == 0
+    for command in watching:
+        assert ended[command[0]].stderr == b"p2p: the node stopped\n", command
+        assert ended[command[0]].returncode == 0, command
+
+
+async def _drained(stream: trio.abc.ReceiveStream) -> None:
+    async for _ in stream:
+        pass
 
 
 async def test_a_log_is_followed_until_somebody_stops_it(tmp_path: Path) -> None:
@@ -230,3 +276,58 @@ async def test_a_scheme_that_is_not_spoken_there_is_named() -> None:
         assert "https://" in await why(f"http://127.0.0.1:{listener.socket.getsockname()[1]}")
     with pytest.raises(UsageError, match="99999"):
         await why("http://127.0.0.1:99999")
+
+
+async def test_t56_the_token_of_a_data_dir_is_shown_at_no_other_place(tmp_path: Path) -> None:
+    came: list[bytes] = []
+
+    async def stranger(stream: trio.SocketStream) -> None:
+        came.append(await stream.receive_some())
+
+    async def status(url: str, **more: Any) -> dict[str, Any]:
+        async with open_control(Target(url, tmp_path, more.get("token_file"))) as control:
+            return await control.get("/status")
+
+    async with p2p_package.open_node(node_id="a", data_dir=tmp_path) as node, trio.open_nursery() as nursery:
+        (url,) = await nursery.start(http_control.serve, p2p_package.P2PRuntime(node))
+        (listener,) = await nursery.start(partial(trio.serve_tcp, stranger, 0, host="127.0.0.1"))
+        elsewhere = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        for place in (elsewhere, url.replace("http://", "https://"), url.replace("127.0.0.1", "[::1]")):
+            with pytest.raises(ConfigError, match="--token-file"):
+                await status(place)
+        assert came == []
+        for place in (url, url.replace("127.0.0.1", "localhost")):
+            assert (await status(place))["node_id"] == "a"
+        with pytest.raises(ControlFailed):
+            await status(elsewhere, token_file=tmp_path / "control.token")
+        assert len(came) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_takes_a_question_and_says_nothing_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(_: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(client, "LOOK_S_MAX", 0.1)
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, silent, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        async with open_control(Target(url, None, None)) as control:
+            with trio.fail_after(30):
+                with pytest.raises(ControlFailed, match="does not answer"):
+                    await control.get("/status")
+                with pytest.raises(ControlFailed, match="does not answer"):
+                    await anext(control.events("/events"))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_host_that_is_not_there_is_waited_for_a_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nobody(*_: object, **__: object) -> trio.SocketStream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(client, "CONNECT_S_MAX", 0.1)
+    monkeypatch.setattr(trio, "open_tcp_stream", nobody)
+    async with open_control(Target("http://192.0.2.1:80", None, None)) as control:
+        with trio.fail_after(30), pytest.raises(ControlFailed, match="is the host on"):
+            await control.get("/status")

@@ -265,7 +265,10 @@ async def test_t54_slow_headers_and_no_request_at_all_are_not_waited_for() -> No
     async with served(small_app(), QUICK) as (url, _):
         with trio.fail_after(30):
             assert await raw(url, b"") == b""
-            assert await raw(url, GET) == b""
+            assert problem(await raw(url, GET)) == (408, "timeout")
+            assert problem(await raw(url, b"G")) == (408, "timeout")
+            kept = await raw(url, GET + b"\r\n" + GET)
+            assert (kept.count(b"HTTP/1.1 200"), kept.count(b"HTTP/1.1 408")) == (1, 1)
             assert b"hello" in await raw(url, GET + b"\r\n")
         await descriptors_back_to(before + 6)
 

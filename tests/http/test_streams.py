@@ -10,8 +10,8 @@ import p2p
 from http_control import HttpLimits, shapes
 from http_control.logs import HEARTBEAT, Feed, Reader, frame_of
 from http_control.problem import Problem
-from tests.http.applications import descriptors, descriptors_back_to
-from tests.http.controlled import Stream, controlled, one_controlled
+from tests.http.applications import connect, descriptors, descriptors_back_to
+from tests.http.controlled import TOKEN, Stream, controlled, one_controlled
 
 
 async def test_events_begin_with_the_state_and_tell_what_happens() -> None:
@@ -142,6 +142,32 @@ async def test_a_server_with_stalled_readers_stops_in_time() -> None:
 # The feed alone.
 
 MARK = "0123456789abcdef"
+
+
+async def test_streams_end_whole_when_the_server_stops() -> None:
+    came: dict[str, bytes] = {}
+
+    async def read(url: str, path: str, is_read: trio.Event) -> None:
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Auth-Token: {TOKEN}\r\n\r\n"
+        with trio.CancelScope(shield=True):
+            async with await connect(url) as stream:
+                await stream.send_all(request.encode())
+                came[path] = b""
+                async for part in stream:
+                    came[path] += part
+                    if b"welcome" in came[path]:
+                        is_read.set()
+
+    with trio.fail_after(30):
+        async with p2p.open_node(node_id="a") as node, trio.open_nursery() as readers:
+            async with controlled(node) as a:
+                for path in ("/p2p/logs/live", "/p2p/events"):
+                    is_read = trio.Event()
+                    readers.start_soon(read, a.url, path, is_read)
+                    await is_read.wait()
+    for path, stream in came.items():
+        assert b" 200 " in stream, path
+        assert stream.endswith(b"\r\n0\r\n\r\n"), path
 
 
 def feed(kept: int = 3, **limits: object) -> Feed:
