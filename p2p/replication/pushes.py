@@ -226,26 +226,20 @@ class Pushes:
 
     def cover(self, origin: PeerId, batch: SealedBatch) -> None:
         """Push this batch, wanted or not, to prove a fork; then the origin rests until the peer's next entry."""
-        queue = self._queues.get(origin)
-        if queue is None:
-            queue = self._queues[origin] = _Queue(origin, batch.seq_end + 1, wanted=True)
-        queue.resting = True
-        self._drop(queue)
-        self._covers.append((queue, batch))
+        self.rest(origin)
+        self._covers.append((self._queues[origin], batch))
 
     def rest(self, origin: PeerId) -> None:
-        """Send nothing of the origin until the peer's next entry for it."""
-        queue = self._queues.get(origin)
-        if queue is not None:
-            queue.resting = True
-            self._drop(queue)
+        """Send nothing of the origin, of which the peer listed or pushed something, until its next entry for it."""
+        queue = self._queues[origin]
+        queue.resting = True
+        self._drop(queue)
 
     def resume(self, origin: PeerId, when: float) -> None:
         """What made the origin rest was nothing: it goes on at `when`."""
-        queue = self._queues.get(origin)
-        if queue is not None:
-            queue.resting = False
-            self._pause(queue, when)
+        queue = self._queues[origin]
+        queue.resting = False
+        self._pause(queue, when)
 
     # Loading.
 

@@ -308,8 +308,8 @@ class Suppliers:
         if origin == self._own:
             self._switch(origin, state, None, now)
         rest = [state.doubts[link].until for link in state.claims if link in state.doubts and link != state.supplier]
-        if rest:
-            self._push(origin, state, max(min(rest), now + self._stall_s))
+        # One at least: the supplier of our own log that is no supplier any more, or those that come before it.
+        self._push(origin, state, max(min(rest), now + self._stall_s))
 
     # Choosing.
 

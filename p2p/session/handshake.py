@@ -119,9 +119,6 @@ class Handshake:
         self._ephemeral = ephemeral
         self._noise: HandshakeState | None = None
         self._minor = MINOR
-        self._nonce_a = 0
-        self._nonce_b = 0
-        self._peer_label = ""
 
     # The initiator's side.
 

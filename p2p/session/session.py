@@ -537,11 +537,11 @@ class Session:
             raise RemoteProtocolError(f"type {type} has no place in a live session")
 
     def _read_ping(self, ping: Ping) -> None:
+        self._events.append(Pinged())
+        self._rest()
         if self.state is State.LIVE and self._pongs_pending < self._limits.pongs_pending_max:
             self._pongs_pending += 1
             self._queue(_PONG, Pong(ping.nonce).encode(), 0)
-        self._rest()
-        self._events.append(Pinged())
 
     def _read_pong(self, pong: Pong) -> None:
         self._events.append(Ponged(self._liveness.pong_came(pong.nonce, self._now)))
@@ -549,9 +549,10 @@ class Session:
 
     def _rest(self) -> None:
         """A Ping tells that one side heard nothing for a while: what only a busy link needs is let go."""
-        for direction in (self._inbound, self._outbound):
-            if direction is not None:
-                direction.rest()
+        assert self._inbound is not None
+        assert self._outbound is not None
+        self._inbound.rest()
+        self._outbound.rest()
 
     def _read_goodbye(self, goodbye: Goodbye) -> None:
         said = self._goodbye_said

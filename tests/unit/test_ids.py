@@ -100,3 +100,26 @@ def test_the_scope_of_an_address_holds_no_half_character() -> None:
     assert PeerEndpoint("fe80::1%eth0", 1).host == "fe80::1%eth0"
     with pytest.raises(ConfigError, match="neither"):
         PeerEndpoint("fe80::1%\ud800", 1)
+
+
+@pytest.mark.parametrize(
+    "parts", [(b"10.0.0.1", 1), ("10.0.0.1", "1"), ("10.0.0.1", True), ("h", 1, None), ("h", 1, "tcp", 5)]
+)
+def test_an_endpoint_of_anything_else_is_the_callers_mistake(parts: tuple[object, ...]) -> None:
+    with pytest.raises(ConfigError, match="host is text, its port a whole number"):
+        PeerEndpoint(*parts)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="from text, and not from int"):
+        PeerEndpoint.parse(9001)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ws://example.org", "write ws://HOST:PORT; behind a proxy PORT is usually 80"),
+        ("wss://example.org:443/path", "write wss://HOST:PORT, without a path; behind a proxy PORT is usually 443"),
+        ("example.org", "write HOST:PORT, tcp://HOST:PORT or"),
+    ],
+)
+def test_an_endpoint_of_another_form_is_refused_with_the_right_one(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        PeerEndpoint.parse(text)

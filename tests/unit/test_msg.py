@@ -433,3 +433,15 @@ def test_an_announcement_that_cannot_be_written_is_the_callers_mistake(announcem
 
 def test_the_statuses_of_an_answer_are_those_of_the_protocol() -> None:
     assert (msg.Data.OK, msg.Data.HANDLER_FAILED, msg.Data.NO_HANDLER, msg.Data.OVERLOADED) == (0, 1, 2, 3)
+
+
+def test_attached_that_cannot_be_read_cannot_be_written() -> None:
+    one = msg.AttachedEntry(bytes(32), 1)
+    for entries in ((one, one), (msg.AttachedEntry(bytes(32), 0),), (msg.AttachedEntry(bytes(32), 9),)):
+        with pytest.raises(LocalProtocolError):
+            msg.Attached(entries).encode()
+
+
+def test_t29_an_announcement_of_half_a_surrogate_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError, match="UTF-8"):
+        msg.DiscoveryAnnounce.from_json('{"node_id":"\ud800"}')

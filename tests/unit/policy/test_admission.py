@@ -257,3 +257,11 @@ def test_a_ban_of_an_earlier_run_holds_until_its_end() -> None:
     scores.ban("a", 50.0, 0.0)
     assert scores.is_banned("a", 99.0)
     assert not scores.is_banned("a", 101.0)
+
+
+def test_t33_the_banned_are_counted_while_they_are() -> None:
+    scores = Scores(LIMITS)
+    scores.ban("a", 10.0, 0.0)
+    scores.ban("b", 20.0, 0.0)
+    assert [scores.banned(now) for now in (0.0, 10.0, 20.0)] == [2, 1, 0]
+    assert [scores.banned_until("a", now) for now in (0.0, 15.0)] == [10.0, 15.0]

@@ -64,3 +64,10 @@ def test_t33_the_tables_are_bounded_and_nothing_is_held_back_that_was_forgotten(
         if fails:
             assert now < guard.failed(there, now, 0.5, Reason.REFUSED, automatic=True) <= now + limits.backoff_s_max
         assert len(guard) <= 8 and len(guard._begun) <= 8
+
+
+def test_t33_the_guard_says_when_a_place_may_be_dialled_again() -> None:
+    guard = ConnectionGuard(Limits())
+    assert guard.due(THERE, 7.0) == 7.0
+    until = guard.failed(THERE, 10.0, 0.0, Reason.REFUSED, automatic=True)
+    assert guard.due(THERE, 10.0) == until > 10.0

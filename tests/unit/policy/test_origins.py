@@ -148,3 +148,10 @@ def test_t41_who_proved_himself_and_wrote_nothing_gives_way() -> None:
     assert rule.admit(peer(1), peer(2)), "whose log is held stays"
     assert rule.admit(peer(3), peer(3)), "who is on the link is proven, however long ago that was"
     assert not rule.admit(peer(2), peer(3))
+
+
+def test_the_store_is_taken_over_again_without_effect_for_whom_we_met() -> None:
+    rule = admission()
+    rule.prove(peer(1))
+    rule.seed([OWN, peer(1)], lambda _: False)
+    assert rule.admit(peer(1), peer(9))

@@ -139,3 +139,10 @@ def test_t14_in_any_order_a_label_has_one_holder_and_a_strong_holder_keeps_it(
         assert len(set(exported.values())) == len(exported)
     again = pins(strong=strong, weak=table.export(), weak_pins_max=3)
     assert again.export() == table.export()
+
+
+def test_t73_who_holds_a_label_beyond_doubt_is_told_apart() -> None:
+    table = pins(strong={"alice": ALICE})
+    table.check("bob", BOB)
+    assert (table.strong_holder("alice"), table.strong_holder("bob")) == (ALICE, None)
+    assert (table.holder("alice"), table.holder("bob")) == (ALICE, BOB)

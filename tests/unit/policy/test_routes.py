@@ -140,3 +140,13 @@ def test_t72_what_relays_tell_is_bounded_and_never_too_far() -> None:
     router = MemoryRouter()
     router.learn(peer(100), [(peer(1), 7), (peer(2), 8), (peer(100), 1)], 0.0)
     assert [(known.target, known.hops) for known in router.routes()] == [(peer(1), 8)]
+
+
+def test_to_remove_a_route_forgets_what_every_relay_told_of_it() -> None:
+    router = MemoryRouter()
+    router.learn(peer(2), [(peer(1), 1)], 0.0)
+    router.learn(peer(3), [(peer(1), 2), (peer(4), 1)], 0.0)
+    assert router.remove_route(peer(1))
+    assert router.resolve(peer(1)) is None
+    assert router.resolve(peer(4)) is not None
+    assert not router.remove_route(peer(1))

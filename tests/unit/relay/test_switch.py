@@ -639,3 +639,14 @@ def test_a_refusal_of_another_version_is_an_abnormal_end(payload: bytes, reason:
     opening = net.lanes["A", "R"].take()
     net.say("R", "A", Relay(Relay.decode(opening).circuit, Relay.REFUSED, payload=payload))
     assert a.reason is reason
+
+
+def test_what_comes_for_an_end_that_is_closed_is_passed_over() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    send(b, b"on the way")
+    a.close()
+    net.settle()
+    assert a.inbox_bytes == 0
+    assert a.read(100) is None
+    assert net.is_empty()

@@ -169,3 +169,9 @@ def test_every_push_has_one_right_ack(verdict: Verdict, head: int, begin: int, c
 
 def test_an_ack_of_a_push_that_claims_seq_0_is_no_negative_number() -> None:
     assert ack_value(Verdict.MALFORMED, 7, 0, 0) == 0
+
+
+def test_a_duplicate_and_an_applied_batch_bring_the_batch_along(log: Log) -> None:
+    for view, verdict in ((View(log.batches), Verdict.DUPLICATE), (View(), Verdict.APPLIED)):
+        judgement = verdict_of(view, log.batches[0])
+        assert (judgement.verdict, judgement.batch, judgement.over_quota) == (verdict, log.batches[0], False)

@@ -335,3 +335,52 @@ def test_batches_are_values() -> None:
     assert isinstance(batch, Batch)
     with pytest.raises(AttributeError):
         batch.seq_end = 9  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("size", [127, 128, 255, 256, 16_383, 16_384, 16_511, 16_512, 32_768, 65_536])
+def test_payloads_at_each_step_of_their_length(size: int) -> None:
+    data = by_hand([(0, "a", "", bytes(size)), (1, "a", "", b"next")])
+    assert [record.payload for record in parse_batch(data).records()] == [bytes(size), b"next"]
+
+
+@pytest.mark.parametrize("length", [b"\x80\x00", b"\x81\x00", b"\x80\x80\x00"])
+def test_a_payload_length_that_is_longer_than_it_needs_to_be_is_refused(length: bytes) -> None:
+    payload = bytes(length[0] & 127)
+    data = by_hand([(0, "a", "", payload)])
+    at = len(data) - 64 - len(payload) - 1
+    with pytest.raises(RemoteProtocolError, match="longer than it needs"):
+        parse_batch(data[:at] + length + data[at + 1 :])
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 300])
+def test_deltas_kinds_and_targets_at_each_step_of_their_length(size: int) -> None:
+    target = str(identity(2).peer_id)
+    records = [(size, "k" * size, target, b"x"), (2 * size, "l" * size, "", b"y")]
+    batch = parse_batch(by_hand(records))
+    assert [(r.kind, str(r.target or ""), r.payload) for r in batch.records()] == [r[1:] for r in records]
+    assert [record.hlc for record in batch.records()] == [HLC + size, HLC + 3 * size]
+    assert batch.targets == {identity(2).peer_id}
+    with pytest.raises(RemoteProtocolError, match="not a peer id"):
+        parse_batch(by_hand([(0, "a", "x" * size, b"")]))
+
+
+def test_a_batch_that_ends_within_its_header_is_cut_off() -> None:
+    # Two bytes of count, and as much as a batch with one byte of count has at least.
+    start = WHOLE[:41] + encode_varint(1024)
+    for size, words in ((145, "no batch"), (146, "cut off")):
+        with pytest.raises(RemoteProtocolError, match=words):
+            parse_batch((start + b"p" * 200)[:size])
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (NewRecord(7, None, b""), "a kind is text, and not int"),  # type: ignore[arg-type]
+        (NewRecord("a", "5e" * 32, b""), "a target is a PeerId, and not str"),  # type: ignore[arg-type]
+        (NewRecord("a", None, memoryview(b"abcdefgh").cast("I")), "a payload is bytes, and not memoryview"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_record_is_refused_in_words_alone_and_among_its_like(record: NewRecord, words: str) -> None:
+    for records in ([record], [record] * 2, [*app(b"first"), record]):
+        with pytest.raises(ConfigError, match=words):
+            encode_portions(records)

@@ -374,3 +374,26 @@ def test_somebody_honest_is_reached_however_many_lie(claims: list[tuple[int, int
             suppliers.held(LOG, held, now)
         now += 0.1
         suppliers.handle_deadline(now)
+
+
+def test_the_end_of_an_older_link_leaves_the_newer_one_the_way_to_the_origin() -> None:
+    world = World(0)
+    world.suppliers.link_up(0, LOG, 0.0)
+    world.suppliers.link_up(1, LOG, 0.0)
+    world.suppliers.link_up(2, PEERS[2], 0.0)
+    world.claim(2, 5, 0.0)
+    world.suppliers.delivered(LOG, 2)
+    world.suppliers.held(LOG, 5, 1.0)
+    world.suppliers.link_down(0, LOG, 1.0)
+    world.claim(1, 9, 1.0)
+    assert world.wanted_from() == [1], "the origin itself takes the place of one that is proven"
+
+
+def test_a_log_that_is_complete_up_to_its_fork_is_asked_of_nobody_not_even_the_origin() -> None:
+    world = World(1)
+    world.suppliers.link_up(1, LOG, 0.0)
+    world.claim(0, 5, 0.0)
+    world.claim(1, 3, 0.0)
+    world.suppliers.held(LOG, 5, 1.0, last=5)
+    assert world.wanted_from() == []
+    assert world.suppliers.supplier(LOG) == 0

@@ -10,10 +10,10 @@ import pytest
 from p2p.errors import Reason, RemoteProtocolError
 from p2p.ids import PeerId
 from p2p.limits import KIB, MIB, Limits
-from p2p.msg import AnyMessage, ForkProof, HeadEntry, OutboxPull, WalAck, WalHeads, WalPush
+from p2p.msg import AnyMessage, Data, ForkProof, HeadEntry, OutboxPull, WalAck, WalHeads, WalPush
 from p2p.replication.accept import Verdict
 from p2p.replication.batch import Batch, NewRecord, encode_portions, seal
-from p2p.replication.exchange import DoubtClaim, Exchange, Penalize, TrustClaim
+from p2p.replication.exchange import NO_LINK, DoubtClaim, Exchange, Penalize, TrustClaim
 from p2p.replication.heads import EMPTY_LOG, FROZEN_MARK, SEQ_MAX, ZERO_HASH, LogHead
 from p2p.replication.suppliers import NEVER
 from p2p.replication.sync import LoadKind
@@ -901,3 +901,174 @@ def test_the_head_of_a_forgotten_log_is_told_as_empty() -> None:
     side.logs.clear()
     side.exchange.moved({LOG}, side.now)
     assert heads(side.wait(0.06)) == [HeadEntry(LOG, EMPTY_LOG.seq, ZERO_HASH, want=True)]
+
+
+# Answers that come late, or never.
+
+
+def test_an_end_that_is_told_twice_is_one() -> None:
+    side = Side(make_log(LOG, 1), links=2)
+    for _ in range(2):
+        side.exchange.link_down(0, side.now)
+    assert side.exchange.lag() == {PeerId(bytes([51]) * 32): 0}
+
+
+def test_a_message_that_is_none_of_the_exchange_ends_the_link() -> None:
+    with pytest.raises(RemoteProtocolError, match="Data is no message of the exchange"):
+        Side().exchange.receive(0, Data("chat"), 100.0)
+
+
+def test_what_was_loaded_or_judged_for_a_link_that_ended_meanwhile_is_passed_over() -> None:
+    log, theirs = make_log(LOG, 3), make_log(LOG, 3, mark=b"x")
+    side = Side(log)
+    side.exchange.receive(0, WalHeads((entry(theirs, 3),)), side.now)
+    cover = side.exchange.next_load(side.now)
+    assert cover is not None
+    assert cover.kind is LoadKind.COVER
+    side.push(theirs[0])
+    side.exchange.receive(0, ForkProof(log[0].wal_bytes, theirs[0].wal_bytes), side.now)
+    side.exchange.link_down(0, side.now)
+    side.take()
+    side.exchange.loaded(cover, [], side.now)
+    side.exchange.load_failed(cover, side.now)
+    side.exchange.proof_loaded(cover._replace(kind=LoadKind.PROOF), None, side.now)
+    side.exchange.judged(0, Verdict.MALFORMED, 0, side.now)
+    side.exchange.proof_judged(0, LOG, Verdict.MALFORMED, side.now)
+    assert side.exchange.take_messages() == []
+    assert side.exchange.take_effects() == []
+    side.wait(1.0)
+    assert side.exchange.next_deadline() == NEVER
+
+
+def test_t36_a_proof_that_is_none_is_scored() -> None:
+    log = make_log(LOG, 2)
+    side = Side()
+    side.hear(entry(log, 2))
+    side.exchange.receive(0, ForkProof(log[0].wal_bytes, log[1].wal_bytes), side.now)
+    side.exchange.proof_judged(0, LOG, Verdict.MALFORMED, side.now)
+    assert side.exchange.take_effects() == [Penalize(PEER, Reason.PROTOCOL)]
+
+
+def test_a_proof_that_could_not_be_stored_is_asked_for_again() -> None:
+    log = make_log(LOG, 2)
+    side = Side()
+    side.hear(entry(log, 2))
+    side.exchange.receive(0, ForkProof(log[0].wal_bytes, log[1].wal_bytes), side.now)
+    side.exchange.proof_judged(0, LOG, Verdict.NOT_STORED, side.now)
+    assert side.exchange.take_effects() == []
+    assert heads(side.wait(0.9)) == []
+    assert heads(side.wait(0.2)) == [HeadEntry(LOG, 0, ZERO_HASH, want=True)]
+
+
+def test_a_proof_that_the_store_does_not_have_is_not_sent_and_bounds_nothing() -> None:
+    log = make_log(LOG, 4)
+    side = Side(log[:1])
+    side.hear(entry(log, 4))
+    side.heads[LOG] = LogHead(1, log[0].hash, frozen=True)
+    side.exchange.moved({LOG}, side.now)
+    kinds = []
+    while (load := side.exchange.next_load(side.now)) is not None:
+        kinds.append((load.kind, load.link))
+        side.exchange.proof_loaded(load, None, side.now)
+    assert kinds == [(LoadKind.PROOF, NO_LINK), (LoadKind.PROOF, 0)]
+    assert not any(isinstance(message, ForkProof) for _, message in side.exchange.take_messages())
+    assert heads(side.wait(0.1))[-1] == HeadEntry(LOG, 1, FROZEN_MARK, want=False)
+
+
+def test_the_proof_of_an_origin_is_read_again_when_the_store_could_not() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log)
+    side.fails = {LoadKind.PROOF}
+    freeze(side, 2)
+    side.take()
+    loads = side.loads
+    side.exchange.moved({LOG}, side.now)
+    side.take()
+    assert side.loads > loads
+    side.fails.clear()
+    side.exchange.moved({LOG}, side.now)
+    side.take()
+    loads = side.loads
+    side.exchange.moved({LOG}, side.now)
+    side.take()
+    assert side.loads == loads, "once it is known it is not read again"
+
+
+def test_a_batch_beyond_our_head_is_remembered_nowhere() -> None:
+    ours, theirs = make_log(LOG, 3), make_log(LOG, 3, mark=b"x")
+    side = Side(ours[:1])
+    side.exchange.passed(LOG, 2, theirs[1].hash)
+    side.hear(entry(ours, 2, want=False))
+    side.append(ours[1])
+    assert pushed(side.take()) == []
+    assert pushed(side.hear(entry(theirs, 2, want=False))) == [(2, 2)]
+
+
+def test_a_log_that_is_taken_after_all_is_told_to_a_link_that_never_listed_it() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log[:1], links=2)
+    side.hear()
+    side.push(log[1])
+    side.exchange.judged(0, Verdict.LEFT_ALONE, 1, side.now)
+    assert heads(side.wait(0.1))[-1].want is False
+    side.hear(entry(log, 2), link=1)
+    side.push(log[1], link=1)
+    side.exchange.judged(1, Verdict.APPLIED, 2, side.now)
+    assert [entry.origin for entry in heads(side.take())] == [LOG], "at once, and not only when the log has moved"
+
+
+def test_a_load_that_comes_back_for_another_head_than_the_peer_shows_now_is_made_again() -> None:
+    ours, theirs = make_log(LOG, 3), make_log(LOG, 3, mark=b"x")
+    side = Side(ours)
+    side.exchange.receive(0, WalHeads((entry(theirs, 2, want=False),)), side.now)
+    load = side.exchange.next_load(side.now)
+    assert load is not None
+    side.exchange.receive(0, WalHeads((entry(theirs, 3, want=False),)), side.now)
+    side.exchange.loaded(load, [ours[1]], side.now)
+    assert pushed(side.take()) == []
+    assert pushed(side.wait(LIMITS.store_retry_s)) == [(3, 3)]
+
+
+def test_t36_a_log_that_froze_before_it_was_compared_is_shown_by_its_proof() -> None:
+    ours, theirs = make_log(LOG, 3), make_log(LOG, 3, mark=b"x")
+    side = Side(ours)
+    side.exchange.receive(0, WalHeads((entry(theirs, 3),)), side.now)
+    load = side.exchange.next_load(side.now)
+    assert load is not None
+    freeze(side, 3)
+    side.exchange.loaded(load, [ours[2]], side.now)
+    sent = side.take() + side.wait(1.0)
+    assert pushed(sent) == []
+    assert sum(isinstance(message, ForkProof) for message in sent) == 1
+
+
+def test_an_ack_within_a_batch_of_a_log_that_the_peer_never_listed_sends_nothing_more_of_it() -> None:
+    log = make_log(LOG, 3, records=2)
+    side = Side(log)
+    assert pushed(side.hear()) == [(1, 2), (3, 4), (5, 6)]
+    side.ack(2)
+    side.ack(1)
+    assert pushed(side.ack(1)) == []
+    assert pushed(side.wait(200.0)) == []
+
+
+def test_t38_what_peers_confirmed_is_remembered_of_so_many() -> None:
+    log = make_log(OWN, 1)
+    side = Side(log, limits=replace(LIMITS, confirmed_peers_max=2))
+    side.hear(entry(log, 1))
+    for key in (1, 2):
+        side.exchange.link_up(key, PeerId(bytes([60 + key]) * 32), side.now)
+        side.hear(entry(log, 1), link=key)
+    assert side.exchange.confirmed() == {PeerId(bytes([61]) * 32): 1, PeerId(bytes([62]) * 32): 1}
+
+
+def test_a_store_that_cannot_be_read_only_delays_what_is_pushed() -> None:
+    log = make_log(LOG, 2)
+    side = Side(log)
+    side.fails = {LoadKind.STREAM}
+    assert pushed(side.hear()) == []
+    loads = side.loads
+    assert pushed(side.wait(5.0)) == []
+    assert 3 <= side.loads - loads <= 6
+    side.fails.clear()
+    assert pushed(side.wait(1.0)) == [(1, 1), (2, 2)]

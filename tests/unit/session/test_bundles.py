@@ -84,3 +84,17 @@ def test_alike_messages_are_counted_like_others() -> None:
         for item in read_bundle(payload, 8):
             found.append(item)
     assert len(found) == 8
+
+
+@pytest.mark.parametrize("size", [0, 1, 110, 128, 300])
+def test_of_messages_that_are_alike_only_two_are_taken_apart(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken_apart = []
+
+    def decode(payload: bytes) -> Data:
+        taken_apart.append(payload)
+        return decode_data(payload)
+
+    monkeypatch.setattr("p2p.session.bundles.decode_data", decode)
+    payload = bundle_of([(DATA, number, 0, Data("chat", body=bytes(size))) for number in range(9)])
+    assert len(list(read_bundle(b"".join((bundle_of([(PING, 1, 0, Data("x"))]), payload)), 10))) == 10
+    assert len(taken_apart) == 2

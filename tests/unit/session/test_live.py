@@ -910,3 +910,73 @@ def test_T23_a_frame_has_as_long_as_its_length_says() -> None:
     drain(r)
     limits = patient.limits
     assert r.next_deadline() == 10.0 + limits.frame_s_base + 160 * 1024 / limits.frame_bytes_per_s_min
+
+
+def test_a_bundle_is_closed_when_its_bytes_reach_the_bound() -> None:
+    # Each message counts with 30 bytes of overhead: three of 20 bytes are 150.
+    for bound, expected in ((149, [BUNDLE, DATA]), (150, [BUNDLE, DATA]), (151, [BUNDLE])):
+        bounds = {"limits_bundle_bytes": bound}
+        i, _ = live(config("a", **bounds), config("b", **bounds))
+        for _ in range(4):
+            i.send(DATA, data(bytes(8)))
+        assert types(i.data_to_send()) == expected
+
+
+@pytest.mark.parametrize("bound", [100, 101])
+def test_what_a_session_asks_itself_is_bundled_by_the_same_bound(bound: int) -> None:
+    bounds = {"limits_bundle_bytes": bound}
+    i, _ = live(config("a", **bounds), config("b", **bounds))
+    for _ in range(2):
+        i.send(DATA, data(bytes(8)))
+    i.ping(0.0)
+    i.ping(0.0)
+    assert types(i.data_to_send()) == ([BUNDLE, BUNDLE] if bound == 100 else [BUNDLE, PING])
+
+
+def test_who_is_let_in_may_send_no_more_than_a_frame_before_the_answer() -> None:
+    for more, state in ((0, State.DECIDING), (1, State.ENDED)):
+        i, r = start()
+        i.receive_data(_answer(i, r), 0.0)
+        drain(i)
+        r.receive_data(i.data_to_send(), 0.0)
+        drain(r, accept=False)
+        assert r.state is State.DECIDING
+        r.receive_data(bytes(config().limits.frame_bytes_max), 0.0)
+        r.receive_data(bytes(more), 0.0)
+        assert r.state is state
+
+
+def _answer(i: Session, r: Session) -> bytes:
+    r.receive_data(i.data_to_send(), 0.0)
+    drain(r)
+    return r.data_to_send()
+
+
+def test_a_session_that_heard_nothing_is_amid_no_frame() -> None:
+    for session in start():
+        assert not session.is_amid_frame
+
+
+def test_a_busy_direction_keeps_its_cipher_until_the_link_says_nothing() -> None:
+    i, r = live()
+    for _ in range(20):
+        for sender, receiver in ((i, r), (r, i)):
+            sender.send(DATA, EMPTY_DATA)
+            deliver(sender, receiver)
+    directions = [i._inbound, i._outbound, r._inbound, r._outbound]
+    assert all(direction._aead is not None for direction in directions)
+    i.ping(0.0)
+    deliver(i, r)
+    deliver(r, i)
+    assert all(direction._aead is None for direction in directions)
+
+
+def test_a_ping_that_cannot_be_answered_any_more_is_told_before_the_end() -> None:
+    alone = {"capabilities": (("cipher", "aes256gcm"),)}
+    i, r = live(config("a", **alone), config("b", **alone))
+    r._outbound._counter = 2**64 - 1
+    i.ping(0.0)
+    events = deliver(i, r)
+    assert events[0] == Pinged()
+    assert end_of(events).reason is Reason.CRYPTO
+    assert len(events) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,3 +31,22 @@ def test_a_rest_changes_nothing_on_the_wire(cipher: str, rests: list[bool], reke
         sealed = resting.seal(259, number, 0, b"%d" % number)
         assert sealed == restless.seal(259, number, 0, b"%d" % number)
         assert opening.open(frame_in(sealed)) == (259, number, 0, b"%d" % number)
+
+
+def test_a_cipher_is_made_for_each_of_the_first_eight_envelopes_and_kept_from_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+
+    def make(key: bytes) -> AESGCM:
+        made.append(key)
+        return AESGCM(key)
+
+    monkeypatch.setattr("p2p.session.sealing._CIPHERS", {AES_256_GCM: make})
+    direction = Direction(AES_256_GCM, bytes(32), 65_536)
+    for _ in range(2):
+        for number in range(20):
+            direction.seal(259, 1, 0, b"")
+            assert len(made) == min(number + 1, 8)
+        direction.rest()
+        made.clear()

@@ -1,0 +1,203 @@
+"""What one link is sent, where a whole exchange hardly ever comes: late loads, and logs that change meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2p.ids import PeerId
+from p2p.limits import KIB, Limits
+from p2p.replication.batch import Batch, NewRecord, encode_portions, seal
+from p2p.replication.heads import ZERO_HASH
+from p2p.replication.pushes import LOAD_BYTES, Mismatch, Pushes
+from p2p.replication.suppliers import NEVER
+
+LOG, OTHER = PeerId(bytes([3]) * 32), PeerId(bytes([4]) * 32)
+LIMITS = Limits()
+
+
+def make_log(batches: int, records: int = 2, *, origin: PeerId = LOG, size: int = 10) -> list[Batch]:
+    log: list[Batch] = []
+    portions = encode_portions([NewRecord("app", None, bytes(size))] * records)
+    for number in range(batches):
+        prev_hash = log[-1].hash if log else ZERO_HASH
+        begin = 1 + number * records
+        sealed = seal(
+            origin=origin,
+            seq_begin=begin,
+            prev_hash=prev_hash,
+            base_hlc=1,
+            portions=portions,
+            sign=lambda _: bytes(64),
+        )
+        log.append(sealed)
+    return log
+
+
+class Link:
+    """The outgoing half of a link, and how far each log may be sent."""
+
+    def __init__(self, **held: int) -> None:
+        self.held = {LOG: held.get("log", 0), OTHER: held.get("other", 0)}
+        self.pushes = Pushes(LIMITS, lambda origin: self.held[origin])
+
+    def sent(self, now: float = 0.0) -> list[tuple[int, int]]:
+        return [(push.seq_begin, push.seq_end) for push in self.pushes.take(now)]
+
+
+def test_a_load_is_half_of_what_is_loaded_ahead_and_the_last_one_what_is_left() -> None:
+    link = Link(log=100, other=100)
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.offer(OTHER, 0.0)
+    assert link.pushes.has_load()
+    assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)
+    assert link.pushes.next_load() == (OTHER, 1, LOAD_BYTES)
+    assert LIMITS.load_ahead_bytes == LOAD_BYTES * 2
+    assert not link.pushes.has_load()
+    assert link.pushes.next_load() is None
+
+
+def test_what_is_loaded_and_not_sent_leaves_less_room_for_loads() -> None:
+    log = make_log(3, 1, size=200 * KIB)
+    link = Link(log=3, other=9)
+    link.pushes.window = 0
+    link.pushes.offer(LOG, 0.0)
+    assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)
+    link.pushes.loaded(LOG, 1, log, 0.0)
+    link.pushes.offer(OTHER, 0.0)
+    left = LIMITS.load_ahead_bytes - sum(len(batch.wal_bytes) for batch in log)
+    assert link.pushes.next_load() == (OTHER, 1, left)
+
+
+def test_a_log_that_changed_between_two_loads_is_loaded_anew() -> None:
+    log = make_log(4)
+    link = Link(log=8)
+    link.pushes.window = 0
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.loaded(LOG, 1, log[:2], 0.0)
+    assert link.pushes.next_load() == (LOG, 5, LOAD_BYTES)
+    link.pushes.loaded(LOG, 5, make_log(2, 6)[:1], 0.0)
+    assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES), "what was loaded before belongs to another log"
+    link.pushes.loaded(LOG, 1, log, 0.0)
+    link.pushes.credit(100)
+    assert link.sent() == [(1, 2), (3, 4), (5, 6), (7, 8)]
+
+
+def test_a_load_that_failed_is_made_again_only_if_it_is_still_wanted() -> None:
+    for wanted in (True, False):
+        link = Link(log=2)
+        link.pushes.aim(LOG, 0, None, 0.0, wanted=True)
+        link.pushes.next_load()
+        link.pushes.aim(LOG, 0, None, 0.0, wanted=wanted)
+        link.pushes.load_failed(LOG, 5.0)
+        assert link.pushes.next_deadline() == (5.0 + LIMITS.store_retry_s if wanted else NEVER)
+        link.pushes.handle_deadline(5.0 + LIMITS.store_retry_s)
+        assert (link.pushes.next_load() is not None) == wanted
+
+
+def test_what_came_for_a_cursor_that_moved_is_loaded_from_where_it_is() -> None:
+    log = make_log(3)
+    link = Link(log=6)
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.holds(LOG, 2)
+    link.pushes.loaded(LOG, 1, log, 0.0)
+    assert link.sent() == []
+    assert link.pushes.next_load() == (LOG, 3, LOAD_BYTES)
+
+
+def test_what_the_peer_turns_out_to_hold_is_not_sent_although_it_is_loaded() -> None:
+    log = make_log(4)
+    link = Link(log=8)
+    link.pushes.window = 0
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.loaded(LOG, 1, log, 0.0)
+    link.pushes.holds(LOG, 4)
+    link.pushes.holds(LOG, 2)
+    link.pushes.credit(100)
+    assert link.sent() == [(5, 6), (7, 8)]
+    assert link.pushes._loaded_bytes == 0
+
+
+def test_a_cursor_within_a_batch_drops_what_is_loaded_and_is_a_mismatch() -> None:
+    log = make_log(4)
+    link = Link(log=8)
+    link.pushes.window = 0
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.loaded(LOG, 1, log, 0.0)
+    link.pushes.aim(LOG, 3, None, 0.0, wanted=True)
+    link.pushes.credit(100)
+    assert link.sent() == []
+    assert link.pushes._loaded_bytes == 0
+    assert link.pushes.next_load() == (LOG, 4, LOAD_BYTES)
+    link.pushes.loaded(LOG, 4, log[1:], 0.0)
+    assert link.pushes.take_mismatches() == [Mismatch(LOG, 3)]
+    assert link.pushes.take_mismatches() == []
+    assert link.sent() == []
+
+
+def test_a_log_that_shrank_since_it_was_loaded_is_not_sent_beyond_its_end() -> None:
+    log = make_log(4)
+    link = Link(log=8)
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.loaded(LOG, 1, log, 0.0)
+    link.held[LOG] = 2
+    assert link.sent() == [(1, 2)]
+    assert link.pushes._loaded_bytes == 0
+    link.held[LOG] = 8
+    link.pushes.offer(LOG, 0.0)
+    assert link.sent() == []
+    assert link.pushes.next_load() == (LOG, 3, LOAD_BYTES)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_an_ack_below_the_batch_drains_all_that_is_under_way_and_then_goes_back(value: int) -> None:
+    log = make_log(4)
+    link = Link(log=8)
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.loaded(LOG, 1, log[:3], 0.0)
+    assert link.sent() == [(1, 2), (3, 4), (5, 6)]
+    assert link.pushes.acked(2, 0.0).applied
+    assert not link.pushes.acked(value, 0.0).applied
+    link.pushes.next_load()
+    assert link.sent() == [], "one is still unanswered"
+    link.pushes.acked(value, 0.0)
+    assert link.pushes.next_load() == (LOG, value + 1, LOAD_BYTES)
+
+
+def test_a_refusal_rests_however_the_rest_of_what_was_under_way_is_answered() -> None:
+    log = make_log(3)
+    link = Link(log=6)
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.loaded(LOG, 1, log, 0.0)
+    link.sent()
+    for value in (0, 0, 0):
+        link.pushes.acked(value, 0.0)
+    assert link.pushes.next_load() is None, "the next one in order was not taken"
+    link.pushes.aim(LOG, 0, None, 0.0, wanted=True)
+    assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)
+
+
+def test_half_of_the_resends_of_a_minute_may_come_at_once() -> None:
+    link = Link(log=2)
+    log = make_log(1)
+    resent = 0
+    link.pushes.aim(LOG, 0, None, 0.0, wanted=True)
+    while link.pushes.next_load() is not None:
+        link.pushes.loaded(LOG, 1, log, 0.0)
+        link.sent()
+        link.pushes.acked(2, 0.0)
+        link.pushes.aim(LOG, 0, None, 0.0, wanted=True)
+        resent += 1
+    assert resent == 1 + LIMITS.refetch_per_minute_max // 2
+    interval_s = 120 / LIMITS.refetch_per_minute_max
+    assert link.pushes.next_deadline() == pytest.approx(interval_s)
+    link.pushes.handle_deadline(interval_s - 0.01)
+    assert link.pushes.next_load() is None
+    link.pushes.handle_deadline(link.pushes.next_deadline())
+    assert link.pushes.next_load() is not None
