@@ -101,6 +101,16 @@ class AuthContext:
     source: str
 
 
+def _shown(headers: Headers) -> str:
+    """The token that a request shows. `Authorization` may be a proxy's before us, so our own header counts first; one
+    that stands twice is what HTTP makes of that, one value with a comma, which is no token."""
+    own = ", ".join(headers.getlist("x-auth-token"))
+    if own:
+        return own
+    scheme, _, rest = ", ".join(headers.getlist("authorization")).partition(" ")
+    return rest.strip() if scheme.lower() == "bearer" else ""
+
+
 class Door:
     """Lets requests in or not.
 
@@ -158,10 +168,7 @@ class Door:
         raise Refused(reply) if reply.is_written else problem_of(401)
 
     def _check_token(self, headers: Headers, source: str, second: int) -> None:
-        shown = headers.get("x-auth-token", "")
-        scheme, _, rest = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            shown = rest.strip()
+        shown = _shown(headers)
         self._check_rate(source, second)
         if not shown:
             # A question, and no guess: it is not counted.

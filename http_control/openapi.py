@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from inspect import isclass
 from typing import Any, Final
 
 import msgspec
@@ -36,6 +37,9 @@ def description(operations: Iterable[tuple[str, Operation]], version: str) -> di
     for _, operation in found:
         types += [one for one in (operation.answer, operation.body) if one is not None and not isinstance(one, str)]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    for type in types:
+        if isclass(type) and issubclass(type, shapes.Body) and type.ONE_OF:
+            components[type.__name__]["oneOf"] = _ways(type.ONE_OF)
     # Equal types may stand in the list more than once; structs hash by identity, a generic alias by value.
     by_type = dict(zip(map(_key, types), schemas, strict=True))
     error = by_type[_key(shapes.Error)]
@@ -54,6 +58,19 @@ def description(operations: Iterable[tuple[str, Operation]], version: str) -> di
             },
         },
     }
+
+
+def _ways(ways: tuple[shapes.Way, ...]) -> list[dict[str, Any]]:
+    """One schema for each way; the fields of the others are null there."""
+    every = {name for way in ways for name in (*way.needs, *way.takes)}
+    return [
+        {
+            "required": list(way.needs),
+            "properties": {name: {"not": {"type": "null"}} for name in way.needs}
+            | {name: {"type": "null"} for name in sorted(every - {*way.needs, *way.takes})},
+        }
+        for way in ways
+    ]
 
 
 def _key(type: Any) -> object:

@@ -5,7 +5,7 @@ The names are docs/http.md's. Requests refuse unknown fields, so that a misspell
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -438,13 +438,27 @@ class TailQuery(Query, frozen=True, kw_only=True):
     tail: Annotated[int, Meta(ge=0, le=TAIL_MAX)] = TAIL_MAX
 
 
+class Way(NamedTuple):
+    """One of the ways to say something: fields that it needs, and those that may come with it."""
+
+    needs: tuple[str, ...]
+    takes: tuple[str, ...] = ()
+
+
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Nothing: `{}`, or no body at all."""
+    """Nothing: `{}`, or no body at all.
+
+    Attributes:
+        ONE_OF: ways of which exactly one is taken; the fields of the others are null, or left out.
+    """
+
+    ONE_OF: ClassVar[tuple[Way, ...]] = ()
 
 
 class Connect(Body, frozen=True, kw_only=True):
     """Where to connect: an endpoint, or a host and a port."""
 
+    ONE_OF: ClassVar[tuple[Way, ...]] = (Way(("endpoint",)), Way(("host", "port"), ("scheme",)))
     host: str | None = None
     port: int | None = None
     scheme: str | None = None
@@ -472,6 +486,7 @@ class SetRoute(Body, frozen=True, kw_only=True):
 class Send(Body, frozen=True, kw_only=True):
     """A message: exactly one of the two bodies."""
 
+    ONE_OF: ClassVar[tuple[Way, ...]] = (Way(("body",)), Way(("body_b64",)))
     peer: Who
     channel: Annotated[str, Meta(min_length=1, max_length=256)]
     body: str | None = None
@@ -492,6 +507,7 @@ class PingPeer(Body, frozen=True, kw_only=True):
 class Append(Body, frozen=True, kw_only=True):
     """What to append: exactly one of the three."""
 
+    ONE_OF: ClassVar[tuple[Way, ...]] = (Way(("payload",)), Way(("payload_b64",)), Way(("payloads",)))
     payload: str | None = None
     payload_b64: str | None = None
     payloads: Annotated[list[str], Meta(min_length=1, max_length=APPEND_MAX)] | None = None

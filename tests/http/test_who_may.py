@@ -70,7 +70,9 @@ async def test_t54_who_may_not_is_told_so_before_the_body_has_come() -> None:
 @pytest.mark.parametrize(
     "headers",
     [{"authorization": f"Bearer {TOKEN}"}, {"authorization": f"bearer  {TOKEN}"}, {"x-auth-token": TOKEN},
-     {"authorization": "Basic of-a-proxy", "x-auth-token": TOKEN}],
+     {"authorization": "Basic of-a-proxy", "x-auth-token": TOKEN},
+     {"authorization": "Bearer of-a-proxy-of-theirs", "x-auth-token": TOKEN},
+     {"authorization": f"Bearer {TOKEN}", "x-auth-token": ""}],
 )  # fmt: skip
 async def test_two_headers_carry_the_token(headers: dict[str, str]) -> None:
     async with one_controlled() as a, httpx.AsyncClient(base_url=a.url, headers=headers) as client:
@@ -84,6 +86,15 @@ async def test_what_is_not_quite_the_token(shown: str) -> None:
         assert answer.status_code == 401
         # Nor in a place that ends up in histories and logs.
         assert (await client.get(f"/p2p/status?token={TOKEN}")).status_code in {400, 401}
+
+
+async def test_of_two_tokens_the_one_in_our_own_header_counts_and_one_that_stands_twice_is_none() -> None:
+    both = f"Authorization: Bearer {TOKEN}\r\nX-Auth-Token: another-token-than-that\r\n"
+    twice = f"X-Auth-Token: {TOKEN}\r\n" * 2
+    async with one_controlled() as a:
+        for headers in (both, twice):
+            request = f"GET /p2p/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
+            assert b" 401 " in await raw(a.url, request.encode())
 
 
 async def test_the_token_is_made_once_and_private(tmp_path: Path) -> None:
