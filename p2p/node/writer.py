@@ -27,7 +27,7 @@ Source: replication sections 2, 4 and 5; contract "Cancellation".
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar, TypeVarTuple, Unpack
@@ -208,6 +208,7 @@ class Writer:
         self._places: dict[Address, BookPlace | None] = {}
         self._bans: dict[PeerId, int | None] = {}
         self._damaged: dict[DamagedRange, None] = {}
+        self._quarantined: Counter[PeerId] = Counter()
         self._failure: StoreError | None = None
         self._retry_at = math.inf
         self._refused: set[PeerId] = set()
@@ -264,11 +265,16 @@ class Writer:
             StoreError: the store cannot be read.
             NodeClosed: the node stopped.
         """
-        head = self._heads.get(origin, EMPTY_LOG)
-        if from_seq > head.seq:
-            await trio.lowlevel.checkpoint()
-            return []
-        loaded = await self._read(self._store.load, origin, from_seq, head.seq, bytes_max)
+        while True:
+            head = self._heads.get(origin, EMPTY_LOG)
+            if from_seq > head.seq:
+                await trio.lowlevel.checkpoint()
+                return []
+            quarantined = self._quarantined.get(origin, 0)
+            loaded = await self._read(self._store.load, origin, from_seq, head.seq, bytes_max)
+            if loaded.damaged is None or quarantined == self._quarantined.get(origin, 0):
+                break
+            # Somebody else found it, too, and it may have been fetched again since this was read.
         # The head may have gone down, or the origin been frozen, while this was read.
         seq = self._heads.get(origin, EMPTY_LOG).seq
         damaged = loaded.damaged
@@ -669,6 +675,7 @@ class Writer:
             waiting.finish()
         self._finish_shares(done, shares)
         for damaged in done.damaged:
+            self._quarantined[damaged.origin] += 1
             self._emit(events.BatchDamaged(damaged.origin, damaged.seq_begin))
         for event in repaired:
             self._emit(event)

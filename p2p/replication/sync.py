@@ -48,6 +48,10 @@ OWED_BYTES_SLACK: Final = 256 * KIB
 """The batch that may begin while less than `unacked_bytes_max` is unanswered (wire)."""
 
 
+_ACKED: Final = b""
+"""In the place of a hash that was told: the peer knows the seq from an ack, and no hash."""
+
+
 class LoadKind(Enum):
     """What a load is for."""
 
@@ -497,6 +501,8 @@ class LinkSync:
                 del self._arriving[origin]
             else:
                 self._arriving[origin] = (expected, count - 1)
+        if ack == owed.seq_end:
+            self._note_acked(origin, ack, now)
         suppliers = self._shared.suppliers
         if verdict is Verdict.APPLIED:
             suppliers.delivered(origin, self.key)
@@ -506,6 +512,18 @@ class LinkSync:
             suppliers.excuse(origin, now)
             self.retell(origin, now + self._limits.store_retry_s)
         return origin
+
+    def _note_acked(self, origin: PeerId, seq: int, now: float) -> None:
+        """The peer takes it from our ack that we hold the origin up to there, whatever we told it before.
+
+        If our head falls back to what it was told last, that is news to it.
+        """
+        told = self._told.get(origin)
+        if told is None or told.seq < seq:
+            self._told[origin] = HeadEntry(origin, seq, _ACKED, told is None or told.want)
+        if seq > self._shared.servable(origin):
+            # A batch above the one that is damaged here. To be told, once more, where our head is, it must be over.
+            self._mark_soon(origin, now + self._limits.heads_debounce_s)
 
     def is_arriving(self, origin: PeerId) -> bool:
         """Whether a push that continues our log of the origin is being applied."""

@@ -31,7 +31,7 @@ from p2p.node.commits import Committed, Group, PushOutcome
 from p2p.replication.accept import Verdict
 from p2p.replication.batch import Batch, NewRecord
 from p2p.replication.heads import SEQ_MAX, LogHead
-from p2p.store.base import Transaction
+from p2p.store.base import StoredBatch, Transaction
 from p2p.store.memory import MemoryStore
 from p2p.store.sqlite import SqliteStore
 from p2p.windows import SystemBlocking
@@ -724,6 +724,43 @@ async def test_t62_a_damaged_batch_is_quarantined_told_and_taken_again(sqlite_st
         assert bench.writer.heads[log.origin] == LogHead(8, log.batches[3].hash)
         assert list(sqlite_store.verify()) == []
         assert bench.moves[-2:] == [frozenset({log.origin})] * 2
+
+
+async def test_t62_a_read_that_the_repair_overtook_hurts_nothing(sqlite_store: SqliteStore) -> None:
+    async with running(Bench(sqlite_store)) as bench:
+        log = foreign()
+        await bench.push(*log.batches)
+        damage_blob(sqlite_store, log.batches[2])
+        is_repaired = trio.Event()
+        loads = 0
+
+        async def late(fn: Callable[..., object], *args: object) -> object:
+            nonlocal loads
+            loads += 1
+            is_first = loads == 1
+            found = await bench.blocking.run("read", fn, *args)
+            if is_first:
+                await is_repaired.wait()
+            return found
+
+        bench.writer._read = late  # type: ignore[method-assign, assignment]
+        found: list[StoredBatch] = []
+
+        async def load() -> None:
+            found.extend(await bench.writer.load(log.origin, 1, 2**40))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(load)
+            await settle()
+            await bench.writer.load(log.origin, 1, 2**40)
+            await settle()
+            await bench.push(log.batches[2])
+            assert bench.seq(log) == 8
+            is_repaired.set()
+        assert [batch.wal_bytes for batch in found] == [batch.wal_bytes for batch in log.batches]
+        await settle()
+        assert bench.seq(log) == 8
+        assert bench.events_of(events.BatchDamaged) == [events.BatchDamaged(log.origin, 5)]
 
 
 async def test_t62_our_own_last_batch_is_looked_at_before_anything_follows_it(sqlite_store: SqliteStore) -> None:

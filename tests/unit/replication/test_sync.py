@@ -1072,3 +1072,47 @@ def test_a_store_that_cannot_be_read_only_delays_what_is_pushed() -> None:
     assert 3 <= side.loads - loads <= 6
     side.fails.clear()
     assert pushed(side.wait(1.0)) == [(1, 1), (2, 2)]
+
+
+# A head that falls.
+
+
+def test_t62_a_head_that_falls_back_to_what_was_told_last_is_told_again() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log[:1])
+    side.hear(entry(log, 3))
+    for batch in log[1:]:
+        side.push(batch)
+        side.apply(batch)
+    # Before what was applied is told: damage, and the head is where the peer was told last that it is.
+    side.heads[LOG] = LogHead(1, log[0].hash)
+    side.exchange.moved({LOG}, side.now)
+    told = heads(side.wait(LIMITS.heads_debounce_s))
+    assert [(each.seq, each.hash, each.want) for each in told] == [(1, log[0].hash, True)]
+
+
+def test_t62_an_empty_log_that_was_held_a_moment_ago_is_told() -> None:
+    log = make_log(LOG, 2)
+    side = Side()
+    side.hear(entry(log, 2))
+    side.take()
+    for batch in log:
+        side.push(batch)
+        side.apply(batch)
+    side.heads[LOG] = EMPTY_LOG
+    side.exchange.moved({LOG}, side.now)
+    assert [each.seq for each in heads(side.wait(LIMITS.heads_debounce_s))] == [0]
+
+
+def test_t62_who_is_told_that_we_hold_a_batch_above_the_damaged_one_is_told_of_the_damage_after_it() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log)
+    side.hear(entry(log, 3))
+    side.heads[LOG] = LogHead(1, log[0].hash)
+    side.exchange.moved({LOG}, side.now)
+    assert [each.seq for each in heads(side.wait(LIMITS.heads_debounce_s))] == [1]
+    # What was under way when that was said is a duplicate, and makes the peer believe that nothing is missing.
+    side.push(log[2])
+    side.exchange.judged(0, Verdict.DUPLICATE, 3, side.now)
+    assert [each.seq for each in heads(side.wait(LIMITS.heads_debounce_s))] == [1]
+    assert heads(side.wait(60)) == []
