@@ -69,8 +69,10 @@ class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
         return self._asked is not None
 
     async def reply(self, body: Body | None = None) -> None:
-        """Answer a request that was read from a channel; waits while the asker's outbox is full. Not in a service:
-        there the handler returns the answer.
+        """Answer a request that was read from a channel; waits while the asker's outbox is full.
+
+        In a service the handler returns the answer. One that replies, or refuses, itself has given the only one: what
+        it returns or raises after that reaches nobody.
 
         Args:
             body: bytes, or a msgspec struct that is sent as JSON.

@@ -5,7 +5,8 @@ whatever the handler does. It refuses to know how requests are sent (`requests`)
 (`peer.connection`).
 
 A request is answered with what its handler returns; or with a status: 1 if the handler raised, 2 if nobody serves the
-channel (any more), 3 if too many wait here already, of this peer or of all. Whatever one handler does, the others go
+channel (any more), 3 if too many wait here already, of this peer or of all. A handler that answered the message itself,
+or refused it, has said all: a second answer would be taken for a forged one. Whatever one handler does, the others go
 on: what a peer may have open is counted for each service apart, for an asker that gave up is not heard of, and a
 handler that takes long would else keep its peer from asking anything of anybody. An answer that has to wait for room in
 its peer's outbox keeps its task, and so slows down nobody but this service.
@@ -50,6 +51,9 @@ TypedHandler: TypeAlias = Callable[["Message", T], "Awaitable[Body | None] | Bod
 
 REQUESTS_PER_CHECKPOINT: Final = 64
 """A handler that never has to wait still lets others run this often."""
+
+_ANSWERED: Final = b""
+"""Stands in place of an encoded answer, which is never empty, where the handler gave one itself."""
 
 
 def encode_body(body: object) -> bytes:
@@ -132,7 +136,7 @@ class Service:
         if self._is_plain and not self._waiting and self._since_turn < REQUESTS_PER_CHECKPOINT:
             self._since_turn += 1
             begun = self._call(message, asked)
-            if isinstance(begun, bytes) and link.send_reply_nowait(begun):
+            if isinstance(begun, bytes) and (begun == _ANSWERED or link.send_reply_nowait(begun)):
                 # Mostly the reader calls, which flushes after what it read.
                 link.write_soon()
                 return
@@ -211,10 +215,11 @@ class Service:
         asked, begun = call.asked, call.begun
         link = asked.link
         is_over = False
+        payload = _ANSWERED
         try:
             result = self._call(call.message, asked) if begun is None else begun
             payload = result if isinstance(result, bytes) else await self._finish(call.message, asked, result)
-            if not link.send_reply_nowait(payload):
+            if payload != _ANSWERED and not link.send_reply_nowait(payload):
                 await link.send_reply(payload)
             is_over = True
         except NotConnected:
@@ -224,7 +229,8 @@ class Service:
             self._left(call)
             if not is_over:
                 # Cancelled, at the handler or while the answer waited for room: nobody serves it any more.
-                asked.reopen()
+                if payload != _ANSWERED:
+                    asked.reopen()
                 asked.refuse(Data.NO_HANDLER)
             # Where more requests wait their answers leave together; the link's writer has been started for them.
             if self._waiting:
@@ -258,7 +264,7 @@ class Service:
 
     def _failed(self, message: Message, asked: Asked) -> bytes:
         self._tell(message)
-        return asked.encode(Data.HANDLER_FAILED, b"")
+        return _ANSWERED if asked.is_answered else asked.encode(Data.HANDLER_FAILED, b"")
 
     def _tell(self, message: Message) -> None:
         # A peer that knows how to make a handler fail must not decide how much is logged.
@@ -281,6 +287,9 @@ class Service:
         """One that nobody has begun to serve is not served."""
         if isinstance(call.begun, Coroutine):
             call.begun.close()
+        elif isinstance(call.begun, bytes):
+            # An answer that had no room yet.
+            call.asked.reopen()
         self._left(call)
         call.asked.refuse(Data.NO_HANDLER)
 
@@ -320,6 +329,8 @@ class _Share:
 
 
 def _encode_answer(asked: Asked, result: object) -> bytes:
+    if asked.is_answered:
+        return _ANSWERED
     body = result if type(result) is bytes else encode_body(result)
     if len(body) > asked.link.answer_bytes_max:
         raise PayloadTooLarge(f"an answer of {len(body)} bytes; {asked.link.answer_bytes_max} fit a frame")

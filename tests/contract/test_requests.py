@@ -206,6 +206,36 @@ async def test_a_refusal_says_its_status_and_takes_no_other() -> None:
             assert caught.value.status == status
 
 
+async def test_a_handler_that_answers_or_refuses_by_itself_gives_the_only_answer() -> None:
+    async def refuses(message: p2p.Message) -> bytes:
+        message.refuse(77)
+        return b"what it returns after that"
+
+    async def refuses_and_raises(message: p2p.Message) -> bytes:
+        message.refuse(77)
+        raise ValueError("what it raises after that")
+
+    def plain(message: p2p.Message) -> None:
+        message.refuse(77)
+
+    async def replies(message: p2p.Message) -> bytes:
+        await message.reply(b"the answer")
+        return b"what it returns after that"
+
+    async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+        for name, handler in {"returns": refuses, "raises": refuses_and_raises, "plain": plain}.items():
+            await nursery.start(b.serve, name, handler)
+            with pytest.raises(p2p.RequestFailed, match="status 77"):
+                await a.request(peer, name, b"")
+        await nursery.start(b.serve, "replies", replies)
+        await nursery.start(b.serve, "echo", echo)
+        link = a.get_peer(peer).connected_at
+        assert await a.request(peer, "replies", b"") == b"the answer"
+        assert await a.request(peer, "echo", b"the link lives") == b"the link lives"
+        assert a.get_peer(peer).connected_at == link, "a second answer would have ended it"
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_request_that_a_full_channel_loses_fails_with_status_3() -> None:
     async with two_nodes() as (a, b, peer), b.channel("x", capacity=1, when_full="drop_oldest"):
         async with trio.open_nursery() as nursery:

@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import p2p
-from p2p.msg import Data
+from p2p.msg import Data, decode_data
 from p2p.node.dispatch import Message
 from p2p.node.serving import REQUESTS_PER_CHECKPOINT, Asked, Service
 
@@ -214,3 +214,16 @@ async def test_what_a_plain_handler_began_is_closed_when_its_asker_gives_up() ->
         assert sorted(link.served) == [1]
         service.close()
     assert link.serving == 0
+
+
+async def test_an_answer_without_room_is_a_status_when_its_service_closes() -> None:
+    class Full(Link):
+        def send_reply_nowait(self, payload: bytes) -> bool:
+            return False
+
+    service, link = Service("x", lambda message: message.body, p2p.Limits()), Full()
+    ask(service, link, 1, b"an answer for which there is no room")
+    assert link.serving == 1
+    service.close()
+    assert [decode_data(payload).status for payload in link.statuses] == [Data.NO_HANDLER]
+    assert (link.serving, link.unanswered) == (0, 0)
