@@ -180,6 +180,8 @@ class Control:
         try:
             waits = httpx.Timeout(LOOK_S_MAX if method == "GET" else ANSWER_S_MAX, connect=CONNECT_S_MAX)
             response = await self._client.request(method, self._prefix + path, json=body, timeout=waits)
+        except UnicodeEncodeError:
+            raise UsageError("an argument is no UTF-8") from None
         except httpx.HTTPError as error:
             raise ControlFailed(f"{self._place} cannot be reached: {_cause(error)}") from None
         if response.status_code >= 400:

@@ -318,7 +318,8 @@ class Dialer:
                     # It costs no connection, and whoever is waited for may attach to the relay at any time.
                     try_again_at = now + self._limits.relay_redial_s_max
                     due = min(due, try_again_at)
-                if told.is_news(failure.reason, now):
+                # An end in order, of either side, amid a handshake says nothing of the place; the next try does.
+                if failure.reason is not Reason.CLOSED and told.is_news(failure.reason, now):
                     self._log_line.warn(f"cannot connect to {endpoint}: {failure}; next try in {due - now:.1f} s")
                 on_failure(endpoint)
                 continue

@@ -192,6 +192,7 @@ class Follower:
     async def _next_piece(self) -> None:
         """Read the next piece of the first origin in line; with nobody in line, wait."""
         if self._writer.is_closed:
+            await trio.lowlevel.checkpoint_if_cancelled()
             raise NodeClosed("the node has stopped")
         if not self._line:
             self._wake = trio.Event()

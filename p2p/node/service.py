@@ -10,6 +10,8 @@ from typing import Any, Protocol, Self, TypeVar
 
 import trio
 
+from p2p.errors import NodeClosed
+
 
 class Service(Protocol):
     """Something that is started in a nursery, says when it is up, and ends when it is told to stop."""
@@ -52,6 +54,9 @@ ServiceT = TypeVar("ServiceT", bound=Service)
 async def run_around(service: ServiceT) -> AsyncIterator[ServiceT]:
     """Run a service in a nursery of its own while the body runs, and stop it in order at the body's end.
 
+    A service that is cancelled with its body may end before it, and then refuses what the body still asks of it. Who
+    cancelled sees the cancellation and not that refusal.
+
     Raises:
         Exception: what the body raised, as itself; else what the service raised; never a group.
     """
@@ -77,19 +82,27 @@ async def run_around(service: ServiceT) -> AsyncIterator[ServiceT]:
         if body_error is None:
             raise
     if body_error is not None:
+        if all(isinstance(leaf, (NodeClosed, trio.Cancelled)) for leaf in _leaves_of(body_error)):
+            await trio.lowlevel.checkpoint_if_cancelled()
         raise body_error
 
 
-def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception that a group is about: never a group, and Cancelled only if there is nothing else."""
+def _leaves_of(error: BaseException) -> list[BaseException]:
+    """The exceptions that a group is made of, the outer ones first; of another exception itself."""
     leaves: list[BaseException] = []
-    queue: list[BaseException] = [group]
+    queue = [error]
     while queue:
         error = queue.pop(0)
         if isinstance(error, BaseExceptionGroup):
             queue.extend(error.exceptions)
         else:
             leaves.append(error)
+    return leaves
+
+
+def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception that a group is about: never a group, and Cancelled only if there is nothing else."""
+    leaves = _leaves_of(group)
     causes = [leaf for leaf in leaves if not isinstance(leaf, trio.Cancelled)]
     chosen = causes[0] if causes else leaves[0]
     for other in causes[1:]:

@@ -346,7 +346,9 @@ class Writer:
             OwnLogForked: there is proof against our own log.
             NodeClosed: the node stopped meanwhile.
         """
-        if self._takes_no_more:
+        if self._takes_no_more or self._is_closed:
+            # Whoever is cancelled together with the node is not told that it stopped.
+            await trio.lowlevel.checkpoint_if_cancelled()
             raise NodeClosed(_CLOSED)
         portions: list[Portion] = []
         start = 0

@@ -66,3 +66,32 @@ async def test_a_node_whose_disk_hangs_stops_within_its_time(is_cancelled: bool,
                 assert trio.current_time() - started <= LIMITS.shutdown_s_max
                 other.cancel_scope.cancel()
         threads.cancel_scope.cancel()
+
+
+async def test_who_is_cancelled_together_with_a_node_is_not_told_that_it_stopped() -> None:
+    """At whatever moment: the node's own tasks may see the cancellation first."""
+    for turns in range(60):
+        with trio.CancelScope() as scope:
+            async with p2p.open_node(node_id="a", listen_port=0) as node, trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_after, turns, scope)
+                nursery.start_soon(_append_for_ever, node)
+                nursery.start_soon(_append_for_ever, node)
+        assert scope.cancelled_caught
+
+
+async def test_who_is_not_cancelled_is_told_that_the_node_stopped() -> None:
+    with pytest.raises(p2p.NodeClosed):
+        async with p2p.open_node(node_id="a", listen_port=None) as node:
+            node.stop()
+            await _append_for_ever(node)
+
+
+async def _cancel_after(turns: int, scope: trio.CancelScope) -> None:
+    for _ in range(turns):
+        await trio.lowlevel.checkpoint()
+    scope.cancel()
+
+
+async def _append_for_ever(node: p2p.Node) -> None:
+    while True:
+        await node.wal.append(b"x")
