@@ -153,6 +153,10 @@ class _Run:
                 self._reading.cancel()
                 with trio.move_on_after(APPEND_S_MAX):
                     await appended.wait()
+                # Input that is idle, or over, has nothing refused; its writer is to know all the same.
+                own = node.wal.heads().get(node.peer_id)
+                if settings.append_stdin and own is not None and own.frozen:
+                    self.exit_code = 1
                 tasks.cancel_scope.cancel()
         # The node is closed: whoever reads this line may open its data dir.
         self._say_stopped()
@@ -273,9 +277,6 @@ class _Run:
                 self.exit_code = 1
             if self.stop.is_set() and splitter.pending:
                 complain("the last line of standard input had not ended: it is not appended")
-                self.exit_code = 1
-            # Idle input has nothing refused; its writer is to know all the same.
-            if (own := node.wal.heads().get(node.peer_id)) is not None and own.frozen:
                 self.exit_code = 1
             finished.set()
 

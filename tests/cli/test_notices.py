@@ -92,6 +92,9 @@ async def test_a_node_whose_own_log_forked_carries_on_those_of_others(tmp_path: 
             assert await a.end(signal.SIGTERM) == 1
         # Idle input has no line that is refused; its writer is to know all the same.
         async with running("--id", "A", "--data-dir", one, "--connect", await b.endpoint(), "--append-stdin") as a:
+            # Nor has one that is over.
+            assert a.process.stdin is not None
+            await a.process.stdin.aclose()
             await Spoken(a.process).until("is forked")
             assert await a.end(signal.SIGTERM) == 1
 
