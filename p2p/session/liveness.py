@@ -1,11 +1,12 @@
 """Whether the other side still lives: when it was heard, when to ask, when to give up.
 
-Responsible for four clocks of a session past its handshake: silence until a Ping is due, silence until the peer counts
-as dead, how long the frame under way has been coming, and the Pings that wait for their Pong. It refuses to know what
+Responsible for four clocks of a session past its handshake: the time until the next Ping is due, silence until the peer
+counts as dead, how long the frame under way has been coming, and the Pings that wait for their Pong. It refuses to know what
 follows from them.
 
 While the owner does not read, the peer cannot be heard, so silence and the frame under way rest. The Ping does not:
-it is then the sign of life that the peer gets from us.
+it is then the sign of life that the peer gets from us. Nor does it wait for silence: on a link that is never idle it is
+what measures the round trip.
 
 Nonces of Pings are their numbers, so all between the last answered and the last sent are outstanding, and only the
 times have to be remembered, of the newest few.
@@ -45,9 +46,9 @@ class Liveness:
         "_limits",
         "_paused_at",
         "_pings",
+        "_pinged_at",
         "_pings_answered",
         "_pings_sent",
-        "_quiet_since",
         "_silent_since",
         "last_seen",
         "rtt_s",
@@ -58,8 +59,8 @@ class Liveness:
         self.last_seen = now
         self.rtt_s: float | None = None
         self._silent_since = now
-        self._quiet_since = now
-        """As `_silent_since`, but a Ping of ours starts it anew and a pause does not stop it."""
+        self._pinged_at = now
+        """When the last Ping of ours went out; at first when the session began."""
         self._frame_since: float | None = None
         self._paused_at: float | None = None
         self._pings: dict[int, float] = {}
@@ -68,7 +69,7 @@ class Liveness:
 
     def heard(self, now: float) -> None:
         """A whole valid frame came."""
-        self.last_seen = self._silent_since = self._quiet_since = now
+        self.last_seen = self._silent_since = now
         self._frame_since = None
 
     def frame_begun(self, now: float) -> None:
@@ -98,7 +99,7 @@ class Liveness:
         if len(self._pings) == _PINGS_REMEMBERED_MAX:
             del self._pings[next(iter(self._pings))]
         self._pings[self._pings_sent] = now
-        self._quiet_since = now
+        self._pinged_at = now
         return self._pings_sent
 
     def pong_came(self, nonce: int, now: float) -> float | None:
@@ -130,7 +131,7 @@ class Liveness:
             due = self._silent_since + limits.dead_after_s
             if self._frame_since is not None:
                 due = min(due, self._frame_deadline(self._frame_since, frame_bytes))
-        return min(due, self._quiet_since + limits.ping_after_s) if pinging else due
+        return min(due, self._pinged_at + limits.ping_after_s) if pinging else due
 
     def due(self, now: float, frame_bytes: int, *, pinging: bool) -> Due | None:
         """Return what is due now, the gravest first; arguments as for `next_deadline`."""
@@ -140,7 +141,7 @@ class Liveness:
                 return Due.PEER_DEAD
             if self._frame_since is not None and now >= self._frame_deadline(self._frame_since, frame_bytes):
                 return Due.FRAME_LATE
-        if pinging and now >= self._quiet_since + limits.ping_after_s:
+        if pinging and now >= self._pinged_at + limits.ping_after_s:
             return Due.PING
         return None
 

@@ -599,7 +599,9 @@ def test_T21_any_frame_is_life():
         i.send(DATA, EMPTY_DATA)
         deliver(i, r, now=float(when))
         assert r.last_seen == when
-        assert r.next_deadline() == when + 15.0
+        r.handle_deadline(when)
+        assert r.state is State.LIVE
+        assert when < r.next_deadline() <= when + 15.0
     # Bytes that make no frame are not.
     r.receive_data(b"\x40", 195.0)
     assert drain(r) == []
@@ -615,6 +617,18 @@ def test_a_ping_is_answered_and_timed():
     i.receive_data(r.data_to_send(), 15.25)
     assert drain(i) == [Ponged(0.25)]
     assert (i.rtt_s, i.last_seen) == (0.25, 15.25)
+
+
+def test_a_link_that_is_never_idle_is_timed_too() -> None:
+    i, r = live(now=0.0)
+    for when in range(1, 31):
+        r.send(DATA, EMPTY_DATA)
+        deliver(r, i, now=float(when))
+        i.handle_deadline(float(when))
+        deliver(i, r, now=when + 0.1)
+        deliver(r, i, now=when + 0.2)
+    assert i.rtt_s == pytest.approx(0.2)
+    assert i._liveness._pings_sent == 2
 
 
 def test_a_skipped_pong_is_forgiven_and_its_time_forgotten():
@@ -725,7 +739,7 @@ def test_T23_the_clock_of_a_frame_starts_with_its_first_byte():
         assert r.state is State.LIVE
         r.receive_data(frame[500:], when + 13.0)
         assert len(drain(r)) == 1
-        assert r.next_deadline() == when + 13.0 + 15.0
+        assert when + 13.0 < r.next_deadline() <= when + 13.0 + 15.0
 
 
 def test_T23_a_header_that_never_ends_is_given_up_as_well():
