@@ -1,8 +1,8 @@
 """Whether the other side still lives: when it was heard, when to ask, when to give up.
 
 Responsible for four clocks of a session past its handshake: the time until the next Ping is due, silence until the peer
-counts as dead, how long the frame under way has been coming, and the Pings that wait for their Pong. It refuses to know what
-follows from them.
+counts as dead, how long the frame under way has been coming, and the Pings that wait for their Pong. It refuses to know
+what follows from them.
 
 While the owner does not read, the peer cannot be heard, so silence and the frame under way rest. The Ping does not:
 it is then the sign of life that the peer gets from us. Nor does it wait for silence: on a link that is never idle it is
@@ -45,8 +45,8 @@ class Liveness:
         "_frame_since",
         "_limits",
         "_paused_at",
-        "_pings",
         "_pinged_at",
+        "_pings",
         "_pings_answered",
         "_pings_sent",
         "_silent_since",
