@@ -124,8 +124,11 @@ def _judge_position(view: LogView, batch: Batch) -> Judgement:
     origin = batch.origin
     head = view.head(origin)
     held = view.held_within(origin, batch.seq_begin, batch.seq_end)
-    if held is not None and held.hash == batch.hash:
-        return Judgement(Verdict.DUPLICATE, origin, batch=batch)
+    if held == (batch.seq_begin, batch.seq_end, batch.hash):
+        if batch.seq_begin != head.seq + 1:
+            return Judgement(Verdict.DUPLICATE, origin, batch=batch)
+        # Only damage leaves the head below a batch that follows it. Called a duplicate it would come for ever.
+        held = None
     if held is None and batch.seq_begin > head.seq + 1:
         return Judgement(Verdict.GAP, origin, f"seq {batch.seq_begin} after head {head.seq}", batch)
     if not verify_signature(batch):

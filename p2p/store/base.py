@@ -343,8 +343,8 @@ class Transaction(ABC):
         self._insert_proof(proof)
         frozen = msgspec.structs.replace(state, frozen_from=proof.lower_seq)
         if state.seq >= proof.lower_seq:
-            seq, batch_hash = self._boundary_below(origin, proof.lower_seq)
-            frozen = msgspec.structs.replace(frozen, seq=seq, hash=batch_hash)
+            below = self._below(origin, proof.lower_seq) or Held(0, 0, ZERO_HASH)
+            frozen = msgspec.structs.replace(frozen, seq=below.seq_end, hash=below.hash)
         self.changed[origin] = frozen
 
     def quarantine(self, damaged: DamagedRange) -> None:
@@ -355,15 +355,25 @@ class Transaction(ABC):
         origin, seq_begin, seq_end = damaged
         if seq_begin > self.state(origin).tail_seq:
             return
-        if not self._mark_damaged(origin, seq_begin, seq_end) and not self._is_missing(origin, seq_begin, seq_end):
+        is_filed = self._mark_damaged(origin, seq_begin, seq_end)
+        if not is_filed and not self._is_missing(origin, seq_begin, seq_end):
             return
-        self.damaged.append(damaged)
         state = self.state(origin)
         if seq_begin <= state.seq:
-            seq, batch_hash = self._boundary_below(origin, seq_begin)
+            # Where a batch that is filed says that it begins may be what is damaged: nothing else ends in between.
+            seq, batch_hash = self._whole_below(origin, min(seq_end, state.seq + 1) if is_filed else seq_begin)
+            damaged = DamagedRange(origin, seq + 1, seq_end)
             # Noted beside the tail: should the chain lose its end as well, one of the two would pass for a flipped bit.
             lost_seq = max(state.lost_seq, state.tail_seq)
             self.changed[origin] = msgspec.structs.replace(state, seq=seq, hash=batch_hash, lost_seq=lost_seq)
+        self.damaged.append(damaged)
+
+    def _whole_below(self, origin: PeerId, seq: int) -> tuple[int, bytes]:
+        """End and hash of the last batch that ends below `seq` and is what was stored; (0, ZERO_HASH) if none is."""
+        # One that is not need not be marked: it is found out when it is pushed anew.
+        while (held := self._below(origin, seq)) is not None and self._read(origin, held) is None:
+            seq = held.seq_end
+        return (0, ZERO_HASH) if held is None else (held.seq_end, held.hash)
 
     def _is_missing(self, origin: PeerId, seq_begin: int, seq_end: int) -> bool:
         """Whether the head stands for records of the range, and no batch is filed that can have them."""
@@ -430,8 +440,8 @@ class Transaction(ABC):
         """Its content, None if that is not what was stored."""
 
     @abstractmethod
-    def _boundary_below(self, origin: PeerId, seq: int) -> tuple[int, bytes]:
-        """End and hash of the last batch that ends below `seq`; (0, ZERO_HASH) if there is none."""
+    def _below(self, origin: PeerId, seq: int) -> Held | None:
+        """The last undamaged batch that ends below `seq`."""
 
     @abstractmethod
     def _insert(self, batch: Batch) -> None: ...

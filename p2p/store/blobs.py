@@ -28,6 +28,13 @@ def read_batch(connection: sqlite3.Connection, number: int) -> bytes | None:
         raise
 
 
+def malformed(what: str) -> sqlite3.DatabaseError:
+    """The error for a row that SQLite reads, and that cannot be one of ours."""
+    error = sqlite3.DatabaseError(what)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether a read failed because of what lies on the disk, at one place, and not as a whole."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)

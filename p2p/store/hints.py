@@ -17,9 +17,15 @@ from typing import Final, NamedTuple
 
 from p2p.store.base import Damage
 from p2p.store.blobs import is_damage
+from p2p.store.definitions import altered_tables
 from p2p.store.schema import BANS, BOOK, CURSORS, PINS, TARGETS_OF_ORIGIN, Step, index_targets
 
 _ROWS_PER_READ: Final = 256
+_NONSENSE: Final = (
+    "SELECT 1 FROM chain WHERE typeof(seq_begin) <> 'integer' OR typeof(seq_end) <> 'integer' OR seq_end < 1"
+    " OR typeof(hash) <> 'blob' OR length(hash) <> 32 LIMIT 1"
+)
+"""SQLite's own check takes values of any kind in any column."""
 _CHECK_LINES_MAX: Final = 10_000
 """Many lines may be about pages that are merely lost, and none of them should keep SQLite from finding the others."""
 
@@ -58,7 +64,8 @@ def mend_hints(connection: sqlite3.Connection) -> list[str]:
     Raises:
         sqlite3.Error: the store cannot be read or written.
     """
-    hurt = [table for table, hint in HINTS.items() if not _is_whole(connection, table, hint)]
+    altered = altered_tables(connection)
+    hurt = [table for table, hint in HINTS.items() if table in altered or not _is_whole(connection, table, hint)]
     if not hurt:
         return []
     connection.execute("BEGIN IMMEDIATE")
@@ -111,10 +118,18 @@ def damaged_tables(connection: sqlite3.Connection) -> Iterator[Damage]:
     Raises:
         sqlite3.Error: the check failed for another reason than damage.
     """
+    is_named = False
+    for name in altered_tables(connection):
+        is_named = is_named or name not in HINTS
+        what = "hints" if name in HINTS else "file"
+        yield Damage(what, None, None, f"table {name}: it is not defined as it should be")
+    if is_named:
+        return
+    if _holds_nonsense(connection):
+        yield Damage("file", None, None, "table chain: a row makes no sense")
     lines = check_table(connection, str(_CHECK_LINES_MAX))
     if not lines:
         return
-    is_named = False
     names = connection.execute("SELECT DISTINCT tbl_name FROM sqlite_master").fetchall()
     # The schema's own table, with which SQLite looks at the list of free pages.
     for name in ("sqlite_schema", *(name for (name,) in names)):
@@ -123,6 +138,16 @@ def damaged_tables(connection: sqlite3.Connection) -> Iterator[Damage]:
             yield Damage("hints" if name in HINTS else "file", None, None, f"table {name}: {line}")
     if not is_named:
         yield from (Damage("file", None, None, line) for line in lines)
+
+
+def _holds_nonsense(connection: sqlite3.Connection) -> bool:
+    try:
+        return connection.execute(_NONSENSE).fetchone() is not None
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        # The check itself says more.
+        return False
 
 
 def _is_whole(connection: sqlite3.Connection, table: str, hint: _Hint) -> bool:

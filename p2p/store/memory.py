@@ -23,7 +23,6 @@ from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Held
 from p2p.replication.batch import Batch
 from p2p.replication.fork import Proof
-from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import (
     TARGETS_MAX,
     Damage,
@@ -256,12 +255,12 @@ class _MemoryTransaction(Transaction):
             return None
         return parse_stored(row.wal_bytes)
 
-    def _boundary_below(self, origin: PeerId, seq: int) -> tuple[int, bytes]:
+    def _below(self, origin: PeerId, seq: int) -> Held | None:
         chain = self._chain(origin)
         for end in reversed(chain.ends[: bisect_left(chain.ends, seq)]):
             if not chain.rows[end].damaged:
-                return end, chain.rows[end].held.hash
-        return 0, ZERO_HASH
+                return chain.rows[end].held
+        return None
 
     def _insert(self, batch: Batch) -> None:
         chain = self._chain(batch.origin)

@@ -30,7 +30,8 @@ from p2p.replication.accept import Held
 from p2p.replication.fork import check_proof
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import is_what_was_stored
-from p2p.store.blobs import read_batch
+from p2p.store.blobs import malformed, read_batch
+from p2p.store.hints import check_table
 
 _ORIGIN_BYTES: Final = 1 + 32
 
@@ -59,10 +60,20 @@ def mend_origins(connection: sqlite3.Connection) -> list[str]:
         sqlite3.Error: the store cannot be read or written.
     """
     said: list[str] = []
+    if check_table(connection, "origins"):
+        # If it is the index that is damaged, that is all; and if it is a row, what follows puts it right.
+        connection.execute("REINDEX origins")
     for no, peer_id, seq, batch_hash, tail_seq, lost_seq, frozen_from, filed, batch, end in connection.execute(
         _ROWS
     ).fetchall():
+        if end is not None and end > max(seq, tail_seq, lost_seq) and not _is_good(connection, no, peer_id, end):
+            # Nothing else says that the log went so far: this row of the chain is what is damaged.
+            connection.execute("DELETE FROM chain WHERE origin = ? AND seq_end = ?", (no, end))
+            end = connection.execute("SELECT MAX(seq_end) FROM chain WHERE origin = ?", (no,)).fetchone()[0]
         right_frozen = frozen_from_of(connection, no) or frozen_from
+        if right_frozen is not None and right_frozen < 1:
+            # No proof says so, nor could one.
+            right_frozen = None
         head = Head(seq, batch_hash, batch)
         is_right = batch_hash == (ZERO_HASH if seq == 0 else filed) and (right_frozen is None or seq < right_frozen)
         if not is_right:
@@ -123,7 +134,10 @@ def _checked(connection: sqlite3.Connection, no: int, peer_id: bytes, frozen_fro
         head = walk(connection, no, frozen_from)
         if head.batch is None or _is_good(connection, no, peer_id, head.seq):
             return head
-        connection.execute("UPDATE chain SET damaged = 1 WHERE origin = ? AND seq_end = ?", (no, head.seq))
+        marked = connection.execute("UPDATE chain SET damaged = 1 WHERE origin = ? AND seq_end = ?", (no, head.seq))
+        if marked.rowcount != 1:
+            # It was met on the way, and is not found where it belongs.
+            raise malformed("rows of the table chain are out of order")
 
 
 def _is_good(connection: sqlite3.Connection, no: int, peer_id: bytes, seq_end: int) -> bool:

@@ -48,9 +48,10 @@ from p2p.store.base import (
     is_what_was_stored,
     parse_stored,
 )
-from p2p.store.blobs import is_damage, read_batch
+from p2p.store.blobs import is_damage, malformed, read_batch
 from p2p.store.check import check_chain, check_proof_kept
 from p2p.store.checkpoints import Checkpoints
+from p2p.store.definitions import altered_tables
 from p2p.store.files import LOG, beside, connect, connect_to_read, make_private, size_of, suspect, translated
 from p2p.store.hints import damaged_tables, mend_hints
 from p2p.store.mend import mend_origins
@@ -152,7 +153,7 @@ class SqliteReader:
                     raise
                 # The page that holds the batch cannot be read. The small row that names it often can.
                 row = self._connection.execute(_NEXT, (origin, from_seq)).fetchone()
-                if row is None:
+                if row is None or not all(isinstance(number, int) for number in row):
                     raise
                 return Loaded([], DamagedRange(origin, row[0], row[1]))
 
@@ -165,13 +166,13 @@ class SqliteReader:
             # The first row is read here already.
             rows.execute(_LOAD, (origin, from_seq, to_seq, rows_max))
             for seq_begin, seq_end, batch_hash, signature_crc, damaged, wal_bytes in rows:
+                held = _held(seq_begin, seq_end, batch_hash)
                 if damaged:
                     # Where this is known the head is below; if it is not, the mark itself is the damage.
                     return Loaded(batches, DamagedRange(origin, seq_begin, seq_end))
                 if seq_begin > next_seq:
                     # A row of the chain is gone, or stands elsewhere under another seq.
                     return Loaded(batches, DamagedRange(origin, next_seq, seq_begin - 1))
-                held = Held(seq_begin, seq_end, batch_hash)
                 if not is_what_was_stored(wal_bytes, origin, held, signature_crc):
                     return Loaded(batches, DamagedRange(origin, seq_begin, seq_end))
                 size += len(wal_bytes)
@@ -330,7 +331,7 @@ class SqliteStore:
                 log_bytes = size_of(beside(path, LOG))
                 self._checkpoints = Checkpoints(partial(_connect_writer, path, limits), log_bytes, limits)
                 self._states = _read_states(self._writer, path)
-                self._numbers = _read_numbers(self._writer)
+                self._numbers = _read_numbers(self._writer, path)
             self._reader = SqliteReader(path)
         except BaseException:
             self._close_writer()
@@ -395,7 +396,7 @@ class SqliteStore:
                 with translated(self._path, "read"):
                     _mend(connection)
                     states = _read_states(connection, self._path)
-                    numbers = _read_numbers(connection)
+                    numbers = _read_numbers(connection, self._path)
                 # A full disk often has room for a page. One batch must fit, or the next append would fail again. An
                 # earlier try may have had room for the probe and none for taking it out again.
                 connection.execute("INSERT OR REPLACE INTO batches (no, wal) VALUES (-1, zeroblob(?))", (_PROBE_BYTES,))
@@ -435,7 +436,11 @@ class SqliteStore:
 
     def load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int) -> Loaded:
         """Read the batch that covers `from_seq`, and those after it, up to `to_seq` and `bytes_max`."""
-        return self._reader.load(origin, from_seq, to_seq, bytes_max)
+        try:
+            return self._reader.load(origin, from_seq, to_seq, bytes_max)
+        except StoreCorrupt:
+            suspect(self._path)
+            raise
 
     def proof(self, origin: PeerId) -> tuple[bytes, bytes] | None:
         """The two batches that prove the origin's fork."""
@@ -580,7 +585,8 @@ class _SqliteTransaction(Transaction):
             " ORDER BY seq_end LIMIT 1",
             (self._number(origin), seq_begin),
         ).fetchone()
-        return Held(*row) if row is not None and row[0] <= seq_end else None
+        held = None if row is None else _held(*row)
+        return held if held is not None and held.seq_begin <= seq_end else None
 
     def _read(self, origin: PeerId, held: Held) -> Batch | None:
         row = self._connection.execute(
@@ -592,13 +598,13 @@ class _SqliteTransaction(Transaction):
             return None
         return parse_stored(wal_bytes)
 
-    def _boundary_below(self, origin: PeerId, seq: int) -> tuple[int, bytes]:
+    def _below(self, origin: PeerId, seq: int) -> Held | None:
         row = self._connection.execute(
-            "SELECT seq_end, hash FROM chain WHERE origin = ? AND seq_end < ? AND damaged = 0"
+            "SELECT seq_begin, seq_end, hash FROM chain WHERE origin = ? AND seq_end < ? AND damaged = 0"
             " ORDER BY seq_end DESC LIMIT 1",
             (self._number(origin), seq),
         ).fetchone()
-        return (0, ZERO_HASH) if row is None else (row[0], row[1])
+        return None if row is None else _held(*row)
 
     def _insert(self, batch: Batch) -> None:
         self.batch_bytes += len(batch.wal_bytes)
@@ -644,7 +650,7 @@ class _SqliteTransaction(Transaction):
     def _drop_damaged(self, origin: PeerId, seq_begin: int, seq_end: int) -> None:
         # The blob stays where it is, out of use: freeing its pages could fail on them, and damage is rare.
         self._connection.execute(
-            "DELETE FROM chain WHERE origin = ? AND seq_end >= ? AND seq_begin <= ? AND damaged = 1",
+            "DELETE FROM chain WHERE origin = ? AND seq_end >= ? AND seq_begin <= ? AND damaged <> 0",
             (self._number(origin), seq_begin, seq_end),
         )
 
@@ -681,6 +687,8 @@ def _connect_writer(path: Path, limits: Limits) -> sqlite3.Connection:
 
 def _mend(connection: sqlite3.Connection) -> list[str]:
     of_hints = mend_hints(connection)
+    if altered := altered_tables(connection):
+        raise malformed(f"the tables {', '.join(altered)} are not defined as they should be")
     connection.execute("BEGIN IMMEDIATE")
     try:
         said = mend_origins(connection)
@@ -720,6 +728,20 @@ def _read_states(connection: sqlite3.Connection, path: Path, version: int = len(
     return states
 
 
+def _held(seq_begin: object, seq_end: object, batch_hash: object) -> Held:
+    """What a row of the chain says.
+
+    Raises:
+        sqlite3.DatabaseError: it is none: the page that it lies on is damaged.
+    """
+    # Where a batch begins need not make sense: such a row is found out, and another one takes its place.
+    if not (isinstance(seq_begin, int) and isinstance(seq_end, int) and isinstance(batch_hash, bytes)):
+        raise malformed("a row of the table chain holds what makes no sense")
+    if seq_end < 1 or len(batch_hash) != 32:
+        raise malformed(f"a row of the table chain makes no sense: a batch that ends at seq {seq_end}")
+    return Held(seq_begin, seq_end, batch_hash)
+
+
 def _is_peer_id(value: object) -> bool:
     return isinstance(value, bytes) and len(value) == 32
 
@@ -730,5 +752,6 @@ def _peer_id(value: object, path: Path) -> PeerId:
     return PeerId(value)
 
 
-def _read_numbers(connection: sqlite3.Connection) -> dict[PeerId, int]:
-    return {PeerId(peer_id): no for no, peer_id in connection.execute("SELECT no, peer_id FROM origins").fetchall()}
+def _read_numbers(connection: sqlite3.Connection, path: Path) -> dict[PeerId, int]:
+    rows = connection.execute("SELECT no, peer_id FROM origins").fetchall()
+    return {_peer_id(peer_id, path): no for no, peer_id in rows}

@@ -185,8 +185,8 @@ PLANTED: Final = (
     Planted(
         "the head stays on a damaged batch of one record",
         "p2p/store/base.py",
-        "if seq_begin <= state.seq:\n            seq, batch_hash",
-        "if seq_begin < state.seq:\n            seq, batch_hash",
+        "if seq_begin <= state.seq:\n            # Where",
+        "if seq_begin < state.seq:\n            # Where",
         ("tests/unit/store", "tests/contract/test_store.py"),
     ),
     Planted(

@@ -374,11 +374,15 @@ def test_t62_an_origin_without_a_name_is_damage(path: Path) -> None:
     store.close()
     rewrite(path, "DROP TABLE origins")
     rewrite(
-        path, "CREATE TABLE origins (no INTEGER PRIMARY KEY, peer_id, seq, hash, tail_seq, size, frozen_from, lost_seq)"
+        path,
+        "CREATE TABLE origins (no INTEGER PRIMARY KEY, peer_id, seq, hash, tail_seq, size, frozen_from, lost_seq,"
+        " claimed_seq)",
     )
     rewrite(path, "INSERT INTO origins (no) VALUES (0)")
-    with pytest.raises(StoreCorrupt, match="makes no sense"):
+    with pytest.raises(StoreCorrupt, match="the tables origins are not defined"):
         SqliteStore(path, OWN)
+    with pytest.raises(StoreCorrupt, match="damaged list of origins"):
+        _ = SqliteReader(path).states()
 
 
 def test_only_its_owner_reads_the_file_and_what_lies_beside_it(store: SqliteStore, path: Path) -> None:

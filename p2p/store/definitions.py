@@ -1,0 +1,82 @@
+"""The list of tables that a file has, compared with the one that this software makes.
+
+SQLite reads what a table is from a line of text in the file. A flipped bit there need be no error: "INTEGER0PRIMARY
+KEY" is a type that SQLite takes, and the column is no key any more; what is written then is not found again, however
+often a peer sends it. But the text is known, so such a line can be told and put right.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from functools import cache
+from typing import Final, NamedTuple
+
+from p2p.store.schema import STEPS
+
+_LINES: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master"
+_PUT_RIGHT: Final = (
+    "UPDATE sqlite_master SET type = :kind, name = :name, tbl_name = :table, sql = :sql"
+    " WHERE name = :name OR sql = :sql OR (:sql IS NULL AND sql IS NULL AND tbl_name = :table)"
+)
+"""One of them is damaged, and the others say which line it is."""
+
+
+class _Line(NamedTuple):
+    kind: str
+    name: str
+    table: str
+    sql: str | None
+
+
+def altered_tables(connection: sqlite3.Connection) -> list[str]:
+    """The tables of a file, those with their indexes, that are not defined as they should be.
+
+    Raises:
+        sqlite3.Error: the list cannot be read.
+    """
+    found = {_plain(_Line(*row)) for row in connection.execute(_LINES)}
+    return sorted({line.table for line in _lines_of(_version(connection)) if _plain(line) not in found})
+
+
+def put_right(connection: sqlite3.Connection) -> None:
+    """Write every line that is altered as it should be; outside of any transaction.
+
+    A list of which SQLite can make no sense at all is put right, too, if nothing was read over this connection before.
+
+    Raises:
+        sqlite3.Error: the store cannot be read or written.
+    """
+    connection.execute("PRAGMA writable_schema = ON")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        altered = altered_tables(connection)
+        for line in _lines_of(_version(connection)):
+            if line.table in altered:
+                connection.execute(_PUT_RIGHT, line._asdict())
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        # Without this SQLite would go by the list that it has read.
+        connection.execute("PRAGMA writable_schema = RESET")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+@cache
+def _lines_of(version: int) -> tuple[_Line, ...]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+        for step in STEPS[:version]:
+            if callable(step):
+                step(model)
+            else:
+                model.executescript(step)
+        return tuple(_Line(*row) for row in model.execute(_LINES))
+
+
+def _plain(line: _Line) -> _Line:
+    # What was only indented otherwise is the same.
+    return line._replace(sql=" ".join(line.sql.split()) if isinstance(line.sql, str) else None)
