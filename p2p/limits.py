@@ -249,9 +249,19 @@ class Limits:
     """What a relay lets through one circuit in all; the two may open another."""
     relay_idle_s_max: float = 120.0
     """A relay closes a circuit on which nothing moved: a session inside pings every `ping_after_s`."""
+    relay_openings_per_s: float = 2.0
+    relay_openings_burst: int = 32
+    """Circuits that a relay opens in vain for one asker: those in which the target says a word are not counted. One
+    that is asked for and given up costs the target as much as one that stands."""
+    relay_openings_of_relay_per_s: float = 16.0
+    relay_openings_of_relay_burst: int = 256
+    """The same for another relay that asks, whomever it names: it stands for all who are behind it."""
+    relay_openings_askers_max: int = 256
+    """Askers behind one neighbour that are told apart."""
     relay_incoming_per_s: float = 10.0
     relay_incoming_burst: int = 64
-    """Circuits that one relay may bring to this node: each costs a handshake, whoever is said to ask for it."""
+    """Circuits that one relay may bring to this node and that prove nothing: each costs a handshake, whoever is said to
+    ask for it. `prefix_…` bounds those of one source, as that relay names it."""
     relay_wait_s_max: float = 3.0
     """A dial waits so long for its relay to be connected: at a start both are dialled at once."""
     relay_redial_s_max: float = 15.0

@@ -587,11 +587,14 @@ class Attached(msgspec.Struct, frozen=True):
 
     TYPE: ClassVar[MessageType] = MessageType.ATTACHED
     HOPS_MAX: ClassVar[int] = 8
+    ENTRIES_MAX: ClassVar[int] = 1024
 
     entries: tuple[AttachedEntry, ...] = ()
 
     def encode(self) -> bytes:
         """Return the payload. Raises LocalProtocolError when a field does not fit."""
+        if len(self.entries) > Attached.ENTRIES_MAX:
+            raise LocalProtocolError(f"{len(self.entries)} attached peers: {Attached.ENTRIES_MAX} are the most")
         if len({entry.peer for entry in self.entries}) < len(self.entries):
             raise LocalProtocolError("a peer stands twice among the attached")
         parts = [encode_varint(len(self.entries))]
@@ -608,6 +611,8 @@ class Attached(msgspec.Struct, frozen=True):
         count = reader.varint()
         if count > reader.remaining // _ATTACHED_ENTRY_BYTES:
             raise RemoteProtocolError(f"{count} attached peers are announced, {reader.remaining} bytes are there")
+        if count > Attached.ENTRIES_MAX:
+            raise RemoteProtocolError(f"{count} attached peers: {Attached.ENTRIES_MAX} are the most")
         entries = tuple(AttachedEntry(PeerId(reader.raw(32)), reader.u8()) for _ in range(count))
         reader.end()
         if any(not 1 <= entry.hops <= Attached.HOPS_MAX for entry in entries):

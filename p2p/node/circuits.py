@@ -22,9 +22,10 @@ from p2p.errors import ConnectFailed, Reason, RemoteProtocolError
 from p2p.ids import RELAY, PeerEndpoint, PeerId, is_peer_id_text
 from p2p.limits import Limits
 from p2p.msg import Relay
-from p2p.policy.buckets import TokenBucket
+from p2p.policy.buckets import BucketTable
 from p2p.policy.pins import Pins
 from p2p.policy.routes import TTL_MAX
+from p2p.relay.end import CircuitEnd
 from p2p.relay.switch import Answer, CircuitStats, Incoming, NextHop, Switch
 from p2p.transport.circuit import CircuitStream
 from p2p.windows import Clock
@@ -41,8 +42,8 @@ HOP: Final = "hop"
 END: Final = "end"
 """Its value where the node only is at their ends."""
 
-Serve = Callable[["CircuitStream", PeerId], None]
-"""Serves a circuit that came in, or refuses it; the second argument is who is said to have opened it."""
+Serve = Callable[["CircuitStream"], bool]
+"""Serves a circuit that came in and says so, or leaves it alone: too many from where it comes prove nothing."""
 
 
 class Circuits:
@@ -83,7 +84,9 @@ class Circuits:
         self._links: dict[int, Connection] = {}
         self._keys: dict[Connection, int] = {}
         self._next_key = count()
-        self._incoming: dict[int, TokenBucket] = {}
+        self._incoming = BucketTable(
+            limits.relay_incoming_per_s, limits.relay_incoming_burst, limits.relay_openings_askers_max
+        )
         self._serve: Serve = _refuse
         self._arrived = trio.Event()
         self._wake = trio.Event()
@@ -119,7 +122,6 @@ class Circuits:
             return
         key = self._keys[link] = next(self._next_key)
         self._links[key] = link
-        self._incoming[key] = TokenBucket(self._limits.relay_incoming_per_s, self._limits.relay_incoming_burst)
         lane = self._switch.link_up(
             key, link.peer_id, dialed_by_us=link.dialed_by_us, is_relay=said == HOP, wake=link.flush_circuits
         )
@@ -132,7 +134,7 @@ class Circuits:
         key = self._keys.pop(link, None)
         if key is not None:
             link.carry(None)
-            del self._links[key], self._incoming[key]
+            del self._links[key]
             self._switch.link_down(key)
             self._after()
 
@@ -169,14 +171,25 @@ class Circuits:
 
     def _take(self, incoming: Incoming) -> None:
         end = incoming.end
-        key = next((key for key, link in self._links.items() if link.peer_id == end.relay), None)
         if not self._takes:
             # Whoever listens on loopback only does so because nothing says who may come in, over a relay or not.
-            end.abort(Reason.NOT_ADMITTED)
-        elif key is None or not self._incoming[key].take(self._clock.monotonic()):
-            end.abort(Reason.OVERLOADED)
+            self._turn_away(end, Reason.NOT_ADMITTED)
+            return
+        now, relay = self._clock.monotonic(), self._incoming.of(str(end.relay))
+        # Those of one source first: what it has too many of is not taken from the others behind that relay.
+        if relay.available(now) < 1 or not self._serve(CircuitStream(end)):
+            self._turn_away(end, Reason.OVERLOADED)
         else:
-            self._serve(CircuitStream(end), end.far)
+            relay.take(now)
+
+    def _turn_away(self, end: CircuitEnd, reason: Reason) -> None:
+        self._switch.stats.refused_total += 1
+        end.abort(reason)
+
+    def proved(self, link: Connection) -> None:
+        """A circuit that came in proved who is in it: its relay may bring another in its place."""
+        assert link.endpoint is not None, "who is behind a relay has an endpoint that names it"
+        self._incoming.of(link.endpoint.host).give_back()
 
     # Dialling.
 
@@ -247,5 +260,5 @@ class CircuitNetwork:
         return await self._circuits.connect(endpoint)
 
 
-def _refuse(stream: CircuitStream, _source: PeerId) -> None:
-    stream.refuse(Reason.CLOSED)
+def _refuse(_stream: CircuitStream) -> bool:
+    return False

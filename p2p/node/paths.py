@@ -182,20 +182,35 @@ class Paths:
         while True:
             self._changed = trio.Event()
             self.router.expire(self._clock.monotonic())
-            for link in self._attached if self._tells else ():
-                link.send_control(self._news_for(link))
+            if self._tells:
+                await self._tell()
             await trio.sleep(limits.routes_told_debounce_s)
             with trio.move_on_after(limits.routes_told_every_s):
                 await self._changed.wait()
 
-    def _news_for(self, link: Connection) -> Attached:
-        hops = {other.peer_id: 1 for other in self._attached if other.peer_id != link.peer_id}
-        for known in self.router.routes(self._clock.monotonic()):
-            is_told = known.is_learnt and known.hops is not None and known.hops <= Attached.HOPS_MAX
-            if is_told and link.peer_id not in (known.target, known.route.next_hop):
-                hops.setdefault(known.target, known.hops or 0)
-        nearest = sorted(hops.items(), key=lambda each: each[1])[: self._limits.routes_told_max]
-        return Attached(tuple(AttachedEntry(peer, distance) for peer, distance in nearest))
+    async def _tell(self) -> None:
+        """Tell every attached one. The table is made once, and the loop has its turn after each of them."""
+        table = self._table()
+        for link in tuple(self._attached):
+            if link in self._attached:
+                link.send_control(self._news_for(link, table))
+            await trio.lowlevel.checkpoint()
+
+    def _table(self) -> list[tuple[AttachedEntry, PeerId]]:
+        """Whom this node leads to, the nearest first, and by whom."""
+        neighbours = [(AttachedEntry(link.peer_id, 1), link.peer_id) for link in self._attached]
+        told = self.router.told(self._clock.monotonic())
+        return neighbours + [(AttachedEntry(target, hops), relay) for target, relay, hops in told]
+
+    def _news_for(self, link: Connection, table: list[tuple[AttachedEntry, PeerId]]) -> Attached:
+        told: dict[PeerId, AttachedEntry] = {}
+        count_max = min(self._limits.routes_told_max, Attached.ENTRIES_MAX)
+        for entry, by in table:
+            if len(told) == count_max:
+                break
+            if link.peer_id not in (entry.peer, by):
+                told.setdefault(entry.peer, entry)
+        return Attached(tuple(told.values()))
 
 
 class Routes:

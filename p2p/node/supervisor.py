@@ -239,6 +239,8 @@ class Supervisor:
         peer_id = link.peer_id
         self._counters.handshakes_completed += 1
         self._slots.leave(link, authenticated=True)
+        if not (link.direct or link.dialed_by_us):
+            self._circuits.proved(link)
         self._origins.prove(peer_id)
         self._roster.remember(peer_id)
         self._acquaintances.met(link)
@@ -317,17 +319,23 @@ class Supervisor:
         else:
             self._paths.receive(link, message)
 
-    def serve_circuit(self, stream: CircuitStream, source: PeerId) -> None:
-        """Serve a circuit that came in, as the acceptor serves a connection: within the bounds of unproven ones."""
-        host = str(source)
-        if not self._slots.admits(host, self._clock.monotonic()):
-            stream.refuse(Reason.OVERLOADED)
-            return
+    def serve_circuit(self, stream: CircuitStream) -> bool:
+        """Serve a circuit that came in, as the acceptor serves a connection: within the bounds of unproven ones.
+
+        Returns:
+            Whether it is served; else nothing was done with it.
+        """
+        # Who is said to have opened it is the relay's word, so it counts for what comes over that relay alone.
+        place = f"{stream.end.relay} {stream.end.far}"
+        if not self._slots.admits(place, self._clock.monotonic()):
+            self._log_refusal(f"refused {stream.remote}: {Reason.OVERLOADED.label}")
+            return False
         stream.end.take()
         link = self.start(stream, dialed=None)
-        evicted = self._slots.enter(link, host)
+        evicted = self._slots.enter(link, place)
         if evicted is not None:
             evicted.abort(Reason.FULL, "too many connections that prove nothing")
+        return True
 
     def on_ignored(self, link: Connection) -> None:
         """Count a message of a type that a later version may know."""

@@ -193,6 +193,16 @@ class MemoryRouter:
         targets = {*self._set, *(target for told in self._learnt.values() for target in told)}
         return [route for target in sorted(targets) for route in self.routes_to(target, now)]
 
+    def told(self, now: float) -> list[tuple[PeerId, PeerId, int]]:
+        """What relays tell, to be told on: target, relay and hops; the nearest first, then what stood longest."""
+        fresh = [
+            (it.hops, it.since, target, relay)
+            for relay, told in self._learnt.items()
+            for target, it in told.items()
+            if it.until > now
+        ]
+        return [(target, relay, hops) for hops, _, target, relay in sorted(fresh)]
+
     def expire(self, now: float) -> bool:
         """Drop what is too old. Returns whether a learnt route was."""
         self._set = {target: given for target, given in self._set.items() if given[1] > now}

@@ -30,7 +30,7 @@ from p2p.errors import ConnectFailed, Reason, RemoteProtocolError
 from p2p.ids import PeerId, is_peer_id_text
 from p2p.limits import Limits
 from p2p.msg import Relay
-from p2p.policy.buckets import TokenBucket
+from p2p.policy.buckets import BucketTable, TokenBucket
 from p2p.policy.routes import TTL_MAX
 from p2p.relay.end import CircuitEnd
 from p2p.relay.leg import Lane, Leg
@@ -96,10 +96,12 @@ class _Side:
 class _Passage:
     """Two sides that this node joins."""
 
-    __slots__ = ("bytes_passed", "is_open", "opened_at", "sides", "touched_at")
+    __slots__ = ("bytes_passed", "is_answered", "is_open", "opened_at", "sides", "source", "touched_at")
 
-    def __init__(self, inlet: _Side, outlet: _Side, now: float) -> None:
+    def __init__(self, inlet: _Side, outlet: _Side, source: PeerId, now: float) -> None:
         self.sides = (inlet, outlet)
+        self.source = source
+        self.is_answered = False
         self.opened_at = self.touched_at = now
         self.is_open = False
         self.bytes_passed = 0
@@ -108,10 +110,28 @@ class _Passage:
 class _Link:
     """A neighbour, and its circuits by number."""
 
-    __slots__ = ("_next", "is_relay", "key", "lane", "peer_id", "seen_max", "sides", "theirs_parity")
+    __slots__ = (
+        "_next",
+        "is_relay",
+        "key",
+        "lane",
+        "openings",
+        "openings_in_all",
+        "peer_id",
+        "seen_max",
+        "sides",
+        "theirs_parity",
+    )
 
-    def __init__(self, key: int, peer_id: PeerId, lane: Lane, *, dialed_by_us: bool, is_relay: bool) -> None:
+    def __init__(
+        self, key: int, peer_id: PeerId, lane: Lane, limits: Limits, *, dialed_by_us: bool, is_relay: bool
+    ) -> None:
         self.key = key
+        # Per asker, who is the neighbour itself unless it relays.
+        self.openings = BucketTable(
+            limits.relay_openings_per_s, limits.relay_openings_burst, limits.relay_openings_askers_max
+        )
+        self.openings_in_all = TokenBucket(limits.relay_openings_of_relay_per_s, limits.relay_openings_of_relay_burst)
         self.peer_id = peer_id
         self.is_relay = is_relay
         self.sides: dict[int, _Side] = {}
@@ -125,6 +145,18 @@ class _Link:
         number = self._next
         self._next += 2
         return number
+
+    def may_open(self, source: PeerId, now: float) -> bool:
+        """Whether an asker behind it, or itself, may open one more circuit to somebody else."""
+        asker = self.openings.of(str(source))
+        if asker.available(now) < 1 or not self.openings_in_all.take(now):
+            return False
+        return asker.take(now)
+
+    def opened_well(self, source: PeerId) -> None:
+        """The target answered in a circuit: it does not count as one that was asked for in vain."""
+        self.openings.of(str(source)).give_back()
+        self.openings_in_all.give_back()
 
     def was_ever(self, circuit: int) -> bool:
         """Whether a circuit of this number was opened on this link, by either side."""
@@ -176,7 +208,7 @@ class Switch:
             Where the link takes from what it has to write.
         """
         lane = Lane(wake, partial(self._leg_left, key))
-        link = _Link(key, peer_id, lane, dialed_by_us=dialed_by_us, is_relay=is_relay)
+        link = _Link(key, peer_id, lane, self._limits, dialed_by_us=dialed_by_us, is_relay=is_relay)
         self._links[key] = self._by_peer[peer_id] = link
         return link.lane
 
@@ -323,6 +355,9 @@ class Switch:
     ) -> Reason | None:
         if not self._relays:
             return Reason.NOT_ADMITTED
+        if source != link.peer_id and source in self._by_peer:
+            # A neighbour asks for himself: nobody else uses up, in his name, what a target grants him.
+            return Reason.NO_ROUTE
         out = self._way_to(target, link)
         if out is None or ttl <= 1:
             return Reason.NO_ROUTE
@@ -337,9 +372,11 @@ class Switch:
             or (is_pair and pair >= limits.relay_circuits_per_pair_max)
         ):
             return Reason.FULL
+        if not link.may_open(source, now):
+            return Reason.OVERLOADED
         inlet, outlet = self._new_side(link, circuit), self._new_side(out, out.take_number())
         inlet.other, outlet.other = outlet, inlet
-        passage = inlet.passage = outlet.passage = _Passage(inlet, outlet, now)
+        passage = inlet.passage = outlet.passage = _Passage(inlet, outlet, source, now)
         for side in passage.sides:
             side.bucket = TokenBucket(limits.relay_bytes_per_s, limits.relay_window_bytes)
         self._passages[passage] = None
@@ -372,6 +409,9 @@ class Switch:
         passage.touched_at = now
         passage.bytes_passed += len(data)
         self.stats.relayed_bytes += len(data)
+        if not passage.is_answered and side is passage.sides[1]:
+            passage.is_answered = True
+            other.link.opened_well(passage.source)
         if passage.bytes_passed > self._limits.relay_circuit_bytes_max:
             self._break(passage, Reason.OVERLOADED)
         else:

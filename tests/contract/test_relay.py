@@ -13,6 +13,7 @@ import p2p
 from p2p.errors import Reason
 from p2p.limits import Limits
 from p2p.msg import Relay
+from p2p.relay.end import CircuitEnd
 from p2p.relay.switch import Switch
 from tests.contract.relays import at, client_of, relay_node, until, until_linked
 
@@ -451,7 +452,8 @@ async def test_t72_a_ring_of_relays_with_a_wrong_route() -> None:
             a.routes.upsert_route(nobody, p2p.Route(r1.peer_id, via_relay=True))
             with pytest.raises(p2p.NotConnected, match="no_route"):
                 await a.send(nobody, "chat", b"round and round")
-            assert [relay.circuits.relayed_total for relay in (r1, r2, r3)] == [3, 2, 2]
+            # Where it comes round the first relay knows whose neighbour it is that asks.
+            assert [relay.circuits.relayed_total for relay in (r1, r2, r3)] == [1, 1, 1]
             while any(relay.circuits.relayed for relay in (r1, r2, r3)):
                 await trio.sleep(0.01)
             # The ring still serves who can be reached through it.
@@ -529,3 +531,50 @@ async def test_t72_relay_messages_inside_a_circuit_end_it() -> None:
         link.send_control(Relay(2, Relay.OPEN, str(a.peer_id), str(b.peer_id), 8))
         await until(lambda: b.peer_id not in {it.peer_id for it in a.peers()}, a)
         assert link.reason is Reason.PROTOCOL or not link.is_live
+
+
+async def test_one_may_connect_ask_and_leave_as_often_as_one_likes() -> None:
+    with trio.fail_after(60):
+        async with relay_node() as r, client_of(r, node_id="a") as a, client_of(r, node_id="b") as b:
+            for _ in range(p2p.Limits().relay_incoming_burst + 8):
+                await a.connect(f"relay://r/{b.peer_id}")
+                await a.disconnect(b.peer_id)
+
+
+async def test_t72_who_asks_and_gives_up_keeps_nobody_else_out() -> None:
+    with trio.fail_after(60):
+        async with (
+            relay_node() as r,
+            client_of(r, node_id="x") as x,
+            client_of(r, node_id="a") as a,
+            client_of(r, node_id="b") as b,
+        ):
+            assert x._rooms is not None
+            for _ in range(100):
+                x._rooms.circuits._switch.open(r.peer_id, b.peer_id).abort(Reason.DISCONNECTED)
+                end = x._rooms.circuits._switch.open(r.peer_id, b.peer_id)
+                while not end.is_open and end.reason is None:
+                    await trio.sleep(0.001)
+                end.abort(Reason.DISCONNECTED)
+            assert end.reason is Reason.OVERLOADED
+            assert b.circuits.refused_total > 0
+            for _ in range(5):
+                await a.connect(f"relay://r/{b.peer_id}")
+                await a.disconnect(b.peer_id)
+
+
+async def test_t72_a_relay_that_asks_in_the_name_of_another_keeps_him_out_at_no_other_relay() -> None:
+    with trio.fail_after(60):
+        async with relay_node("x") as x, relay_node("r") as r, client_of(r, node_id="a") as a:
+            async with client_of(x, r, node_id="b") as b:
+                assert x._rooms is not None
+                switch = x._rooms.circuits._switch
+                link = switch._by_peer[b.peer_id]
+                for _ in range(p2p.Limits().prefix_burst + 4):
+                    side = switch._new_side(link, link.take_number())
+                    side.end = CircuitEnd(side.leg, p2p.Limits(), relay=b.peer_id, far=b.peer_id)
+                    side.leg.open(str(a.peer_id), str(b.peer_id), 7)
+                    side.end.take()
+                while b.circuits.refused_total < 4:
+                    await trio.sleep(0.01)
+                assert (await a.connect(f"relay://r/{b.peer_id}")).peer_id == b.peer_id

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from p2p import binary, envelope, msg
 from p2p.binary import encode_bytes, encode_varint
 from p2p.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
+from p2p.ids import PeerId
 from p2p.testing import strategies as wire
 from p2p.testing.vectors import EXAMPLES
 
@@ -440,6 +441,16 @@ def test_attached_that_cannot_be_read_cannot_be_written() -> None:
     for entries in ((one, one), (msg.AttachedEntry(bytes(32), 0),), (msg.AttachedEntry(bytes(32), 9),)):
         with pytest.raises(LocalProtocolError):
             msg.Attached(entries).encode()
+
+
+def test_t72_no_relay_tells_of_more_than_the_wire_allows() -> None:
+    most = msg.Attached(tuple(msg.AttachedEntry(PeerId(bytes([2, *divmod(i, 256)]).ljust(32)), 1) for i in range(1024)))
+    assert msg.Attached.decode(most.encode()) == most
+    one_more = (*most.entries, msg.AttachedEntry(PeerId(bytes(32)), 1))
+    with pytest.raises(LocalProtocolError, match="1024"):
+        msg.Attached(one_more).encode()
+    with pytest.raises(RemoteProtocolError, match="1024"):
+        msg.Attached.decode(encode_varint(1025) + b"".join(it.peer + b"\x01" for it in one_more))
 
 
 def test_t29_an_announcement_of_half_a_surrogate_is_refused() -> None:

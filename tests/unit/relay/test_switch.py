@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.errors import ConnectFailed, Reason, RemoteProtocolError
+from p2p.ids import PeerId
 from p2p.limits import KIB, Limits
 from p2p.msg import Relay
 from p2p.relay.end import CircuitEnd
@@ -91,13 +92,13 @@ def test_a_chain_of_relays_up_to_the_ttl() -> None:
 
 
 def test_t72_wrong_routes_in_a_ring_end_by_the_ttl_and_leave_nothing() -> None:
-    net = Network("A123", relays="123")
-    for pair in ("A1", "12", "23", "31"):
+    net = Network("A0123", relays="0123")
+    for pair in ("A0", "01", "12", "23", "31"):
         net.join(*pair)
-    net.routes = {("1", "B"): "2", ("2", "B"): "3", ("3", "B"): "1"}
+    net.routes = {("0", "B"): "1", ("1", "B"): "2", ("2", "B"): "3", ("3", "B"): "1"}
     seen: list[int] = []
     net.meddle = lambda _here, _there, message: seen.append(message.ttl) or [message]  # type: ignore[func-returns-value]
-    a = net.open("A", "1", "B")
+    a = net.open("A", "0", "B")
     net.settle()
     assert a.reason is Reason.NO_ROUTE
     assert [ttl for ttl in seen if ttl] == [8, 7, 6, 5, 4, 3, 2, 1]
@@ -339,6 +340,72 @@ def test_t72_a_flood_of_openings_leaves_nothing_behind() -> None:
     net.settle()
     assert net.is_empty()
     assert net.switches["R"].snapshot().refused_total == 1999
+
+
+def test_t72_who_asks_and_gives_up_uses_up_nothing_of_others() -> None:
+    net = Network("AXRB", relays="R")
+    for name in "AXB":
+        net.join(name, "R")
+    asked = 0
+    for _ in range(100):
+        x = net.open("X", "R", "B")
+        net.settle()
+        asked += x.is_open
+        x.abort(Reason.DISCONNECTED)
+        net.settle()
+    assert asked == len(net.incoming["B"]) == Limits().relay_openings_burst
+    assert x.reason is Reason.OVERLOADED
+    net.pair("A", "R", "B")
+    net.wait(1)
+    net.pair("X", "R", "B")
+
+
+def test_circuits_in_which_the_target_spoke_are_opened_as_often_as_one_likes() -> None:
+    net = triangle()
+    for _ in range(100):
+        a, b = net.pair("A", "R", "B")
+        send(b, b"welcome")
+        net.settle()
+        a.close()
+        net.settle()
+    assert net.is_empty()
+
+
+def test_t72_a_relay_asks_for_many_and_each_of_them_is_counted() -> None:
+    net = Network("R2BX", relays="R2")
+    net.join("R", "2")
+    net.join("2", "B")
+    net.join("2", "X")
+    answers: list[Reason] = []
+
+    def overhear(here: str, there: str, message: Relay) -> list[Relay]:
+        if there == "R" and message.kind == Relay.REFUSED:
+            answers.append(Reason(int.from_bytes(message.payload, "little")))
+        return [message] if there != "R" else []
+
+    net.meddle = overhear
+    number = 0
+
+    def ask(source: PeerId) -> None:
+        nonlocal number
+        number += 2
+        net.say("R", "2", Relay(number, Relay.OPEN, str(source), str(peer("B")), 7))
+        net.settle()
+        if net.incoming["B"]:
+            net.incoming["B"].pop().abort(Reason.FULL)
+            net.settle()
+
+    # Somebody who is connected here speaks for himself.
+    ask(peer("X"))
+    assert answers == [Reason.NO_ROUTE]
+    for _ in range(Limits().relay_openings_burst + 1):
+        ask(peer("A"))
+    assert answers[-2:] == [Reason.FULL, Reason.OVERLOADED]
+    ask(peer("C"))
+    assert answers[-1] is Reason.FULL
+    for each in range(Limits().relay_openings_of_relay_burst):
+        ask(PeerId(bytes([1, each]).ljust(32)))
+    assert answers[-1] is Reason.OVERLOADED
 
 
 # Ends.
