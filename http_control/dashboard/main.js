@@ -180,7 +180,9 @@ class Page {
 
   showHealth() {
     const latency = this.latency === null ? "" : ` · ${millis(this.latency)}`;
-    if (this.status.status === "read_only") this.health("late", `Read-only${latency}`);
+    const isReadOnly = this.status.status === "read_only";
+    $("read-only").hidden = !isReadOnly;
+    if (isReadOnly) this.health("late", `Read-only${latency}`);
     else this.health("live", `Live${latency}`);
   }
 

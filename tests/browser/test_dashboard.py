@@ -40,16 +40,17 @@ def told_peer(**fields: Any) -> dict[str, Any]:
     } | fields  # fmt: skip
 
 
-def told(peers: list[dict[str, Any]]) -> Callable[[Route], None]:
-    """Answers `/events` with one tick in which these are the peers."""
+def told(peers: list[dict[str, Any]], **fields: object) -> Callable[[Route], None]:
+    """Answers `/events` with one tick in which these are the peers, and these are of the status."""
 
     def answer(route: Route) -> None:
         headers = {"x-auth-token": route.request.headers.get("x-auth-token", "")}
         if not headers["x-auth-token"]:
             route.continue_()
             return
-        status = route.fetch(url=route.request.url.replace("/events", "/status"), headers=headers).text()
-        body = f"event: status\ndata: {status}\n\nevent: peers\ndata: {json.dumps({'peers': peers})}\n\n"
+        status = route.fetch(url=route.request.url.replace("/events", "/status"), headers=headers).json()
+        events = {"status": status | fields, "peers": {"peers": peers}}
+        body = "".join(f"event: {name}\ndata: {json.dumps(value)}\n\n" for name, value in events.items())
         route.fulfill(status=200, content_type="text/event-stream", body=body)
 
     return answer
@@ -216,6 +217,28 @@ async def test_a_node_that_says_nothing_is_not_shown_as_live() -> None:
 
     loop = trio.lowlevel.current_trio_token()
     async with p2p.open_node(node_id="a") as node, controlled(node, stats_every_ms=200) as a:
+        await visit(a.url, steps)
+
+
+async def test_a_store_that_takes_no_writes_is_shown_as_that_until_it_does() -> None:
+    is_full = True
+
+    def tick(route: Route) -> None:
+        told([], **({"status": "read_only"} if is_full else {}))(route)
+
+    def steps(seen: Visit) -> None:
+        nonlocal is_full
+        page = seen.page
+        page.route("**/p2p/events", tick)
+        page.goto(seen.url)
+        seen.unlock(TOKEN)
+        seen.until("#health[data-state=late]", "Read-only")
+        seen.until("#read-only:visible", "takes no writes")
+        is_full = False
+        seen.until_live()
+        assert not page.is_visible("#read-only")
+
+    async with p2p.open_node(node_id="a") as node, controlled(node) as a:
         await visit(a.url, steps)
 
 
