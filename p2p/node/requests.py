@@ -75,7 +75,8 @@ class Requests:
     async def ask(self, link: Connection, channel: str, payload: bytes, deadline: float, timeout_s: float) -> bytes:
         """Send an encoded request and return the body of its answer. Channel and timeout are told where it fails.
 
-        One that waits for its turn when its link gives way to another of the same peer waits for it there.
+        One that waits for its turn, or was not written yet, when its link gives way to another of the same peer is
+        asked there.
 
         Raises:
             RequestTimeout, RequestFailed: there was none in time, or one that says that there will be none.
@@ -100,6 +101,11 @@ class Requests:
             await ask.wait()
         finally:
             del self._open[ask]
+        if not ask.msg_id and not ask.is_late:
+            # It never left, so that it can be asked once more.
+            kept = await self._heir(link.peer_id)
+            if kept is not None and kept is not link:
+                return await self.ask(kept, channel, payload, deadline, timeout_s)
         return _outcome(ask, link, channel, timeout_s)
 
     async def _ask_in_turn(self, link: Connection, payload: bytes, ask: Ask) -> Connection:

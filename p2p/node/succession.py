@@ -6,7 +6,8 @@ across its links. It refuses to know what being kept means for a node (its owner
 
 How it moves, per peer:
 
-    the new link is better       it is kept at once; the older one gives way: it flushes and says Goodbye(Moved)
+    the new link is better       it is kept at once; the older one gives way: it flushes and says Goodbye(Moved), first
+                                 on the side that dialled the link that is kept
     both are of one time,        the new one gives way at once: nobody came back, both dialled
     and the older is better
     the older link is better     the new one is a candidate while the older one is probed, whoever dialled it: a peer
@@ -186,6 +187,11 @@ class Succession:
             self._give_way(old)
         if candidate is not None and candidate.link is not link:
             self._give_way(candidate.link)
+        if link.dialed_by_us:
+            # Where several links come at once, one that gave way to another may now be parted from.
+            for other in link.after:
+                if other.retiring:
+                    other.retire(parts_first=True)
         self._on_kept(link, old)
         if candidate is not None:
             candidate.decided.set()
@@ -209,7 +215,8 @@ class Succession:
 
     def _give_way(self, link: Connection) -> None:
         self._on_gave_way(link)
-        link.retire()
+        kept = self._roster.links.get(link.peer_id)
+        link.retire(parts_first=kept is None or kept.dialed_by_us)
         retiring = [other for other in self._links.get(link.peer_id, ()) if other.retiring]
         for other in retiring[: -self._limits.retiring_links_per_peer_max]:
             other.abort(Reason.MOVED, "too many links of this peer are ending")

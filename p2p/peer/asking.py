@@ -10,6 +10,8 @@ How it moves, per request:
     sent        the session gave it its id, which the answer names
     over        answered, timed out, cancelled, or the link ended; whoever waited goes on
 
+One whose link gives way before it was sent is over without an id, and may be asked elsewhere.
+
 One that timed out or was cancelled is forgotten at once, and its place is free. If it was sent, the peer is told, which
 lets go of its handler, and its id is remembered, since the answer may be on its way. The memory is bounded: beyond, the
 oldest goes, and from then on no answer to an id up to there is held against the peer, who cannot know what we forgot.
@@ -142,6 +144,11 @@ class Asks:
         self._sent.clear()
         self._abandoned.clear()
         self.room.unpark_all()
+
+    def withdraw(self) -> None:
+        """No more is sent here: those that still wait in the outbox are over."""
+        for ask in [ask for ask in self._open if not ask.msg_id]:
+            self._end(ask)
 
     def forget(self, ask: Ask) -> None:
         """Nobody waits for this one any more, though its answer may come."""

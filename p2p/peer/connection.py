@@ -150,6 +150,7 @@ class Connection:
         "_outbox",
         "_over",
         "_owner",
+        "_part_from",
         "_ponged_at",
         "_pongs",
         "_probe_by",
@@ -241,6 +242,8 @@ class Connection:
         self._rest_scope: trio.CancelScope | None = None
         self._end_by = _NEVER
         self._answer_by = _NEVER
+        # A link that gives way says Goodbye once a Ping of this moment or later is answered.
+        self._part_from = -_NEVER
         self._probe_by = _NEVER
         self._probed_at = _NEVER
         self._closing: tuple[Reason, str] | None = None
@@ -477,9 +480,9 @@ class Connection:
                 self._start_writer()
             while self.is_live:
                 await self._pongs.park()
+                # It may answer an earlier Ping, of a keepalive.
                 rtt_s = self.session.rtt_s
-                # Pongs come in the order of the Pings: this one may answer an earlier one, of a keepalive.
-                if rtt_s is not None and self._ponged_at - rtt_s >= asked_at - _TICK_S:
+                if rtt_s is not None and self._is_answered_since(asked_at):
                     return rtt_s
         raise NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
 
@@ -506,6 +509,8 @@ class Connection:
             return
         if self._closing is not None:
             self._answer_by = self._clock.monotonic()
+            self._part_from = -_NEVER
+            self.flush()
             return
         if not self._live:
             self.abort(reason, detail)
@@ -522,16 +527,34 @@ class Connection:
             # At once and not by a task: most links have nothing else to say at their end.
             self.flush()
 
-    def retire(self) -> None:
+    def retire(self, *, parts_first: bool = True) -> None:
         """Give way to another link with the same peer: no new sends, the rest flushed, answers given, Goodbye(Moved).
 
         The peer is probed meanwhile: if nothing comes back within `probe_s_max`, the link is dead and is cut. Requests
-        that are still being served, here or there, keep one that lives for up to `answers_s_max`.
+        that are still being served, here or there, keep one that lives for up to `answers_s_max`. Those that were not
+        sent yet are over, to be asked on the other link.
+
+        Nobody may say Goodbye while requests to him are on their way: they could not be answered. Who dialled the
+        other link knows that its peer, to whom that was live first, sends no more here: when the Ping that he sends now
+        is answered, all was read, and he parts first. His peer cannot know that of him, and waits for his Goodbye, for
+        `probe_s_max`.
+
+        Args:
+            parts_first: whether the other link was dialled by us. Again with True where it is only now.
         """
-        if self.retiring or self.reason is not None:
+        if self.reason is not None:
+            return
+        if self.retiring:
+            if parts_first and self._part_from == _NEVER:
+                self._ask_for_life()
+                self._part_from = self._probed_at
+                self.write_soon()
             return
         self.retiring = True
         self._ask_for_life()
+        self._part_from = self._probed_at if parts_first else _NEVER
+        if self.asks is not None:
+            self.asks.withdraw()
         self.close(Reason.MOVED)
 
     def probe(self) -> None:
@@ -723,9 +746,16 @@ class Connection:
         self._ponged_at = now
         if self._pongs is not None:
             self._pongs.unpark_all()
+        if self._part_from != -_NEVER and self._is_answered_since(self._part_from):
+            self._part_from = -_NEVER
         if self._probe_by != _NEVER and not self.retiring:
             self._probe_by = _NEVER
             self._owner.on_probed(self, alive=True)
+
+    def _is_answered_since(self, moment: float) -> bool:
+        """Whether the Pong that came last answers a Ping of that moment or later: they come in order."""
+        rtt_s = self.session.rtt_s
+        return rtt_s is not None and self._ponged_at - rtt_s >= moment - _TICK_S
 
     def _admit(self, proven: PeerProven) -> None:
         refusal = self._owner.on_proven(self, proven)
@@ -751,9 +781,19 @@ class Connection:
                 return
             # One that gives way and does live finishes in order. (Its peer may be past answering a Ping.)
             is_dead = self.session.last_seen <= self._probed_at
-        if now >= self._end_by and not is_dead and now < self._answer_by and self._owes_answers():
+            if self._part_from == _NEVER:
+                # A peer that lives and does not part may be another place of one identity, and not know why it should.
+                self._part_from = -_NEVER
+        is_due = now >= self._end_by and not is_dead
+        if is_due and now < self._answer_by and self._owes_answers():
             self._end_by = min(now + self._limits.drain_s_max, self._answer_by)
             self._ask_for_life()
+            return
+        if is_due and self.retiring and not self._outbox and self.session.state is State.LIVE:
+            # The Ping is not answered, or one of us owes an answer for too long: all that can be said is.
+            assert self._closing is not None, "a link that gives way is being closed"
+            self.session.goodbye(*self._closing)
+            self._end_by = now + self._limits.probe_s_max
             return
         if is_dead or now >= self._end_by:
             assert self._closing is not None, "only a link that is being closed has a time to end by"
@@ -807,7 +847,7 @@ class Connection:
             outbox.drain(session, self._write_bytes)
             if self._room is not None and outbox.has_data_room and self._room:
                 self._room.unpark_all()
-        if self._closing is not None and not outbox and not self._owes_answers():
+        if self._closing is not None and not outbox and self._part_from == -_NEVER and not self._owes_answers():
             session.goodbye(*self._closing)
         data = session.data_to_send()
         if self._traces and data:

@@ -254,7 +254,7 @@ async def test_learnt_routes_follow_the_relays_that_are_there() -> None:
             assert {known.route.next_hop for known in a.routes.list()} == {other.peer_id}
 
 
-async def test_a_direct_link_takes_over_and_no_message_is_lost() -> None:
+async def test_a_direct_link_takes_over_and_nothing_is_lost_or_out_of_order() -> None:
     with trio.fail_after(60):
         async with (
             relay_node() as r,
@@ -271,16 +271,33 @@ async def test_a_direct_link_takes_over_and_no_message_is_lost() -> None:
                     if number % 10 == 0:
                         await trio.sleep(0)
 
+            async def echo(message: p2p.Message) -> bytes:
+                return message.body
+
+            asked = {"a": 0, "b": 0}
+
+            async def ask(node: p2p.Node, peer: p2p.Node) -> None:
+                while True:
+                    body = b"%d" % asked[node.node_id]
+                    assert await node.request(peer.peer_id, "echo", body, timeout_s=30) == body
+                    asked[node.node_id] += 1
+
             async with trio.open_nursery() as nursery:
+                for node, peer in ((a, b), (b, a)):
+                    await nursery.start(node.serve, "echo", echo)
+                    nursery.start_soon(ask, node, peer)
                 nursery.start_soon(send_all)
-                for _ in range(500):
-                    await count.receive()
-                peer = await a.connect(at(b))
-                assert peer.direct
-                got = [500 + n for n in range(total - 500)]
-                received = [int((await count.receive()).body) for _ in got]
-                assert sorted(received) == got
-            await until(lambda: a.get_peer(b.peer_id).direct and b.get_peer(a.peer_id).direct, a, b)
+                received = [int((await count.receive()).body) for _ in range(500)]
+                before = dict(asked)
+                assert (await a.connect(at(b))).direct
+                received += [int((await count.receive()).body) for _ in range(total - 500)]
+                assert received == list(range(total))
+                await until(lambda: a.get_peer(b.peer_id).direct and b.get_peer(a.peer_id).direct, a, b)
+                # No question was lost either, and both go on asking over the link that was kept.
+                moved = dict(asked)
+                while not all(before[name] <= moved[name] < asked[name] for name in asked):
+                    await trio.sleep(0.001)
+                nursery.cancel_scope.cancel()
             while r.circuits.relayed:
                 await trio.sleep(0.01)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,8 @@ async def test_T15_one_identity_in_two_places_keeps_one_link_and_is_noticed(tmp_
         pass
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     async with (
-        victim() as node,
+        # So long it waits for a twin to part, who knows nothing of the other.
+        victim(limits=replace(p2p.Limits(), probe_s_max=0.3)) as node,
         member("till", data_dir=tmp_path / "one") as one,
         member("till", data_dir=tmp_path / "two") as two,
         node.events() as events,
@@ -124,6 +126,8 @@ async def test_T15_one_identity_in_two_places_keeps_one_link_and_is_noticed(tmp_
         assert (await until_event(events, ForkFound)).origin == one.peer_id
         assert node.wal.heads()[one.peer_id].frozen
         for twin in (one, two):
+            # The other twin has been told by then that its link is not the one any more.
+            await until_only_link(node)
             with trio.fail_after(WAIT_S):
                 async with twin.events() as own:
                     if not node_is_frozen(twin):

@@ -243,6 +243,62 @@ async def test_a_link_that_gives_way_answers_what_is_pending_on_it(autojump_cloc
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("who_dials", ["small", "large"])
+async def test_requests_that_are_on_their_way_when_the_pair_moves_are_answered(
+    who_dials: str, autojump_clock: MockClock
+) -> None:
+    """Both ask without a pause, one question after the other, while one link after the other takes the place."""
+
+    async def echo(message: p2p.Message) -> bytes:
+        return message.body
+
+    async def ask(node: p2p.Node, peer: p2p.Node) -> None:
+        while True:
+            assert await node.request(peer.peer_id, "echo", b"?", timeout_s=10) == b"?"
+
+    async with small_and_large(MemoryNetwork(latency_s=0.025)) as (small, large), trio.open_nursery() as nursery:
+        dials, other = (small, large) if who_dials == "small" else (large, small)
+        await dials.connect(place_of(other))
+        for node, peer in ((small, large), (large, small)):
+            await nursery.start(node.serve, "echo", echo)
+            nursery.start_soon(ask, node, peer)
+        for number in range(20):
+            await trio.sleep(0.5 + number * 0.007)
+            before = kept_link(dials, other), kept_link(other, dials)
+            # Another endpoint of the same node each time: a dial of its own.
+            await dials.connect(place_of(other, expect=None if number % 2 else str(other.peer_id)))
+            await trio.sleep(0.5)
+            assert before[0] is not kept_link(dials, other)
+            assert all(link.reason is Reason.MOVED and link.clean for link in before)
+        nursery.cancel_scope.cancel()
+
+
+async def test_requests_that_were_not_written_yet_move_to_the_link_that_is_kept(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.025)
+    async with small_and_large(net) as (small, large), trio.open_nursery() as nursery:
+        served: list[bytes] = []
+        answers: list[bytes] = []
+
+        def echo(message: p2p.Message) -> bytes:
+            served.append(message.body[:2])
+            return message.body[:2]
+
+        async def ask(number: int) -> None:
+            body = b"%02d" % number + bytes(100_000)
+            answers.append(await large.request(small.peer_id, "echo", body, timeout_s=20))
+
+        await nursery.start(small.serve, "echo", echo)
+        await small.connect(place_of(large))
+        await trio.sleep(0.5)
+        async with trio.open_nursery() as asking:
+            asking.start_soon(small.connect, place_of(large, expect=str(large.peer_id)))
+            await trio.sleep(0.1)
+            for number in range(30):
+                asking.start_soon(ask, number)
+        assert sorted(answers) == sorted(served) == [b"%02d" % number for number in range(30)], "each ran once"
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("takes_s", [12.0, 59.0])
 async def test_a_handler_that_takes_longer_than_draining_still_answers(
     takes_s: float, autojump_clock: MockClock
