@@ -14,6 +14,7 @@ from p2p.binary import encode_bytes, encode_str, encode_varint
 from p2p.crypto.identity import Identity, verify
 from p2p.errors import ConfigError, Reason, RecordTooLarge, RemoteProtocolError
 from p2p.ids import PeerId
+from p2p.replication import batch as batch_module
 from p2p.replication.batch import (
     BATCH_BYTES_MAX,
     BODY_BYTES_MAX,
@@ -384,3 +385,39 @@ def test_what_is_no_record_is_refused_in_words_alone_and_among_its_like(record: 
     for records in ([record], [record] * 2, [*app(b"first"), record]):
         with pytest.raises(ConfigError, match=words):
             encode_portions(records)
+
+
+@pytest.mark.parametrize("target", [None, identity(2).peer_id])
+@pytest.mark.parametrize("size", [0, 5, 300])
+def test_records_that_are_alike_are_not_looked_at_one_by_one(
+    target: PeerId | None, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [NewRecord("app", target, bytes([n]) * size) for n in range(5)]
+    looked_at = []
+    each = batch_module._encode_each
+    monkeypatch.setattr(batch_module, "_encode_each", lambda records: looked_at.append(records) or each(records))
+    portions = encode_portions(records)
+    assert not looked_at
+    assert [portion.count for portion in portions] == [5]
+    for other in (records[0]._replace(kind="b"), records[0]._replace(target=identity(3).peer_id)):
+        assert encode_portions([*records, other, *records])[0].count == 11
+    assert len(looked_at) == 2
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_records_that_are_alike_fill_a_batch_to_the_last_byte(last: int) -> None:
+    # Kind, target and two lengths are 4 + 1 + 3 bytes, and the delta is one, but for the first record.
+    size = (BODY_BYTES_MAX + 1) // 4 - 9
+    portions = encode_portions(app(*[bytes(size + last)] * 8))
+    assert [portion.count for portion in portions] == ([4, 4] if not last else [3, 3, 2])
+    assert all(len(portion.data) == portion.count * (size + last + 9) - 1 for portion in portions)
+
+
+def test_two_portions_that_do_not_fit_together_are_two_batches() -> None:
+    half = encode_portion(app(bytes(BODY_BYTES_MAX // 2)))
+    small = encode_portion(app(b""))
+    assert [take_for_one_batch(p) for p in ([half, half], [small, half, half], [half, small, small])] == [1, 2, 3]
+    fits = encode_portion(app(bytes(BODY_BYTES_MAX - len(half.data) - 1 - 8)))
+    assert len(half.data) + 1 + len(fits.data) == BODY_BYTES_MAX
+    assert take_for_one_batch([half, fits]) == 2
+    assert take_for_one_batch([half, encode_portion(app(bytes(BODY_BYTES_MAX - len(half.data) - 8)))]) == 1

@@ -397,3 +397,17 @@ def test_a_log_that_is_complete_up_to_its_fork_is_asked_of_nobody_not_even_the_o
     world.suppliers.held(LOG, 5, 1.0, last=5)
     assert world.wanted_from() == []
     assert world.suppliers.supplier(LOG) == 0
+
+
+def test_of_links_that_show_nothing_more_one_that_does_not_ask_us_comes_first() -> None:
+    world = World(3)
+    world.suppliers.held(LOG, 5, 0.0)
+    for link in range(3):
+        world.claim(link, 5, 0.0, asks=link != 2)
+    assert world.wanted_from() == [0]
+    world.suppliers.link_down(0, PEERS[0], 1.0)
+    assert world.wanted_from() == [2]
+    world.claim(2, 5, 1.0, asks=True)
+    world.claim(1, 5, 1.0, asks=False)
+    world.suppliers.link_down(2, PEERS[2], 1.0)
+    assert world.wanted_from() == [1]

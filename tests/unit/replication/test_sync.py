@@ -1116,3 +1116,40 @@ def test_t62_who_is_told_that_we_hold_a_batch_above_the_damaged_one_is_told_of_t
     side.exchange.judged(0, Verdict.DUPLICATE, 3, side.now)
     assert [each.seq for each in heads(side.wait(LIMITS.heads_debounce_s))] == [1]
     assert heads(side.wait(60)) == []
+
+
+def test_t38_what_several_peers_claim_is_told_within_one_bound() -> None:
+    side = Side(links=4, limits=replace(LIMITS, origins_max=8))
+    side.hear(link=3)
+    for link in range(3):
+        names = [PeerId((1_000 * link + number + 1_000).to_bytes(32)) for number in range(20)]
+        side.hear(*(HeadEntry(name, 5, b"h" * 32, want=False) for name in names), link=link)
+    side.wait(2.0, link=3)
+    assert len(side.exchange._links[3]._told) == 8
+    assert len(heads(side.take(3))) <= 8
+
+
+def test_a_log_is_looked_up_for_one_peer_so_often_a_minute() -> None:
+    log = make_log(OWN, 40)
+    side = Side(log)
+    side.hear(entry(log, 1, want=False))
+    assert (side.loads, side.exchange.confirmed()[PEER]) == (1, 1)
+    side.hear(entry(log, 2, want=False))
+    pace_s = 60 / LIMITS.refetch_per_minute_max
+    side.wait(pace_s - 0.01)
+    assert (side.loads, side.exchange.confirmed()[PEER]) == (1, 1)
+    side.wait(0.01)
+    assert (side.loads, side.exchange.confirmed()[PEER]) == (2, 2)
+
+
+def test_a_proof_goes_to_one_peer_so_often_a_minute() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log)
+    side.hear(entry(log, 3))
+    freeze(side, 3)
+    proofs = sum(isinstance(message, ForkProof) for message in side.take())
+    assert proofs == 1
+    pace_s = 60 / LIMITS.refetch_per_minute_max
+    for wait_s, more in ((pace_s - 0.01, 0), (0.01, 1), (pace_s - 0.01, 0)):
+        sent = side.wait(wait_s) + side.hear(entry(log, 3))
+        assert sum(isinstance(message, ForkProof) for message in sent) == more

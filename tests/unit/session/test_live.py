@@ -994,3 +994,35 @@ def test_a_ping_that_cannot_be_answered_any_more_is_told_before_the_end() -> Non
     assert events[0] == Pinged()
     assert end_of(events).reason is Reason.CRYPTO
     assert len(events) == 2
+
+
+def test_a_session_begins_without_a_cipher_and_is_as_old_as_its_begin() -> None:
+    for session in start(now=7.0):
+        assert (session.cipher, session.last_seen, session.rtt_s) == ("", 7.0, None)
+
+
+def test_last_words_go_out_before_a_goodbye_is_answered_and_only_on_a_live_session() -> None:
+    i, r = live()
+    r.before_answering_goodbye(lambda: r.send(DATA, data(b"last words")))
+    i.goodbye(Reason.CLOSED)
+    assert end_of(deliver(i, r)).clean
+    events = deliver(r, i)
+    assert bodies(events) == [b"last words"]
+    assert end_of(events) == Ended(Reason.CLOSED, "", clean=True)
+
+    said = []
+    i, r = live()
+    r.before_answering_goodbye(lambda: said.append("live"))
+    r.goodbye(Reason.CLOSED)
+    i.goodbye(Reason.CLOSED)
+    deliver(i, r)
+    assert said == []
+    i, r = start()
+    i.before_answering_goodbye(lambda: said.append("not yet live"))
+    i.receive_data(_answer(i, r), 0.0)
+    drain(i)
+    r.receive_data(i.data_to_send(), 0.0)
+    drain(r)
+    r.goodbye(Reason.CLOSED)
+    assert end_of(deliver(r, i)).clean
+    assert said == []
