@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import statistics
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -18,21 +17,30 @@ from benchmarks.worker import Inbox, Role, resident, say
 KEY: Final = bytes(32)
 
 
-def _stand_back() -> None:
-    """Leave the processor at any moment to whoever is measured: real attackers have one of their own.
+def _stay_on(*, attacks: bool) -> None:
+    """Have attackers keep to one processor, and the node and its honest peer to the others, where there are several."""
+    if hasattr(os, "sched_setaffinity"):
+        *others, last = sorted(os.sched_getaffinity(0))
+        if others:
+            os.sched_setaffinity(0, {last} if attacks else others)
 
-    Niceness alone does not: a scheduler lets a nice process finish its slice of some milliseconds, too.
-    """
-    os.nice(19)
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+FLOOD_MESSAGES: Final = 4
+FLOOD_EVERY_S: Final = 0.00125
+"""One flooder's pace: 3,200 messages a second, a few at a time, as from a network."""
+DATAGRAM_EVERY_S: Final = 0.001
+ARRIVAL_S: Final = 1.0
+"""Within so long the strangers come, one after the other."""
+REQUEST_EVERY_S: Final = 0.01
+DIAL_EVERY_S: Final = 0.1
 
 
 async def be_target(discovery_port: int, inbox: Inbox) -> None:
-    """The node under attack. Told to bear a burden, it appends and sends to everybody, slowly, until the end."""
+    """The node under attack. It appends and sends to everybody all the time, slowly, quiet or not."""
+    _stay_on(attacks=False)
     near = p2p.DiscoveryConfig(discovery_port=discovery_port, loopback_only=True)
 
-    async def burden(node: p2p.Node) -> None:
+    async def work(node: p2p.Node) -> None:
         while True:
             await node.wal.append(os.urandom(16_384))
             for peer in node.peers():
@@ -45,10 +53,10 @@ async def be_target(discovery_port: int, inbox: Inbox) -> None:
         trio.open_nursery() as nursery,
     ):
         await nursery.start(node.serve, "echo", lambda request: request.body)
+        nursery.start_soon(work, node)
         say(port=node.endpoints[0].port)
         while True:
-            if (await inbox.task()).get("burden"):
-                nursery.start_soon(burden, node)
+            await inbox.task()
             ended = node.counters.links_ended
             proven = {p2p.Reason.CLOSED, p2p.Reason.MOVED}
             say(
@@ -59,11 +67,28 @@ async def be_target(discovery_port: int, inbox: Inbox) -> None:
 
 
 async def be_honest(inbox: Inbox) -> None:
-    """Asks, and connects anew beside that with another node; tells how long it took, and which links were lost."""
+    """A peer that is connected and asks in a steady stream, and a second node that connects anew when it is told to;
+    never both at once. Tells how long it took, and which links of the first were lost."""
 
-    async def dial(fresh: p2p.Node, port: int) -> float:
+    _stay_on(attacks=False)
+
+    async def ask(node: p2p.Node, peer: p2p.Peer, requests: int) -> list[float]:
+        took: list[float] = []
+        due = trio.current_time()
+        for _ in range(requests):
+            due += REQUEST_EVERY_S
+            await trio.sleep_until(due)
+            started = time.perf_counter()
+            await node.request(peer, "echo", bytes(128), timeout_s=30)
+            took.append(time.perf_counter() - started)
+        return took
+
+    async def dial(fresh: p2p.Node, port: int) -> float | None:
         started = time.perf_counter()
-        peer = await fresh.connect(f"127.0.0.1:{port}")
+        try:
+            peer = await fresh.connect(f"127.0.0.1:{port}")
+        except p2p.P2PError:
+            return None
         seconds = time.perf_counter() - started
         await fresh.disconnect(peer)
         return seconds
@@ -86,31 +111,17 @@ async def be_honest(inbox: Inbox) -> None:
         while True:
             task = await inbox.task()
             peer = next(iter(node.peers()), None) or await node.connect(f"127.0.0.1:{task['port']}")
-            took: list[float] = []
-            dialled: list[float] = []
-            failed = 0
-            for number in range(task["requests"]):
-                started = time.perf_counter()
-                await node.request(peer, "echo", bytes(128), timeout_s=30)
-                took.append(time.perf_counter() - started)
-                if number % (task["requests"] // task["dials"]) == 0:
-                    try:
-                        dialled.append(await dial(fresh, task["port"]))
-                    except p2p.P2PError:
-                        failed += 1
-                await trio.sleep(0.005)
-            say(
-                median_s=statistics.median(took),
-                p99_s=statistics.quantiles(took, n=100)[98],
-                dial_s_max=max(dialled, default=float("inf")),
-                dials_failed=failed,
-                links_lost=lost,
-            )
+            took = await ask(node, peer, task.get("requests", 0))
+            dialled = []
+            for _ in range(task.get("dials", 0)):
+                dialled.append(await dial(fresh, task["port"]))
+                await trio.sleep(DIAL_EVERY_S)
+            say(took=took, dialled=dialled, links_lost=lost)
 
 
 async def be_strangers(inbox: Inbox) -> None:
     """Many connections that prove nothing, and datagrams that lie; at a pace that a small machine bears."""
-    _stand_back()
+    _stay_on(attacks=True)
     connections = datagrams = 0
 
     async def connect(port: int, number: int, speak: Callable[[trio.SocketStream], Awaitable[None]]) -> None:
@@ -153,36 +164,35 @@ async def be_strangers(inbox: Inbox) -> None:
                     datagrams += 1
                 except OSError:
                     pass
-                if number % 5 == 0:
-                    await trio.sleep(0.005)
+                await trio.sleep(DATAGRAM_EVERY_S)
 
     async with trio.open_nursery() as nursery:
         say(ready=True)
         while True:
             task = await inbox.task()
             if "port" in task:
+                nursery.start_soon(announce, task["discovery_port"])
                 for number in range(task["connections"]):
                     nursery.start_soon(connect, task["port"], number, babble if number % 10 == 0 else drip)
-                nursery.start_soon(announce, task["discovery_port"])
+                    await trio.sleep(ARRIVAL_S / task["connections"])
             say(connections=connections, datagrams=datagrams)
 
 
 async def be_flooders(count: int, inbox: Inbox) -> None:
     """Members that send without an end, to a channel that nobody reads."""
-    _stand_back()
     sent = 0
 
     async def flood(node: p2p.Node, peer: p2p.Peer) -> None:
         nonlocal sent
         while True:
             with trio.move_on_after(5):
-                for _ in range(64):
+                for _ in range(FLOOD_MESSAGES):
                     try:
                         await node.send(peer, "flood", bytes(512))
                         sent += 1
                     except p2p.P2PError:
                         return
-            await trio.sleep(0.02)
+            await trio.sleep(FLOOD_EVERY_S)
 
     await _be_members(count, inbox, flood, lambda: sent)
 
@@ -202,6 +212,7 @@ async def _be_members(
     behave: Callable[[p2p.Node, p2p.Peer], Awaitable[None]],
     sent: Callable[[], int] = lambda: 0,
 ) -> None:
+    _stay_on(attacks=True)
     async with trio.open_nursery() as nursery:
         nodes = [
             p2p.Node(p2p.NodeConfig(node_id=f"m{os.getpid()}-{number}", network_key=KEY, listen_port=None))
