@@ -55,7 +55,7 @@ docs: .venv/.installed
 tests: .venv/.installed programs
 	.venv/bin/python -m pytest -q -n $(TEST_JOBS) --dist worksteal
 
-# What each suite may take on two cores that have nothing else to do; three times that ends it. The two that use one
+# What each suite may take on two cores that have nothing else to do; six times that ends it. The two that use one
 # core each run side by side, so it is 5.5 minutes in all.
 proof: .venv/.installed programs
 	@$(MAKE) --no-print-directory proof-worlds
@@ -63,16 +63,16 @@ proof: .venv/.installed programs
 
 proof-worlds: .venv/.installed
 	@echo 'simulated worlds: 180 s are meant for them'
-	$(WITHIN) 540 .venv/bin/python -m p2p.testing --seed 0 --worlds 120 --nodes 7 --seconds 120 --jobs $(JOBS) --quiet
+	$(WITHIN) 1080 .venv/bin/python -m p2p.testing --seed 0 --worlds 120 --nodes 7 --seconds 120 --jobs $(JOBS) --quiet
 
 proof-kills: .venv/.installed
 	@echo 'kills and flipped bits: 150 s are meant for them'
-	PROOF_FLIPS=200 $(WITHIN) 450 $(PROVE) -s tests/proof/kills.py tests/crash/test_flipped_bytes.py
+	PROOF_FLIPS=200 $(WITHIN) 900 $(PROVE) -s tests/proof/kills.py tests/crash/test_flipped_bytes.py
 
 proof-inputs: .venv/.installed
 	@echo 'inputs, handshakes and faults: 150 s are meant for them'
-	$(WITHIN) 330 $(PROVE) tests/proof/fuzz.py tests/proof/noise.py tests/proof/faults.py tests/proof/traces.py tests/proof/many.py
-	HTTP_MUTATIONS=5000 HTTP_EXAMPLES=60 $(WITHIN) 120 $(PROVE) tests/http/test_mutated_connections.py tests/http/test_description.py
+	$(WITHIN) 660 $(PROVE) tests/proof/fuzz.py tests/proof/noise.py tests/proof/faults.py tests/proof/traces.py tests/proof/many.py
+	HTTP_MUTATIONS=5000 HTTP_EXAMPLES=60 $(WITHIN) 300 $(PROVE) tests/http/test_mutated_connections.py tests/http/test_description.py
 
 soak: .venv/.installed programs
 	.venv/bin/python -m p2p.testing --seed $(SEED) --worlds $(WORLDS) --jobs $(JOBS) --quiet

@@ -29,7 +29,7 @@ def environment(**more: str) -> dict[str, str]:
 
 async def p2p(*arguments: str | Path, stdin: bytes = b"", **more: str) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end."""
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         return await trio.run_process(
             [*COMMAND, *map(str, arguments)],
             stdin=stdin,
@@ -79,7 +79,7 @@ class Running:
 
     async def until(self, fits: Callable[[dict[str, Any]], bool], *, after: int = 0) -> dict[str, Any]:
         """Wait for an event that fits, and return it."""
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with self._came:
                 while True:
                     for event in self.events[after:]:
@@ -105,9 +105,9 @@ class Running:
         await self.process.stdin.send_all("".join(line + "\n" for line in lines).encode())
 
     async def end(self, number: signal.Signals) -> int:
-        """Signal it and wait for its end, at most the 5 s that it promises (and a moment for the machine)."""
+        """Signal it and wait for its end, at most the 5 s that it promises (and some for a slow machine)."""
         self.process.send_signal(number)
-        with trio.fail_after(8):
+        with trio.fail_after(30):
             return await self.process.wait()
 
 

@@ -88,7 +88,7 @@ async def test_interrupted_it_leaves_nothing_behind(tmp_path: Path) -> None:
     assert process.stderr is not None
     async with process.stdout, process.stderr:
         shown = b""
-        with trio.fail_after(40):
+        with trio.fail_after(120):
             while b'"status"' not in shown:
                 shown += await process.stdout.receive_some()
             assert processes_naming(tmp_path), "no node runs yet"
@@ -112,7 +112,7 @@ async def test_on_a_terminal_it_draws_a_table(tmp_path: Path) -> None:
     )
     os.close(slave)
     shown = b""
-    with trio.fail_after(40):
+    with trio.fail_after(120):
         while b"of eve" not in shown:
             await trio.lowlevel.wait_readable(master)
             shown += os.read(master, 65536)

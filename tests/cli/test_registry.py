@@ -59,7 +59,7 @@ async def test_it_serves_until_it_is_told_to_stop(number: signal.Signals) -> Non
         # One that is connected and says nothing does not hold it up.
         idle = await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2]))
         process.send_signal(number)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             assert await process.wait() == 0
             assert process.stdout is not None
             assert json.loads(await process.stdout.receive_some()) == {"event": "stopped"}

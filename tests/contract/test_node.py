@@ -503,7 +503,7 @@ async def test_T69_stopping_takes_bounded_time_with_a_peer_that_never_reads(tmp_
         start = trio.current_time()
         a.stop()
         await a.wait()
-        assert trio.current_time() - start < 5
+        assert trio.current_time() - start < 20
 
 
 # What a review found

@@ -74,7 +74,7 @@ async def test_the_line_runs(code: str) -> None:
             "node": node, "other": other, "config": p2p.NodeConfig(node_id="c"),
             "http_control": http_control, "app": QuartTrio("app"),
         }  # fmt: skip
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             result = eval(compiled, names)
             if inspect.iscoroutine(result):
                 await result

@@ -67,7 +67,7 @@ async def echo_server() -> AsyncIterator[Echo]:
 
 async def settle(echo: Echo, ended: int) -> None:
     """Until the server has seen so many connections end."""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while len(echo.heard) < ended:
             await trio.lowlevel.checkpoint()
 
@@ -75,7 +75,7 @@ async def settle(echo: Echo, ended: int) -> None:
 async def test_silent_connections_are_open_and_silent_and_end_together() -> None:
     async with echo_server() as echo:
         async with silent_connections(echo.where, 20) as streams:
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 while echo.open < 20:
                     await trio.lowlevel.checkpoint()
             assert len(streams) == 20

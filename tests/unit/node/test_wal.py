@@ -54,7 +54,7 @@ def named(record: Record) -> tuple[PeerId, int, bytes]:
 
 
 async def take(records: Follower, count: int) -> list[Record]:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         return [await anext(records) for _ in range(count)]
 
 

@@ -45,7 +45,7 @@ async def opened(where: Neighbourhood) -> AsyncIterator[UdpDatagrams]:
 
 
 async def hear(datagrams: UdpDatagrams) -> tuple[bytes, str]:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         data, source = await datagrams.receive()
     assert source.scheme == "tcp"
     return data, source.host
@@ -107,7 +107,7 @@ async def test_what_comes_by_another_interface_is_not_heard(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hear_the_wanted)
             neighbour.spread(b"unwanted")
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 while not one.unwanted:
                     await trio.lowlevel.checkpoint()
             monkeypatch.setattr(udp, "interfaces", lambda: (replace(loopback, name="lan0"),))
@@ -329,7 +329,7 @@ async def test_an_ear_that_rests_is_woken_by_the_end(monkeypatch: pytest.MonkeyP
             with pytest.raises(trio.ClosedResourceError):
                 await one.receive()
 
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(listen)
                 await wait_all_tasks_blocked()
