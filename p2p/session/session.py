@@ -33,6 +33,7 @@ from p2p.ids import PeerId
 from p2p.msg import Data, Goodbye, Ping, Pong, decode_data, decode_payload
 from p2p.session.bundles import read_bundle
 from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
+from p2p.session.foreign import FIRST_BYTES, foreign_answer
 from p2p.session.handshake import Handshake, Proven, SessionConfig, choose_cipher
 from p2p.session.liveness import Due, Liveness
 from p2p.session.sealing import Direction
@@ -109,6 +110,7 @@ class Session:
         "_decoder",
         "_eof",
         "_events",
+        "_first",
         "_goodbye_said",
         "_group",
         "_group_bytes",
@@ -165,6 +167,7 @@ class Session:
         self._events: list[Event] = []
         self._ready: list[Event] = []
         self._decoder = FrameDecoder(config.limits.handshake_frame_bytes_max, begins_with=MAGIC)
+        self._first = b""
         self._eof = False
         self._last_id_in = 0
         self._inbound: Direction | None = None
@@ -205,6 +208,8 @@ class Session:
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Take bytes from the stream. They are judged by `next_event`."""
+        if self.bytes_in < FIRST_BYTES:
+            self._first += data[:FIRST_BYTES]
         self.bytes_in += len(data)
         self._now = now
         if self.state is State.ENDED:
@@ -630,6 +635,8 @@ class Session:
     def _fail(self, reason: Reason, detail: str) -> None:
         if self.state is State.ENDED:
             return
+        if self.state is State.WAIT_HELLO_ACK:
+            detail = foreign_answer(self._first) or detail
         # Not a byte is answered to what cannot be: neither what waited nor a word about it.
         self._group.clear()
         self._group_bytes = 0

@@ -17,6 +17,9 @@ import trio
 from p2p.transport.ws_frames import IdleFrames
 
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
+REQUEST: Final = b"GET "
+"""What a handshake begins with that asks for a WebSocket."""
+_BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 
@@ -32,6 +35,8 @@ class Metered(trio.abc.Stream):
         head_bytes_max: the HTTP request or answer, up to its empty line.
         idle_bytes_max: what may come from then on between two calls of `progress`.
         idle_frames_max: frames that bring nothing, likewise.
+        begins_with: what the head has to begin with; who sends something else is told in HTTP that it is spoken here,
+            for he may wait for an answer in another protocol.
         on_end: called when nothing more will be received, whatever the reason; possibly several times.
 
     Attributes:
@@ -40,6 +45,7 @@ class Metered(trio.abc.Stream):
     """
 
     __slots__ = (
+        "_begins_with",
         "_below",
         "_frames",
         "_head",
@@ -60,9 +66,11 @@ class Metered(trio.abc.Stream):
         head_bytes_max: int,
         idle_bytes_max: int,
         idle_frames_max: int,
+        begins_with: bytes = b"",
         on_end: Callable[[], object],
     ) -> None:
         self._below = below
+        self._begins_with = begins_with
         self._head = b""
         self._is_head = True
         self._left = head_bytes_max
@@ -80,6 +88,11 @@ class Metered(trio.abc.Stream):
         """The HTTP status that was answered; None if it was no HTTP."""
         found = _STATUS.match(self._head)
         return None if found is None else int(found[1])
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether there was any answer, or request."""
+        return bool(self._head)
 
     @property
     def is_sending(self) -> bool:
@@ -100,6 +113,9 @@ class Metered(trio.abc.Stream):
             data = await self._below.receive_some(self._left if max_bytes is None else min(max_bytes, self._left))
             self._left -= len(data)
             self._look_at(data)
+            if self._is_head and not self._is_asked_for():
+                await self._below.send_all(_BAD_REQUEST)
+                raise trio.BrokenResourceError from Flood("what came asks for no WebSocket")
         except trio.BrokenResourceError as error:
             self.failure = error.__cause__ if isinstance(error.__cause__, Exception) else error
             self._on_end()
@@ -125,6 +141,10 @@ class Metered(trio.abc.Stream):
             self._frames.feed(self._head[end.end() :])
         if self._frames.count > self._idle_frames_max:
             raise trio.BrokenResourceError from Flood("too many frames without a message")
+
+    def _is_asked_for(self) -> bool:
+        seen = min(len(self._head), len(self._begins_with))
+        return self._head[:seen] == self._begins_with[:seen]
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         async with self._sending:

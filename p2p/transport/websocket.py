@@ -9,6 +9,8 @@ stranger's traffic.
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
+from typing import Final
 
 import trio
 
@@ -92,7 +94,7 @@ class WebSocketNetwork:
             except BaseException as error:
                 stream.abort()
                 if isinstance(error, trio.BrokenResourceError):
-                    raise _not_connected(endpoint, error) from None
+                    raise _not_connected(endpoint, error, is_answered=stream.is_answered) from None
                 raise
             return stream
         raise ConnectFailed(Reason.TIMEOUT, f"{endpoint} did not answer within {self._limits.dial_s_max:g} s")
@@ -136,6 +138,10 @@ class WebSocketListener:
         await self._door.aclose()
 
 
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+"""What OpenSSL calls an answer that is none of TLS."""
+
+
 def _with_scheme(place: PeerEndpoint | None, scheme: str) -> PeerEndpoint | None:
     return None if place is None else PeerEndpoint(place.host, place.port, scheme)
 
@@ -146,12 +152,19 @@ def _host_header(endpoint: PeerEndpoint) -> str:
     return host if endpoint.port == _DEFAULT_PORTS[endpoint.scheme] else f"{host}:{endpoint.port}"
 
 
-def _not_connected(endpoint: PeerEndpoint, error: BaseException) -> ConnectFailed:
+def _not_connected(endpoint: PeerEndpoint, error: BaseException, *, is_answered: bool = True) -> ConnectFailed:
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return ConnectFailed(Reason.CRYPTO, f"{endpoint}: its certificate is not accepted: {cause.verify_message}")
+    if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+        what = f"{endpoint}: no TLS is spoken there: a WebSocket door without a certificate is dialled with ws://"
+        return ConnectFailed(Reason.CRYPTO, what)
     if isinstance(cause, ssl.SSLError):
         return ConnectFailed(Reason.CRYPTO, f"{endpoint}: no TLS came about: {cause.reason or cause}")
     if isinstance(cause, Refused):
         return ConnectFailed(Reason.REFUSED, f"{endpoint}: {cause}")
-    return ConnectFailed(Reason.REFUSED, f"{endpoint}: no WebSocket came about: {cause or error}")
+    told = f"{endpoint}: no WebSocket came about: {cause or error}"
+    if not is_answered:
+        place = replace(endpoint, scheme="tcp", judged=())
+        told += f" (no answer at all: a node that listens there on plain TCP is dialled with {place})"
+    return ConnectFailed(Reason.REFUSED, told)

@@ -27,7 +27,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
 from p2p.transport.base import LinkStream, receive_size
-from p2p.transport.metered import Metered
+from p2p.transport.metered import REQUEST, Metered
 from p2p.transport.tcp_stream import CHUNKS_PER_CHECKPOINT, TcpStream
 
 FRAME_BYTES: Final = 64 * 1024
@@ -98,6 +98,11 @@ class WebSocketStream(LinkStream):
     def remote(self) -> PeerEndpoint | None:
         return self._remote
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether anything was said to the handshake, in whatever protocol."""
+        return self._meter is not None and self._meter.has_heard
+
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._ws is not None else "shaking hands"
         return f"<WebSocketStream {self._remote} {state}>"
@@ -157,6 +162,7 @@ class WebSocketStream(LinkStream):
             head_bytes_max=limits.ws_handshake_bytes_max,
             idle_bytes_max=_IDLE_MESSAGES * limits.ws_message_bytes_max,
             idle_frames_max=limits.ws_idle_frames_max,
+            begins_with=REQUEST if self._host_header is None else b"",
             on_end=waiting.cancel,
         )
         try:

@@ -30,6 +30,27 @@ from tests.unit.session.helpers import (
     varint_size,
 )
 
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "ws://"),
+        (b"HTTP/1.1 400 Bad Request\r\n" + b"x-more: 1\r\n" * 1000, "ws://"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "wss://"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "SSH"),
+    ],
+)
+def test_an_answer_in_another_protocol_is_named(answer: bytes, says: str) -> None:
+    session, _ = start(config("a"), config("b"))
+    session.data_to_send()
+    session.receive_data(answer[:3], 0.0)
+    session.receive_data(answer[3:], 0.0)
+    session.receive_eof(0.0)
+    [ended] = drain(session)
+    assert isinstance(ended, Ended)
+    assert says in ended.detail
+
+
 KEYS = pytest.mark.parametrize("key", [None, NETWORK_KEY], ids=["XX", "XXpsk0"])
 
 

@@ -224,7 +224,7 @@ async def test_a_web_page_is_refused_whoever_it_belongs_to() -> None:
 
 async def test_t05_other_http_is_answered_and_closed_other_bytes_are_closed() -> None:
     for sent in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 3\r\n\r\nabc",
-                 b"VP2P" + bytes(100), b"\x16\x03\x01\x02\x00" + bytes(600), b"\r\n\r\n\r\n"):  # fmt: skip
+                 b"\x64VP2P" + bytes(100), b"\x16\x03\x01\x02\x00" + bytes(600), b"\r\n\r\n\r\n"):  # fmt: skip
         async with listening() as listener, trio.open_nursery() as nursery:
             nursery.start_soon(serve_echo, listener)
             answer = await answer_to(listener, sent, is_all=True)
@@ -261,7 +261,7 @@ async def test_a_hostile_host_or_path_ends_one_stream_and_nothing_else() -> None
         (b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n" + bytes(900_000), "HTTP 200"),
         (b"HTTP/1.1 101 Switching Protocols\r\n" + b"x-more: 1\r\n" * 1000, "too many bytes of handshake"),
         (b"SSH-2.0-OpenSSH\r\n", "no WebSocket came about"),
-        (b"", "no WebSocket came about"),
+        (b"", "plain TCP is dialled with tcp://127.0.0.1:"),
     ],
 )
 async def test_a_dial_that_is_answered_otherwise_says_so(answer: bytes, says: str) -> None:
@@ -343,8 +343,15 @@ async def test_t49_of_a_name_that_was_judged_the_addresses_are_dialled_and_the_n
 async def test_tls_is_not_spoken_where_it_is_not_expected() -> None:
     async with listening() as listener, trio.open_nursery() as nursery:
         nursery.start_soon(serve_echo, listener)
-        with pytest.raises(ConnectFailed, match="wss://"):
+        with pytest.raises(ConnectFailed, match="dialled with ws://"):
             await dial(replace(listener.endpoints[0], scheme="wss"))
+
+
+async def test_who_speaks_another_protocol_to_the_door_is_told_at_once_what_is_spoken_here() -> None:
+    async with listening(Limits()) as listener, trio.open_nursery() as nursery:
+        nursery.start_soon(serve_echo, listener)
+        answer = await answer_to(listener, b"\x64VP2P" + bytes(100), is_all=False)
+        assert answer.startswith(b"HTTP/1.1 400 ")
 
 
 async def test_files_that_cannot_be_used_are_named(tmp_path: Any) -> None:
