@@ -228,6 +228,8 @@ async def test_t53_guessing_is_slow_and_learns_nothing() -> None:
 
 
 def test_t53_five_a_second_and_a_bounded_table() -> None:
+    from werkzeug.datastructures import Headers
+
     from http_control.auth import Door
     from http_control.problem import Problem
 
@@ -236,7 +238,7 @@ def test_t53_five_a_second_and_a_bounded_table() -> None:
 
     def ask(source: str, token: str, second: int) -> int:
         try:
-            door._check_token({"x-auth-token": token}, source, second)  # type: ignore[arg-type]
+            door._check_token(Headers({"x-auth-token": token}), source, second)
         except Problem as problem:
             return problem.status
         return 200
