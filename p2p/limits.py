@@ -243,6 +243,9 @@ class Limits:
     relay_circuits_per_pair_max: int = 4
     """Circuits between the same two neighbours of a relay. They need one, and two while one takes over from another: so
     nobody can use up what his target is allowed."""
+    relay_circuits_per_asker_max: int = 16
+    """Circuits that one neighbour of a relay has over one other, for and to whomever, unless both relay: half of what
+    that link carries."""
     relay_bytes_per_s: float = 4096 * MIB
     """What a relay lets through per circuit and direction in the long run. An operator may say less."""
     relay_circuit_bytes_max: int = 64 * 1024 * MIB

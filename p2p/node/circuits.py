@@ -26,7 +26,7 @@ from p2p.policy.buckets import BucketTable
 from p2p.policy.pins import Pins
 from p2p.policy.routes import TTL_MAX
 from p2p.relay.end import CircuitEnd
-from p2p.relay.switch import Answer, CircuitStats, Incoming, NextHop, Switch
+from p2p.relay.switch import Answer, CircuitStats, DeadEnd, Incoming, NextHop, Switch
 from p2p.transport.circuit import CircuitStream
 from p2p.windows import Clock
 
@@ -58,6 +58,7 @@ class Circuits:
         relays: whether circuits are passed on for others.
         takes: whether circuits to this node are taken.
         next_hop: finds a way, see `Switch`.
+        dead_end: told what was found to be none.
         ttl_to: how many hops a circuit may take that is opened over a relay to a target.
     """
 
@@ -72,6 +73,7 @@ class Circuits:
         relays: bool,
         takes: bool,
         next_hop: NextHop,
+        dead_end: Callable[[DeadEnd], None],
         ttl_to: Callable[[PeerId, PeerId], int | None],
     ) -> None:
         self._limits = limits
@@ -79,6 +81,7 @@ class Circuits:
         self._roster = roster
         self._pins = pins
         self._takes = takes
+        self._dead_end = dead_end
         self._ttl_to = ttl_to
         self._switch = Switch(own, limits, relays=relays, next_hop=next_hop)
         self._links: dict[int, Connection] = {}
@@ -154,8 +157,12 @@ class Circuits:
             self._after()
 
     def is_neighbour(self, peer_id: PeerId) -> bool:
-        """Whether circuits can be opened over a link to that peer."""
+        """Whether there is a direct link to that peer, who knows circuits."""
         return self._switch.is_neighbour(peer_id)
+
+    def leads_on(self, peer_id: PeerId) -> bool:
+        """Whether there is a direct link to that peer, who passes circuits on."""
+        return self._switch.leads_on(peer_id)
 
     def _after(self) -> None:
         switch = self._switch
@@ -164,6 +171,8 @@ class Circuits:
                 link = self._links.get(event.key)
                 if link is not None:
                     link.send_control(event.message)
+            elif isinstance(event, DeadEnd):
+                self._dead_end(event)
             else:
                 self._take(event)
         if switch.next_deadline() < self._asleep_until:

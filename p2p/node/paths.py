@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from p2p.node.dialer import Dialer
     from p2p.node.roster import Roster
     from p2p.peer.connection import Connection
+    from p2p.relay.switch import DeadEnd
 
 CAPABILITY: Final = "attach"
 """Offered under the seal by whoever wants to be told of, and told."""
@@ -51,7 +52,7 @@ class Paths:
 
     def __init__(self, own: PeerId, config: NodeConfig, roster: Roster) -> None:
         self.router = MemoryRouter(config.limits)
-        self._own = own
+        self.own = own
         self._limits = config.limits
         self._clock = config.clock
         self._roster = roster
@@ -89,9 +90,17 @@ class Paths:
             try:
                 return await self._dialer.dial(PeerEndpoint(str(relay), 0, RELAY, str(target)))
             except ConnectFailed as failure:
-                self.router.failed(target, relay)
+                self._note_failure(target, relay, failure.reason)
                 failures.append(f"{relay.short} ({failure.reason.label})")
         raise NotConnected(f"{target.short} cannot be reached over {', '.join(failures)}")
+
+    def _note_failure(self, target: PeerId, relay: PeerId, reason: Reason) -> None:
+        now = self._clock.monotonic()
+        if reason is Reason.NO_ROUTE:
+            self.router.failed(target, relay, now)
+        else:
+            # A full table, a target that is busy, a moment without a word: the way may be as good as ever.
+            self.router.broke(target, relay, now)
 
     async def reach(self, who: str) -> Connection:
         """As `link_to`, for dials.
@@ -120,9 +129,20 @@ class Paths:
         check_kind(who, (Peer,), "whom is meant", "a Peer, a peer id or a node id")
         return who.peer_id
 
-    def next_hop(self, target: PeerId, asking: PeerId) -> PeerId | None:
-        """Which relay leads to a target, other than the one who asks."""
-        return next((relay for relay in self._routed(target) if relay != asking), None)
+    def next_hop(self, target: PeerId, asking: PeerId) -> Route | None:
+        """The best route to a target over a relay that is connected, other than the one who asks."""
+        for known in self.router.routes_to(target, self._clock.monotonic()):
+            hop = known.route.next_hop
+            if known.route.via_relay and hop != asking and self._circuits.leads_on(hop):
+                return known.route
+        return None
+
+    def dead_end(self, found: DeadEnd) -> None:
+        """A relay knows no way where it told of one. (It may have been left fewer hops than it said that it takes.)"""
+        now = self._clock.monotonic()
+        for known in self.router.routes_to(found.target, now):
+            if known.route.next_hop == found.relay and known.hops is not None and found.ttl >= known.hops:
+                self.router.failed(found.target, found.relay, now)
 
     def ttl_to(self, target: PeerId, relay: PeerId) -> int | None:
         """How many hops the route over a relay allows, None if there is no such route."""
@@ -140,7 +160,7 @@ class Paths:
         now, told = self._clock.monotonic(), self.router.routes_to(target)
         given = {known.route.next_hop for known in told if not known.is_learnt}
         relays = dict.fromkeys((*self._routed(target), *neighbours))
-        return sorted(relays, key=lambda relay: relay not in given and self.router.has_broken(target, relay, now))
+        return sorted(relays, key=lambda at: -math.inf if at in given else self.router.broken_until(target, at, now))
 
     def _routed(self, target: PeerId) -> list[PeerId]:
         routes = self.router.routes_to(target, self._clock.monotonic())
@@ -170,9 +190,9 @@ class Paths:
             self.router.broke(link.peer_id, relay, self._clock.monotonic())
 
     def receive(self, link: Connection, message: Attached) -> None:
-        """A neighbour tells whom it leads to. Nobody is listened to unless both take part."""
-        if self._listens and link in self._attached:
-            told = [(entry.peer, entry.hops) for entry in message.entries if entry.peer != self._own]
+        """A neighbour tells whom it leads to. Nobody is listened to unless both take part, and it relays."""
+        if self._listens and link in self._attached and self._circuits.leads_on(link.peer_id):
+            told = [(entry.peer, entry.hops) for entry in message.entries if entry.peer != self.own]
             if self.router.learn(link.peer_id, told, self._clock.monotonic()):
                 self._changed.set()
 
@@ -227,7 +247,7 @@ class Routes:
 
     def list(self) -> list[KnownRoute]:
         """All routes: per target the best first."""
-        return self._paths.router.routes(self._clock.monotonic())
+        return self._paths.router.list(self._clock.monotonic())
 
     def resolve(self, target: Peer | PeerId | str) -> Route | None:
         """The best route to a peer, None if there is none."""
@@ -240,13 +260,13 @@ class Routes:
             expires_s: forget it after so many seconds.
 
         Raises:
-            ConfigError: it leads from the peer to itself through a relay, or its time is over.
+            ConfigError: it leads to this node, from the peer to itself through a relay, or its time is over.
             UnknownPeer: no identity is known for the node id.
         """
         peer_id = self._paths.identity(target)
         check_kind(route, (Route,), "route", "a Route")
-        if route.via_relay and route.next_hop == peer_id:
-            raise ConfigError(f"{peer_id.short} cannot be reached over itself")
+        if peer_id == self._paths.own:
+            raise ConfigError("this node needs no route to itself")
         if not expires_s > 0:
             raise ConfigError(f"expires_s must be above 0, not {expires_s}")
         self._paths.router.upsert_route(peer_id, route, until=self._clock.monotonic() + expires_s)

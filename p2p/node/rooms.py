@@ -158,6 +158,7 @@ class Rooms:
             relays=config.relay,
             takes=not config.is_closed,
             next_hop=self.paths.next_hop,
+            dead_end=self.paths.dead_end,
             ttl_to=self.paths.ttl_to,
         )
         self.wal = Wal(

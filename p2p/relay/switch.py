@@ -31,15 +31,15 @@ from p2p.ids import PeerId, is_peer_id_text
 from p2p.limits import Limits
 from p2p.msg import Relay
 from p2p.policy.buckets import BucketTable, TokenBucket
-from p2p.policy.routes import TTL_MAX
+from p2p.policy.routes import TTL_MAX, Route
 from p2p.relay.end import CircuitEnd
 from p2p.relay.leg import Lane, Leg
 
 _PAUSE_S_MIN: Final = 0.001
 """Between two looks at credit that is held back."""
 
-NextHop = Callable[[PeerId, PeerId], PeerId | None]
-"""Given a target and the neighbour who asks: the relay to ask next, None if no way is known."""
+NextHop = Callable[[PeerId, PeerId], Route | None]
+"""Given a target and the neighbour who asks: the route over the relay to ask next, None if no way is known."""
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -53,6 +53,14 @@ class Answer(msgspec.Struct, frozen=True):
 
     key: int
     message: Relay
+
+
+class DeadEnd(msgspec.Struct, frozen=True):
+    """A relay that was asked to pass a circuit on knows no way to the target, though it was left `ttl` hops for it."""
+
+    target: PeerId
+    relay: PeerId
+    ttl: int
 
 
 class CircuitStats(msgspec.Struct):
@@ -96,11 +104,26 @@ class _Side:
 class _Passage:
     """Two sides that this node joins."""
 
-    __slots__ = ("bytes_passed", "is_answered", "is_open", "opened_at", "sides", "source", "touched_at")
+    __slots__ = (
+        "bytes_passed",
+        "is_answered",
+        "is_broken",
+        "is_open",
+        "opened_at",
+        "sides",
+        "source",
+        "target",
+        "touched_at",
+        "ttl",
+    )
 
-    def __init__(self, inlet: _Side, outlet: _Side, source: PeerId, now: float) -> None:
+    def __init__(self, inlet: _Side, outlet: _Side, source: PeerId, target: PeerId, ttl: int, now: float) -> None:
         self.sides = (inlet, outlet)
         self.source = source
+        self.target = target
+        # What the next relay was left.
+        self.ttl = ttl
+        self.is_broken = False
         self.is_answered = False
         self.opened_at = self.touched_at = now
         self.is_open = False
@@ -186,7 +209,7 @@ class Switch:
         self._links: dict[int, _Link] = {}
         self._by_peer: dict[PeerId, _Link] = {}
         self._passages: dict[_Passage, None] = {}
-        self._events: deque[Incoming | Answer] = deque()
+        self._events: deque[Incoming | Answer | DeadEnd] = deque()
         self._due = math.inf
         self.stats = CircuitStats()
 
@@ -225,8 +248,13 @@ class Switch:
         link.lane.clear()
 
     def is_neighbour(self, peer_id: PeerId) -> bool:
-        """Whether there is a link to that peer over which circuits can be opened."""
+        """Whether there is a link to that peer, who knows circuits."""
         return peer_id in self._by_peer
+
+    def leads_on(self, peer_id: PeerId) -> bool:
+        """Whether there is a link to that peer, who passes circuits on."""
+        link = self._by_peer.get(peer_id)
+        return link is not None and link.is_relay
 
     # Circuits of our own.
 
@@ -275,9 +303,13 @@ class Switch:
         elif message.kind == Relay.CLOSE:
             self._receive_close(side)
         else:
-            self._end_side(side, _reason_of(message.payload))
+            reason = _reason_of(message.payload)
+            passage = side.passage
+            if reason is Reason.NO_ROUTE and passage is not None and side is passage.sides[1] and not passage.is_open:
+                self._note_dead_end(passage, side.link)
+            self._end_side(side, reason)
 
-    def next_event(self) -> Incoming | Answer | None:
+    def next_event(self) -> Incoming | Answer | DeadEnd | None:
         """What happened that the owner has to act on."""
         return self._events.popleft() if self._events else None
 
@@ -292,6 +324,9 @@ class Switch:
         self._due = math.inf
         limits = self._limits
         for passage in tuple(self._passages):
+            if passage.is_broken:
+                # Its last words wait to be taken.
+                continue
             if not passage.is_open:
                 end_at = passage.opened_at + limits.relay_open_s_max
             else:
@@ -357,42 +392,54 @@ class Switch:
             return Reason.NOT_ADMITTED
         if source != link.peer_id and source in self._by_peer:
             # A neighbour asks for himself: nobody else uses up, in his name, what a target grants him.
-            return Reason.NO_ROUTE
-        out = self._way_to(target, link)
-        if out is None or ttl <= 1:
+            return Reason.NOT_ADMITTED
+        out, ttl = self._way_to(target, link, ttl - 1)
+        if out is None or ttl < 1:
             return Reason.NO_ROUTE
         limits = self._limits
-        # Between two relays runs what many nodes have to say to each other: no pair of nodes is to blame there.
-        is_pair = source == link.peer_id and target == out.peer_id
+        # Between two relays runs what many nodes have to say to each other: nobody is to blame there. Else one of the
+        # two shares a link with everybody whom the other leads to.
+        if source == link.peer_id and target == out.peer_id:
+            share = limits.relay_circuits_per_pair_max
+        elif link.is_relay and out.is_relay:
+            share = limits.relay_circuits_per_peer_max
+        else:
+            share = limits.relay_circuits_per_asker_max
         pair = sum(1 for side in link.sides.values() if side.other is not None and side.other.link is out)
         if (
             len(self._passages) >= limits.relay_circuits_max
             or len(link.sides) >= limits.relay_circuits_per_peer_max
             or len(out.sides) >= limits.relay_circuits_per_peer_max
-            or (is_pair and pair >= limits.relay_circuits_per_pair_max)
+            or pair >= share
         ):
             return Reason.FULL
         if not link.may_open(source, now):
             return Reason.OVERLOADED
         inlet, outlet = self._new_side(link, circuit), self._new_side(out, out.take_number())
         inlet.other, outlet.other = outlet, inlet
-        passage = inlet.passage = outlet.passage = _Passage(inlet, outlet, source, now)
+        passage = inlet.passage = outlet.passage = _Passage(inlet, outlet, source, target, ttl, now)
         for side in passage.sides:
             side.bucket = TokenBucket(limits.relay_bytes_per_s, limits.relay_window_bytes)
         self._passages[passage] = None
         self.stats.relayed_total += 1
         self._due = min(self._due, now + limits.relay_open_s_max)
-        outlet.leg.open(str(source), str(target), ttl - 1)
+        outlet.leg.open(str(source), str(target), ttl)
         return None
 
-    def _way_to(self, target: PeerId, asking: _Link) -> _Link | None:
+    def _way_to(self, target: PeerId, asking: _Link, ttl: int) -> tuple[_Link | None, int]:
+        """The link to pass an opening on to, and how many hops it may take from there."""
         out = self._by_peer.get(target)
         if out is None:
-            hop = self._next_hop(target, asking.peer_id)
-            out = self._by_peer.get(hop) if hop is not None else None
-            if out is not None and not out.is_relay:
-                return None
-        return None if out is asking else out
+            route = self._next_hop(target, asking.peer_id)
+            out = self._by_peer.get(route.next_hop) if route is not None else None
+            if route is None or out is None or not out.is_relay:
+                return None, ttl
+            ttl = min(ttl, route.ttl)
+        return (None if out is asking else out), ttl
+
+    def _note_dead_end(self, passage: _Passage, link: _Link) -> None:
+        if passage.target != link.peer_id:
+            self._events.append(DeadEnd(passage.target, link.peer_id, passage.ttl))
 
     def _receive_data(self, side: _Side, data: bytes, now: float) -> None:
         leg = side.leg
@@ -466,7 +513,8 @@ class Switch:
         if side.end is not None:
             side.end.broke(reason)
         else:
-            _, other = side.joined()
+            passage, other = side.joined()
+            passage.is_broken = True
             other.held = 0
             other.leg.refuse(reason)
 
@@ -480,6 +528,7 @@ class Switch:
 
     def _break(self, passage: _Passage, reason: Reason) -> None:
         self.stats.broken_total += 1
+        passage.is_broken = True
         for side in passage.sides:
             side.held = 0
             side.leg.refuse(reason)

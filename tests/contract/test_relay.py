@@ -83,6 +83,8 @@ async def test_a_route_that_is_set_leads_there_until_it_is_removed() -> None:
             await a.send(b.peer_id, "chat", b"gone")
         with pytest.raises(p2p.ConfigError, match="over itself"):
             a.routes.upsert_route(b.peer_id, p2p.Route(b.peer_id, via_relay=True))
+        with pytest.raises(p2p.ConfigError, match="itself"):
+            a.routes.upsert_route(a.peer_id, p2p.Route(r.peer_id, via_relay=True))
         with pytest.raises(p2p.UnknownPeer):
             a.routes.resolve("nobody")
 
@@ -467,7 +469,7 @@ async def test_t72_a_ring_of_relays_with_a_wrong_route() -> None:
             for relay, following in ((r1, r2), (r2, r3), (r3, r1)):
                 relay.routes.upsert_route(nobody, p2p.Route(following.peer_id, via_relay=True))
             a.routes.upsert_route(nobody, p2p.Route(r1.peer_id, via_relay=True))
-            with pytest.raises(p2p.NotConnected, match="no_route"):
+            with pytest.raises(p2p.NotConnected, match="not_admitted"):
                 await a.send(nobody, "chat", b"round and round")
             # Where it comes round the first relay knows whose neighbour it is that asks.
             assert [relay.circuits.relayed_total for relay in (r1, r2, r3)] == [1, 1, 1]
@@ -595,3 +597,45 @@ async def test_t72_a_relay_that_asks_in_the_name_of_another_keeps_him_out_at_no_
                 while b.circuits.refused_total < 4:
                     await trio.sleep(0.01)
                 assert (await a.connect(f"relay://r/{b.peer_id}")).peer_id == b.peer_id
+
+
+async def test_t72_who_does_not_relay_is_not_listened_to_and_one_that_lies_is_asked_last() -> None:
+    with trio.fail_after(60):
+        async with (
+            relay_node("r2") as r2,
+            relay_node("r1", peers=[at(r2)]) as r1,
+            relay_node("liar", peers=[at(r1)]) as liar,
+            client_of(r1, node_id="x", attach=True) as x,
+            client_of(r1, node_id="a", attach=True) as a,
+        ):
+            b_id = p2p.PeerId(bytes([7]) * 32)
+            lie = p2p.msg.Attached((p2p.msg.AttachedEntry(b_id, 1),))
+            assert r1._rooms is not None
+            router = r1._rooms.paths.router
+            for teller in (x, liar):
+                assert teller._rooms is not None
+                teller._rooms.roster.links[r1.peer_id].send_control(lie)
+                await teller.ping(r1.peer_id)
+            assert [known.route.next_hop for known in router.routes_to(b_id)] == [liar.peer_id]
+            with pytest.raises(p2p.ConnectFailed) as caught:
+                await a.connect(f"relay://r1/{b_id}")
+            assert caught.value.reason is Reason.NO_ROUTE
+            # It may tell it again: who tells of the same comes first from here on.
+            assert router.routes_to(b_id) == []
+            router.learn(r2.peer_id, [(b_id, 4)], trio.current_time())
+            router.learn(liar.peer_id, [(b_id, 1)], trio.current_time())
+            assert [known.route.next_hop for known in router.routes_to(b_id)] == [r2.peer_id, liar.peer_id]
+
+
+async def test_a_way_is_forgotten_where_there_is_none_and_not_where_it_is_busy() -> None:
+    with trio.fail_after(60):
+        async with relay_node() as r, client_of(r, node_id="a", attach=True) as a:
+            assert a._rooms is not None
+            paths = a._rooms.paths
+            there = p2p.PeerId(bytes([7]) * 32)
+            paths.router.learn(r.peer_id, [(there, 1)], trio.current_time())
+            paths._note_failure(there, r.peer_id, Reason.FULL)
+            assert paths.router.resolve(there) is not None
+            with pytest.raises(p2p.NotConnected, match="no_route"):
+                await a.send(there, "chat", b"nobody")
+            assert paths.router.resolve(there) is None

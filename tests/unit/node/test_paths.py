@@ -24,7 +24,7 @@ async def test_routes_whose_time_is_over_are_dropped_unasked(autojump_clock: tri
         await trio.sleep(6 + Limits().routes_told_every_s)
         assert node._rooms is not None
         # As it is kept, and not as it is told now.
-        assert node._rooms.paths.router.routes() == []
+        assert node._rooms.paths.router.list() == []
 
 
 class _Attached:

@@ -9,9 +9,10 @@ from functools import partial
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.msg import Relay
+from p2p.policy.routes import Route
 from p2p.relay.end import CircuitEnd
 from p2p.relay.leg import Lane
-from p2p.relay.switch import Answer, Incoming, Switch
+from p2p.relay.switch import Answer, DeadEnd, Incoming, Switch
 
 
 def peer(name: str) -> PeerId:
@@ -23,6 +24,8 @@ class Network:
 
     Attributes:
         routes: (where, target) → next hop.
+        route_ttl: of all routes.
+        dead_ends: by name, the routes that led nowhere.
         incoming: by name, the circuits that came in and were taken.
         takes: whether circuits that come in are taken at once.
         meddle: called with (from, to, message); what it returns is delivered instead.
@@ -35,6 +38,8 @@ class Network:
         self.relays = relays
         self.routes: dict[tuple[str, str], str] = {}
         self.incoming: dict[str, list[CircuitEnd]] = {name: [] for name in names}
+        self.route_ttl = 8
+        self.dead_ends: dict[str, list[DeadEnd]] = {name: [] for name in names}
         self.takes = True
         self.meddle: Callable[[str, str, Relay], list[Relay]] = lambda _from, _to, message: [message]
         self.wake: Callable[[], None] = lambda: None
@@ -46,9 +51,9 @@ class Network:
         self.lanes: dict[tuple[str, str], Lane] = {}
         self._answers: dict[tuple[str, str], deque[Relay]] = {}
 
-    def _next_hop(self, here: str, target: PeerId, _asking: PeerId) -> PeerId | None:
+    def _next_hop(self, here: str, target: PeerId, _asking: PeerId) -> Route | None:
         hop = self.routes.get((here, chr(target[0])))
-        return peer(hop) if hop is not None else None
+        return Route(peer(hop), via_relay=True, ttl=self.route_ttl) if hop is not None else None
 
     def join(self, dialer: str, acceptor: str) -> None:
         for here, there in ((dialer, acceptor), (acceptor, dialer)):
@@ -75,6 +80,8 @@ class Network:
                 self.incoming[there].append(event.end)
                 if self.takes:
                     event.end.take()
+            elif isinstance(event, DeadEnd):
+                self.dead_ends[there].append(event)
             else:
                 assert isinstance(event, Answer)
                 self._answers[there, here].append(event.message)

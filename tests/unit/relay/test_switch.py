@@ -15,6 +15,7 @@ from p2p.limits import KIB, Limits
 from p2p.msg import Relay
 from p2p.relay.end import CircuitEnd
 from p2p.relay.leg import Lane, Leg
+from p2p.relay.switch import DeadEnd
 from tests.unit.relay.chain import Network, peer, read_all, triangle
 
 WINDOW = Limits().relay_window_bytes
@@ -397,7 +398,7 @@ def test_t72_a_relay_asks_for_many_and_each_of_them_is_counted() -> None:
 
     # Somebody who is connected here speaks for himself.
     ask(peer("X"))
-    assert answers == [Reason.NO_ROUTE]
+    assert answers == [Reason.NOT_ADMITTED]
     for _ in range(Limits().relay_openings_burst + 1):
         ask(peer("A"))
     assert answers[-2:] == [Reason.FULL, Reason.OVERLOADED]
@@ -406,6 +407,75 @@ def test_t72_a_relay_asks_for_many_and_each_of_them_is_counted() -> None:
     for each in range(Limits().relay_openings_of_relay_burst):
         ask(PeerId(bytes([1, each]).ljust(32)))
     assert answers[-1] is Reason.OVERLOADED
+
+
+def test_t72_one_neighbour_that_relays_leaves_the_others_half_of_a_targets_circuits() -> None:
+    net = Network("XRBA", relays="XR")
+    for name in "XBA":
+        net.join(name, "R")
+    net.meddle = lambda _here, there, message: [message] if there != "X" else []
+    for number in range(2, 66, 2):
+        net.say("X", "R", Relay(number, Relay.OPEN, str(peer(chr(200 + number))), str(peer("B")), 7))
+        net.settle()
+    assert len(net.incoming["B"]) == Limits().relay_circuits_per_asker_max
+    net.pair("A", "R", "B")
+
+
+def test_two_relays_share_a_link_for_all_who_are_behind_them() -> None:
+    net = Network("RS2B", relays="RS2")
+    for name in "RSB":
+        net.join(name, "2")
+    net.routes["2", "C"] = "S"
+    net.meddle = lambda _here, there, message: [message] if there not in "RS" else []
+    for number in range(2, 66, 2):
+        net.say("R", "2", Relay(number, Relay.OPEN, str(peer(chr(200 + number))), str(peer("C")), 7))
+        net.settle()
+    assert net.switches["2"].snapshot().relayed == Limits().relay_circuits_per_peer_max
+
+
+def test_the_hops_that_a_route_allows_are_those_from_the_relay_that_has_it() -> None:
+    net = Network("A12B", relays="12")
+    for pair in ("A1", "12", "2B"):
+        net.join(*pair)
+    net.routes["1", "B"] = "2"
+    net.route_ttl = 1
+    a = net.open("A", "1", "B")
+    net.settle()
+    assert a.reason is Reason.NO_ROUTE
+    net.route_ttl = 2
+    net.pair("A", "1", "B")
+
+
+def test_t72_a_relay_that_leads_nowhere_is_noted_with_the_hops_that_it_had() -> None:
+    net = Network("A12B", relays="12")
+    for pair in ("A1", "12", "1B"):
+        net.join(*pair)
+    net.routes["1", "Z"] = "2"
+    for ttl in (8, 2):
+        a = net.open("A", "1", "Z", ttl)
+        net.settle()
+        assert a.reason is Reason.NO_ROUTE
+    assert net.dead_ends["1"] == [DeadEnd(peer("Z"), peer("2"), 7), DeadEnd(peer("Z"), peer("2"), 1)]
+    # Of a target that refuses there is nothing to note, whatever it says; nor of a circuit that was taken.
+    net.takes = False
+    a = net.open("A", "1", "B")
+    net.settle()
+    net.incoming["B"][0].abort(Reason.NO_ROUTE)
+    net.settle()
+    assert (a.reason, len(net.dead_ends["1"])) == (Reason.NO_ROUTE, 2)
+
+
+def test_a_circuit_breaks_once_however_long_its_last_word_waits() -> None:
+    net = triangle()
+    net.takes = False
+    net.open("A", "R", "B")
+    net.settle()
+    for _ in range(5):
+        net.wait(Limits().relay_open_s_max)
+    assert net.switches["R"].snapshot().broken_total == 1
+    assert net.switches["R"].snapshot().relayed == 1
+    net.settle()
+    assert net.is_empty()
 
 
 # Ends.
