@@ -121,8 +121,10 @@ class P2PHttpOptions:
         check_callables(self, "auth_ctx auth_legacy log_sink admin_hook on_log_level on_shutdown")
         for name in ("allowed_hosts", "allowed_origins", "trusted_proxies"):
             object.__setattr__(self, name, texts_of(getattr(self, name), name))
-        if inspect.iscoroutinefunction(self.auth_legacy):
-            raise ConfigError("auth_legacy is an async function: give it as auth_ctx, which takes one argument")
+        for name in ("auth_legacy", "log_sink", "on_log_level", "on_shutdown"):
+            if inspect.iscoroutinefunction(getattr(self, name)):
+                more = ": give it as auth_ctx, which takes one argument" if name == "auth_legacy" else ""
+                raise ConfigError(f"{name} is an async function, and must be a plain one{more}")
 
     def proxy_networks(self) -> Networks:
         """The trusted proxies' networks."""

@@ -6,6 +6,7 @@ Several may serve one node, each with options of its own. What they have to know
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ import trio
 import p2p
 from http_control.files import ControlFile, remove_control, write_control
 from http_control.sockets import Bind
+
+_log = logging.getLogger("p2p.http")
 
 EXTENSION: Final = "http_control"
 
@@ -63,10 +66,13 @@ class Serving:
         return place
 
     async def remove(self, place: ControlFile) -> None:
-        """One is gone; the thin clients are told of the newest that is left."""
+        """One is gone; the thin clients are told of the newest that is left. Never raises."""
         self._places.remove(place)
         with trio.CancelScope(shield=True):
-            await self._tell()
+            try:
+                await self._tell()
+            except p2p.ConfigError as error:
+                _log.warning("where HTTP control is served by now cannot be told: %s", error)
 
     async def _tell(self) -> None:
         """Have control.json say what is so. What another process wrote there since is left alone."""

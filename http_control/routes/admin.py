@@ -42,7 +42,7 @@ async def hook(call: Call) -> Response:
 
 def _failed(call: Call, what: str, error: BaseException) -> Problem:
     cause = first_cause(contained(error))
-    call.control.hook_bugs.tell(f"{what} of the application failed", cause, trio.current_time())
+    call.control.hook_bugs.tell(f"{what} of the application failed", cause, call.node.config.clock.monotonic())
     return Problem(502, "hook_failed", f"{what} raised {type(cause).__name__}; the log has it")
 
 

@@ -485,7 +485,8 @@ def test_bounds_that_are_none(bounds: dict[str, Any]) -> None:
         {"auth_ctx": print, "auth_legacy": print}, {"prefix": None}, {"stats_every_ms": "x"}, {"stats_every_ms": True},
         {"token": 5}, {"token": b"x" * 20}, {"limits": None}, {"bind": "127.0.0.1:80"}, {"allowed_hosts": "abc"},
         {"allowed_hosts": None}, {"allowed_hosts": (5,)}, {"trusted_proxies": "10.0.0.1"}, {"auth_ctx": 5},
-        {"auth_legacy": trio.sleep}, {"log_sink": "x"}, {"admin_hook": 1}, {"enable_logs": "no"}, {"http_open": 1},
+        {"auth_legacy": trio.sleep}, {"log_sink": "x"}, {"on_shutdown": trio.sleep},
+        {"admin_hook": 1}, {"enable_logs": "no"}, {"http_open": 1},
     ],
 )  # fmt: skip
 def test_options_that_are_not_usable(options: dict[str, Any]) -> None:
