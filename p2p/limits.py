@@ -308,9 +308,12 @@ class Limits:
     lead_bare_dials_burst: int = 16
     lead_bare_dials_max: int = 2
     """Of these, under way at a time."""
-    lead_yield_s: float = 2.0
-    """Of two nodes that hear of each other one lets the other dial: an announcement interval long, and up to half as
-    long again."""
+    lead_yield_s: float = 3.0
+    """Of two nodes that hear of each other one lets the other dial: up to half as long again. It takes an announcement
+    interval until the other hears of us, and then a dial; while somebody from there shakes hands, `handshake_s_max`
+    more."""
+    lead_yield_again_s: float = 0.5
+    """Between two looks whether that handshake came to its end."""
 
     # The address book, and bans over a restart.
     book_after_s: float = 5.0

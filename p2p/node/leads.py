@@ -44,6 +44,7 @@ class Leads:
         roster, scores: who is connected, who is banned.
         is_known: whether this node knows an identity; of such the dials come first.
         is_welcome: whether an identity would be admitted.
+        is_coming: whether somebody from an address is about to prove who he is.
         has_room: whether there is a slot for so many dials under way.
         dialer: makes the dials.
         rule: where a name out of the book may lead that a registry gave.
@@ -62,6 +63,7 @@ class Leads:
         scores: Scores,
         is_known: Callable[[PeerId], bool],
         is_welcome: Callable[[PeerId], bool],
+        is_coming: Callable[[str], bool],
         has_room: Callable[[int], bool],
         dialer: Dialer,
         rule: DialRule,
@@ -80,6 +82,7 @@ class Leads:
         self._scores = scores
         self._is_known = is_known
         self._is_welcome = is_welcome
+        self._is_coming = is_coming
         self._has_room = has_room
         self._dialer = dialer
         self._rule = rule
@@ -115,13 +118,15 @@ class Leads:
         endpoint = PeerEndpoint(named.host, named.port, named.scheme, judged=named.judged)
         peer_id = announcement.peer_id
         now = self._clock.monotonic()
+        yield_s = self._yield_s(peer_id)
         target = Target(
             endpoint,
             (source, _neighbour(came_from)),
             announcement.node_id,
             peer_id,
             self._standing(peer_id, source, again=again),
-            due=now + self._yield_s(peer_id),
+            due=now + yield_s,
+            due_at_last=now + yield_s + (self._limits.handshake_s_max if yield_s else 0.0),
             forgotten_at=now + self._limits.lead_ttl_s,
         )
         if not self._is_wanted(target, now) or not self.targets.note(target, now, uniform(self._entropy)):
@@ -142,10 +147,12 @@ class Leads:
                 if self._has_room(self.targets.under_way):
                     target = self.targets.take(now)
                     if target is not None:
-                        if self._is_wanted(target, now) and not self._dialer.holds_back(target.endpoint):
-                            nursery.start_soon(self._dial, target)
-                        else:
+                        if not self._is_wanted(target, now) or self._dialer.holds_back(target.endpoint):
                             self.targets.spare(target)
+                        elif now < target.due_at_last and self._is_coming(target.endpoint.host):
+                            self.targets.put_off(target, now)
+                        else:
+                            nursery.start_soon(self._dial, target)
                         await trio.lowlevel.checkpoint()
                         continue
                     self._wakes_at = self.targets.due(now)

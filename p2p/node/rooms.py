@@ -21,7 +21,7 @@ from p2p.node.config import WAYS_OUT, NodeConfig
 from p2p.node.dialer import Dialer
 from p2p.node.discovery import UdpDiscovery
 from p2p.node.dispatch import Dispatch
-from p2p.node.events import EventFeed, NodeEvent
+from p2p.node.events import EventFeed, NodeEvent, PeerConnected
 from p2p.node.leads import Leads
 from p2p.node.lines import Lines
 from p2p.node.notices import Notices
@@ -174,6 +174,8 @@ class Rooms:
         return self._config.node_id if peer_id == self.own else self.pins.label_of(peer_id)
 
     def _emit(self, event: NodeEvent) -> None:
+        if isinstance(event, PeerConnected):
+            self.leads.targets.arrived(event.peer.peer_id)
         self._events.emit(event)
         self._notices.tell(event)
 
@@ -287,6 +289,7 @@ class Rooms:
             scores=self.scores,
             is_known=self.has_met,
             is_welcome=self._is_welcome,
+            is_coming=self.slots.holds,
             has_room=self._has_room,
             dialer=self.dialer,
             rule=rule_without_answer(config.bootstrap),

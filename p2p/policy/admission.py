@@ -52,6 +52,10 @@ class ConnectionSlots(Generic[Link]):
     def __len__(self) -> int:
         return len(self._places)
 
+    def holds(self, host: str) -> bool:
+        """Whether somebody from there, or from beside him, is about to prove who he is."""
+        return prefix_of(host) in self._places.values()
+
     def admits(self, host: str, now: float) -> bool:
         """Whether a connection from this host may enter now; if so a token is taken, and `enter` must follow.
 

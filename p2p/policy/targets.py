@@ -66,6 +66,7 @@ class Target(msgspec.Struct):
         node_id, peer_id: as named, unproven; for leaving out what is connected already.
         standing: what stands behind it.
         due: when to dial it.
+        due_at_last: until when it may be put off.
         forgotten_at: when it leaves the table; a waiting one is kept longer by being named again.
         dialled: whether it was.
         proven: whether somebody proved himself there.
@@ -77,6 +78,7 @@ class Target(msgspec.Struct):
     peer_id: PeerId | None
     standing: Standing
     due: float
+    due_at_last: float
     forgotten_at: float
     dialled: bool = False
     proven: bool = False
@@ -177,11 +179,22 @@ class Targets:
 
     def spare(self, target: Target) -> None:
         """The place that was taken need not be dialled after all."""
-        self.over(target)
+        self._give_back(target)
         self.drop(target)
-        self._dials.give_back()
-        if target.standing is Standing.BARE:
-            self._bare_dials.give_back()
+
+    def put_off(self, target: Target, now: float) -> None:
+        """The place that was taken may soon need no dial: it waits a little longer."""
+        self._give_back(target)
+        target.dialled = False
+        target.due = min(now + self._limits.lead_yield_again_s, target.due_at_last)
+        target.forgotten_at = now + self._limits.lead_ttl_s
+        self._waiting[target.standing][target.endpoint.address] = target
+
+    def arrived(self, peer_id: PeerId) -> None:
+        """A peer is connected: the places that wait to be dialled for its sake need not be."""
+        for waiting in self._waiting.values():
+            for target in [target for target in waiting.values() if target.peer_id == peer_id]:
+                self.drop(target)
 
     def proved(self, target: Target) -> None:
         """Somebody proved himself at a place: it no longer counts against who named it."""
@@ -212,9 +225,16 @@ class Targets:
         for target in [target for target in self._table.values() if target.forgotten_at <= now]:
             self.drop(target)
 
+    def _give_back(self, target: Target) -> None:
+        self.over(target)
+        self._dials.give_back()
+        if target.standing is Standing.BARE:
+            self._bare_dials.give_back()
+
     def _hear_again(self, held: Target, target: Target) -> None:
         held.forgotten_at = max(held.forgotten_at, target.forgotten_at)
         held.due = min(held.due, target.due)
+        held.due_at_last = min(held.due_at_last, target.due_at_last)
         if target.standing < held.standing:
             return
         # Who is named last, with as much behind it: the first one may have been made up to have the dial left out.

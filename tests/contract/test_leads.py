@@ -181,6 +181,20 @@ async def test_t44_a_flood_of_forged_hints_costs_few_dials_and_keeps_no_acquaint
         nursery.cancel_scope.cancel()
 
 
+async def test_who_is_shaking_hands_is_not_dialled_too(autojump_clock: MockClock) -> None:
+    """Each message takes so long that the other side would lose its patience in the middle of the handshake."""
+    net = MemoryNetwork(latency_s=1.2)
+    hosts = [Host(net, number) for number in range(2)]
+    async with trio.open_nursery() as nursery:
+        nodes = [await nursery.start(host.node().run) for host in hosts]
+        for host in hosts:
+            nursery.start_soon(lambda host=host: announce(host, nodes))
+        await trio.sleep(12)
+        assert [len(node.peers()) for node in nodes] == [1, 1]
+        assert sum(node.counters.connect_attempts for node in nodes) == 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_node_with_all_slots_taken_dials_no_hint(autojump_clock: MockClock) -> None:
     net = MemoryNetwork()
     hosts = [Host(net, number) for number in range(4)]
