@@ -13,13 +13,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import trio
 
 import p2p
 from p2p.errors import StoreError
+from p2p.store.keys import open_reader
 from p2p.testing.dice import Dice
 
 FLIPS = int(os.environ.get("PROOF_FLIPS", "3"))
@@ -63,18 +64,51 @@ async def read_all(node: p2p.Node, expected: Logs) -> None:
             assert record.payload == expected[record.origin][record.seq - 1], "something else is served"
 
 
+def changed_bytes(folder: Path, whole: Path) -> str:
+    """Where a store is not what it was copied from: with that store and these places a failure can be replayed."""
+    changed: list[str] = []
+    for file in sorted(whole.glob("log.sqlite*")):
+        copy = folder / file.name
+        before, now = file.read_bytes(), copy.read_bytes() if copy.exists() else b""
+        if len(before) != len(now):
+            changed.append(f"{file}: {len(now)} bytes, and it had {len(before)}")
+            continue
+        for start in range(0, len(before), 512):
+            stop = min(start + 512, len(before))
+            if before[start:stop] == now[start:stop]:
+                continue
+            for at in range(start, stop):
+                if before[at] != now[at]:
+                    around = before[max(at - 16, 0) : at + 16].hex(" ")
+                    changed.append(f"{file}: byte {at} is {now[at]:#04x} and was {before[at]:#04x}, in {around}")
+    return "\n".join(changed[:8])
+
+
+def state_of(folder: Path) -> str:
+    """What a store that was left holds, and what is wrong with it."""
+    try:
+        with closing(open_reader(folder)) as store:
+            states = [f"{origin.short}: {state}" for origin, state in store.states().items()]
+            return "\n".join([*states, *map(str, store.verify())])
+    except StoreError as error:
+        return str(error)
+
+
 async def become_whole(folder: Path, source: p2p.Node, expected: Logs) -> bool:
     """Start a node and let it read everything, beside one that holds it. False if it says that its store is broken, or
     that it wants to be started again."""
     is_whole = False
     wants_restart = trio.Event()
+    changed = changed_bytes(folder, folder.with_name("whole"))
+    said: list[str] = []
 
     def hear(line: str) -> None:
+        said.append(line)
         if "restart the node" in line:
             wants_restart.set()
 
-    with trio.fail_after(WAIT_S):
-        try:
+    try:
+        with trio.fail_after(WAIT_S):
             async with (
                 node_at(folder, source.endpoints[0], on_log=hear) as node,
                 node.events() as events,
@@ -99,8 +133,12 @@ async def become_whole(folder: Path, source: p2p.Node, expected: Logs) -> bool:
                 async for event in events:
                     if isinstance(event, p2p.events.StoreReadOnly):
                         nursery.cancel_scope.cancel()
-        except StoreError:
-            return False
+    except StoreError:
+        return False
+    except Exception as error:
+        for note in (changed, *said, state_of(folder)):
+            error.add_note(note)
+        raise
     return is_whole
 
 
