@@ -120,7 +120,7 @@ class Limits:
     """Addresses of one name that are tried: a hostile name server may list any number."""
     probe_s_max: float = 2.0
     """An older link to the same peer must answer a ping within this, or the newer one replaces it."""
-    retiring_links_per_peer_max: int = 4
+    retiring_links_per_peer_max: int = 8
     """Links of one peer that gave way to another and are being flushed; beyond, the oldest is cut."""
     weak_pins_max: int = 4096
     backoff_manual_s: tuple[float, ...] = (2.5, 5.0, 10.0, 12.0)
