@@ -85,9 +85,8 @@ class Requests:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         ask = Ask(deadline)
-        # Those that wait for their turn go first.
-        is_queue = link.asks is not None and bool(link.asks.room)
-        if is_queue or not link.ask_nowait(payload, ask):
+        # Not while others wait for their turn: they go first.
+        if not link.ask_nowait(payload, ask):
             with trio.CancelScope(deadline=deadline) as scope:
                 link = await self._ask_in_turn(link, payload, ask)
             if scope.cancelled_caught:

@@ -86,11 +86,22 @@ class Asks:
         limits: bounds.
         give_up: tells the peer that nobody waits for the answer to a request of this id.
 
-    Attributes:
-        room: where those park who find `has_room` false.
+    Those who wait for a place get it in the order in which they came: one that becomes free belongs to the first of
+    them, also before his task has run.
     """
 
-    __slots__ = ("_abandoned", "_abandoned_max", "_give_up", "_open", "_open_max", "_sent", "_tolerated_to", "room")
+    __slots__ = (
+        "_abandoned",
+        "_abandoned_max",
+        "_give_up",
+        "_given",
+        "_is_closed",
+        "_open",
+        "_open_max",
+        "_sent",
+        "_tolerated_to",
+        "_waiting",
+    )
 
     def __init__(self, limits: Limits, give_up: Callable[[int], None]) -> None:
         self._give_up: Final = give_up
@@ -100,15 +111,41 @@ class Asks:
         self._sent: dict[int, Ask] = {}
         self._abandoned: dict[int, None] = {}
         self._tolerated_to = 0
-        self.room = trio.lowlevel.ParkingLot()
+        self._waiting = trio.lowlevel.ParkingLot()
+        # Places of those who have not begun yet.
+        self._given = 0
+        self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._open)
 
     @property
     def has_room(self) -> bool:
-        """Whether one more request may be open."""
-        return len(self._open) < self._open_max
+        """Whether one more request may be open. Never while somebody waits for a place."""
+        return len(self._open) + self._given < self._open_max
+
+    async def take_place(self) -> bool:
+        """Wait for the right to begin a request; False if there will be none. Whoever got it calls `leave_place`."""
+        if self.has_room:
+            self._given += 1
+            return True
+        await self._waiting.park()
+        return not self._is_closed
+
+    def leave_place(self) -> None:
+        """The request has begun, or will not."""
+        self._given -= 1
+        self._give_places()
+
+    def _give_places(self) -> None:
+        while self._waiting and self.has_room:
+            self._given += 1
+            self._waiting.unpark()
+
+    def dismiss(self) -> None:
+        """No more requests begin here: who waits for a place goes on without."""
+        self._is_closed = True
+        self._waiting.unpark_all()
 
     def begin(self, ask: Ask) -> None:
         """This request is in the outbox."""
@@ -143,7 +180,7 @@ class Asks:
             self._end(ask)
         self._sent.clear()
         self._abandoned.clear()
-        self.room.unpark_all()
+        self.dismiss()
 
     def withdraw(self) -> None:
         """No more is sent here: those that still wait in the outbox are over."""
@@ -167,8 +204,8 @@ class Asks:
         if ask.task is not None:
             trio.lowlevel.reschedule(ask.task)
             ask.task = None
-        if self.room:
-            self.room.unpark()
+        if self._waiting:
+            self._give_places()
 
 
 def unsolicited(msg_id: int) -> RemoteProtocolError:

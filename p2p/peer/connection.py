@@ -34,6 +34,7 @@ from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolErro
 from p2p.ids import RELAY, PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.peer.asking import Ask, Asks, unsolicited
+from p2p.peer.line import Line
 from p2p.peer.outbox import ENVELOPE_BYTES_MAX, Outbox, RelayLane
 from p2p.policy.buckets import TokenBucket
 from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
@@ -145,6 +146,7 @@ class Connection:
         "_flush_follows",
         "_is_over",
         "_limits",
+        "_line",
         "_live",
         "_nursery",
         "_outbox",
@@ -158,7 +160,6 @@ class Connection:
         "_read_scope",
         "_rest",
         "_rest_scope",
-        "_room",
         "_scope",
         "_settled",
         "_stream",
@@ -233,7 +234,7 @@ class Connection:
         self._writing = False
         self._flush_follows = False
         self._rest: memoryview | None = None
-        self._room: trio.lowlevel.ParkingLot | None = None
+        self._line: Line | None = None
         self._pongs: trio.lowlevel.ParkingLot | None = None
         self._settled: trio.Event | None = None
         self._over: trio.Event | None = None
@@ -303,30 +304,36 @@ class Connection:
 
     def send_data_nowait(self, payload: bytes) -> bool:
         """Queue an encoded Data message if there is room for it; False if the sender has to wait (`send_data`)."""
-        if self._closing is not None or not self._live or not self._outbox.put_data(_DATA, payload):
+        if self._closing is not None or not self._live or self._line or not self._outbox.put_data(_DATA, payload):
             return False
         if not self._writing:
             self._start_writer()
         return True
 
     async def send_data(self, payload: bytes) -> None:
-        """Queue an encoded Data message as soon as there is room for it.
+        """Queue an encoded Data message as soon as there is room for it and all who came before are served.
 
         Raises:
             NotConnected: the link is not live (any more).
             PayloadTooLarge: the message does not fit a frame.
         """
         check_fits(payload, self._limits)
-        while self.is_live:
-            if self.send_data_nowait(payload):
-                return
-            await self._room_lot().park()
+        if self.send_data_nowait(payload) or (self.is_live and await self._in_line().wait(payload)):
+            return
         raise self._closed()
 
-    def _room_lot(self) -> trio.lowlevel.ParkingLot:
-        if self._room is None:
-            self._room = trio.lowlevel.ParkingLot()
-        return self._room
+    def _in_line(self) -> Line:
+        if self._line is None:
+            self._line = Line()
+        return self._line
+
+    def _put_from_line(self, payload: bytes, ask: Ask | None) -> bool:
+        if not self._outbox.put_data(_DATA, payload, ask):
+            return False
+        if ask is not None:
+            assert self.asks is not None, "whoever asks has a place"
+            self.asks.begin(ask)
+        return True
 
     def _closed(self) -> NotConnected:
         return NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
@@ -338,7 +345,7 @@ class Connection:
         asks = self.asks
         if asks is None:
             asks = self.asks = Asks(self._limits, self._give_up)
-        if not (asks.has_room and self.is_live):
+        if self._line or not (asks.has_room and self.is_live):
             return False
         if not asks and (msg_id := self._send_past_outbox(payload, ACK_REQ)):
             asks.begin(ask)
@@ -377,25 +384,25 @@ class Connection:
             self._put_control(_REQUEST_CANCEL, msg.RequestCancel(msg_id).encode())
 
     async def ask(self, payload: bytes, ask: Ask) -> None:
-        """Send an encoded request as soon as it may be open and there is room for it.
+        """Send an encoded request as soon as it may be open and there is room for it, both in the order of coming.
 
         Raises:
             NotConnected: the link is not live (any more).
             PayloadTooLarge: the request does not fit a frame.
         """
         check_fits(payload, self._limits)
-        is_sent = False
-        try:
-            while self.is_live:
-                is_sent = self.ask_nowait(payload, ask)
-                if is_sent:
+        asks = self.asks
+        if asks is None:
+            asks = self.asks = Asks(self._limits, self._give_up)
+        if self.is_live and await asks.take_place():
+            try:
+                if not self._line and self._put_from_line(payload, ask):
+                    self.write_soon()
                     return
-                assert self.asks is not None
-                await (self._room_lot() if self.asks.has_room else self.asks.room).park()
-        finally:
-            if not is_sent and self.asks is not None:
-                # Its turn may be another's now.
-                self.asks.room.unpark()
+                if await self._in_line().wait(payload, ask):
+                    return
+            finally:
+                asks.leave_place()
         raise self._closed()
 
     def take_answer(self, data: msg.Data) -> bool:
@@ -417,7 +424,7 @@ class Connection:
 
     def send_reply_nowait(self, payload: bytes) -> bool:
         """Queue an encoded answer if there is room for it. It is written at the next `flush` or `write_soon`."""
-        if not self._takes_answers:
+        if self._line or not self._takes_answers:
             return False
         return self._send_past_outbox(payload, 0) > 0 or self._outbox.put_data(_DATA, payload)
 
@@ -427,12 +434,10 @@ class Connection:
         Raises:
             NotConnected: the link is over.
         """
-        while self._takes_answers:
-            if self.send_reply_nowait(payload):
-                self.write_soon()
-                return
-            await self._room_lot().park()
-        raise self._closed()
+        if self.send_reply_nowait(payload):
+            self.write_soon()
+        elif not (self._takes_answers and await self._in_line().wait(payload, is_answer=True)):
+            raise self._closed()
 
     def send_status(self, payload: bytes) -> None:
         """Queue an encoded answer without a body ahead of all messages. Never waits; dropped when the link is over."""
@@ -520,9 +525,11 @@ class Connection:
         self._end_by = now + self._limits.drain_s_max
         self._answer_by = now + self._limits.answers_s_max if self.retiring else now
         self._tighten_deadline()
+        # No more is sent or asked here: who waits for a turn takes it elsewhere, or learns it now.
         if self.asks is not None:
-            # No more is asked here: who waits for a turn asks elsewhere, or learns it now.
-            self.asks.room.unpark_all()
+            self.asks.dismiss()
+        if self._line is not None:
+            self._line.dismiss(answers=not self.retiring)
         if not self._flush_follows:
             # At once and not by a task: most links have nothing else to say at their end.
             self.flush()
@@ -822,9 +829,10 @@ class Connection:
             # Nobody can be answered here any more.
             served.cancel()
         self._settle()
-        for waiting in (self._room, self._pongs):
-            if waiting is not None:
-                waiting.unpark_all()
+        if self._line is not None:
+            self._line.dismiss(answers=True)
+        if self._pongs is not None:
+            self._pongs.unpark_all()
 
     def _settle(self) -> None:
         if self._settled is not None:
@@ -845,8 +853,10 @@ class Connection:
         session, outbox = self.session, self._outbox
         if outbox and session.state is State.LIVE:
             outbox.drain(session, self._write_bytes)
-            if self._room is not None and outbox.has_data_room and self._room:
-                self._room.unpark_all()
+            if self._line is not None:
+                self._line.serve(self._put_from_line)
+                if not self._line:
+                    self._line = None
         if self._closing is not None and not outbox and self._part_from == -_NEVER and not self._owes_answers():
             session.goodbye(*self._closing)
         data = session.data_to_send()

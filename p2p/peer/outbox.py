@@ -6,7 +6,7 @@ Responsible for order, fairness between the lanes and the bounds; knows nothing 
   reader never has to wait to put something here: what an honest peer may have outstanding bounds it, and one that asks
   and never reads the answers fills it and loses its link. That is what makes a deadlock of two full outboxes impossible
   (wire section 6).
-- **data**: application messages. Bounded in messages and bytes; whoever sends waits from the high-water mark.
+- **data**: application messages. Bounded in messages and bytes; whoever sends waits from the high-water mark, in line.
 - **wal**: batches for the peer. Bounded by the replication window (`unacked_bytes_max`), not here.
 - **relay**: circuits that run over this link. They wait elsewhere, bounded by the windows of the circuits, and are
   taken from there one message at a time (`RelayLane`).
@@ -112,12 +112,6 @@ class Outbox:
     def data_messages(self) -> int:
         """Application messages that wait."""
         return len(self._data)
-
-    @property
-    def has_data_room(self) -> bool:
-        """Whether a small message may be put into the data lane now: senders that wait may try again."""
-        limits = self._limits
-        return self.data_bytes < limits.outbox_high_water_bytes and len(self._data) < limits.outbox_messages_max
 
     def put_control(self, type: int, payload: bytes) -> bool:
         """Queue a protocol message ahead of everything else.

@@ -17,6 +17,7 @@ from p2p.crypto.noise import NoiseStatic
 from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.ids import PeerEndpoint
 from p2p.limits import KIB, Limits
+from p2p.peer.asking import Ask
 from p2p.peer.connection import Connection, Pause, PeerState, Routing
 from p2p.session.events import PeerProven
 from p2p.session.handshake import SessionConfig
@@ -388,3 +389,102 @@ async def test_a_link_that_is_cancelled_takes_messages_of_others_and_tells_its_e
         a.link.close(Reason.CLOSED)
     assert a.link.over.is_set()
     assert b.link.over.is_set()
+
+
+async def test_senders_are_served_in_the_order_in_which_they_came_whatever_the_size(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined() as (a, b):
+        b.owner.gate = trio.Event()
+        small = 0
+
+        async def chatter() -> None:
+            nonlocal small
+            while True:
+                await a.link.send_data(data(bytes(1000)))
+                small += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(16):
+                nursery.start_soon(chatter)
+            await trio.testing.wait_all_tasks_blocked()
+            large = data(bytes(900_000))
+            sent = trio.Event()
+
+            async def send_large() -> None:
+                await a.link.send_data(large)
+                sent.set()
+
+            nursery.start_soon(send_large)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not a.link.send_data_nowait(data(b"who does not wait passes nobody"))
+            before = small
+            b.owner.gate.set()
+            b.owner.gate = None
+            with trio.fail_after(10):
+                await sent.wait()
+            assert small - before <= Limits().outbox_high_water_bytes // 1000 + 2 * 16, "what stood there before it"
+            nursery.cancel_scope.cancel()
+
+
+async def test_who_leaves_the_line_makes_room_for_the_next_and_all_leave_with_the_link(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined() as (a, b):
+        b.owner.gate = trio.Event()
+        while a.link.send_data_nowait(data(bytes(10_000))):
+            await trio.testing.wait_all_tasks_blocked()
+        told: list[str] = []
+
+        async def send(name: str, scope: trio.CancelScope) -> None:
+            with scope:
+                try:
+                    await a.link.send_data(data(name.encode()))
+                except NotConnected:
+                    told.append(f"{name}: link over")
+                else:
+                    told.append(name)
+                return
+            told.append(f"{name}: cancelled")
+
+        async with trio.open_nursery() as nursery:
+            scopes = [trio.CancelScope() for _ in range(3)]
+            for number, scope in enumerate(scopes[:2]):
+                nursery.start_soon(send, str(number), scope)
+                await trio.testing.wait_all_tasks_blocked()
+            scopes[0].cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            assert told == ["0: cancelled"]
+            b.owner.gate.set()
+            b.owner.gate = None
+            await trio.testing.wait_all_tasks_blocked()
+            assert told == ["0: cancelled", "1"]
+            b.owner.gate = trio.Event()
+            while a.link.send_data_nowait(data(bytes(10_000))):
+                await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(send, "2", scopes[2])
+            await trio.testing.wait_all_tasks_blocked()
+            a.link.abort(Reason.ABNORMAL)
+            b.owner.gate.set()
+        assert told == ["0: cancelled", "1", "2: link over"]
+
+
+async def test_a_place_that_becomes_free_is_of_who_waits_for_it_longest(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined(replace(Limits(), pending_requests_max=1)) as (a, _b):
+
+        def question() -> tuple[bytes, Ask]:
+            return data(b"?"), Ask(10.0)
+
+        first = question()
+        assert a.link.ask_nowait(*first)
+        async with trio.open_nursery() as nursery:
+            second = question()
+            nursery.start_soon(a.link.ask, *second)
+            await trio.testing.wait_all_tasks_blocked()
+            first[1].expire()
+            # The one who waited has not run yet.
+            assert not a.link.ask_nowait(*question()), "a newcomer does not take his place"
+            await trio.testing.wait_all_tasks_blocked()
+            assert second[1].msg_id and not second[1].is_over
+            second[1].expire()
+        assert a.link.ask_nowait(*question())
