@@ -200,6 +200,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     ttl: int
     hops: int | None
     learnt: bool
+    expires_ms: int | None
 
 
 class Circuits(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable
 from typing import Final, TypeVar
 
@@ -13,7 +14,7 @@ from http_control.operation import Call, Operation
 from http_control.payload import bytes_of, shown
 from http_control.problem import Problem
 from http_control.routes.who import identity
-from p2p import ConfigError, NotConnected, PayloadTooLarge, RequestFailed, Route, UnknownPeer
+from p2p import ConfigError, NotConnected, PayloadTooLarge, Peer, RequestFailed, Route, UnknownPeer
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ GRACE_MS: Final = 1000
 async def routes(call: Call) -> shapes.Routes:
     """Show the routing table."""
     query: shapes.PageQuery = call.query
-    known = call.node.routes.list()
+    known, now = call.node.routes.list(), call.node.config.clock.monotonic()
     labels = {peer.peer_id: peer.node_id for peer in call.node.peers()}
     page = [
         shapes.Route(
@@ -35,6 +36,7 @@ async def routes(call: Call) -> shapes.Routes:
             ttl=one.route.ttl,
             hops=one.hops,
             learnt=one.is_learnt,
+            expires_ms=None if math.isinf(one.until) else max(0, round((one.until - now) * 1000)),
         )
         for one in known[query.offset : query.offset + query.limit]
     ]
@@ -66,23 +68,23 @@ async def send(call: Call) -> shapes.Sent:
     """Queue a message for a peer's channel."""
     body: shapes.Send = call.body
     data = bytes_of(body.body, body.body_b64, "body")
+    before = _peer(call, body.peer)
     await _within(call.node.send(body.peer, body.channel, data), body.peer, body.wait_ms)
-    peer = call.node.get_peer(body.peer)
-    place = None if peer.endpoint is None else str(peer.endpoint)
-    return shapes.Sent(peer=str(peer.peer_id), direct=peer.direct, endpoint=place)
+    peer_id, direct, place = _way(call, body.peer, before)
+    return shapes.Sent(peer=peer_id, direct=direct, endpoint=place)
 
 
 async def request(call: Call) -> shapes.Answered:
     """Ask a peer, and wait for its answer."""
     body: shapes.Ask = call.body
     question = bytes_of(body.body, body.body_b64, "body")
-    timeout_s = body.wait_ms / 1000
+    timeout_s, before = body.wait_ms / 1000, _peer(call, body.peer)
     # The node keeps the time by itself; what is on top is for the way to it.
     asked = call.node.request(body.peer, body.channel, question, timeout_s=timeout_s)
     answer = await _within(asked, body.peer, body.wait_ms + GRACE_MS)
-    peer = call.node.get_peer(body.peer)
+    peer_id, direct, _ = _way(call, body.peer, before)
     text, encoded = shown(answer)
-    return shapes.Answered(peer=str(peer.peer_id), direct=peer.direct, body=text, body_b64=encoded)
+    return shapes.Answered(peer=peer_id, direct=direct, body=text, body_b64=encoded)
 
 
 async def ping(call: Call) -> shapes.Pinged:
@@ -90,6 +92,22 @@ async def ping(call: Call) -> shapes.Pinged:
     who = call.path["who"]
     reply = await _within(call.node.ping(who), who, call.body.wait_ms)
     return shapes.Pinged(peer=call.control.view().peer(reply.peer), rtt_ms=reply.rtt_s * 1000)
+
+
+def _peer(call: Call, who: str) -> Peer | None:
+    try:
+        return call.node.get_peer(who)
+    except (UnknownPeer, NotConnected):
+        return None
+
+
+def _way(call: Call, who: str, before: Peer | None) -> tuple[str, bool, str | None]:
+    """Who it was, whether directly, and where: also when that link has ended, for what was asked for is done."""
+    peer = _peer(call, who) or before
+    if peer is None:
+        # It was reached by route, which no direct link is.
+        return str(identity(call, who)), False, None
+    return str(peer.peer_id), peer.direct, None if peer.endpoint is None else str(peer.endpoint)
 
 
 async def _within(work: Awaitable[T], who: str, wait_ms: int) -> T:

@@ -432,6 +432,8 @@ def _endpoint(flag: str, text: str) -> PeerEndpoint:
     if not endpoint.is_dialable:
         raise UsageError(f"{flag} {endpoint}: port 0 cannot be dialled")
     dialled = DIALLED if flag == "--via" else (*DIALLED, RELAY)
+    if flag == "--via" and endpoint.scheme == RELAY:
+        raise UsageError(f"--via {endpoint}: name where the relay itself listens, such as tcp://HOST:PORT")
     if endpoint.scheme not in dialled:
         raise UsageError(f"{flag} {endpoint}: this version dials {', '.join(dialled)} and not {endpoint.scheme}")
     return endpoint

@@ -65,7 +65,8 @@ def _route(route: dict[str, Any]) -> str:
     target = f"{route['target']}  {route['node_id'] or '?':<12}"
     over = f"over {route['next_hop_node_id'] or '?'} ({route['next_hop'][:8]})" if route["via_relay"] else "neighbour"
     origin = f"told, {route['hops']} hops" if route["learnt"] else f"set, ttl {route['ttl']}"
-    return f"{target}  {over}  {origin}"
+    until = "" if route["expires_ms"] is None else f", {route['expires_ms'] / 1000:.0f} s more"
+    return f"{target}  {over}  {origin}{until}"
 
 
 async def add_route(

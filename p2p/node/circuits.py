@@ -138,8 +138,14 @@ class Circuits:
         if key is not None:
             link.carry(None)
             del self._links[key]
-            self._switch.link_down(key)
+            gave_way = link.reason in (None, Reason.MOVED)
+            self._switch.link_down(key, Reason.MOVED if gave_way else Reason.ABNORMAL)
             self._after()
+
+    def gave_way(self, link: Connection) -> bool:
+        """Whether a link in a circuit is over because this node's link to the relay gave way to another one."""
+        stream = link.stream
+        return isinstance(stream, CircuitStream) and stream.end.gave_way
 
     def receive(self, link: Connection, message: Relay) -> None:
         """Take a step of a circuit.
@@ -228,7 +234,7 @@ class Circuits:
                 raise
             if refusal is None:
                 return stream
-            raise ConnectFailed(refusal, f"{endpoint}: no circuit came of it")
+            raise ConnectFailed(refusal, f"{endpoint}: refused over the relay: {refusal.label}")
         raise ConnectFailed(Reason.TIMEOUT, f"{endpoint} was not taken within {self._limits.dial_s_max:g} s")
 
     async def _relay(self, endpoint: PeerEndpoint) -> PeerId:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError
-from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_loopback, usual_host
+from p2p.ids import RELAY, PeerEndpoint, PeerId, check_node_id, is_loopback, usual_host
 from p2p.limits import Limits
 from p2p.node.bootstrap import BootstrapConfig
 from p2p.node.discovery import DiscoveryConfig
@@ -148,7 +148,7 @@ class NodeConfig:
         if isinstance(self.trust, Mapping):
             object.__setattr__(self, "trust", _trusted(self.trust))
         object.__setattr__(self, "peers", tuple(_endpoints(self.peers)))
-        object.__setattr__(self, "via", tuple(_endpoints(self.via)))
+        object.__setattr__(self, "via", tuple(_relays(self.via)))
         proxies: object = self.trusted_proxies
         if isinstance(proxies, str):
             object.__setattr__(self, "trusted_proxies", (proxies,))
@@ -322,6 +322,13 @@ def _endpoints(peers: Iterable[PeerEndpoint | str]) -> Iterable[PeerEndpoint]:
             raise ConfigError(f"a peer is an endpoint, such as '10.0.0.2:9001', and not a {type(peer).__name__}")
         if not endpoint.is_dialable:
             raise ConfigError(f"peer {endpoint}: port 0 cannot be dialled")
+        yield endpoint
+
+
+def _relays(via: Iterable[PeerEndpoint | str]) -> Iterable[PeerEndpoint]:
+    for endpoint in _endpoints(via):
+        if endpoint.scheme == RELAY:
+            raise ConfigError(f"via {endpoint}: name where the relay itself listens, such as 'tcp://HOST:PORT'")
         yield endpoint
 
 

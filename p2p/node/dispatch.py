@@ -150,7 +150,14 @@ class Channel:
         self._since_checkpoint = 0
 
     async def __aenter__(self) -> Self:
+        """Open it.
+
+        Raises:
+            ChannelBusy: the name is in use, this one was left already, or there are `channels_max`.
+        """
         await trio.lowlevel.checkpoint()
+        if self._closed:
+            raise ChannelBusy(f"channel {self.name!r} was left: a channel is entered once; make another")
         self._dispatch.add(self)
         return self
 

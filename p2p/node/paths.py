@@ -81,6 +81,8 @@ class Paths:
         except (UnknownPeer, NotConnected) as error:
             missing = error
         target = self._circuits.identity_of(who) if isinstance(who, str) else who
+        if target == self.own:
+            raise NotConnected(f"{target.short} is this node itself")
         if target is not None and (link := await self._heir(target)) is not None:
             return link
         if target is None or not (relays := self._relays_to(target)):

@@ -55,6 +55,10 @@ class Link(Protocol):
     def peer_id(self) -> PeerId:
         """Whose link it is."""
 
+    @property
+    def direct(self) -> bool:
+        """Whether no relay is between the two."""
+
     def send_control(self, message: AnyMessage) -> None:
         """Queue a WalAck, WalHeads, OutboxPull or ForkProof. Never waits."""
 
@@ -321,7 +325,10 @@ class Replicator:
                 link.send_control(message)
         for effect in exchange.take_effects():
             if isinstance(effect, Penalize):
-                self._penalize(effect.peer, effect.reason)
+                slow = links.get(effect.link) if effect.link is not None else None
+                # Inside a circuit the relay decides how fast anything comes.
+                if slow is None or slow.direct:
+                    self._penalize(effect.peer, effect.reason)
             elif isinstance(effect, HoldAppends):
                 self._writer.hold_appends(effect.seconds)
             elif isinstance(effect, DoubtClaim):

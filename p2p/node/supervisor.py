@@ -342,10 +342,13 @@ class Supervisor:
         self._counters.ignored_messages += 1
 
     def on_flood(self, link: Connection) -> None:
-        """Count a rest of the link; the first one may be bad luck, the others cost points."""
+        """Count a rest of the link; the first one may be bad luck, the others cost points.
+
+        Inside a circuit none does: a relay can hold back what was sent over a minute, and pass it on at once.
+        """
         self._counters.links_rested += 1
         link.floods += 1
-        if link.floods > 1:
+        if link.floods > 1 and link.direct:
             self.penalize(link.peer_id, Reason.OVERLOADED)
 
     def on_ended(self, link: Connection) -> None:
@@ -369,7 +372,7 @@ class Supervisor:
         is_its_own = link.direct or reason is Reason.PROTOCOL
         if reason.penalty and peer_id is not None and not link.clean and is_its_own:
             self.penalize(peer_id, reason)
-        if not link.direct and link.connected_at is not None and not link.clean:
+        if not link.direct and link.connected_at is not None and not link.clean and not self._circuits.gave_way(link):
             self._paths.link_broke(link)
         if peer_id is None:
             if not link.dialed_by_us:

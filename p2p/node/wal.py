@@ -61,7 +61,7 @@ class Wal:
         self._oldest_ms = oldest_ms
         self._names: set[str] = set()
 
-    async def append(self, payload: bytes, *, kind: str = "app", target: PeerId | None = None) -> int:
+    async def append(self, payload: bytes, *, kind: str = "app", target: PeerId | str | None = None) -> int:
         """Append one record to this node's own log; return its seq once it is durable here.
 
         Appends that wait at the same time share one commit. If it is cancelled, a record that is not sealed yet is
@@ -70,7 +70,8 @@ class Wal:
         Args:
             payload: the content, up to about 255 KiB.
             kind: says what the payload is.
-            target: whom it is for, None for everybody. Every admitted node can read it all the same.
+            target: whom it is for, by peer id (value or text); None for everybody. Every admitted node can read it all
+                the same.
 
         Raises:
             RecordTooLarge: it does not fit a batch.
@@ -80,10 +81,10 @@ class Wal:
             OwnLogForked: there is proof that this identity signed two histories.
             NodeClosed: the node stopped.
         """
-        return (await self._writer.append_many((NewRecord(kind, target, payload),)))[0]
+        return (await self._writer.append_many((NewRecord(kind, _whom(target), payload),)))[0]
 
     async def append_many(
-        self, records: Iterable[bytes | NewRecord], *, kind: str = "app", target: PeerId | None = None
+        self, records: Iterable[bytes | NewRecord], *, kind: str = "app", target: PeerId | str | None = None
     ) -> list[int]:
         """Append many records; return their seqs, in order, once all are durable here.
 
@@ -99,13 +100,14 @@ class Wal:
         given: object = records
         if isinstance(given, bytes | str) or not isinstance(given, Iterable):
             raise ConfigError("append_many takes a list of payloads: for one, there is append")
+        whom = _whom(target)
         return await self._writer.append_many(
-            [record if isinstance(record, NewRecord) else NewRecord(kind, target, record) for record in records]
+            [record if isinstance(record, NewRecord) else NewRecord(kind, whom, record) for record in records]
         )
 
-    def check_size(self, payload: bytes, *, kind: str = "app", target: PeerId | None = None) -> None:
+    def check_size(self, payload: bytes, *, kind: str = "app", target: PeerId | str | None = None) -> None:
         """Raise RecordTooLarge if `append` would, without appending."""
-        encode_portion([NewRecord(kind, target, payload)])
+        encode_portion([NewRecord(kind, _whom(target), payload)])
 
     def follow(
         self,
@@ -228,3 +230,7 @@ class Wal:
                 if record.seq >= from_seq:
                     found.append(record)
         return found
+
+
+def _whom(target: PeerId | str | None) -> PeerId | None:
+    return PeerId.parse(target) if isinstance(target, str) else target

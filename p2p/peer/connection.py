@@ -491,6 +491,11 @@ class Connection:
                     return rtt_s
         raise NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
 
+    @property
+    def stream(self) -> LinkStream:
+        """What it runs over."""
+        return self._stream
+
     def carry(self, circuits: RelayLane | None) -> None:
         """Write what these circuits have to say, in turn with everything else; None takes them off."""
         if self.reason is None:

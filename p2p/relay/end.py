@@ -30,6 +30,7 @@ class CircuitEnd:
         is_open: the other end took the circuit.
         is_finished: the other end closed it: what came before can still be read.
         reason: why it broke, None while it did not.
+        gave_way: it broke because our own link to the relay made place for another one, which nobody had to tell us.
         on_change: called when reading, sending or the state may have changed.
     """
 
@@ -41,6 +42,7 @@ class CircuitEnd:
         "_unreturned",
         "_window",
         "far",
+        "gave_way",
         "inbox_bytes",
         "is_finished",
         "is_open",
@@ -55,6 +57,7 @@ class CircuitEnd:
         self.is_open = False
         self.is_finished = False
         self.reason: Reason | None = None
+        self.gave_way = False
         self.on_change: Callable[[], object] = _nothing
         self.inbox_bytes = 0
         self._leg = leg

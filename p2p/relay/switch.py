@@ -235,15 +235,21 @@ class Switch:
         self._links[key] = self._by_peer[peer_id] = link
         return link.lane
 
-    def link_down(self, key: int) -> None:
-        """A link is over, and with it every circuit on it. Unknown keys are ignored."""
+    def link_down(self, key: int, reason: Reason = Reason.ABNORMAL) -> None:
+        """A link is over, and with it every circuit on it. Unknown keys are ignored.
+
+        Args:
+            reason: why; MOVED where another link to the same neighbour took its place.
+        """
         link = self._links.get(key)
         if link is None:
             return
         if self._by_peer.get(link.peer_id) is link:
             del self._by_peer[link.peer_id]
         for side in tuple(link.sides.values()):
-            self._end_side(side, Reason.ABNORMAL)
+            if side.end is not None and side.end.reason is None:
+                side.end.gave_way = reason is Reason.MOVED
+            self._end_side(side, reason)
         del self._links[key]
         link.lane.clear()
 

@@ -52,10 +52,15 @@ class ReleaseAppends(msgspec.Struct, frozen=True):
 
 
 class Penalize(msgspec.Struct, frozen=True):
-    """This peer did what an honest one does not."""
+    """This peer did what an honest one does not.
+
+    Attributes:
+        link: the one that was too slow, where nothing else speaks against the peer.
+    """
 
     peer: PeerId
     reason: Reason
+    link: int | None = None
 
 
 class DoubtClaim(msgspec.Struct, frozen=True):
@@ -394,7 +399,7 @@ class Exchange:
             self._effects.append(DoubtClaim(self.own_shown(link)))
             if link not in self._scored:
                 self._scored.add(link)
-                self._effects.append(Penalize(self._links[link].peer, Reason.PROTOCOL))
+                self._effects.append(Penalize(self._links[link].peer, Reason.PROTOCOL, link))
         self._review_own()
         touched, self._touched = self._touched, {}
         for key in touched:

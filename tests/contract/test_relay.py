@@ -639,3 +639,38 @@ async def test_a_way_is_forgotten_where_there_is_none_and_not_where_it_is_busy()
             with pytest.raises(p2p.NotConnected, match="no_route"):
                 await a.send(there, "chat", b"nobody")
             assert paths.router.resolve(there) is None
+
+
+async def test_a_relay_is_not_to_blame_for_circuits_over_a_link_that_gave_way() -> None:
+    with trio.fail_after(60):
+        async with relay_node() as r, client_of(r, node_id="a") as a, client_of(r, node_id="b") as b:
+            await a.connect(f"relay://r/{b.peer_id}")
+            await a.connect(f"tcp://localhost:{r.endpoints[0].port}")
+            assert a.get_peer(r.peer_id).endpoint == p2p.PeerEndpoint("localhost", r.endpoints[0].port)
+            assert a._rooms is not None
+            while any(link.retiring for link in a._rooms.supervisor.links) or not a.get_peer(r.peer_id):
+                await trio.sleep(0.01)
+            await until(lambda: b.peer_id not in {it.peer_id for it in a.peers()}, a)
+            assert a._rooms.paths.router.broken_until(b.peer_id, r.peer_id) < 0
+            assert (await a.connect(f"relay://r/{b.peer_id}")).direct is False
+
+
+async def test_t72_a_flood_that_a_relay_may_have_made_costs_the_peer_nothing() -> None:
+    with trio.fail_after(60):
+        async with relay_node() as r, client_of(r, node_id="a") as a, client_of(r, node_id="b") as b:
+            await a.connect(f"relay://r/{b.peer_id}")
+            assert a._rooms is not None
+            supervisor, now = a._rooms.supervisor, a.config.clock.monotonic()
+            for peer, points in ((b, 0), (r, Reason.OVERLOADED.penalty)):
+                link = a._rooms.roster.links[peer.peer_id]
+                for _ in range(2):
+                    supervisor.on_flood(link)
+                assert a._rooms.scores.points(peer.peer_id, now) == points
+
+
+async def test_a_node_is_no_way_to_itself_and_says_so() -> None:
+    async with relay_node() as r, client_of(r, node_id="a", attach=True) as a:
+        with pytest.raises(p2p.NotConnected, match="this node itself"):
+            await a.ping(a.peer_id)
+    with pytest.raises(p2p.ConfigError, match="where the relay itself listens"):
+        p2p.NodeConfig("a", via=("relay://r/b",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 
+import pytest
 import trio
 
 import p2p
@@ -25,6 +26,11 @@ async def test_a_peer_behind_a_relay_is_reached_by_a_route_that_was_put() -> Non
                 assert table["total"] == 1
                 (route,) = table["routes"]
                 assert (route["next_hop_node_id"], route["via_relay"], route["learnt"]) == ("r", True, False)
+                assert route["expires_ms"] is None
+                for_a_while = {"target": NOBODY, "next_hop": "r", "expires_ms": 60_000}
+                await a.ask("PUT", "/routes", json=for_a_while)
+                assert 0 < (await a.get("/routes"))["routes"][0]["expires_ms"] <= 60_000
+                await a.ask("DELETE", f"/routes?target={NOBODY}")
                 sent = await a.post("/send", message, 202)
                 assert (sent["peer"], sent["direct"]) == (str(b.peer_id), False)
                 assert sent["endpoint"].startswith("relay://")
@@ -88,3 +94,17 @@ async def test_a_question_is_answered_or_why_not_is_told() -> None:
         assert unserved["request_status"] == 2
         assert (await a.post("/request", {**question, "peer": "nobody"}, 404))["error"] == "unknown_peer"
         nursery.cancel_scope.cancel()
+
+
+async def test_what_was_done_is_told_also_when_the_link_has_ended_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with p2p.open_node(node_id="b") as b, b.channel("chat"), one_controlled() as a:
+        await a.node.connect(b.endpoints[0])
+        as_it_was = a.node.send
+
+        async def send(*args: object) -> None:
+            await as_it_was(*args)  # type: ignore[arg-type]  # passed on
+            await a.node.disconnect(b.peer_id)
+
+        monkeypatch.setattr(a.node, "send", send)
+        sent = await a.post("/send", {"peer": "b", "channel": "chat", "body": "hi"}, 202)
+        assert (sent["peer"], sent["direct"]) == (str(b.peer_id), True)

@@ -124,3 +124,12 @@ async def test_T22_a_channel_is_bounded_in_bytes_too(autojump_clock: MockClock) 
         assert len(stuck) == 1
         await stuck.receive()
         assert (await stuck.receive()).body == b"one more"
+
+
+async def test_a_channel_that_was_left_is_not_entered_again() -> None:
+    async with p2p.open_node(node_id="a", listen_port=None) as node:
+        channel = node.channel("chat")
+        async with channel:
+            pass
+        with pytest.raises(p2p.ChannelBusy, match="entered once"):
+            await channel.__aenter__()

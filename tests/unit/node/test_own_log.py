@@ -227,6 +227,7 @@ async def test_t42_a_node_that_only_looks_for_peers_waits_for_a_word_if_it_may_h
 
     class Stranger:
         peer_id = Log(2).origin
+        direct = True
 
         def send_control(self, message: object) -> None: ...
 

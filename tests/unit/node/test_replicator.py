@@ -20,6 +20,7 @@ from p2p.node.replicator import Replicator
 from p2p.node.writer import Writer
 from p2p.replication.accept import Verdict
 from p2p.replication.batch import NewRecord
+from p2p.replication.exchange import Penalize
 from p2p.replication.heads import EMPTY_LOG, digest
 from p2p.store.base import StoredBatch
 from p2p.store.memory import MemoryStore
@@ -34,6 +35,7 @@ class End:
     def __init__(self, owner: Node, peer: PeerId) -> None:
         self.owner = owner
         self.peer_id = peer
+        self.direct = True
         self.other: End | None = None
         self.waiting: deque[tuple[int, bytes]] = deque()
         self.some = trio.Event()
@@ -423,3 +425,20 @@ async def test_an_idle_replicator_sleeps(autojump_clock: trio.testing.MockClock)
         await until_equal(*nodes)
         await trio.sleep(10)
         assert all(node.replicator._asleep_until == float("inf") for node in nodes)
+
+
+async def test_t72_who_is_slow_behind_a_relay_loses_no_points() -> None:
+    node, peer = Node(), PeerId(bytes(32))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.writer.run)
+        await nursery.start(node.replicator.run)
+        link = End(node, peer)
+        node.replicator.link_up(link)
+        slow = Penalize(peer, Reason.PROTOCOL, node.replicator._keys[link])
+        for direct in (False, True):
+            link.direct = direct
+            assert node.penalized == []
+            node.replicator._machine._effects.append(slow)
+            node.replicator._flush()
+        assert node.penalized == [(peer, Reason.PROTOCOL)]
+        nursery.cancel_scope.cancel()

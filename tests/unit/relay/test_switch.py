@@ -664,6 +664,19 @@ def test_of_two_links_with_one_peer_the_newer_stays_when_the_older_ends() -> Non
     assert net.switches["A"].is_neighbour(peer("R"))
 
 
+def test_circuits_over_a_link_that_gave_way_end_as_moved_and_only_its_owner_knows_that_of_himself() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    older = net._keys["A", "R"], net._keys["R", "A"]
+    net.join("A", "R")
+    net.switches["A"].link_down(older[0], Reason.MOVED)
+    net.switches["R"].link_down(older[1], Reason.MOVED)
+    net.settle()
+    assert (a.reason, a.gave_way) == (Reason.MOVED, True)
+    assert (b.reason, b.gave_way) == (Reason.MOVED, False)
+    net.pair("A", "R", "B")
+
+
 def test_nobody_is_called_by_his_own_name_or_by_a_neighbour() -> None:
     net = triangle()
     refused: list[Reason] = []
