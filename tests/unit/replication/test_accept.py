@@ -175,3 +175,12 @@ def test_a_duplicate_and_an_applied_batch_bring_the_batch_along(log: Log) -> Non
     for view, verdict in ((View(log.batches), Verdict.DUPLICATE), (View(), Verdict.APPLIED)):
         judgement = verdict_of(view, log.batches[0])
         assert (judgement.verdict, judgement.batch, judgement.over_quota) == (verdict, log.batches[0], False)
+
+
+def test_t34_a_batch_that_leaves_one_record_out_is_a_gap() -> None:
+    log = Log()
+    for number in range(3):
+        log.add(b"%d" % number)
+    assert verdict_of(View(), log.batches[1]).verdict is Verdict.GAP
+    assert verdict_of(View(log.batches[:1]), log.batches[2]).verdict is Verdict.GAP
+    assert verdict_of(View(log.batches[:1]), log.batches[1]).verdict is Verdict.APPLIED

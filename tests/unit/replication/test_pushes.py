@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 
 from p2p.ids import PeerId
@@ -201,3 +203,51 @@ def test_half_of_the_resends_of_a_minute_may_come_at_once() -> None:
     assert link.pushes.next_load() is None
     link.pushes.handle_deadline(link.pushes.next_deadline())
     assert link.pushes.next_load() is not None
+
+
+def test_a_batch_that_proves_a_fork_and_is_not_taken_lets_its_log_rest_again() -> None:
+    log = make_log(2)
+    for ack, goes_on in ((4, True), (2, False)):
+        link = Link(log=4)
+        link.pushes.aim(LOG, 4, None, 0.0, wanted=True)
+        link.pushes.cover(LOG, log[1])
+        assert link.sent() == [(3, 4)]
+        link.pushes.aim(LOG, 4, None, 0.0, wanted=True)
+        answer = link.pushes.acked(ack, 0.0)
+        assert (answer.seq_begin, answer.seq_end, answer.applied) == (3, 4, goes_on)
+        link.held[LOG] = 6
+        link.pushes.offer(LOG, 0.0)
+        assert (link.pushes.next_load() is not None) == goes_on
+
+
+def test_to_go_back_after_a_gap_costs_a_resend_and_to_go_on_costs_none() -> None:
+    link = Link(log=4)
+    log = make_log(2)
+    link.pushes.offer(LOG, 0.0)
+    gone_back = 0
+    while (load := link.pushes.next_load()) is not None:
+        link.pushes.loaded(LOG, load[1], log[load[1] // 2 :], 0.0)
+        assert link.sent() == [(1, 2), (3, 4)]
+        # The first is taken, and then the peer has lost it.
+        link.pushes.acked(2, 0.0)
+        link.pushes.acked(0, 0.0)
+        gone_back += 1
+    assert gone_back == 1 + LIMITS.refetch_per_minute_max // 2
+    link = Link(log=2)
+    link.pushes.offer(LOG, 0.0)
+    for number in range(2 * LIMITS.refetch_per_minute_max):
+        load = link.pushes.next_load()
+        assert load == (LOG, 2 * number + 1, LOAD_BYTES)
+        batch = make_log(1)[0]
+        link.pushes.loaded(LOG, load[1], [Moved(2 * number + 1, 2 * number + 2, batch.wal_bytes)], 0.0)
+        assert len(link.sent()) == 1
+        link.held[LOG] += 2
+        link.pushes.acked(2 * number + 2, 0.0)
+
+
+class Moved(NamedTuple):
+    """A batch somewhere in a log."""
+
+    seq_begin: int
+    seq_end: int
+    wal_bytes: bytes

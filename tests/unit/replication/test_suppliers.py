@@ -411,3 +411,38 @@ def test_of_links_that_show_nothing_more_one_that_does_not_ask_us_comes_first() 
     world.claim(1, 5, 1.0, asks=False)
     world.suppliers.link_down(2, PEERS[2], 1.0)
     assert world.wanted_from() == [1]
+
+
+def test_who_takes_the_place_of_a_link_that_ended_is_watched_as_well() -> None:
+    world = World(3)
+    world.claim(0, 5, 0.0)
+    world.claim(1, 5, 0.0)
+    world.claim(2, 5, 0.0)
+    world.suppliers.handle_deadline(2.0)
+    world.suppliers.link_down(0, PEERS[0], 2.0)
+    assert world.wanted_from() == [1]
+    for now in (3.0, 4.9):
+        world.suppliers.handle_deadline(now)
+        assert world.wanted_from() == [1]
+    assert world.suppliers.next_deadline() == 5.0
+    world.suppliers.handle_deadline(5.0)
+    assert world.wanted_from() == [2]
+    assert world.suppliers.take_stalls() == [Stall(LOG, 1)]
+    assert world.suppliers.next_deadline() == 8.0
+
+
+def test_links_that_are_ahead_come_by_age_and_others_by_what_they_show() -> None:
+    world = World(4)
+    world.claim(0, 50, 0.0)
+    for link, seq in ((1, 10), (2, 99), (3, 20)):
+        world.claim(link, seq, 0.0)
+    world.suppliers.link_down(0, PEERS[0], 0.0)
+    assert world.wanted_from() == [1]
+    world.suppliers.held(LOG, 99, 1.0)
+    world.suppliers.link_down(1, PEERS[1], 1.0)
+    assert world.wanted_from() == [2]
+    world.suppliers.held(LOG, 100, 1.0)
+    world.suppliers.link_up(4, PEERS[4], 1.0)
+    world.claim(4, 30, 1.0)
+    world.suppliers.link_down(2, PEERS[2], 1.0)
+    assert world.wanted_from() == [4]

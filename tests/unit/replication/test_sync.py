@@ -1153,3 +1153,12 @@ def test_a_proof_goes_to_one_peer_so_often_a_minute() -> None:
     for wait_s, more in ((pace_s - 0.01, 0), (0.01, 1), (pace_s - 0.01, 0)):
         sent = side.wait(wait_s) + side.hear(entry(log, 3))
         assert sum(isinstance(message, ForkProof) for message in sent) == more
+
+
+def test_what_a_peer_shows_is_told_with_the_logs_that_are_frozen_there() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log)
+    side.hear(entry(log, 2), HeadEntry(THIRD, 7, FROZEN_MARK, want=False))
+    assert side.exchange.shown() == {
+        PEER: {LOG: LogHead(2, log[1].hash), THIRD: LogHead(7, FROZEN_MARK, frozen=True)},
+    }
