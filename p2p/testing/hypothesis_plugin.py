@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from p2p import msg
 from p2p.crypto.identity import Identity
 from p2p.envelope import Envelope
-from p2p.ids import PeerId
+from p2p.ids import PeerEndpoint, PeerId
 from p2p.replication.batch import Batch, NewRecord, Record
 from p2p.testing import strategies as wire
 
@@ -21,9 +21,11 @@ def register() -> None:
         st.register_type_strategy(msg.MESSAGES[type], strategy())
     st.register_type_strategy(Envelope, wire.envelopes())
     st.register_type_strategy(PeerId, wire.peer_ids())
+    st.register_type_strategy(PeerEndpoint, wire.endpoints())
     st.register_type_strategy(Identity, wire.identities())
     st.register_type_strategy(msg.DiscoveryAnnounce, wire.announcements())
     st.register_type_strategy(msg.HeadEntry, wire.head_entries())
+    st.register_type_strategy(msg.AttachedEntry, wire.attached_entries())
     st.register_type_strategy(NewRecord, wire.new_records())
     st.register_type_strategy(Batch, wire.batches())
     st.register_type_strategy(Record, wire.batches().map(lambda batch: next(batch.records())))

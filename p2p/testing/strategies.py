@@ -41,7 +41,7 @@ from p2p.envelope import (
     encode_envelope,
 )
 from p2p.framing import encode_varint
-from p2p.ids import PeerId
+from p2p.ids import PeerEndpoint, PeerId
 from p2p.replication.batch import Batch, NewRecord, encode_portions, seal
 from p2p.replication.clock import HLC_MAX
 from p2p.replication.heads import SEQ_MAX, ZERO_HASH
@@ -74,6 +74,17 @@ def texts(size_max: int = 40) -> st.SearchStrategy[str]:
 def peer_ids() -> st.SearchStrategy[PeerId]:
     """32 bytes in the place of a public key; hardly ever a valid one."""
     return st.binary(min_size=32, max_size=32).map(PeerId)
+
+
+def endpoints() -> st.SearchStrategy[PeerEndpoint]:
+    """Places of every scheme that is dialled directly, by address or by name, with and without whom to expect there."""
+    return st.builds(
+        PeerEndpoint,
+        host=st.ip_addresses().map(str) | st.sampled_from(["localhost", "example.org", "a-b.example.org"]),
+        port=st.integers(0, 65_535),
+        scheme=st.sampled_from(["tcp", "ws", "wss"]),
+        expect=st.none() | peer_ids().map(str) | st.sampled_from(["a", "shop-1"]),
+    )
 
 
 def capabilities(size_max: int = 6) -> st.SearchStrategy[msg.Capabilities]:
@@ -168,10 +179,14 @@ def datas(size_max: int = BODY_BYTES_MAX) -> st.SearchStrategy[msg.Data]:
     return st.builds(msg.Data, channel=texts(), reply_to=integers(64), status=integers(8), body=bodies(size_max))
 
 
+def attached_entries() -> st.SearchStrategy[msg.AttachedEntry]:
+    """Any entry of an Attached."""
+    return st.builds(msg.AttachedEntry, peer=peer_ids(), hops=st.integers(1, msg.Attached.HOPS_MAX))
+
+
 def attached(size_max: int = 5) -> st.SearchStrategy[msg.Attached]:
     """Any Attached of up to `size_max` peers."""
-    entry = st.builds(msg.AttachedEntry, peer=peer_ids(), hops=st.integers(1, msg.Attached.HOPS_MAX))
-    entries = st.lists(entry, max_size=size_max, unique_by=lambda entry: entry.peer)
+    entries = st.lists(attached_entries(), max_size=size_max, unique_by=lambda entry: entry.peer)
     return st.builds(msg.Attached, entries=entries.map(tuple))
 
 

@@ -446,3 +446,14 @@ def test_links_that_are_ahead_come_by_age_and_others_by_what_they_show() -> None
     world.claim(4, 30, 1.0)
     world.suppliers.link_down(2, PEERS[2], 1.0)
     assert world.wanted_from() == [4]
+
+
+def test_who_takes_the_place_of_one_that_stalled_has_as_long() -> None:
+    world = World(3)
+    for link in range(3):
+        world.claim(link, 5, 0.0)
+    for now, wanted in ((3.0, 1), (6.0, 2)):
+        assert world.suppliers.next_deadline() == now
+        world.suppliers.handle_deadline(now)
+        assert world.wanted_from() == [wanted]
+        assert world.suppliers.next_deadline() == now + 3.0

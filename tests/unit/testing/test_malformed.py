@@ -59,8 +59,10 @@ def test_logs_are_whole_chains_with_good_signatures(batches: list[Batch]) -> Non
         *p2p.msg.MESSAGES.values(),
         p2p.Envelope,
         p2p.PeerId,
+        p2p.PeerEndpoint,
         p2p.Identity,
         p2p.msg.DiscoveryAnnounce,
+        p2p.msg.AttachedEntry,
         Batch,
         NewRecord,
         Record,
@@ -76,5 +78,9 @@ def test_hypothesis_knows_our_types(type: type) -> None:
         assert isinstance(value, type)
         if type in p2p.msg.MESSAGES.values():
             assert p2p.msg.decode_payload(value.TYPE, value.encode()) == value
+        elif isinstance(value, p2p.PeerEndpoint):
+            assert p2p.PeerEndpoint.parse(str(value)) == value
+        elif isinstance(value, p2p.msg.AttachedEntry):
+            assert p2p.msg.Attached.decode(p2p.msg.Attached((value,)).encode()).entries == (value,)
 
     check()
