@@ -83,13 +83,18 @@ class Target:
 
 
 class Control:
-    """An open client. Made by `open_control`."""
+    """An open client. Made by `open_control`.
+
+    Attributes:
+        has_answered: whether anything asked of it was answered.
+    """
 
     def __init__(self, client: httpx.AsyncClient, prefix: str, place: str, data_dir: Path | None) -> None:
         self._client = client
         self._prefix = prefix
         self._place = place
         self._data_dir = data_dir
+        self.has_answered = False
 
     async def get(self, path: str) -> dict[str, Any]:
         """GET a path behind the prefix and return its JSON.
@@ -184,6 +189,7 @@ class Control:
             raise UsageError("an argument is no UTF-8") from None
         except httpx.HTTPError as error:
             raise ControlFailed(f"{self._place} cannot be reached: {_cause(error)}") from None
+        self.has_answered = True
         if response.status_code >= 400:
             raise self._failed(response)
         if response.is_redirect:

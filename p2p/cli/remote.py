@@ -110,6 +110,9 @@ async def show_top(control: Control, output: Output, *, as_json: bool, every_s: 
         is_node_gone = failure.answer.get("error") == "node_not_running"
         if is_node_gone or (failure.status is None and await control.is_over()):
             raise NodeStopped from None
+        if failure.status is None and control.has_answered:
+            text = f"the node does not answer any more: it stopped, or is out of reach ({failure})"
+            raise ControlFailed(text) from None
         raise
 
 

@@ -16,8 +16,9 @@ import trustme
 
 import http_control
 import p2p as p2p_package
-from p2p.cli import client
+from p2p.cli import client, remote
 from p2p.cli.client import ControlFailed, NotServed, Target, open_control
+from p2p.cli.output import Output
 from p2p.cli.settings import UsageError
 from p2p.errors import ConfigError
 from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
@@ -331,3 +332,22 @@ async def test_a_host_that_is_not_there_is_waited_for_a_few_seconds(monkeypatch:
     async with open_control(Target("http://192.0.2.1:80", None, None)) as control:
         with trio.fail_after(30), pytest.raises(ControlFailed, match="is the host on"):
             await control.get("/status")
+
+
+async def test_who_looks_again_and_again_from_elsewhere_is_told_that_nobody_answers_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token_file = tmp_path / "control.token"
+    async with p2p_package.open_node(node_id="a", data_dir=tmp_path) as node, trio.open_nursery() as nursery:
+        (url,) = await nursery.start(http_control.serve, p2p_package.P2PRuntime(node))
+
+        async def look(control: client.Control, output: Output, *, as_json: bool) -> int:
+            await control.get("/status")
+            nursery.cancel_scope.cancel()
+            return 0
+
+        monkeypatch.setattr(remote, "show_status", look)
+        with trio.CancelScope(shield=True), trio.fail_after(30):
+            async with open_control(Target(url, None, token_file)) as control:
+                with pytest.raises(ControlFailed, match="does not answer any more"):
+                    await remote.show_top(control, Output(), as_json=True, every_s=0.0)
