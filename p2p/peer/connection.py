@@ -148,6 +148,7 @@ class Connection:
         "_limits",
         "_line",
         "_live",
+        "_measured_at",
         "_nursery",
         "_outbox",
         "_over",
@@ -240,6 +241,8 @@ class Connection:
         self._over: trio.Event | None = None
         self._is_over = False
         self._ponged_at = 0.0
+        # When the Ping of `measure_rtt` was sent that is under way.
+        self._measured_at = _NEVER
         self._rest_scope: trio.CancelScope | None = None
         self._end_by = _NEVER
         self._answer_by = _NEVER
@@ -470,7 +473,7 @@ class Connection:
                 self._start_writer()
 
     async def measure_rtt(self) -> float:
-        """Ping now and wait for the answer; seconds.
+        """Ping now and wait for the answer; seconds. One Ping is under way: who asks meanwhile shares the next.
 
         Raises:
             NotConnected: the link is not live, or ended before.
@@ -480,10 +483,11 @@ class Connection:
             if self._pongs is None:
                 self._pongs = trio.lowlevel.ParkingLot()
             asked_at = self._clock.monotonic()
-            self.session.ping(asked_at)
-            if not self._writing:
-                self._start_writer()
             while self.is_live:
+                if self._measured_at == _NEVER:
+                    self._measured_at = self._clock.monotonic()
+                    self.session.ping(self._measured_at)
+                    self.write_soon()
                 await self._pongs.park()
                 # It may answer an earlier Ping, of a keepalive.
                 rtt_s = self.session.rtt_s
@@ -756,6 +760,8 @@ class Connection:
 
     def _take_pong(self, now: float) -> None:
         self._ponged_at = now
+        if self._measured_at != _NEVER and self._is_answered_since(self._measured_at):
+            self._measured_at = _NEVER
         if self._pongs is not None:
             self._pongs.unpark_all()
         if self._part_from != -_NEVER and self._is_answered_since(self._part_from):

@@ -100,9 +100,10 @@ async def joined(
     wait_live: bool = True,
     refusal: tuple[Reason, str] | None = None,
     flush_early: bool = False,
+    latency_s: float = 0.0,
 ) -> AsyncIterator[tuple[Side, Side]]:
     limits = limits or Limits()
-    network = MemoryNetwork()
+    network = MemoryNetwork(latency_s=latency_s)
     listener = await network.network_for("b").listen(None, 1)
     dialed = await network.network_for("a").connect(PeerEndpoint("b", 1, "mem"))
     accepted = await listener.accept()
@@ -488,3 +489,35 @@ async def test_a_place_that_becomes_free_is_of_who_waits_for_it_longest(autojump
             assert second[1].msg_id and not second[1].is_over
             second[1].expire()
         assert a.link.ask_nowait(*question())
+
+
+async def test_T24_however_many_measure_the_way_one_ping_is_under_way(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with joined(latency_s=0.05) as (a, b):
+        pings = 0
+        ping = Session.ping
+
+        def count(session: Session, now: float) -> None:
+            nonlocal pings
+            pings += session is a.link.session
+            ping(session, now)
+
+        measured: list[float] = []
+
+        async def measure(after_s: float) -> None:
+            await trio.sleep(after_s)
+            measured.append(await a.link.measure_rtt())
+
+        monkeypatch.setattr(Session, "ping", count)
+        async with trio.open_nursery() as nursery:
+            for number in range(1000):
+                # The first all at once, the others while the Ping of the first is under way.
+                nursery.start_soon(measure, 0.0 if number < 500 else 0.02)
+        assert measured == pytest.approx([0.1] * 1000)
+        assert pings == 2
+        assert b.owner.floods == 0
+        with trio.move_on_after(0.01):
+            await a.link.measure_rtt()
+        assert await a.link.measure_rtt() == pytest.approx(0.1), "one who gave up keeps nobody from measuring"
+        assert pings == 4
