@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -30,6 +30,8 @@ from p2p.transport.http import HttpAnswer
 
 _log = logging.getLogger("p2p.transport")
 
+UNKNOWN_AUTHORITY: Final = (18, 19, 20, 21)
+"""What OpenSSL numbers the ways in which nobody who is trusted signed a certificate."""
 ERROR_BYTES_MAX: Final = 200
 """Of what a library says of a failure."""
 
@@ -97,6 +99,12 @@ class HttpxClient:
         except (httpx.RemoteProtocolError, httpx.DecodingError) as error:
             raise RemoteProtocolError(f"no HTTP: {_told(error)}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            for cause in _causes(error):
+                if isinstance(cause, ssl.SSLCertVerificationError):
+                    told = f"its certificate is not accepted: {cause.verify_message}"
+                    if cause.verify_code in UNKNOWN_AUTHORITY:
+                        told += "; name who signed it with --tls-ca, or as ca_file"
+                    raise ConnectFailed(Reason.CRYPTO, told) from None
             raise ConnectFailed(Reason.REFUSED, _told(error)) from None
         except P2PError:
             raise
@@ -136,7 +144,13 @@ def _address(response: httpx.Response, which: Literal["server_addr", "client_add
 
 def _told(error: BaseException) -> str:
     """What an error says; of one that says nothing, what caused it (a certificate, mostly) says it."""
+    said = next((text for cause in _causes(error) if (text := str(cause))), type(error).__name__)
+    return one_line(said, ERROR_BYTES_MAX)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what caused it, and so on."""
     cause: BaseException | None = error
-    while cause is not None and not str(cause):
+    while cause is not None:
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return one_line(str(cause) if cause is not None else type(error).__name__, ERROR_BYTES_MAX)

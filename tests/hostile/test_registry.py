@@ -265,10 +265,10 @@ async def test_https_is_checked_against_the_authorities_given(tmp_path: Path) ->
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     async with listening(answering(b'{"peers":[]}'), tls=authority.issue_cert("127.0.0.1")) as url:
         assert (await ask(url, ca_file=tmp_path / "ca.pem")).server == "127.0.0.1"
-        with pytest.raises(ConnectFailed, match="certificate"):
+        with pytest.raises(ConnectFailed, match=r"not accepted: .*--tls-ca"):
             await ask(url)
     async with listening(answering(b'{"peers":[]}'), tls=authority.issue_cert("elsewhere.example")) as url:
-        with pytest.raises(ConnectFailed, match="certificate"):
+        with pytest.raises(ConnectFailed, match=r"not accepted: [^;]*$"):
             await ask(url, ca_file=tmp_path / "ca.pem")
 
 
