@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from p2p.errors import ConfigError, ConnectFailed, NotConnected, Reason, UnknownPeer
+from p2p.errors import ConfigError, ConnectFailed, NodeClosed, NotConnected, Reason, UnknownPeer
 from p2p.ids import RELAY, PeerEndpoint, PeerId
 from p2p.msg import Attached, AttachedEntry
 from p2p.node.kinds import check_kind
@@ -103,6 +104,11 @@ class Paths:
         else:
             # A full table, a target that is busy, a moment without a word: the way may be as good as ever.
             self.router.broke(target, relay, now)
+
+    async def open_again(self, endpoint: PeerEndpoint) -> None:
+        """Make a relayed link anew whose circuit was lost for no fault of anybody; without success it is lost."""
+        with suppress(ConnectFailed, NodeClosed):
+            await self._dialer.dial(endpoint, automatic=True)
 
     async def reach(self, who: str) -> Connection:
         """As `link_to`, for dials.

@@ -372,8 +372,8 @@ class Supervisor:
         is_its_own = link.direct or reason is Reason.PROTOCOL
         if reason.penalty and peer_id is not None and not link.clean and is_its_own:
             self.penalize(peer_id, reason)
-        if not link.direct and link.connected_at is not None and not link.clean and not self._circuits.gave_way(link):
-            self._paths.link_broke(link)
+        if not link.direct and link.connected_at is not None and not link.clean:
+            self._note_circuit_end(link)
         if peer_id is None:
             if not link.dialed_by_us:
                 self._log_refusal(f"refused {link.endpoint}: {_end_of(link)}")
@@ -382,6 +382,13 @@ class Supervisor:
             self._log_line(f"lost {_name(link)}: {_end_of(link)}")
         if link.dialed_by_us and link.endpoint is not None and link.connected_at is not None:
             self._note_dialed_end(link, link.endpoint, link.connected_at)
+
+    def _note_circuit_end(self, link: Connection) -> None:
+        if not self._circuits.gave_way(link):
+            self._paths.link_broke(link)
+        elif link.dialed_by_us and not self._stopping:
+            assert link.endpoint is not None, "what was dialled has an endpoint"
+            self._nursery.start_soon(self._paths.open_again, link.endpoint)
 
     def _note_dialed_end(self, link: Connection, endpoint: PeerEndpoint, connected_at: float) -> None:
         now = self._clock.monotonic()
