@@ -131,6 +131,9 @@ class Channel:
     is none within `channel_wait_s_max`, that message is refused, and then every other one at once until the reader
     takes something: a reader that has gone away costs its peers one rest and not one per message.
 
+    What one peer fills rests the others no more than it must: who has less than his part of a full one in it, which is
+    the capacity divided by the peers that have something there, is still taken, up to twice the capacity in all.
+
     Attributes:
         dropped: messages lost because the reader was slower than the senders.
     """
@@ -143,6 +146,8 @@ class Channel:
         self._dispatch = dispatch
         self._queue: deque[Message] = deque()
         self._bytes = 0
+        # Messages and bytes of each peer, counted only from when it is full until half of it is read.
+        self._shares: dict[PeerId, tuple[int, int]] | None = None
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
         self._closed = False
@@ -193,8 +198,11 @@ class Channel:
         message = self._queue.popleft()
         self._bytes -= len(message.body)
         self._is_stuck = False
-        if self._writers and len(self._queue) <= self.capacity // 2 and self._bytes <= self._dispatch.bytes_max // 2:
-            self._writers.unpark_all()
+        if self._shares is not None:
+            self._count(message, -1)
+            if len(self._queue) <= self.capacity // 2 and self._bytes <= self._dispatch.bytes_max // 2:
+                self._shares = None
+                self._writers.unpark_all()
         return message
 
     __anext__ = receive
@@ -210,6 +218,8 @@ class Channel:
             # costs its receiver.
             queue.append(message)
             self._bytes = waiting
+            if self._shares is not None:
+                self._count(message, 1)
             if self._readers:
                 self._readers.unpark()
             return None
@@ -226,11 +236,42 @@ class Channel:
     def _has_room(self, message: Message) -> bool:
         """A message that is larger than the bound of bytes is taken by an empty queue: none is refused for its size."""
         queue = self._queue
-        return len(queue) < self.capacity and (not queue or self._bytes + len(message.body) <= self._dispatch.bytes_max)
+        if len(queue) < self.capacity and (not queue or self._bytes + len(message.body) <= self._dispatch.bytes_max):
+            return True
+        return self.when_full == "wait" and self._is_within_share(message)
+
+    def _is_within_share(self, message: Message) -> bool:
+        """Whether the sender has so little of what fills the channel that it need not wait for the others."""
+        if self._shares is None:
+            self._shares = {}
+            for queued in self._queue:
+                self._count(queued, 1)
+        shares, size = self._shares, len(message.body)
+        messages, bytes_ = shares.get(message.peer_id, (0, 0))
+        peers = len(shares) + (messages == 0)
+        capacity, bytes_max = self.capacity, self._dispatch.bytes_max
+        return (
+            peers > 1
+            and len(self._queue) < 2 * capacity
+            and self._bytes + size <= 2 * bytes_max
+            and messages < max(1, capacity // peers)
+            and bytes_ + size <= bytes_max // peers
+        )
+
+    def _count(self, message: Message, by: int) -> None:
+        shares = self._shares
+        assert shares is not None, "shares are counted while it is full"
+        messages, bytes_ = shares.get(message.peer_id, (0, 0))
+        if messages + by:
+            shares[message.peer_id] = (messages + by, bytes_ + by * len(message.body))
+        else:
+            del shares[message.peer_id]
 
     def _append(self, message: Message) -> None:
         self._queue.append(message)
         self._bytes += len(message.body)
+        if self._shares is not None:
+            self._count(message, 1)
         if self._readers:
             self._readers.unpark()
 

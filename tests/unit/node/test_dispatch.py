@@ -10,9 +10,11 @@ import trio
 
 import p2p
 from p2p.errors import Reason
+from p2p.node.service import run_around
 from p2p.peer.connection import Connection
+from p2p.testing.dice import Dice
 from p2p.transport.memory import MemoryNetwork
-from tests.unit.node.nodes import kept_link, place_of, small_and_large
+from tests.unit.node.nodes import kept_link, node_on, place_of, small_and_large
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -133,3 +135,36 @@ async def test_a_channel_that_was_left_is_not_entered_again() -> None:
             pass
         with pytest.raises(p2p.ChannelBusy, match="entered once"):
             await channel.__aenter__()
+
+
+async def test_T22_a_flood_of_one_peer_does_not_rest_the_link_of_another(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.001)
+    async with small_and_large(net) as (flooder, host), run_around(node_on(net, "three", Dice(3))) as other:
+        async with host.channel("chat", capacity=20) as chat, trio.open_nursery() as nursery:
+            await nursery.start(host.serve, "echo", lambda message: message.body)
+            await flooder.connect(place_of(host))
+            await other.connect(place_of(host))
+
+            async def flood(node: p2p.Node) -> None:
+                while True:
+                    await node.send(host.peer_id, "chat", node.node_id.encode())
+
+            async def read() -> None:
+                async for _ in chat:
+                    await trio.sleep(0.2)
+
+            nursery.start_soon(flood, flooder)
+            nursery.start_soon(read)
+            await trio.sleep(1)
+            for _ in range(5):
+                begun = trio.current_time()
+                await other.send(host.peer_id, "chat", b"a word")
+                assert await other.request(host.peer_id, "echo", b"?", timeout_s=20) == b"?"
+                assert trio.current_time() - begun < 0.1
+            # Who floods as well rests as well.
+            nursery.start_soon(flood, other)
+            for _ in range(50):
+                await trio.sleep(0.2)
+                assert len(chat) <= 2 * chat.capacity
+            assert chat.dropped == 0
+            nursery.cancel_scope.cancel()
