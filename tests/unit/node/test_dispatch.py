@@ -154,14 +154,16 @@ async def test_T22_a_flood_of_one_peer_does_not_rest_the_link_of_another(autojum
                     await trio.sleep(0.2)
 
             nursery.start_soon(flood, flooder)
-            nursery.start_soon(read)
             await trio.sleep(1)
+            assert len(chat) == chat.capacity
             for _ in range(5):
                 begun = trio.current_time()
                 await other.send(host.peer_id, "chat", b"a word")
                 assert await other.request(host.peer_id, "echo", b"?", timeout_s=20) == b"?"
                 assert trio.current_time() - begun < 0.1
+            assert len(chat) == chat.capacity + 5
             # Who floods as well rests as well.
+            nursery.start_soon(read)
             nursery.start_soon(flood, other)
             for _ in range(50):
                 await trio.sleep(0.2)
