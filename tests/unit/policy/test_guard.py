@@ -71,3 +71,10 @@ def test_t33_the_guard_says_when_a_place_may_be_dialled_again() -> None:
     assert guard.due(THERE, 7.0) == 7.0
     until = guard.failed(THERE, 10.0, 0.0, Reason.REFUSED, automatic=True)
     assert guard.due(THERE, 10.0) == until > 10.0
+
+
+def test_t33_how_a_place_failed_is_known() -> None:
+    guard = ConnectionGuard(Limits())
+    assert guard.failures(THERE) is None
+    guard.failed(THERE, 10.0, 0.0, Reason.REFUSED, automatic=True)
+    assert guard.failures(THERE) is not None

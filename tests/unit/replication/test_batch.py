@@ -421,3 +421,10 @@ def test_two_portions_that_do_not_fit_together_are_two_batches() -> None:
     assert len(half.data) + 1 + len(fits.data) == BODY_BYTES_MAX
     assert take_for_one_batch([half, fits]) == 2
     assert take_for_one_batch([half, encode_portion(app(bytes(BODY_BYTES_MAX - len(half.data) - 8)))]) == 1
+
+
+def test_records_of_several_kinds_fill_one_portion_after_the_other() -> None:
+    records = [NewRecord(kind, None, bytes(BODY_BYTES_MAX // 2)) for kind in "abc"]
+    assert [portion.count for portion in encode_portions(records)] == [1, 1, 1]
+    small = [NewRecord(kind, None, bytes(BODY_BYTES_MAX // 3)) for kind in "abc"]
+    assert [portion.count for portion in encode_portions(small)] == [2, 1]

@@ -251,3 +251,31 @@ class Moved(NamedTuple):
     seq_begin: int
     seq_end: int
     wal_bytes: bytes
+
+
+def test_what_is_preferred_goes_first_among_what_is_ready_and_among_what_is_to_be_loaded() -> None:
+    log, other = make_log(2), make_log(2, origin=OTHER)
+    link = Link(log=4, other=4)
+    link.pushes.window = 0
+    for origin, batches in ((LOG, log), (OTHER, other)):
+        link.pushes.offer(origin, 0.0)
+        link.pushes.next_load()
+        link.pushes.loaded(origin, 1, batches, 0.0)
+    link.pushes.prefer([OTHER])
+    link.pushes.credit(100)
+    origins = [push.wal_bytes[1:33] for push in link.pushes.take(0.0)]
+    assert origins == [OTHER, OTHER, LOG, LOG]
+    link.held.update({LOG: 8, OTHER: 8})
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.offer(OTHER, 0.0)
+    assert link.pushes.next_load() == (OTHER, 5, LOAD_BYTES)
+
+
+def test_a_load_that_brought_nothing_is_made_again_when_the_log_moves() -> None:
+    link = Link(log=2)
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.loaded(LOG, 1, [], 0.0)
+    assert link.pushes.next_load() is None
+    link.pushes.offer(LOG, 0.0)
+    assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)

@@ -13,7 +13,7 @@ from p2p.limits import KIB, MIB, Limits
 from p2p.msg import AnyMessage, Data, ForkProof, HeadEntry, OutboxPull, WalAck, WalHeads, WalPush
 from p2p.replication.accept import Verdict
 from p2p.replication.batch import Batch, NewRecord, encode_portions, seal
-from p2p.replication.exchange import NO_LINK, DoubtClaim, Exchange, Penalize, TrustClaim
+from p2p.replication.exchange import NO_LINK, DoubtClaim, Exchange, HoldAppends, Penalize, ReleaseAppends, TrustClaim
 from p2p.replication.heads import EMPTY_LOG, FROZEN_MARK, SEQ_MAX, ZERO_HASH, LogHead
 from p2p.replication.suppliers import NEVER
 from p2p.replication.sync import LoadKind
@@ -1162,3 +1162,37 @@ def test_what_a_peer_shows_is_told_with_the_logs_that_are_frozen_there() -> None
     assert side.exchange.shown() == {
         PEER: {LOG: LogHead(2, log[1].hash), THIRD: LogHead(7, FROZEN_MARK, frozen=True)},
     }
+
+
+def test_t42_appends_wait_for_first_words_until_all_who_matter_are_heard() -> None:
+    exchange = Exchange(OWN, {}, LIMITS, 0.0, word_s=5.0)
+    assert exchange.take_effects() == [HoldAppends(5.0)]
+    assert exchange.awaits_word
+    exchange.all_heard(1.0)
+    assert exchange.take_effects() == [ReleaseAppends()]
+    exchange.all_heard(2.0)
+    assert exchange.take_effects() == []
+
+
+def test_t38_who_claims_more_of_our_log_is_scored_once_a_link() -> None:
+    side = Side(make_log(OWN, 1))
+    side.hear(HeadEntry(OWN, 9, b"\x01" * 32, want=False))
+    side.wait(10 * LIMITS.supplier_stall_s)
+    side.hear(HeadEntry(OWN, 12, b"\x02" * 32, want=False))
+    side.wait(100 * LIMITS.supplier_stall_s)
+    assert sum(isinstance(effect, Penalize) for effect in side.exchange.take_effects()) == 1
+
+
+def test_a_log_that_shrank_while_it_was_loaded_to_be_compared_is_compared_when_it_gets_there() -> None:
+    ours, theirs = make_log(LOG, 3), make_log(LOG, 3, mark=b"x")
+    side = Side(ours)
+    side.exchange.receive(0, WalHeads((entry(theirs, 3, want=False),)), side.now)
+    load = side.exchange.next_load(side.now)
+    assert load is not None
+    assert load.kind is LoadKind.COVER
+    side.heads[LOG] = LogHead(2, ours[1].hash)
+    side.logs[LOG] = ours[:2]
+    side.exchange.loaded(load, [], side.now)
+    assert pushed(side.take()) == []
+    side.append(ours[2])
+    assert pushed(side.take() + side.wait(1.1)) == [(3, 3)]
