@@ -1196,3 +1196,23 @@ def test_a_log_that_shrank_while_it_was_loaded_to_be_compared_is_compared_when_i
     assert pushed(side.take()) == []
     side.append(ours[2])
     assert pushed(side.take() + side.wait(1.1)) == [(3, 3)]
+
+
+def test_what_passed_here_is_compared_without_a_look_into_the_store() -> None:
+    log = make_log(LOG, 3)
+    side = Side(log)
+    side.exchange.passed(LOG, 1, log[0].hash)
+    side.exchange.passed(LOG, 2, log[1].hash)
+    side.exchange.moved({LOG}, side.now)
+    for held in (1, 2, 3):
+        side.hear(entry(log, held, want=False))
+    assert side.loads == 0
+
+
+def test_a_peer_that_shows_another_history_of_our_log_confirms_it_no_more() -> None:
+    log, theirs = make_log(OWN, 3), make_log(OWN, 3, mark=b"x")
+    side = Side(log)
+    side.hear(entry(log, 3, want=False))
+    assert side.exchange.confirmed()[PEER] == 3
+    side.hear(entry(theirs, 3, want=False))
+    assert side.exchange.confirmed().get(PEER, 0) == 0
