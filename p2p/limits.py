@@ -197,6 +197,13 @@ class Limits:
     store_log_bytes_max: int = 24 * MIB
     """When the log is so long, what is left is copied before the next commit, and then it begins anew. It grows beyond
     that by one commit, and while somebody reads from an old place."""
+    segment_batch_bytes_min: int = 64 * KIB
+    """A batch of so many bytes is kept in a segment, a file beside the store's; a smaller one is a row there."""
+    segment_bytes_max: int = 64 * MIB
+    """A segment takes no more."""
+    segment_tail_bytes_max: int = 16 * MIB
+    """So much of segments may their index not have on the disk: it is read again by the next start, after a power
+    cut."""
     append_delay_on_claim_s_max: float = 3.0
     """A peer that claims to know more of our own log than we do may delay appends once per start. So long they also
     wait after the last piece of our own log that was fetched back."""

@@ -27,10 +27,10 @@ from p2p.ids import PeerId
 from p2p.limits import MIB, Limits
 from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Judgement, Verdict, ack_value, judge
-from p2p.replication.batch import Batch, Portion, parse_batch, seal, take_for_one_batch
+from p2p.replication.batch import Batch, Portion, origin_of, parse_batch, seal, take_for_one_batch
 from p2p.replication.clock import HybridClock
 from p2p.replication.fork import Proof, check_proof
-from p2p.store.base import DamagedRange, OriginState, Store, Transaction
+from p2p.store.base import DamagedRange, NotBulk, OriginState, Store, Transaction
 
 _WARM_BYTES: Final = 4 * MIB
 
@@ -205,8 +205,15 @@ class Committer:
         Raises:
             StoreError: nothing of it is; `recover` must succeed before the next one.
         """
+        try:
+            return self._commit(group, wall_ms)
+        except NotBulk:
+            # What was sealed is nowhere but here, and is sealed again.
+            return self._commit(group, wall_ms)
+
+    def _commit(self, group: Group, wall_ms: int) -> Committed:
         done = Committed()
-        with self._store.write() as transaction:
+        with self._store.write(is_bulk=self._is_bulk(group)) as transaction:
             transaction.quotas = group.quotas
             if group.drop_claim:
                 transaction.drop_claim()
@@ -227,6 +234,18 @@ class Committer:
         done.states = transaction.changed
         done.damaged = transaction.damaged
         return done
+
+    def _is_bulk(self, group: Group) -> bool:
+        """Whether it brings big batches of logs that are held and, as far as can be told, nothing else."""
+        if group.cursors or group.pins or group.places or group.bans or group.damaged or group.drop_claim:
+            return False
+        held, size_min = self._store.current(), self._limits.segment_batch_bytes_min
+        for job in group.jobs:
+            if not isinstance(job, PushJob) or len(job.wal_bytes) < size_min or origin_of(job.wal_bytes) not in held:
+                return False
+        if not group.portions:
+            return bool(group.jobs)
+        return self._own in held and sum(len(portion.data) for portion in group.portions) >= size_min
 
     def _note_acquaintances(self, transaction: Transaction, group: Group) -> None:
         for address, place in group.places.items():

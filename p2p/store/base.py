@@ -227,10 +227,14 @@ class LogReader(Protocol):
 class Store(LogReader, Protocol):
     """A whole store: one owner at a time."""
 
-    def write(self) -> AbstractContextManager[Transaction]:
+    def write(self, *, is_bulk: bool = False) -> AbstractContextManager[Transaction]:
         """Open a transaction. It is durable when the block ends; an exception takes all of it back.
 
+        Args:
+            is_bulk: it will do nothing, as far as can be told, but append a lot to logs.
+
         Raises:
+            NotBulk: it did something else as well; from the block's end.
             StoreFull, StoreCorrupt, StoreError: it could not be written; from the block's end, too. Nothing may be
                 written after that before `recover` succeeded.
         """
@@ -259,6 +263,11 @@ class Store(LogReader, Protocol):
         Raises:
             StoreError: it is not fit yet.
         """
+
+
+class NotBulk(Exception):
+    """A transaction that was to add a lot to logs, and nothing else, did more. It was taken back, and nothing of it was
+    written anywhere. It is done again: the next one may do anything."""
 
 
 class Transaction(ABC):

@@ -1,4 +1,7 @@
-"""Reading batches inside a transaction that writes, from a disk that may be damaged.
+"""Reading batches, wherever they lie, from a disk that may be damaged; also inside a transaction that writes.
+
+A row of `chain` says where its batch is: in `segment` 0 it is the row `batch` of the table `batches`, in any other it
+begins at the offset `batch` of that file.
 
 A SELECT that meets a broken page takes the whole transaction with it: every later statement fails as well, also one
 that only marks the batch as damaged. SQLite's blob interface fails alone.
@@ -7,17 +10,39 @@ that only marks the batch as damaged. SQLite's blob interface fails alone.
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
+from typing import Final
+
+from p2p.store.segments import read_entry
+
+IN_TABLE: Final = 0
+"""In the place of a segment's number: the batch is a row."""
 
 
-def read_batch(connection: sqlite3.Connection, number: int) -> bytes | None:
+class Connection(sqlite3.Connection):
+    """A connection that knows beside which file its segments lie.
+
+    Attributes:
+        store: that file.
+    """
+
+    store: Path
+
+
+def read_batch(connection: sqlite3.Connection, segment: object, number: object) -> bytes | None:
     """Read the bytes of a batch; None if they are gone or cannot be read.
 
     Args:
-        number: of its row in `batches`.
+        segment, number: where its row of `chain` says that it is.
 
     Raises:
-        sqlite3.Error: the file cannot be read as a whole.
+        sqlite3.Error, StoreError: the file cannot be read as a whole.
     """
+    if not isinstance(segment, int) or not isinstance(number, int):
+        return None
+    if segment != IN_TABLE:
+        assert isinstance(connection, Connection)
+        return read_entry(connection.store, segment, number)
     try:
         with connection.blobopen("batches", "wal", number, readonly=True) as blob:
             return blob.read()

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from p2p.errors import ConfigError, P2PError, StoreCorrupt, StoreError, StoreFull
 from p2p.store.base import LOCK_FILE, WHOLE_FILE
+from p2p.store.blobs import Connection
 
 BUSY_MS: Final = 2000
 PART: Final = ".part"
@@ -36,15 +37,19 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def connect(path: Path, mode: str) -> sqlite3.Connection:
+def connect(path: Path, mode: str, store: Path | None = None) -> sqlite3.Connection:
     """Open the file.
 
     Args:
         mode: SQLite's: "ro", "rw" or "rwc".
+        store: the file beside which its segments lie, if it is another one.
     """
     # Each connection belongs to one lane, and a lane is one thread at a time, though not always the same one.
     place = quote(os.fsencode(path.absolute()))
-    connection = sqlite3.connect(f"file:{place}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        f"file:{place}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, factory=Connection
+    )
+    connection.store = path if store is None else store
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     return connection
 

@@ -81,7 +81,7 @@ class MemoryStore:
         return self._own
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
+    def write(self, *, is_bulk: bool = False) -> Iterator[Transaction]:
         """Open a transaction; an exception in the block takes all of it back."""
         with self._lock:
             transaction = _MemoryTransaction(self, self._states)

@@ -30,23 +30,24 @@ from p2p.replication.accept import Held
 from p2p.replication.fork import check_proof
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import is_what_was_stored
-from p2p.store.blobs import malformed, read_batch
+from p2p.store.blobs import IN_TABLE, malformed, read_batch
 from p2p.store.hints import check_table
 
 _ORIGIN_BYTES: Final = 1 + 32
 
 _ROWS: Final = (
-    "SELECT o.no, o.peer_id, o.seq, o.hash, o.tail_seq, o.lost_seq, o.frozen_from, c.hash, c.batch,"
+    "SELECT o.no, o.peer_id, o.seq, o.hash, o.tail_seq, o.lost_seq, o.frozen_from, c.hash, c.segment, c.batch,"
     " (SELECT MAX(seq_end) FROM chain WHERE origin = o.no)"
     " FROM origins AS o LEFT JOIN chain AS c ON c.origin = o.no AND c.seq_end = o.seq AND c.damaged = 0"
 )
 
 
 class Head(NamedTuple):
-    """Where a log ends, and the row of `batches` with its last batch (None for an empty log)."""
+    """Where a log ends, and where its last batch is, as a row of `chain` says it (None for an empty log)."""
 
     seq: int
     hash: bytes
+    segment: int | None
     batch: int | None
 
 
@@ -63,7 +64,7 @@ def mend_origins(connection: sqlite3.Connection) -> list[str]:
     if check_table(connection, "origins"):
         # If it is the index that is damaged, that is all; and if it is a row, what follows puts it right.
         connection.execute("REINDEX origins")
-    for no, peer_id, seq, batch_hash, tail_seq, lost_seq, frozen_from, filed, batch, end in connection.execute(
+    for no, peer_id, seq, batch_hash, tail_seq, lost_seq, frozen_from, filed, segment, batch, end in connection.execute(
         _ROWS
     ).fetchall():
         if end is not None and end > max(seq, tail_seq, lost_seq) and not _is_good(connection, no, peer_id, end):
@@ -74,7 +75,7 @@ def mend_origins(connection: sqlite3.Connection) -> list[str]:
         if right_frozen is not None and right_frozen < 1:
             # No proof says so, nor could one.
             right_frozen = None
-        head = Head(seq, batch_hash, batch)
+        head = Head(seq, batch_hash, segment, batch)
         is_right = batch_hash == (ZERO_HASH if seq == 0 else filed) and (right_frozen is None or seq < right_frozen)
         if not is_right:
             # A row that ends before it begins would stand in the way of what is fetched again.
@@ -116,14 +117,14 @@ def _line(peer_id: bytes, seq: int, tail_seq: int, *, is_cut: bool) -> str:
 
 def walk(connection: sqlite3.Connection, no: int, frozen_from: int | None) -> Head:
     """Follow the chain from its beginning, without reading batches."""
-    head = Head(0, ZERO_HASH, None)
+    head = Head(0, ZERO_HASH, None, None)
     rows = connection.execute(
-        "SELECT seq_begin, seq_end, hash, batch, damaged FROM chain WHERE origin = ? ORDER BY seq_end", (no,)
+        "SELECT seq_begin, seq_end, hash, segment, batch, damaged FROM chain WHERE origin = ? ORDER BY seq_end", (no,)
     )
-    for seq_begin, seq_end, batch_hash, batch, damaged in rows:
+    for seq_begin, seq_end, batch_hash, segment, batch, damaged in rows:
         if damaged or seq_begin != head.seq + 1 or (frozen_from is not None and seq_end >= frozen_from):
             break
-        head = Head(seq_end, batch_hash, batch)
+        head = Head(seq_end, batch_hash, segment, batch)
     rows.close()
     return head
 
@@ -142,12 +143,12 @@ def _checked(connection: sqlite3.Connection, no: int, peer_id: bytes, frozen_fro
 
 def _is_good(connection: sqlite3.Connection, no: int, peer_id: bytes, seq_end: int) -> bool:
     row = connection.execute(
-        "SELECT seq_begin, seq_end, hash, signature_crc, batch FROM chain WHERE origin = ? AND seq_end = ?",
+        "SELECT seq_begin, seq_end, hash, signature_crc, segment, batch FROM chain WHERE origin = ? AND seq_end = ?",
         (no, seq_end),
     ).fetchone()
     if row is None or len(peer_id) != 32:
         return False
-    return is_what_was_stored(read_batch(connection, row[4]), PeerId(peer_id), Held(*row[:3]), row[3])
+    return is_what_was_stored(read_batch(connection, row[4], row[5]), PeerId(peer_id), Held(*row[:3]), row[3])
 
 
 def owner_of(connection: sqlite3.Connection, no: int, head: Head, peer_id: bytes) -> bytes:
@@ -155,8 +156,11 @@ def owner_of(connection: sqlite3.Connection, no: int, head: Head, peer_id: bytes
     if head.batch is None:
         return peer_id
     try:
-        with connection.blobopen("batches", "wal", head.batch, readonly=True) as blob:
-            named = blob.read(_ORIGIN_BYTES)[1:]
+        if head.segment == IN_TABLE:
+            with connection.blobopen("batches", "wal", head.batch, readonly=True) as blob:
+                named = blob.read(_ORIGIN_BYTES)[1:]
+        else:
+            named = (read_batch(connection, head.segment, head.batch) or b"")[1:_ORIGIN_BYTES]
     except sqlite3.Error:
         return peer_id
     return named if named != peer_id and _is_good(connection, no, named, head.seq) else peer_id

@@ -6,7 +6,8 @@ but all that matters in it can be read and checked piece by piece:
 
     identity, origins      copied; without them nobody knows how far a log was signed, so without them nothing is done
     chain, batches         each batch that is what its row says; a row whose batch is not is marked as damaged
-    batches without a row  if they are signed and fit between the others: the list of batches can be told from them
+    batches without a row  if they are signed and fit between the others: the list of batches can be told from them;
+                           those in segments stay where they are
     proofs                 copied
     pins, book, bans, cursors   copied, or empty if they are damaged; targets: told again from the batches
 
@@ -35,20 +36,21 @@ from p2p.replication.accept import Held
 from p2p.replication.batch import Batch, verify_signature
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import MOVE_FILE, is_what_was_stored, parse_stored
-from p2p.store.blobs import is_damage, read_batch
+from p2p.store.blobs import IN_TABLE, is_damage, read_batch
 from p2p.store.definitions import put_right
 from p2p.store.files import DAMAGED, LOG, PART, beside, connect, free_bytes, make_private, size_of, translated, trust
 from p2p.store.hints import HINTS, check_table, damaged_tables
 from p2p.store.mend import Head, frozen_from_of, owner_of, walk
 from p2p.store.schema import PAGE_BYTES, STEPS, check_version, prepare, read_owner
+from p2p.store.segments import read_entries, segment_numbers, segment_path
 
 _NO_BATCH: Final = 0
 """In the place of a batch's number: its bytes are gone. No batch has it."""
 _ROW_BYTES_MIN: Final = 40
 """No row of `chain` is smaller, nor one of `batches`. It bounds what a damaged tree can be read as."""
 _BATCH: Final = (
-    "INSERT OR REPLACE INTO chain (origin, seq_end, seq_begin, hash, signature_crc, damaged, batch)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO chain (origin, seq_end, seq_begin, hash, signature_crc, damaged, segment, batch)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _COPIED: Final = ("pins", "book", "bans", "cursors")
 
@@ -86,8 +88,8 @@ def rebuild(path: Path) -> str:
             if source.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise StoreError(f"the store {path} cannot be written anew: somebody reads it")
             make_private(part)
-            with closing(connect(part, "rw")) as target:
-                said = _Copy(source, target, part).run(read_owner(source, path))
+            with closing(connect(part, "rw", path)) as target:
+                said = _Copy(source, target, part, path).run(read_owner(source, path))
         _take_place(path, part)
     except (P2PError, OSError) as error:
         with suppress(OSError):
@@ -146,12 +148,14 @@ class _Copy:
         source: the damaged file.
         target: the fresh one, empty.
         path: of the fresh one.
+        store: of the damaged one, beside which the segments lie.
     """
 
-    def __init__(self, source: sqlite3.Connection, target: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, source: sqlite3.Connection, target: sqlite3.Connection, path: Path, store: Path) -> None:
         self._source = source
         self._target = target
         self._path = path
+        self._store = store
         self._rows_max = max(1, source.execute("PRAGMA page_count").fetchone()[0] * PAGE_BYTES // _ROW_BYTES_MIN)
 
     def run(self, own: PeerId) -> str:
@@ -167,13 +171,18 @@ class _Copy:
         for pragma in (f"page_size = {PAGE_BYTES}", "journal_mode = OFF", "synchronous = OFF"):
             target.execute(f"PRAGMA {pragma}")
         prepare(target, self._path, own)
-        target.execute("CREATE TEMP TABLE strays (origin INTEGER, seq_begin INTEGER, batch INTEGER)")
+        target.execute("CREATE TEMP TABLE strays (origin INTEGER, seq_begin INTEGER, segment INTEGER, batch INTEGER)")
         target.execute("BEGIN")
         owners = self._copy_origins()
         self._copy_chain(owners)
         _insert(target, "proofs", self._scan("proofs", "*", "origin {0}"))
-        self._find_strays(own, {peer_id: no for no, peer_id in owners.items()})
+        numbers = {peer_id: no for no, peer_id in owners.items()}
+        self._find_strays(own, numbers)
+        ends = self._find_strays_in_segments(numbers)
         self._take_strays(owners)
+        in_use = target.execute("SELECT segment, MIN(origin) FROM chain WHERE segment <> 0 GROUP BY 1").fetchall()
+        # Closed: nothing is added to them.
+        _insert(target, "segments", [(no, origin, ends.get(no, 0), 0) for no, origin in in_use])
         self._settle(owners)
         forgotten = [HINTS[table].meaning for table in _COPIED if not self._copy_hints(table)]
         target.execute("DROP TABLE targets")
@@ -198,7 +207,7 @@ class _Copy:
         name that is right was taken there, and the row was not mended where it lay."""
         try:
             filed = self._source.execute(
-                "SELECT hash, batch FROM chain WHERE origin = ? AND seq_end = ? AND damaged = 0", (no, seq)
+                "SELECT hash, segment, batch FROM chain WHERE origin = ? AND seq_end = ? AND damaged = 0", (no, seq)
             ).fetchone()
             return peer_id if filed is None else owner_of(self._source, no, Head(seq, *filed), peer_id)
         except sqlite3.Error as error:
@@ -207,70 +216,91 @@ class _Copy:
             return peer_id
 
     def _copy_chain(self, owners: dict[int, PeerId]) -> None:
-        columns = "origin, seq_end, seq_begin, hash, signature_crc, damaged, batch"
+        columns = "origin, seq_end, seq_begin, hash, signature_crc, damaged, segment, batch"
         for row in self._scan("chain", columns, "origin {0}, seq_end {0}"):
             if not _makes_sense(row):
                 continue
-            origin, seq_end, seq_begin, batch_hash, signature_crc, damaged, number = row
+            origin, seq_end, seq_begin, batch_hash, signature_crc, damaged, segment, number = row
             if origin not in owners:
-                batch = self._read(number)
+                batch = self._read(segment, number)
                 if batch is None or batch.origin not in owners.values():
                     raise StoreCorrupt(f"the list of origins misses one whose number is {origin}")
                 # The number in this row is what is damaged: nothing stands for the batch.
                 continue
-            wal_bytes = None if damaged else read_batch(self._source, number)
+            wal_bytes = None if damaged else read_batch(self._source, segment, number)
             held = Held(seq_begin, seq_end, batch_hash)
             if is_what_was_stored(wal_bytes, owners[origin], held, signature_crc):
-                self._target.execute("INSERT OR IGNORE INTO batches (no, wal) VALUES (?, ?)", (number, wal_bytes))
-                self._target.execute(_BATCH, (*row[:5], 0, number))
+                if segment == IN_TABLE:
+                    self._target.execute("INSERT OR IGNORE INTO batches (no, wal) VALUES (?, ?)", (number, wal_bytes))
+                self._target.execute(_BATCH, (*row[:5], 0, segment, number))
             else:
-                self._target.execute(_BATCH.replace("REPLACE", "IGNORE"), (*row[:5], 1, _NO_BATCH))
+                self._target.execute(_BATCH.replace("REPLACE", "IGNORE"), (*row[:5], 1, IN_TABLE, _NO_BATCH))
 
     def _find_strays(self, own: PeerId, numbers: dict[PeerId, int]) -> None:
         """Note every batch that no row of the chain stands for."""
         for (no,) in self._scan("batches", "no", "no {0}"):
             if not isinstance(no, int) or self._target.execute("SELECT 1 FROM batches WHERE no = ?", (no,)).fetchone():
                 continue
-            batch = self._read(no)
+            batch = self._read(IN_TABLE, no)
             if batch is None:
                 continue
             if batch.origin == own and own not in numbers:
                 raise StoreCorrupt("the list of origins misses the owner of the store")
             if batch.origin in numbers:
                 self._target.execute(
-                    "INSERT INTO strays VALUES (?, ?, ?)", (numbers[batch.origin], batch.seq_begin, no)
+                    "INSERT INTO strays VALUES (?, ?, ?, ?)", (numbers[batch.origin], batch.seq_begin, IN_TABLE, no)
                 )
 
+    def _find_strays_in_segments(self, numbers: dict[PeerId, int]) -> dict[int, int]:
+        """The same of those that lie in segments. What the index does not know of a closed one does not count.
+
+        Returns:
+            Up to where each segment was read.
+        """
+        execute = self._target.execute
+        known = self._scan("segments", "no, covered, is_open", "no {0}")
+        closed = {no: covered for no, covered, is_open in known if not is_open and isinstance(covered, int)}
+        ends = {no: closed.get(no, size_of(segment_path(self._store, no))) for no in segment_numbers(self._store)}
+        for no, end in ends.items():
+            for offset, wal_bytes in read_entries(self._store, no, 0, end):
+                batch = parse_stored(wal_bytes)
+                is_filed = execute("SELECT 1 FROM chain WHERE segment = ? AND batch = ?", (no, offset)).fetchone()
+                if batch is not None and batch.origin in numbers and not is_filed:
+                    place = (numbers[batch.origin], batch.seq_begin, no, offset)
+                    execute("INSERT INTO strays VALUES (?, ?, ?, ?)", place)
+        return ends
+
     def _take_strays(self, owners: dict[int, PeerId]) -> None:
-        after: tuple[int, int, int] = (0, 0, 0)
+        after: tuple[int, int, int, int] = (0, 0, 0, 0)
         while True:
             row = self._target.execute(
-                "SELECT origin, seq_begin, batch FROM strays WHERE (origin, seq_begin, batch) > (?, ?, ?)"
-                " ORDER BY origin, seq_begin, batch LIMIT 1",
+                "SELECT origin, seq_begin, segment, batch FROM strays"
+                " WHERE (origin, seq_begin, segment, batch) > (?, ?, ?, ?)"
+                " ORDER BY origin, seq_begin, segment, batch LIMIT 1",
                 after,
             ).fetchone()
             if row is None:
                 return
             after = row
-            batch = self._read(row[2])
+            batch = self._read(row[2], row[3])
             if batch is not None and batch.origin == owners[row[0]]:
-                self._take(row[0], batch, row[2])
+                self._take(row[0], batch, row[2], row[3])
 
-    def _take(self, origin: int, batch: Batch, number: int) -> None:
+    def _take(self, origin: int, batch: Batch, segment: int, number: int) -> None:
         """File a batch that nothing names, if it is its owner's and fits between what is filed."""
         execute = self._target.execute
         beside_it = execute(
-            "SELECT seq_begin, seq_end, hash, batch FROM chain WHERE origin = ? AND damaged = 0 AND seq_end >= ?"
-            " AND seq_begin <= ? ORDER BY seq_end",
+            "SELECT seq_begin, seq_end, hash, segment, batch FROM chain WHERE origin = ? AND damaged = 0"
+            " AND seq_end >= ? AND seq_begin <= ? ORDER BY seq_end",
             (origin, batch.seq_begin - 1, batch.seq_end + 1),
         ).fetchall()
         if batch.seq_begin == 1 and batch.prev_hash != ZERO_HASH:
             return
-        for seq_begin, seq_end, batch_hash, filed in beside_it:
+        for seq_begin, seq_end, batch_hash, *filed in beside_it:
             if seq_end == batch.seq_begin - 1:
                 fits = batch_hash == batch.prev_hash
             else:
-                follower = _parsed(read_batch(self._target, filed))
+                follower = _parsed(read_batch(self._target, *filed))
                 fits = seq_begin == batch.seq_end + 1 and follower is not None and follower.prev_hash == batch.hash
             if not fits:
                 return
@@ -280,12 +310,13 @@ class _Copy:
             "DELETE FROM chain WHERE origin = ? AND damaged = 1 AND seq_end >= ? AND seq_begin <= ?",
             (origin, batch.seq_begin, batch.seq_end),
         )
-        execute("INSERT INTO batches (no, wal) VALUES (?, ?)", (number, batch.wal_bytes))
+        if segment == IN_TABLE:
+            execute("INSERT INTO batches (no, wal) VALUES (?, ?)", (number, batch.wal_bytes))
         crc = zlib.crc32(batch.signature)
-        execute(_BATCH, (origin, batch.seq_end, batch.seq_begin, batch.hash, crc, 0, number))
+        execute(_BATCH, (origin, batch.seq_end, batch.seq_begin, batch.hash, crc, 0, segment, number))
 
-    def _read(self, number: int) -> Batch | None:
-        return _parsed(read_batch(self._source, number))
+    def _read(self, segment: int, number: int) -> Batch | None:
+        return _parsed(read_batch(self._source, segment, number))
 
     def _settle(self, owners: dict[int, PeerId]) -> None:
         """Let every log end where its chain is whole; that it went further stays known."""

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from p2p.errors import IdentityMismatch, StoreCorrupt, StoreError
 from p2p.ids import PeerId
 from p2p.store.base import TARGETS_MAX, parse_stored
-from p2p.store.blobs import read_batch
+from p2p.store.blobs import IN_TABLE, read_batch
 
 APPLICATION_ID: Final = int.from_bytes(b"VP2P", "big")
 PAGE_BYTES: Final = 16_384
@@ -38,18 +38,26 @@ def index_targets(connection: sqlite3.Connection) -> None:
         " WITHOUT ROWID"
     )
     found: dict[int, set[bytes]] = {}
-    for origin, number in connection.execute("SELECT origin, batch FROM chain WHERE damaged = 0"):
+    # The step that made this table first knew no segments.
+    segment = "segment" if has_segments(connection) else str(IN_TABLE)
+    places = f"SELECT origin, {segment}, batch FROM chain WHERE damaged = 0"  # noqa: S608  # names of ours
+    for origin, *place in connection.execute(places):
         targets = found.setdefault(origin, set())
         if len(targets) < TARGETS_MAX:
-            targets |= _targets_of(connection, number)
+            targets |= _targets_of(connection, *place)
     for origin, targets in found.items():
         kept = sorted(targets) if len(targets) < TARGETS_MAX else [ANYBODY]
         connection.executemany(INDEX_TARGET, [(target, origin) for target in kept])
 
 
-def _targets_of(connection: sqlite3.Connection, number: int) -> frozenset[PeerId]:
+def has_segments(connection: sqlite3.Connection) -> bool:
+    """Whether the file's schema is one that knows segments."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'segments'").fetchone() is not None
+
+
+def _targets_of(connection: sqlite3.Connection, segment: int, number: int) -> frozenset[PeerId]:
     # One that is damaged is found again, and quarantined, when it is read.
-    wal_bytes = read_batch(connection, number)
+    wal_bytes = read_batch(connection, segment, number)
     batch = None if wal_bytes is None else parse_stored(wal_bytes)
     return frozenset() if batch is None else batch.targets
 
@@ -97,6 +105,12 @@ STEPS: Final[tuple[Step, ...]] = (
     UPDATE origins SET claimed_seq = lost_seq, lost_seq = 0
     """,
     TARGETS_OF_ORIGIN,
+    """
+    ALTER TABLE chain ADD COLUMN segment INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE segments (
+        no INTEGER PRIMARY KEY, origin INTEGER NOT NULL, covered INTEGER NOT NULL, is_open INTEGER NOT NULL
+    )
+    """,
 )
 """For each version what leads to it from the one before: statements, ended by semicolons, or a function."""
 

@@ -1,4 +1,4 @@
-"""The durable store: one SQLite file, in WAL mode with synchronous=FULL.
+"""The durable store: one SQLite file, in WAL mode with synchronous=FULL; and its segments, for big batches.
 
 `SqliteReader` is one connection that only reads, used on the lane "read" and by tools beside a running node. Each
 call is one short read transaction: one that stayed open would keep SQLite from ever shortening its log.
@@ -8,6 +8,11 @@ After a failed write this file trusts nothing it has in memory or in the kernel'
 dirty pages and marked them clean, so that the next fsync "succeeds". Therefore `recover` takes a new handle, makes
 SQLite copy its log into the file and sync it (`wal_checkpoint(TRUNCATE)`), and reads the heads again, before anything
 more may be written, and so before anything more is signed.
+
+A commit that only adds batches to segments is not synced (`synchronous=NORMAL`): they are, and say all that it does
+(`segments`). That it does nothing else is told from SQLite's own count of changes, so that whatever is written in any
+other way is synced, and with it, since SQLite's log is one file, everything before. How a commit is to be made has to
+be said when it begins: one that turns out to do more is taken back, and done again by who began it.
 
 Nothing else in the process may open and close the file: POSIX would drop SQLite's locks with it.
 
@@ -20,7 +25,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -32,7 +37,7 @@ from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Held
-from p2p.replication.batch import Batch
+from p2p.replication.batch import Batch, origin_of
 from p2p.replication.fork import Proof
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import (
@@ -41,6 +46,7 @@ from p2p.store.base import (
     Damage,
     DamagedRange,
     Loaded,
+    NotBulk,
     OriginState,
     StoredBatch,
     Transaction,
@@ -48,7 +54,7 @@ from p2p.store.base import (
     is_what_was_stored,
     parse_stored,
 )
-from p2p.store.blobs import is_damage, malformed, read_batch
+from p2p.store.blobs import IN_TABLE, is_damage, malformed, read_batch
 from p2p.store.check import check_chain, check_proof_kept
 from p2p.store.checkpoints import Checkpoints
 from p2p.store.definitions import altered_tables
@@ -56,6 +62,7 @@ from p2p.store.files import LOG, beside, connect, connect_to_read, make_private,
 from p2p.store.hints import damaged_tables, mend_hints
 from p2p.store.mend import mend_origins
 from p2p.store.rebuild import look_through
+from p2p.store.replay import Tail, file_again, segments_at_open, tails_of_open
 from p2p.store.schema import (
     ANYBODY,
     INDEX_TARGET,
@@ -65,6 +72,7 @@ from p2p.store.schema import (
     prepare,
     read_owner,
 )
+from p2p.store.segments import Appends, Segment, drop_segment, read_entries, try_room
 
 _LIMITS: Final = Limits()
 _PROBE_BYTES: Final = _LIMITS.batch_bytes_max
@@ -75,8 +83,9 @@ _ROWS_PER_READ: Final = 256
 _ALL: Final = -1
 """In the place of how many rows are wanted."""
 _LOAD: Final = (
-    "SELECT c.seq_begin, c.seq_end, c.hash, c.signature_crc, c.damaged, b.wal FROM chain AS c LEFT JOIN batches AS b"
-    " ON b.no = c.batch WHERE c.origin = (SELECT no FROM origins WHERE peer_id = ?)"
+    "SELECT c.seq_begin, c.seq_end, c.hash, c.signature_crc, c.damaged, {0}, c.batch, b.wal"
+    " FROM chain AS c LEFT JOIN batches AS b ON {0} = 0 AND b.no = c.batch"
+    " WHERE c.origin = (SELECT no FROM origins WHERE peer_id = ?)"
     " AND c.seq_end >= ? AND c.seq_end <= ? ORDER BY c.seq_end LIMIT ?"
 )
 _STATES: Final = "SELECT peer_id, seq, hash, tail_seq, size, frozen_from, {}, {} FROM origins"
@@ -85,6 +94,8 @@ _CLAIMED_SINCE: Final = 5
 """The versions of the schema that brought these columns. A tool that only reads looks at older files as they are."""
 _BOOK_SINCE: Final = 4
 """The version of the schema that brought address book and bans."""
+_SEGMENTS_SINCE: Final = 7
+"""The version that brought segments."""
 _IS_FOR_ANYBODY: Final = "SELECT 1 FROM targets WHERE target = ? AND origin = ?"
 _NEXT: Final = (
     "SELECT seq_begin, seq_end FROM chain WHERE origin = (SELECT no FROM origins WHERE peer_id = ?)"
@@ -141,10 +152,15 @@ class SqliteReader:
         """Read the batch that covers `from_seq`, and those after it, up to `to_seq` and `bytes_max`."""
         with self._in_use, translated(self._path, "read"):
             try:
-                return self._load(origin, from_seq, to_seq, bytes_max, _ALL)
+                loaded = self._load(origin, from_seq, to_seq, bytes_max, _ALL)
             except sqlite3.Error as error:
                 if not is_damage(error):
                     raise
+            else:
+                if loaded.damaged is None:
+                    return loaded
+                # Beside a running node, its log may have been forgotten meanwhile, and its segments with it.
+                return self._load(origin, from_seq, to_seq, bytes_max, _ALL)
             # The cursor reads one row ahead: it may be the second one that cannot be read.
             try:
                 return self._load(origin, from_seq, to_seq, bytes_max, 1)
@@ -164,8 +180,9 @@ class SqliteReader:
         rows = self._connection.cursor()
         try:
             # The first row is read here already.
-            rows.execute(_LOAD, (origin, from_seq, to_seq, rows_max))
-            for seq_begin, seq_end, batch_hash, signature_crc, damaged, wal_bytes in rows:
+            segment_of = "c.segment" if self._version >= _SEGMENTS_SINCE else str(IN_TABLE)
+            rows.execute(_LOAD.format(segment_of), (origin, from_seq, to_seq, rows_max))
+            for seq_begin, seq_end, batch_hash, signature_crc, damaged, segment, number, wal_bytes in rows:
                 held = _held(seq_begin, seq_end, batch_hash)
                 if damaged:
                     # Where this is known the head is below; if it is not, the mark itself is the damage.
@@ -173,6 +190,8 @@ class SqliteReader:
                 if seq_begin > next_seq:
                     # A row of the chain is gone, or stands elsewhere under another seq.
                     return Loaded(batches, DamagedRange(origin, next_seq, seq_begin - 1))
+                if segment != IN_TABLE:
+                    wal_bytes = read_batch(self._connection, segment, number)
                 if not is_what_was_stored(wal_bytes, origin, held, signature_crc):
                     return Loaded(batches, DamagedRange(origin, seq_begin, seq_end))
                 size += len(wal_bytes)
@@ -269,27 +288,20 @@ class SqliteReader:
 
     def _rows_of(self, origin: PeerId) -> Iterator[tuple[Held, bytes | None, int, bool]]:
         after = 0
+        segment_of = "segment" if self._version >= _SEGMENTS_SINCE else str(IN_TABLE)
         while True:
             rows = self._connection.execute(
-                "SELECT seq_begin, seq_end, hash, signature_crc, damaged, batch FROM chain"
+                f"SELECT seq_begin, seq_end, hash, signature_crc, damaged, {segment_of}, batch FROM chain"  # noqa: S608  # names of ours
                 " WHERE origin = (SELECT no FROM origins WHERE peer_id = ?) AND seq_end > ? ORDER BY seq_end LIMIT ?",
                 (origin, after, _ROWS_PER_READ),
             ).fetchall()
-            for seq_begin, seq_end, batch_hash, signature_crc, damaged, number in rows:
-                yield Held(seq_begin, seq_end, batch_hash), self._bytes_of(number), signature_crc, bool(damaged)
+            for seq_begin, seq_end, batch_hash, signature_crc, damaged, *place in rows:
+                wal_bytes = read_batch(self._connection, *place)
+                yield Held(seq_begin, seq_end, batch_hash), wal_bytes, signature_crc, bool(damaged)
             # In a damaged file rows may stand out of order: that was seen, and to go on would be to go round for ever.
             if not rows or not isinstance(rows[-1][1], int) or rows[-1][1] <= after:
                 return
             after = rows[-1][1]
-
-    def _bytes_of(self, number: int) -> bytes | None:
-        try:
-            row = self._connection.execute("SELECT wal FROM batches WHERE no = ?", (number,)).fetchone()
-        except sqlite3.Error as error:
-            if not is_damage(error):
-                raise
-            return None
-        return None if row is None else row[0]
 
     def close(self) -> None:
         """Close the connection, after the read that is under way."""
@@ -298,7 +310,7 @@ class SqliteReader:
 
 
 class SqliteStore:
-    """A `Store` in one file. Opened by `p2p.store.keys.open_store`, which looks after key and lock.
+    """A `Store` in one file and its segments. Opened by `p2p.store.keys.open_store`, which looks after key and lock.
 
     Args:
         path: the file; made if it is absent.
@@ -321,6 +333,11 @@ class SqliteStore:
         self._lock = lock
         self._limits = limits
         self._is_failed = False
+        # What the commits since the last one that was synced have in segments; whether the connection syncs none; and
+        # whether it must sync the next.
+        self._unsynced_bytes = 0
+        self._is_lax = False
+        self._is_next_synced = False
         self._writer: sqlite3.Connection | None = None
         try:
             with translated(path, "opened"):
@@ -332,6 +349,9 @@ class SqliteStore:
                 self._checkpoints = Checkpoints(partial(_connect_writer, path, limits), log_bytes, limits)
                 self._states = _read_states(self._writer, path)
                 self._numbers = _read_numbers(self._writer, path)
+                owners = {no: peer_id for peer_id, no in self._numbers.items()}
+                self._segments, tails, self._next_segment = segments_at_open(self._writer, path, owners)
+            self._take_up(tails)
             self._reader = SqliteReader(path)
         except BaseException:
             self._close_writer()
@@ -342,22 +362,38 @@ class SqliteStore:
         """The identity this store belongs to."""
         return self._own
 
-    @contextmanager
-    def write(self) -> Iterator[Transaction]:
+    def write(self, *, is_bulk: bool = False) -> AbstractContextManager[Transaction]:
         """Open a transaction; durable when the block ends, an exception takes all of it back."""
+        return self._write(is_bulk)
+
+    @contextmanager
+    def _write(self, is_bulk: bool) -> Iterator[_SqliteTransaction]:
         connection = self._writer
         if self._is_failed or connection is None:
             raise StoreReadOnly(f"the store {self._path} failed and is not recovered yet")
+        limits = self._limits
+        appends = Appends(self._path, self._segments, self._next_segment, limits.segment_bytes_max)
+        transaction = _SqliteTransaction(connection, self._own, self._states, self._numbers, appends)
+        transaction.big_bytes = 0 if is_bulk else limits.segment_batch_bytes_min
         with translated(self._path, "written"):
             try:
                 self._checkpoints.copy_rest(connection)
+                is_synced, self._is_next_synced = self._is_next_synced, False
+                is_synced |= not is_bulk or self._unsynced_bytes >= limits.segment_tail_bytes_max
+                if self._is_lax is is_synced:
+                    self._be_lax(connection, not is_synced)
                 connection.execute("BEGIN IMMEDIATE")
                 changes = connection.total_changes
-                transaction = _SqliteTransaction(connection, self._own, self._states, self._numbers)
                 yield transaction
                 transaction.save()
-                if connection.total_changes > changes:
-                    self._checkpoints.begin(transaction.batch_bytes + _COMMIT_BYTES)
+                changes = connection.total_changes - changes
+                if self._is_lax and changes != transaction.told_changes:
+                    self._is_next_synced = True
+                    raise NotBulk
+                if appends.parts:
+                    appends.write()
+                if changes:
+                    self._checkpoints.begin(transaction.row_bytes + _COMMIT_BYTES)
                 connection.execute("COMMIT")
                 self._checkpoints.end()
             except BaseException as error:
@@ -368,7 +404,17 @@ class SqliteStore:
                     suspect(self._path)
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
+                if appends.is_written:
+                    # What is left of a file that could not be removed is not written to again.
+                    self._next_segment = appends.next_no
+                    _take_back(connection, appends)
                 raise
+        self._unsynced_bytes = self._unsynced_bytes + appends.size if self._is_lax else 0
+        self._next_segment = appends.next_no
+        for part in appends.parts.values():
+            self._segments[part.origin] = Segment(part.no, part.end)
+        for no in transaction.dropped:
+            drop_segment(self._path, no)
         if transaction.damaged:
             # One piece that is not what was stored is often not the only one.
             suspect(self._path)
@@ -377,8 +423,45 @@ class SqliteStore:
             if state is None:
                 self._states.pop(origin, None)
                 self._numbers.pop(origin, None)
+                self._segments.pop(origin, None)
             else:
                 self._states[origin] = state
+
+    def _be_lax(self, connection: sqlite3.Connection, is_lax: bool) -> None:
+        """Have the next commits synced, or not."""
+        connection.execute(f"PRAGMA synchronous = {'NORMAL' if is_lax else 'FULL'}")
+        self._is_lax = is_lax
+
+    def _take_up(self, tails: list[Tail]) -> None:
+        """File again what segments hold and the index does not, and close them."""
+        known = [tail for tail in tails if tail.owner is not None]
+        if known:
+            with self._write(is_bulk=False) as transaction:
+                transaction.big_bytes = None
+                for tail in known:
+                    self._file_again(transaction, tail, tail.owner)
+                    transaction.close_segment(tail.no)
+        for tail in tails:
+            if tail.owner is None:
+                self._take_up_unknown(tail)
+
+    def _take_up_unknown(self, tail: Tail) -> None:
+        """One that the index does not know goes, unless it has what is missed."""
+        first = next(read_entries(self._path, tail.no, tail.start, tail.end), None)
+        owner = None if first is None else origin_of(first[1])
+        with self._write(is_bulk=False) as transaction:
+            transaction.big_bytes = None
+            is_missed = transaction.is_in_use(tail.no)
+            if owner is not None and (owner == self._own or owner in self._states):
+                is_missed |= self._file_again(transaction, tail, owner)
+                if is_missed:
+                    transaction.add_segment(tail.no, owner, tail.end)
+        if not is_missed:
+            drop_segment(self._path, tail.no)
+
+    def _file_again(self, transaction: Transaction, tail: Tail, owner: PeerId | None) -> bool:
+        entries = read_entries(self._path, tail.no, tail.start, tail.end)
+        return owner is not None and file_again(transaction, owner, (wal_bytes for _, wal_bytes in entries))
 
     def current(self) -> Mapping[PeerId, OriginState]:
         """What is held as of the last commit."""
@@ -401,14 +484,26 @@ class SqliteStore:
                 # earlier try may have had room for the probe and none for taking it out again.
                 connection.execute("INSERT OR REPLACE INTO batches (no, wal) VALUES (-1, zeroblob(?))", (_PROBE_BYTES,))
                 connection.execute("DELETE FROM batches WHERE no = -1")
+                try_room(self._path, _PROBE_BYTES)
+                owners = {no: peer_id for peer_id, no in numbers.items()}
+                tails = tails_of_open(connection, owners, self._segments.values())
             except BaseException:
                 with suppress(sqlite3.Error):
                     connection.close()
                 raise
         self._writer = connection
+        self._is_lax = False
         self._states = states
         self._numbers = numbers
         self._is_failed = False
+        # Should this fail, so have the writes that it consists of, and what is acknowledged is still known.
+        acknowledged, self._segments = self._segments, {}
+        try:
+            self._take_up(tails)
+        except BaseException:
+            self._segments = acknowledged
+            self._is_failed = True
+            raise
 
     def chore(self) -> Callable[[], None] | None:
         """The copying of SQLite's log into the file, when it is time."""
@@ -427,6 +522,7 @@ class SqliteStore:
         """Hand the store to a new identity; the log of the old one stays, as that of any other origin."""
         assert self._writer is not None
         with translated(self._path, "written"):
+            self._be_lax(self._writer, False)
             self._writer.execute("UPDATE identity SET peer_id = ?", (own,))
         self._own = own
 
@@ -491,7 +587,15 @@ class SqliteStore:
 
 
 class _SqliteTransaction(Transaction):
-    """One SQLite transaction."""
+    """One SQLite transaction.
+
+    Attributes:
+        new_numbers: of origins that the file did not know.
+        big_bytes: batches of so many bytes go to segments; None: none does.
+        row_bytes: of batches that are rows.
+        told_changes: how many rows were changed to what the entries in segments say themselves.
+        dropped: segments that are out of use once this is durable.
+    """
 
     def __init__(
         self,
@@ -499,17 +603,23 @@ class _SqliteTransaction(Transaction):
         own: PeerId,
         base: Mapping[PeerId, OriginState],
         numbers: Mapping[PeerId, int],
+        appends: Appends,
     ) -> None:
         super().__init__(own, base)
         self.new_numbers: dict[PeerId, int] = {}
-        self.batch_bytes = 0
+        self.big_bytes: int | None = None
+        self.row_bytes = 0
+        self.told_changes = 0
+        self.dropped: list[int] = []
+        self._appends = appends
+        self._told: dict[PeerId, OriginState] = {}
         self._numbers = numbers
         self._erased: set[PeerId] = set()
         self._for_anybody: set[int] = set()
         self._connection = connection
 
     def save(self) -> None:
-        """Write the states that this transaction moved."""
+        """Write the states that this transaction moved, and how far segments are known."""
         for origin, state in self.changed.items():
             if state is not None:
                 self._connection.execute(
@@ -517,6 +627,26 @@ class _SqliteTransaction(Transaction):
                     " claimed_seq = ? WHERE no = ?",
                     (*msgspec.structs.astuple(state), self._number(origin)),
                 )
+                self.told_changes += state == self._told.get(origin)
+        for part in self._appends.parts.values():
+            if part.is_new:
+                self.add_segment(part.no, part.origin, part.end)
+            self._connection.execute(
+                "UPDATE segments SET covered = ?, is_open = ? WHERE no = ?", (part.end, not part.is_full, part.no)
+            )
+            self.told_changes += not part.is_full
+
+    def add_segment(self, no: int, origin: PeerId, covered: int) -> None:
+        """Let the index know a segment up to there, as one that is closed."""
+        self._connection.execute("INSERT INTO segments VALUES (?, ?, ?, 0)", (no, self._number(origin), covered))
+
+    def close_segment(self, no: int) -> None:
+        """Nothing beyond what is known of a segment counts, and nothing is added to it."""
+        self._connection.execute("UPDATE segments SET is_open = 0 WHERE no = ?", (no,))
+
+    def is_in_use(self, no: int) -> bool:
+        """Whether a batch is filed that lies in this segment."""
+        return self._connection.execute("SELECT 1 FROM chain WHERE segment = ? LIMIT 1", (no,)).fetchone() is not None
 
     def set_cursor(self, name: str, origin: PeerId, seq: int) -> None:
         self._connection.execute(
@@ -590,11 +720,13 @@ class _SqliteTransaction(Transaction):
 
     def _read(self, origin: PeerId, held: Held) -> Batch | None:
         row = self._connection.execute(
-            "SELECT batch, signature_crc FROM chain WHERE origin = ? AND seq_end = ?",
+            "SELECT segment, batch, signature_crc FROM chain WHERE origin = ? AND seq_end = ?",
             (self._number(origin), held.seq_end),
         ).fetchone()
-        wal_bytes = None if row is None else read_batch(self._connection, row[0])
-        if wal_bytes is None or not is_what_was_stored(wal_bytes, origin, held, row[1]):
+        if row is None:
+            return None
+        wal_bytes = self._appends.find(row[0], row[1]) or read_batch(self._connection, row[0], row[1])
+        if wal_bytes is None or not is_what_was_stored(wal_bytes, origin, held, row[2]):
             return None
         return parse_stored(wal_bytes)
 
@@ -607,23 +739,45 @@ class _SqliteTransaction(Transaction):
         return None if row is None else _held(*row)
 
     def _insert(self, batch: Batch) -> None:
-        self.batch_bytes += len(batch.wal_bytes)
-        number = self._connection.execute("INSERT INTO batches (wal) VALUES (?)", (batch.wal_bytes,)).lastrowid
+        segment, place = self._put(batch)
         self._connection.execute(
             # What is there already is no batch that was found in this range: its row is damaged.
-            "INSERT OR REPLACE INTO chain (origin, seq_end, seq_begin, hash, signature_crc, damaged, batch)"
-            " VALUES (?, ?, ?, ?, ?, 0, ?)",
+            "INSERT OR REPLACE INTO chain (origin, seq_end, seq_begin, hash, signature_crc, damaged, segment, batch)"
+            " VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
             (
                 self._number(batch.origin),
                 batch.seq_end,
                 batch.seq_begin,
                 batch.hash,
                 zlib.crc32(batch.signature),
-                number,
+                segment,
+                place,
             ),
         )
 
+    def _put(self, batch: Batch) -> tuple[int, int | None]:
+        """Put the bytes where they will lie; return what its row says of that."""
+        size = len(batch.wal_bytes)
+        if self.big_bytes is None or size < self.big_bytes:
+            self.row_bytes += size
+            row = self._connection.execute("INSERT INTO batches (wal) VALUES (?)", (batch.wal_bytes,))
+            return IN_TABLE, row.lastrowid
+        state = self.state(batch.origin)
+        if state.is_whole and state == self._told.get(batch.origin, self._base.get(batch.origin)):
+            # What `file_again` would come to.
+            self._told[batch.origin] = msgspec.structs.replace(
+                state, seq=batch.seq_end, hash=batch.hash, tail_seq=batch.seq_end, size=state.size + size
+            )
+            self.told_changes += 1
+        return self._appends.add(batch.origin, batch.wal_bytes)
+
     def _index(self, origin: PeerId, targets: frozenset[PeerId]) -> None:
+        changes = self._connection.total_changes
+        self._add_targets(origin, targets)
+        if origin in self._told:
+            self.told_changes += self._connection.total_changes - changes
+
+    def _add_targets(self, origin: PeerId, targets: frozenset[PeerId]) -> None:
         execute, number = self._connection.execute, self._number(origin)
         if number in self._for_anybody or execute(_IS_FOR_ANYBODY, (ANYBODY, number)).fetchone():
             self._for_anybody.add(number)
@@ -657,8 +811,9 @@ class _SqliteTransaction(Transaction):
     def _erase(self, origin: PeerId) -> None:
         execute = self._connection.execute
         number = self._number(origin)
-        execute("DELETE FROM batches WHERE no IN (SELECT batch FROM chain WHERE origin = ?)", (number,))
+        execute("DELETE FROM batches WHERE no IN (SELECT batch FROM chain WHERE origin = ? AND segment = 0)", (number,))
         execute("DELETE FROM chain WHERE origin = ?", (number,))
+        self._drop_segments(origin, number)
         execute("DELETE FROM proofs WHERE origin = ?", (number,))
         execute("DELETE FROM targets WHERE origin = ?", (number,))
         self._for_anybody.discard(number)
@@ -666,6 +821,15 @@ class _SqliteTransaction(Transaction):
         execute("DELETE FROM origins WHERE no = ?", (number,))
         self._erased.add(origin)
         self.new_numbers.pop(origin, None)
+
+    def _drop_segments(self, origin: PeerId, number: int) -> None:
+        execute = self._connection.execute
+        self._appends.forget(origin)
+        # A flipped bit in their list is no reason to drop those of another log.
+        in_use = {no for (no,) in execute("SELECT DISTINCT segment FROM chain")}
+        named = execute("SELECT no FROM segments WHERE origin = ?", (number,)).fetchall()
+        self.dropped += (no for (no,) in named if no not in in_use)
+        execute("DELETE FROM segments WHERE origin = ?", (number,))
 
 
 def _connect_writer(path: Path, limits: Limits) -> sqlite3.Connection:
@@ -683,6 +847,15 @@ def _connect_writer(path: Path, limits: Limits) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _take_back(connection: sqlite3.Connection, appends: Appends) -> None:
+    """After a transaction that failed: cut off what it has added to segments, unless it was committed all the same."""
+    with suppress(sqlite3.Error):
+        for part in appends.parts.values():
+            row = connection.execute("SELECT covered FROM segments WHERE no = ?", (part.no,)).fetchone()
+            if row == (None if part.is_new else (part.start,)):
+                appends.take_back(part)
 
 
 def _mend(connection: sqlite3.Connection) -> list[str]:

@@ -191,11 +191,11 @@ class DiskStore:
         return self._log.own
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
+    def write(self, *, is_bulk: bool = False) -> Iterator[Transaction]:
         assert not self._mount.is_cut, "a dead process writes"
         assert not self._must_recover, "a write after a failed one, without recovering in between"
         try:
-            with self._log.write() as transaction:
+            with self._log.write(is_bulk=is_bulk) as transaction:
                 yield transaction
                 self._check_writable()
         except StoreError:

@@ -51,7 +51,13 @@ def limits_of(log_kib: int) -> Limits:
 
 
 async def main(path: Path, first: int, log_kib: int) -> None:
-    limits = limits_of(log_kib)
+    # What waits together is often so big that it lies in a segment, and segments are short.
+    limits = replace(
+        limits_of(log_kib),
+        segment_batch_bytes_min=16 * KIB,
+        segment_bytes_max=512 * KIB,
+        segment_tail_bytes_max=256 * KIB,
+    )
     store, identity = open_store(path, entropy=os.urandom, say=lambda _: None, limits=limits)
     numbers = count(first)
     writer = Writer(

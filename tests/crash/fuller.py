@@ -1,10 +1,10 @@
 """A process that meets a disk without room, and says what it sees.
 
-    python -m tests.crash.fuller DIR tmpfs|fsize [LOG_KIB]
+    python -m tests.crash.fuller DIR tmpfs|fsize RECORD_BYTES [LOG_KIB]
 
 With `tmpfs`, DIR is on a file system of 8 MiB that a filler file has made small, and removing the filler is the cure.
 With `fsize`, no file may grow beyond 500 KiB, and raising that limit is the cure. With LOG_KIB, SQLite's log is kept
-so short that it is the file which meets the end of the room.
+so short that it is the file which meets the end of the room. With records so big that each is in a segment, it is that.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CountingBlocking(SystemBlocking):
         await event.wait()
 
 
-async def main(path: Path, how: str, limits: Limits) -> None:
+async def main(path: Path, how: str, record_bytes: int, limits: Limits) -> None:
     limits = replace(limits, store_retry_s=0.02)
     filler = path / "filler"
     store, identity = open_store(path / "data", entropy=os.urandom, say=lambda _: None, limits=limits)
@@ -88,7 +88,7 @@ async def main(path: Path, how: str, limits: Limits) -> None:
         await nursery.start(writer.run)
         try:
             while len(acknowledged) < 100:
-                await append(50_000)
+                await append(record_bytes)
         except StoreError as error:
             say(f"failed {type(error).__name__}")
         try:
@@ -109,7 +109,7 @@ async def main(path: Path, how: str, limits: Limits) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         with trio.fail_after(20):
             await writable.wait()
-        await append(50_000)
+        await append(record_bytes)
         assert acknowledged == list(range(1, len(acknowledged) + 1)), "no seq is lost or used twice"
         assert writer.heads[writer.own].seq == acknowledged[-1]
         nursery.cancel_scope.cancel()
@@ -122,5 +122,5 @@ async def main(path: Path, how: str, limits: Limits) -> None:
 
 
 if __name__ == "__main__":
-    limits = limits_of(int(sys.argv[3])) if sys.argv[3:] else Limits()
-    trio.run(main, Path(sys.argv[1]), sys.argv[2], limits)
+    limits = limits_of(int(sys.argv[4])) if sys.argv[4:] else Limits()
+    trio.run(main, Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), limits)

@@ -150,22 +150,27 @@ async def test_t62_a_flipped_bit_of_a_store_is_mended_by_a_peer_or_harmless(tmp_
         expected: dict[p2p.PeerId, list[bytes]] = {}
         async with node_at(whole, source.endpoints[0]) as node:
             for each in (source, node):
-                expected[each.peer_id] = [f"{each.config.node_id} {number} ".encode() * 20 for number in range(40)]
+                # Every third call is one whose batch lies in a segment.
+                expected[each.peer_id] = [
+                    f"{each.config.node_id} {number} ".encode() * (20 if number // 4 % 3 else 2500)
+                    for number in range(40)
+                ]
                 for start in range(0, 40, 4):
                     await each.wal.append_many(expected[each.peer_id][start : start + 4])
             with trio.fail_after(WAIT_S):
                 await until_whole(node, expected)
                 await until_whole(source, expected)
-        data = (whole / "log.sqlite").read_bytes()
         held = source.wal.digest()
-        # Most of the file are zeros that nobody reads.
-        used = [at for at, byte in enumerate(data) if byte]
+        # Most of the index are zeros that nobody reads.
+        used = {file: [at for at, byte in enumerate(file.read_bytes()) if byte] for file in whole.glob("log.sqlite*")}
+        assert len(used) == 3
         for _ in range(FLIPS):
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(whole, copy)
-            flipped = bytearray(data)
-            flipped[dice.one_of(used)] ^= 1 << dice.integer(0, 7)
-            (copy / "log.sqlite").write_bytes(flipped)
+            file = dice.one_of(sorted(used))
+            flipped = bytearray(file.read_bytes())
+            flipped[dice.one_of(used[file])] ^= 1 << dice.integer(0, 7)
+            (copy / file.name).write_bytes(flipped)
             if await become_whole(copy, source, expected):
                 became["whole by itself"] += 1
             elif await become_whole(copy, source, expected):

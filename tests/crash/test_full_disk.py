@@ -28,9 +28,9 @@ def run(command: list[str]) -> list[str]:
 
 
 @pytest.mark.skipif(not can_mount(), reason="mounting a small file system needs privileges")
-@pytest.mark.parametrize("log_kib", ["", "320"])
-def test_t61_a_full_file_system_is_survived_and_left_behind(tmp_path: Path, log_kib: str) -> None:
-    program = f"{sys.executable} -m tests.crash.fuller {tmp_path} tmpfs {log_kib}"
+@pytest.mark.parametrize("how", ["50000", "50000 320", "200000"])
+def test_t61_a_full_file_system_is_survived_and_left_behind(tmp_path: Path, how: str) -> None:
+    program = f"{sys.executable} -m tests.crash.fuller {tmp_path} tmpfs {how}"
     fuller = f"mount -t tmpfs -o size=8m tmpfs {tmp_path} && exec {program}"
     assert run(["unshare", "-m", "sh", "-c", fuller]) == ["failed StoreFull", "read-only", "recovered"]
 
@@ -45,5 +45,5 @@ def test_t61_where_nothing_can_be_written_the_reason_is_told_and_what_is_there_r
 
 @pytest.mark.parametrize("log_kib", [[], ["320"]])
 def test_t61_a_write_that_fails_is_survived_and_left_behind(tmp_path: Path, log_kib: list[str]) -> None:
-    said = run([sys.executable, "-m", "tests.crash.fuller", str(tmp_path), "fsize", *log_kib])
+    said = run([sys.executable, "-m", "tests.crash.fuller", str(tmp_path), "fsize", "50000", *log_kib])
     assert said == ["failed StoreError", "read-only", "recovered"]

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ import trio
 
 import p2p
 from p2p.errors import StoreError
+from p2p.limits import Limits
 from p2p.store.keys import open_store
 from p2p.testing.dice import Dice
 from p2p.testing.disk import Disk, Mount
@@ -191,16 +193,25 @@ STORER = """
 import os, sys
 from pathlib import Path
 from p2p.errors import StoreError
+from p2p.store.base import NotBulk
 from p2p.store.keys import open_store
-from tests.crash.appender import foreign_log, limits_of
-store, _ = open_store(Path(sys.argv[1]), entropy=os.urandom, say=lambda _: None, limits=limits_of(400))
+from dataclasses import replace
+from tests.crash.appender import limits_of
+from tests.logs import Log
+limits = replace(limits_of(400), segment_bytes_max=9000)
+store, _ = open_store(Path(sys.argv[1]), entropy=os.urandom, say=lambda _: None, limits=limits)
 failures = 0
-for batch in foreign_log().batches[:8]:
-    for _ in range(20):
+log = Log(2)
+for number in range(12):
+    log.add(bytes(2000 if number % 4 else 100))
+for number, batch in enumerate(log.batches):
+    for _ in range(30):
         try:
-            with store.write() as transaction:
+            with store.write(is_bulk=number % 4 != 0) as transaction:
                 transaction.append(batch)
             break
+        except NotBulk:
+            pass
         except StoreError:
             failures += 1
             try:
@@ -214,7 +225,8 @@ for batch in foreign_log().batches[:8]:
         chore()
 store.close()
 """
-SYSCALLS = {"pwrite64": 30, "fdatasync,fsync": 12, "openat,open": 5}
+SYSCALLS = {"pwrite64": 30, "pwritev,pwritev2": 9, "fdatasync,fsync": 20, "openat,open": 12}
+SEGMENTS = [f"log.sqlite.{number:06}.segment" for number in range(8)]
 """What fails, and up to which n."""
 
 
@@ -237,7 +249,7 @@ def test_t61_the_nth_failure_below_sqlite_is_survived(tmp_path: Path, syscall: s
         shutil.rmtree(path, ignore_errors=True)
         store, _ = open_store(path, entropy=os.urandom, say=lambda _: None)
         store.close()
-        files = [f"--trace-path={path / name}" for name in ("log.sqlite", "log.sqlite-wal")]
+        files = [f"--trace-path={path / name}" for name in ("log.sqlite", "log.sqlite-wal", *SEGMENTS)]
         done = subprocess.run(
             ["strace", "-f", "-qq", "-o", "/dev/null", *files, "-e", f"inject={syscall}:error={error}:when={n}",
              sys.executable, "-c", STORER, str(path)],
@@ -267,26 +279,29 @@ def test_t62_any_flipped_byte_is_found_or_harmless(tmp_path: Path) -> None:
     from tests.crash.appender import foreign_log
 
     whole = tmp_path / "whole"
-    store, _ = open_store(whole, entropy=os.urandom, say=lambda _: None)
+    # About half of them lie in a segment.
+    limits = replace(Limits(), segment_batch_bytes_min=350)
+    store, _ = open_store(whole, entropy=os.urandom, say=lambda _: None, limits=limits)
     log = foreign_log()
     with store.write() as transaction:
         for batch in log.batches[:25]:
             transaction.append(batch)
     store.close()
     contents = [batch.wal_bytes for batch in log.batches[:25]]
-    data = (whole / "log.sqlite").read_bytes()
-    # Most of the file are zeros that nobody reads.
-    used = [at for at, byte in enumerate(data) if byte]
+    # Most of the index are zeros that nobody reads.
+    used = {file: [at for at, byte in enumerate(file.read_bytes()) if byte] for file in whole.glob("log.sqlite*")}
+    assert len(used) == 2
     dice = Dice("bytes")
     found = 0
     for _ in range(SAMPLES):
-        at = dice.one_of(used)
+        file = dice.one_of(sorted(used))
+        at = dice.one_of(used[file])
         copy = tmp_path / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(whole, copy)
-        flipped = bytearray(data)
+        flipped = bytearray(file.read_bytes())
         flipped[at] ^= 1 << dice.integer(0, 7)
-        (copy / "log.sqlite").write_bytes(flipped)
+        (copy / file.name).write_bytes(flipped)
         found += _is_found(copy, log.origin, contents, at)
     assert found > SAMPLES // 4, "hardly any flip was found: they did not hit"
 

@@ -60,7 +60,7 @@ class _Within:
     def __getattr__(self, name: str) -> Any:
         return self if name == "_store" else getattr(self._committer, name)
 
-    def write(self) -> Any:
+    def write(self, *, is_bulk: bool = False) -> Any:
         return nullcontext(self._transaction)
 
 

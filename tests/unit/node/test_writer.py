@@ -24,7 +24,7 @@ from p2p.errors import (
     StoreReadOnly,
 )
 from p2p.ids import PeerId
-from p2p.limits import Limits
+from p2p.limits import MIB, Limits
 from p2p.msg import ForkProof, WalPush
 from p2p.node import events
 from p2p.node.commits import Committed, Group, PushOutcome
@@ -38,13 +38,14 @@ from p2p.windows import SystemBlocking
 from tests.logs import Log, app, identity
 from tests.unit.node.writers import PEER, Bench, WallClock, running, settle
 
-LIMITS = Limits()
+LIMITS = replace(Limits(), segment_batch_bytes_min=MIB)
+"""Every batch is a row of the store's file, which can be made to have no room."""
 OWN = identity(1).peer_id
 
 
 @pytest.fixture
 def sqlite_store(tmp_path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "log.sqlite", OWN)
+    store = SqliteStore(tmp_path / "log.sqlite", OWN, limits=LIMITS)
     yield store
     store.close()
 
@@ -232,7 +233,7 @@ class SlowStore(MemoryStore):
         super().__init__(own)
         self.begun, self.go_on = threading.Event(), threading.Event()
 
-    def write(self) -> AbstractContextManager[Transaction]:
+    def write(self, *, is_bulk: bool = False) -> AbstractContextManager[Transaction]:
         self.begun.set()
         self.go_on.wait(30)
         return super().write()
@@ -709,7 +710,7 @@ async def test_while_appends_are_held_everything_else_is_written() -> None:
 
 
 async def test_t62_a_damaged_batch_is_quarantined_told_and_taken_again(sqlite_store: SqliteStore) -> None:
-    async with running(Bench(sqlite_store)) as bench:
+    async with running(Bench(sqlite_store, limits=LIMITS)) as bench:
         log = foreign()
         await bench.push(*log.batches)
         assert sqlite_store._writer is not None
@@ -771,7 +772,7 @@ async def test_t62_our_own_last_batch_is_looked_at_before_anything_follows_it(sq
         for batch in log.batches:
             transaction.append(batch)
     damage_blob(sqlite_store, log.batches[2])
-    async with running(Bench(sqlite_store)) as bench:
+    async with running(Bench(sqlite_store, limits=LIMITS)) as bench:
         with pytest.raises(StoreCorrupt, match="fetched back"):
             await bench.append(b"would stand on what is damaged")
         assert bench.events_of(events.BatchDamaged) == [events.BatchDamaged(OWN, 3)]
@@ -789,7 +790,7 @@ def damage_blob(store: SqliteStore, batch: Batch) -> None:
 
 
 async def test_t62_nothing_is_signed_before_our_own_damaged_log_is_whole(sqlite_store: SqliteStore) -> None:
-    async with running(Bench(sqlite_store)) as bench:
+    async with running(Bench(sqlite_store, limits=LIMITS)) as bench:
         for payload in (b"a", b"b", b"c"):
             await bench.append(payload)
         batches = bench.stored()
@@ -800,7 +801,7 @@ async def test_t62_nothing_is_signed_before_our_own_damaged_log_is_whole(sqlite_
         assert bench.writer.heads[OWN].seq == 2
         with pytest.raises(StoreCorrupt, match="damaged after seq 2"):
             await bench.append(b"would fork the log")
-    async with running(Bench(sqlite_store)) as bench:
+    async with running(Bench(sqlite_store, limits=LIMITS)) as bench:
         with pytest.raises(StoreCorrupt):
             await bench.append(b"nor after a restart")
         await bench.push(batches[2])
@@ -820,7 +821,7 @@ def fill_disk(store: SqliteStore) -> None:
 async def test_t61_a_full_disk_makes_it_read_only_until_there_is_room(
     sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with running(Bench(sqlite_store)) as bench:
+    async with running(Bench(sqlite_store, limits=LIMITS)) as bench:
         log = foreign()
         await bench.push(log.batches[0])
         await bench.append(b"durable")
@@ -854,7 +855,7 @@ async def test_t61_a_full_disk_makes_it_read_only_until_there_is_room(
 async def test_t61_everything_in_a_failed_commit_is_answered(
     sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with running(Bench(sqlite_store)) as bench:
+    async with running(Bench(sqlite_store, limits=LIMITS)) as bench:
         log = Log(2)
         log.add(bytes(100_000))
         bench.blocking.shut()
@@ -884,7 +885,7 @@ async def test_t61_everything_in_a_failed_commit_is_answered(
 async def test_t61_pins_and_damage_marks_are_written_later(
     sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with running(Bench(sqlite_store)) as bench:
+    async with running(Bench(sqlite_store, limits=LIMITS)) as bench:
         log = foreign()
         await bench.push(*log.batches)
         assert sqlite_store._writer is not None
@@ -904,7 +905,7 @@ async def test_t61_pins_and_damage_marks_are_written_later(
 async def test_t61_it_tries_again_for_as_long_as_it_takes(
     sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with running(Bench(sqlite_store)) as bench:
+    async with running(Bench(sqlite_store, limits=LIMITS)) as bench:
         await bench.append(b"durable")
         # A reader in the middle of something keeps the checkpoint from succeeding.
         rows = sqlite_store._reader._connection.execute("SELECT 1 FROM batches UNION ALL SELECT 2")
@@ -921,7 +922,7 @@ async def test_t61_it_tries_again_for_as_long_as_it_takes(
 
 
 async def test_each_waiting_call_gets_an_exception_of_its_own(sqlite_store: SqliteStore) -> None:
-    async with running(Bench(sqlite_store)) as bench:
+    async with running(Bench(sqlite_store, limits=LIMITS)) as bench:
         fill_disk(sqlite_store)
         bench.blocking.shut()
         errors: list[StoreError] = []
@@ -985,7 +986,7 @@ async def test_an_unsubscribed_function_is_not_called() -> None:
 
 
 async def test_with_worker_threads_it_does_the_same(sqlite_store: SqliteStore) -> None:
-    bench = Bench(sqlite_store)
+    bench = Bench(sqlite_store, limits=LIMITS)
     bench.writer._blocking = SystemBlocking()
     async with running(bench):
         log = foreign(20)
@@ -1035,7 +1036,7 @@ async def test_an_append_that_is_cancelled_while_the_writer_ends_is_cancelled_an
 
 async def test_t62_records_that_the_chain_does_not_name_are_fetched_again(sqlite_store: SqliteStore) -> None:
     log = foreign(3)
-    async with running(Bench(sqlite_store)) as bench:
+    async with running(Bench(sqlite_store, limits=LIMITS)) as bench:
         await bench.push(*log.batches)
         assert sqlite_store._writer is not None
         sqlite_store._writer.execute("DELETE FROM chain WHERE seq_end = 6")
@@ -1045,3 +1046,23 @@ async def test_t62_records_that_the_chain_does_not_name_are_fetched_again(sqlite
         assert bench.writer.heads[log.origin].seq == 4
         await bench.push(log.batches[2])
         assert [batch.seq_end for batch in await bench.writer.load(log.origin, 5, 1)] == [6]
+
+
+async def test_a_big_commit_that_turns_out_to_do_more_is_done_again_and_answered_once(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "log.sqlite", OWN)
+    log = Log(2)
+    for number in range(3):
+        log.add(bytes([number]) * 100_000)
+    forked = log.branch(2, 2).add(b"y" * 100_000)
+    async with running(Bench(store)) as bench:
+        for number in range(1, 4):
+            assert await bench.append(bytes(100_000)) == [number]
+            assert (store._unsynced_bytes > 0) == (number > 1), "the first one makes the segment"
+        verdicts = [outcome.verdict for outcome in await bench.push(*log.batches, forked)]
+        assert verdicts == [Verdict.APPLIED] * 3 + [Verdict.FORK]
+        assert store._unsynced_bytes == 0
+        assert store.current()[log.origin].frozen_from == 3
+        assert await bench.append(b"small") == [4]
+        assert [len(record.payload) for record in bench.records()] == [100_000] * 3 + [5]
+        assert list(store.verify()) == []
+    store.close()

@@ -14,14 +14,20 @@ from typing import Any, cast
 import pytest
 
 from p2p.errors import StoreFull, StoreReadOnly
-from p2p.limits import KIB, Limits
+from p2p.limits import KIB, MIB, Limits
 from p2p.store.checkpoints import Checkpoints
 from p2p.store.sqlite import SqliteReader, SqliteStore
 from tests.logs import Log, identity
 
 OWN = identity(1).peer_id
 EVERYTHING = 2**62
-LIMITS = replace(Limits(), store_pass_bytes=512 * KIB, store_log_bytes_max=2048 * KIB, commit_bytes_max=256 * KIB)
+LIMITS = replace(
+    Limits(),
+    store_pass_bytes=512 * KIB,
+    store_log_bytes_max=2048 * KIB,
+    commit_bytes_max=256 * KIB,
+    segment_batch_bytes_min=MIB,
+)
 SIZE = 100_000
 SLACK_BYTES = 512 * KIB
 """What is counted of a commit is about what it writes."""

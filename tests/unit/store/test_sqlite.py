@@ -8,6 +8,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p.errors import ConfigError, IdentityMismatch, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from p2p.limits import MIB, Limits
 from p2p.replication.batch import NewRecord
 from p2p.replication.heads import LogHead
 from p2p.store import schema
@@ -23,6 +25,8 @@ from p2p.store.sqlite import SqliteReader, SqliteStore
 from tests.logs import Log, identity
 
 OWN = identity(1).peer_id
+ROWS = replace(Limits(), segment_batch_bytes_min=MIB)
+"""Every batch is a row, however big."""
 TARGET = identity(50).peer_id
 EVERYTHING = 2**62
 
@@ -480,7 +484,7 @@ def test_t61_a_full_disk_raises_and_nothing_of_it_counts(store: SqliteStore) -> 
     connection = store._writer
     assert connection is not None
     connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0] + 1}")
-    lost = Log(2).add(b"x" * 100_000)
+    lost = Log(2).add(b"x" * 60_000)
     with pytest.raises(StoreFull, match="cannot be written"), store.write() as transaction:
         transaction.append(lost)
     assert list(store.current()) == [OWN] == list(store.states())
@@ -606,12 +610,13 @@ def test_t62_a_damaged_batch_keeps_no_older_file_from_being_migrated(path: Path)
     log = Log(1)
     for number in range(5):
         log.seal([NewRecord("app", TARGET if number == 4 else None, bytes([number]) * 200_000)])
-    with closing(SqliteStore(path, OWN)) as store, store.write() as transaction:
+    with closing(SqliteStore(path, OWN, limits=ROWS)) as store, store.write() as transaction:
         for batch in log.batches:
             transaction.append(batch)
     connection = sqlite3.connect(path)
     connection.executescript(
-        "DROP INDEX targets_of_origin; DROP TABLE targets; DROP TABLE book; DROP TABLE bans;"
+        "DROP TABLE segments; ALTER TABLE chain DROP COLUMN segment;"
+        " DROP INDEX targets_of_origin; DROP TABLE targets; DROP TABLE book; DROP TABLE bans;"
         " ALTER TABLE origins DROP COLUMN claimed_seq; PRAGMA user_version = 2"
     )
     connection.close()
@@ -624,7 +629,7 @@ def test_t62_a_damaged_batch_keeps_no_older_file_from_being_migrated(path: Path)
 
 def test_t62_a_batch_whose_pages_are_broken_is_quarantined_while_something_is_written(path: Path) -> None:
     log, other = Log(1), Log(2)
-    with closing(SqliteStore(path, OWN)) as store:
+    with closing(SqliteStore(path, OWN, limits=ROWS)) as store:
         fill(store, log, 3, 200_000)
     break_a_page_of(path, 1)
     with closing(SqliteStore(path, OWN)) as store:
@@ -638,7 +643,7 @@ def test_t62_a_batch_whose_pages_are_broken_is_quarantined_while_something_is_wr
 
 def test_t62_broken_pages_at_the_end_of_a_log_whose_note_is_damaged_are_no_reason_not_to_open(path: Path) -> None:
     log = Log(1)
-    with closing(SqliteStore(path, OWN)) as store:
+    with closing(SqliteStore(path, OWN, limits=ROWS)) as store:
         fill(store, log, 3, 200_000)
     break_a_page_of(path, 2)
     rewrite(path, "UPDATE origins SET seq = 1")

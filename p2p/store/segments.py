@@ -1,0 +1,319 @@
+"""Segments: files beside the store's, which hold big batches as they are, one after the other.
+
+SQLite writes everything twice, in pages that it sums up: for a row of a few bytes that is nothing, for a batch of 256
+KiB it is most of the time that a commit takes. So a big batch is written once, into a file that only ever grows, and
+the store's file is the index of it.
+
+    log.sqlite.000007.segment      ( length u32 LE | batch ) …      all of one log; mode 0600
+
+A batch says itself whose it is, where it stands, and that it is whole: hash, signature, and the hash of the one before
+it. So an index that has lost its end can be told from the segments, and may be synced later than they:
+
+    1. the entries are written and synced                       power cut before this: a torn entry, which is its end
+    2. the index's commit: rows of `chain`, and up to where the segment is known (`segments.covered`)
+    3. it is durable when SQLite's log is synced: by this commit if it does anything that entries do not say, else by
+       one of the next, `segment_tail_bytes_max` later at the most
+
+What is acknowledged is in a segment that was synced, whatever became of its index. At the next start what lies beyond
+`covered` is read: what is whole, signed, and follows its log's head, in a log that the index knows, is filed again (as
+a row of `batches`: after a failed sync the kernel's memory shows what the disk may not have). In the same commit, which
+is synced, the segment is **closed**: what else lies in it counts no more, and nothing is added to it.
+
+Why no seq of our own is signed twice. A batch is signed inside a transaction that has read the head. Either its
+transaction came to its end, then it is found as above, or the process died, then it is found or torn, and if it is
+found it is the head from then on, or the transaction failed. Then its entry is cut off again, as far as the disk lets
+it be, nobody has been told of it, and before anything else is signed the segment is closed by a commit that is synced:
+no later start takes it for what was signed after it. A new segment begins with a commit that is synced, too, so nothing
+of a file that the index does not know was ever acknowledged, unless an older index was put in its place.
+
+A descriptor whose write or sync has failed is never used again, since each is used for one write. Files are opened for
+one read, too: one that was forgotten gives its room back at once, and one that took its number is not taken for it.
+
+This module knows nothing of SQLite.
+
+Source: replication section 4.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from p2p.errors import StoreError, StoreFull
+from p2p.ids import PeerId
+from p2p.limits import Limits
+
+BATCH_BYTES_MAX: Final = Limits().batch_bytes_max
+_LENGTH: Final = struct.Struct("<I")
+_NAME: Final = re.compile(r"\.([0-9]{6,18})\.segment")
+_PROBE: Final = 0
+"""The number of the file that is made to see whether the disk has room. No segment has it."""
+
+
+class Segment(NamedTuple):
+    """The segment to which a log's next big batch is added, and where."""
+
+    no: int
+    end: int
+
+
+def segment_path(store: Path, no: int) -> Path:
+    """Where a segment lies.
+
+    Args:
+        store: the store's file.
+    """
+    return store.with_name(f"{store.name}.{no:06}.segment")
+
+
+def segment_numbers(store: Path) -> list[int]:
+    """The segments that lie beside a store, ascending.
+
+    Raises:
+        StoreError: the directory cannot be read.
+    """
+    try:
+        names = [name.removeprefix(store.name) for name in os.listdir(store.parent) if name.startswith(store.name)]
+    except OSError as error:
+        raise StoreError(f"the store {store} cannot be read: {error.strerror}") from error
+    return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
+
+
+def read_entry(store: Path, no: int, offset: int) -> bytes | None:
+    """Read the batch that begins there; None if it is gone, or cannot be one.
+
+    Raises:
+        StoreError: the file cannot be read as a whole.
+    """
+    descriptor = _open(store, no)
+    if descriptor is None:
+        return None
+    try:
+        return _entry(descriptor, offset)
+    finally:
+        os.close(descriptor)
+
+
+def read_entries(store: Path, no: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Read a segment's entries with their offsets, up to the first that is cut off or cannot be one.
+
+    Args:
+        start: the offset of the first.
+        end: none is read that reaches beyond it.
+
+    Raises:
+        StoreError: the file cannot be read as a whole.
+    """
+    descriptor = _open(store, no)
+    if descriptor is None:
+        return
+    try:
+        while (wal_bytes := _entry(descriptor, start)) is not None:
+            after = start + _LENGTH.size + len(wal_bytes)
+            if after > end:
+                return
+            yield start, wal_bytes
+            start = after
+    finally:
+        os.close(descriptor)
+
+
+def _open(store: Path, no: int) -> int | None:
+    try:
+        return os.open(segment_path(store, no), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        # Not what lies there is wrong, but that it cannot be reached now: no reason to fetch it again.
+        raise StoreError(f"{segment_path(store, no)} cannot be read: {error}") from error
+
+
+def _entry(descriptor: int, offset: int) -> bytes | None:
+    try:
+        head = os.pread(descriptor, _LENGTH.size, offset)
+        if len(head) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack(head)
+        if not 0 < length <= BATCH_BYTES_MAX:
+            return None
+        wal_bytes = os.pread(descriptor, length, offset + _LENGTH.size)
+    except (OSError, OverflowError):
+        return None
+    return wal_bytes if len(wal_bytes) == length else None
+
+
+@dataclass(slots=True)
+class Part:
+    """What one transaction adds to one segment.
+
+    Attributes:
+        origin: whose log it is.
+        no: the segment's number.
+        start: where it is added.
+        entries: the batches.
+        end: where the next one will be added.
+        is_full: another segment follows.
+    """
+
+    origin: PeerId
+    no: int
+    start: int
+    entries: list[bytes] = field(default_factory=list)
+    end: int = 0
+    is_full: bool = False
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it makes the segment."""
+        return self.start == 0
+
+
+class Appends:
+    """The big batches of one transaction: where they will lie, and how they get there.
+
+    Args:
+        store: the store's file.
+        current: to which segment each log's next one goes.
+        next_no: the number of the next segment that is made.
+        bytes_max: a segment takes no more.
+
+    Attributes:
+        parts: by the segment's number, in the order in which the segments were begun.
+        next_no: as above, after those that this transaction makes.
+        is_written: whether any of it may be on the disk.
+    """
+
+    def __init__(self, store: Path, current: Mapping[PeerId, Segment], next_no: int, bytes_max: int) -> None:
+        self.parts: dict[int, Part] = {}
+        self.next_no = next_no
+        self.is_written = False
+        self._store = store
+        self._current = dict(current)
+        self._bytes_max = bytes_max
+        self._offsets: dict[tuple[int, int], bytes] = {}
+
+    def add(self, origin: PeerId, wal_bytes: bytes) -> Segment:
+        """Return where the batch will lie: its segment and its offset there."""
+        size = _LENGTH.size + len(wal_bytes)
+        current = self._current.get(origin)
+        if current is None or current.end + size > self._bytes_max:
+            if current is not None:
+                self._part(origin, current).is_full = True
+            current = Segment(self.next_no, 0)
+            self.next_no += 1
+        part = self._part(origin, current)
+        part.entries.append(wal_bytes)
+        part.end = current.end + size
+        self._offsets[current] = wal_bytes
+        self._current[origin] = Segment(current.no, part.end)
+        return current
+
+    def _part(self, origin: PeerId, at: Segment) -> Part:
+        return self.parts.setdefault(at.no, Part(origin, at.no, at.end, end=at.end))
+
+    @property
+    def size(self) -> int:
+        """How much is added."""
+        return sum(part.end - part.start for part in self.parts.values())
+
+    def find(self, no: int, offset: int) -> bytes | None:
+        """A batch that was added here."""
+        return self._offsets.get((no, offset))
+
+    def forget(self, origin: PeerId) -> None:
+        """Nothing of that log is to be written, and nothing is added to its segments any more."""
+        self.parts = {no: part for no, part in self.parts.items() if part.origin != origin}
+        self._current.pop(origin, None)
+
+    def write(self) -> None:
+        """Write and sync everything. When this returns it is durable.
+
+        Raises:
+            StoreFull, StoreError: it is not, as far as anybody knows; `take_back`.
+        """
+        for part in self.parts.values():
+            if part.entries:
+                self.is_written = True
+                self._write(part)
+
+    def _write(self, part: Part) -> None:
+        path = segment_path(self._store, part.no)
+        make = os.O_CREAT | os.O_EXCL if part.is_new else 0
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | make, 0o600)
+            try:
+                _write_all(descriptor, part.start, part.entries)
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+            if part.is_new:
+                _sync_directory(path.parent)
+        except OSError as error:
+            raise _failure(path, error) from error
+
+    def take_back(self, part: Part) -> None:
+        """Take from the disk again what no commit has made known. Never raises for a disk: what stays is not counted
+        once the segment is closed, or is found by the next start."""
+        path = segment_path(self._store, part.no)
+        with suppress(OSError):
+            os.unlink(path) if part.is_new else os.truncate(path, part.start)
+
+
+def _write_all(descriptor: int, offset: int, entries: Sequence[bytes]) -> None:
+    for wal_bytes in entries:
+        head = _LENGTH.pack(len(wal_bytes))
+        size = len(head) + len(wal_bytes)
+        # The batch is not copied for the sake of its length.
+        done = os.pwritev(descriptor, (head, wal_bytes), offset)
+        while done < size:
+            # What did not fit is tried again, to be told why.
+            done += os.pwrite(descriptor, (head + wal_bytes)[done:], offset + done)
+        offset += size
+
+
+def drop_segment(store: Path, no: int) -> None:
+    """Give a segment's room back. Never raises for a disk: what stays is found by the next start."""
+    with suppress(OSError):
+        os.unlink(segment_path(store, no))
+
+
+def try_room(store: Path, size: int) -> None:
+    """See whether the disk takes so many bytes more.
+
+    Raises:
+        StoreFull, StoreError: it does not.
+    """
+    path = segment_path(store, _PROBE)
+    try:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                _write_all(descriptor, 0, (bytes(size),))
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+        finally:
+            drop_segment(store, _PROBE)
+    except OSError as error:
+        raise _failure(path, error) from error
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _failure(path: Path, error: OSError) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFull(f"{path} cannot be written, for its disk is full ({error.strerror}): make room there")
+    return StoreError(f"{path} cannot be written: {error.strerror}")

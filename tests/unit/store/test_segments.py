@@ -1,0 +1,810 @@
+"""Segments and their index: whatever fails, and whenever the power goes, what was acknowledged is there once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p.errors import StoreError, StoreFull
+from p2p.ids import PeerId
+from p2p.limits import KIB, Limits
+from p2p.replication.batch import Batch, parse_batch
+from p2p.store import segments
+from p2p.store.base import DamagedRange, NotBulk, Transaction
+from p2p.store.files import beside
+from p2p.store.rebuild import rebuild
+from p2p.store.segments import Appends, Segment, read_entries, read_entry, segment_numbers, segment_path
+from p2p.store.sqlite import SqliteReader, SqliteStore
+from tests.logs import Log, identity
+
+OWN = identity(1).peer_id
+OTHER = identity(2).peer_id
+EVERYTHING = 2**62
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.sqlite"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path, OWN)
+    yield store
+    store.close()
+
+
+def put(store: SqliteStore, *batches: Batch, is_bulk: bool = True) -> None:
+    """Append each as a commit of its own; with `is_bulk` all of them go to segments."""
+    for batch in batches:
+        write(store, partial(append, batch), is_bulk=is_bulk)
+
+
+def append(batch: Batch, transaction: Transaction) -> None:
+    transaction.append(batch)
+
+
+def write(store: SqliteStore, do: Callable[[Transaction], object], *, is_bulk: bool = True) -> None:
+    """A commit, made as a node does."""
+    for _ in range(2):
+        with suppress(NotBulk):
+            with store.write(is_bulk=is_bulk) as transaction:
+                do(transaction)
+            return
+    raise AssertionError("it was done again, and again taken back")
+
+
+def fill(store: SqliteStore, log: Log, count: int, size: int = 300) -> None:
+    put(store, *(log.add(bytes([number % 256]) * size) for number in range(count)))
+
+
+def held(store: SqliteStore, origin: PeerId) -> list[bytes]:
+    return [batch.wal_bytes for batch in store.load(origin, 1, EVERYTHING, EVERYTHING).batches]
+
+
+def rewrite(path: Path, sql: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(sql)
+
+
+# The files themselves.
+
+
+def test_what_is_written_is_read_and_only_its_owner_may(path: Path) -> None:
+    appends = Appends(path, {}, 7, 1000)
+    places = [
+        appends.add(OWN, b"x" * 400),
+        appends.add(OTHER, b"y"),
+        appends.add(OWN, b"z" * 500),
+        appends.add(OWN, b"w" * 90),
+    ]
+    assert places == [Segment(7, 0), Segment(8, 0), Segment(7, 404), Segment(9, 0)]
+    assert [(part.no, part.is_new, part.is_full) for part in appends.parts.values()] == [
+        (7, True, True), (8, True, False), (9, True, False),
+    ]  # fmt: skip
+    assert appends.find(7, 404) == b"z" * 500
+    assert appends.next_no == 10
+    appends.write()
+    assert segment_numbers(path) == [7, 8, 9]
+    assert stat.S_IMODE(segment_path(path, 7).stat().st_mode) == 0o600
+    assert read_entry(path, 7, 404) == b"z" * 500
+    assert list(read_entries(path, 7, 0, EVERYTHING)) == [(0, b"x" * 400), (404, b"z" * 500)]
+    assert list(read_entries(path, 7, 0, 907)) == [(0, b"x" * 400)]
+
+
+@pytest.mark.parametrize("at", [-1, 3, 404, 2**70])
+def test_t62_no_place_in_a_segment_makes_a_reader_fail_or_read_much(path: Path, at: int) -> None:
+    appends = Appends(path, {}, 1, 1000)
+    appends.add(OWN, b"\xff" * 400)
+    appends.write()
+    assert read_entry(path, 1, at) is None
+    assert read_entry(path, 2, 0) is None
+    assert list(read_entries(path, 2, 0, 99)) == []
+
+
+def test_a_segment_that_cannot_be_reached_is_no_damage(path: Path) -> None:
+    segment_path(path, 1).symlink_to(segment_path(path, 1))
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_entry(path, 1, 0)
+
+
+# Which batches go where.
+
+
+def test_big_batches_lie_in_segments_and_small_ones_do_not(store: SqliteStore, path: Path) -> None:
+    log = Log()
+    size = Limits().segment_batch_bytes_min
+    put(store, log.add(b"x" * (size - 1000)), is_bulk=False)
+    assert segment_numbers(path) == []
+    before = beside(path, "-wal").stat().st_size
+    put(store, log.add(b"x" * size), log.add(b"y" * size), is_bulk=False)
+    assert [len(wal) for _, wal in read_entries(path, 1, 0, EVERYTHING)] == [
+        len(batch.wal_bytes) for batch in log.batches[1:]
+    ]
+    assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
+    assert beside(path, "-wal").stat().st_size - before <= 2 * 5 * 17 * KIB, "only small rows are in the index"
+    assert list(store.verify()) == []
+
+
+def test_a_segment_is_gone_on_with_after_a_restart_and_followed_by_another_when_it_is_full(path: Path) -> None:
+    limits = replace(Limits(), segment_bytes_max=2000)
+    log = Log()
+    for _ in range(6):
+        with closing(SqliteStore(path, OWN, limits=limits)) as store:
+            fill(store, log, 1, 500)
+            fill(store, log, 1, 500)
+    assert segment_numbers(path) == [1, 2, 3, 4]
+    with closing(SqliteReader(path)) as reader:
+        assert [batch.wal_bytes for batch in reader.load(OWN, 1, 99, EVERYTHING).batches] == [
+            batch.wal_bytes for batch in log.batches
+        ]
+        assert list(reader.verify()) == []
+
+
+def test_one_transaction_may_begin_several_segments_and_reads_what_it_has_added(path: Path) -> None:
+    limits = replace(Limits(), segment_bytes_max=2000)
+    own, other = Log(), Log(2)
+    with closing(SqliteStore(path, OWN, limits=limits)) as store:
+        for number in range(8):
+            own.add(bytes([number]) * 600)
+            other.add(bytes([number]) * 600)
+
+        def append_all(transaction: Transaction) -> None:
+            for number in range(8):
+                transaction.append(own.batches[number])
+                transaction.append(other.batches[number])
+            found = transaction.held_within(OWN, 5, 5)
+            assert found is not None
+            assert transaction.held_batch(OWN, found) == own.batches[4]
+
+        write(store, append_all)
+        assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
+        assert held(store, OTHER) == [batch.wal_bytes for batch in other.batches]
+        assert list(store.verify()) == []
+
+
+# What is synced.
+
+
+def statements(store: SqliteStore) -> list[str]:
+    said: list[str] = []
+    assert store._writer is not None
+    store._writer.set_trace_callback(said.append)
+    return said
+
+
+IMPURE: dict[str, Callable[[Any, Log], object]] = {
+    "a cursor": lambda transaction, log: transaction.set_cursor("f", OWN, 1),
+    "a label": lambda transaction, log: transaction.set_pin("b", OTHER, 1, 10),
+    "a ban": lambda transaction, log: transaction.set_ban(OTHER, 1, 10),
+    "a claim": lambda transaction, log: transaction.note_claim(99),
+    "damage": lambda transaction, log: transaction.quarantine(DamagedRange(OWN, 2, 2)),
+    "another log": lambda transaction, log: transaction.append(Log(3).add(b"x")),
+    "forgetting": lambda transaction, log: transaction.forget(OTHER),
+}
+
+
+@pytest.mark.parametrize("what", IMPURE)
+def test_t60_a_commit_that_does_anything_that_its_entries_do_not_say_is_synced(
+    store: SqliteStore, path: Path, what: str
+) -> None:
+    log, other = Log(), Log(2)
+    fill(store, log, 2)
+    fill(store, other, 1)
+    said = statements(store)
+    fill(store, log, 1)
+    assert (said[0], store._unsynced_bytes > 0) == ("PRAGMA synchronous = NORMAL", True)
+    assert "PRAGMA synchronous = FULL" not in said
+    said.clear()
+    log.add(b"more" * 50)
+    before = segment_path(path, 1).read_bytes()
+    with pytest.raises(NotBulk), store.write(is_bulk=True) as transaction:
+        transaction.append(log.batches[-1])
+        IMPURE[what](transaction, log)
+    assert "COMMIT" not in said
+    assert segment_path(path, 1).read_bytes() == before
+    with store.write(is_bulk=True) as transaction:
+        transaction.append(log.batches[-1])
+        IMPURE[what](transaction, log)
+    assert said.index("PRAGMA synchronous = FULL") < said.index("COMMIT")
+    assert store._unsynced_bytes == 0
+    said.clear()
+    with store.write() as transaction:
+        transaction.set_cursor("f", OWN, 2)
+    assert "PRAGMA synchronous = NORMAL" not in said
+
+
+def test_so_much_may_an_index_be_behind_and_no_more(path: Path) -> None:
+    limits = replace(Limits(), segment_tail_bytes_max=2000)
+    with closing(SqliteStore(path, OWN, limits=limits)) as store:
+        log = Log()
+        behind = []
+        for _ in range(12):
+            fill(store, log, 1, 600)
+            behind.append(store._unsynced_bytes)
+        assert max(behind) < 3000
+        assert behind.count(0) >= 3
+
+
+# Power cuts.
+
+
+@dataclass
+class Snapshot:
+    """What lay on the disk after a commit, and what was acknowledged by then."""
+
+    log_bytes: int
+    synced_bytes: int
+    segments: dict[int, bytes]
+    heads: dict[PeerId, int]
+
+
+def steps(own: Log, other: Log) -> Iterator[Callable[[SqliteStore], None]]:
+    def small(log: Log) -> Callable[[SqliteStore], None]:
+        return lambda store: put(store, log.add(b"small"), is_bulk=False)
+
+    def big(log: Log) -> Callable[[SqliteStore], None]:
+        return lambda store: fill(store, log, 1)
+
+    def both(store: SqliteStore) -> None:
+        batches = [log.add(b"one of three" * 20) for log in (own, other, own)]
+        write(store, lambda transaction: [transaction.append(batch) for batch in batches])
+
+    def cursor(store: SqliteStore) -> None:
+        with store.write() as transaction:
+            transaction.set_cursor("f", OWN, 1)
+
+    yield from (big(own), big(own), small(own), big(own), big(other), big(other), big(own), both, both, small(other))
+    yield from (big(own), both, big(other), cursor, big(own), big(own), big(other))
+
+
+def test_t60_a_power_cut_takes_nothing_that_was_acknowledged_however_much_of_the_index_is_lost(
+    path: Path, tmp_path: Path
+) -> None:
+    logs = [Log(), Log(2)]
+    limits = replace(Limits(), segment_bytes_max=2500)
+    store = SqliteStore(path, OWN, limits=limits)
+    snapshots: list[Snapshot] = []
+    synced = beside(path, "-wal").stat().st_size
+    for step in steps(*logs):
+        step(store)
+        size = beside(path, "-wal").stat().st_size
+        synced = synced if store._unsynced_bytes else size
+        content = {no: segment_path(path, no).read_bytes() for no in segment_numbers(path)}
+        heads = {origin: state.seq for origin, state in store.current().items()}
+        snapshots.append(Snapshot(size, synced, content, heads))
+    index, log_of_index = path.read_bytes(), beside(path, "-wal").read_bytes()
+    store.close()
+    assert len(snapshots[-1].segments) > 4
+    behind = 0
+    for number, now in enumerate(snapshots):
+        later = snapshots[min(number + 1, len(snapshots) - 1)]
+        ends = {
+            now.synced_bytes,
+            now.log_bytes,
+            *(s.log_bytes for s in snapshots[:number] if s.log_bytes > now.synced_bytes),
+        }
+        for end in sorted(ends):
+            copy = tmp_path / "copy"
+            shutil.rmtree(copy, ignore_errors=True)
+            copy.mkdir()
+            (copy / path.name).write_bytes(index)
+            beside(copy / path.name, "-wal").write_bytes(log_of_index[:end] + b"\xa5" * 3000)
+            for no, content in later.segments.items():
+                # What comes next was being written when the power went.
+                done = len(now.segments.get(no, b""))
+                segment_path(copy / path.name, no).write_bytes(content[: (done + len(content)) // 2])
+            behind += recovered(copy / path.name, logs, now.heads, limits)
+    assert behind > 10
+
+
+def recovered(path: Path, logs: list[Log], heads: dict[PeerId, int], limits: Limits) -> bool:
+    """Everything acknowledged is there, twice in a row, and goes on. Returns whether anything had to be filed again."""
+    with closing(SqliteReader(path)) as reader:
+        before = {origin: state.seq for origin, state in reader.states().items()}
+    for _ in range(2):
+        with closing(SqliteStore(path, OWN, limits=limits)) as store:
+            assert list(store.verify()) == []
+            for log in logs:
+                head = store.current().get(log.origin)
+                assert (head.seq if head else 0) >= heads.get(log.origin, 0)
+                assert held(store, log.origin) == [batch.wal_bytes for batch in log.batches[: head.seq if head else 0]]
+    with closing(SqliteStore(path, OWN, limits=limits)) as store:
+        after = {origin: state.seq for origin, state in store.current().items()}
+        if OWN in after:
+            branch = logs[0].branch(after[OWN])
+            put(store, branch.add(b"another history, if anything of this one was lost"))
+            assert held(store, OWN)[-1] == branch.batches[-1].wal_bytes
+        assert list(store.verify()) == []
+    return after != before
+
+
+# Faults and deaths.
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+@dataclass
+class FaultyOs:
+    """`os` as the module sees it: the n-th write, sync, open, cut or removal fails, or is the last thing that happens.
+
+    Attributes:
+        how: what becomes of it: "EIO", "ENOSPC", "short" (half of it is written, and then there is no room), "late" (it
+            fails after it was done), "killed before", "killed after".
+        asked: how many there were.
+    """
+
+    n: int
+    how: str
+    asked: int = 0
+    hit: str = ""
+    watched: frozenset[str] = field(
+        default_factory=lambda: frozenset({"open", "pwritev", "pwrite", "fdatasync", "fsync", "truncate", "unlink"})
+    )
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        return (lambda *args: self._do(name, real, *args)) if name in self.watched else real
+
+    def _do(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+        if name == "open" and not args[1] & (os.O_WRONLY | os.O_CREAT | os.O_DIRECTORY):
+            return real(*args)
+        self.asked += 1
+        if self.hit and self.how.startswith("killed"):
+            raise Killed
+        if self.asked != self.n:
+            return real(*args)
+        self.hit = name
+        match self.how:
+            case "killed before":
+                raise Killed
+            case "killed after" | "late":
+                result = real(*args)
+                if name == "open":
+                    os.close(result)
+                raise Killed if self.how != "late" else OSError(errno.EIO, "planted")
+            case "short" if name == "pwritev":
+                data = b"".join(args[1])
+                return os.pwrite(args[0], data[: len(data) // 2], args[2])
+        raise OSError(errno.EIO if self.how == "EIO" else errno.ENOSPC, "planted")
+
+
+class World:
+    """A workload that goes on after failures as a node does, and a ledger of what was seen to be held."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.limits = replace(Limits(), segment_bytes_max=2500)
+        self.own, self.other = Log(), Log(2)
+        self.ledger: dict[tuple[PeerId, int], bytes] = {}
+        self.acknowledged: dict[PeerId, int] = {}
+        self.failures = 0
+        self.signed = 0
+
+    def open(self) -> SqliteStore:
+        return SqliteStore(self.path, OWN, limits=self.limits)
+
+    def look(self, store: SqliteStore) -> None:
+        """No seq is ever seen with another content, and nothing acknowledged is missing."""
+        for log in (self.own, self.other):
+            seen = store.load(log.origin, 1, EVERYTHING, EVERYTHING)
+            assert seen.damaged is None
+            for stored in seen.batches:
+                batch = parse_batch(stored.wal_bytes)
+                assert self.ledger.setdefault((log.origin, batch.seq_end), batch.hash) == batch.hash, "signed twice"
+            assert len(seen.batches) >= self.acknowledged.get(log.origin, 0)
+            log.batches[:] = [parse_batch(stored.wal_bytes) for stored in seen.batches]
+        assert list(store.verify()) == []
+
+    @staticmethod
+    def head(store: SqliteStore, log: Log) -> int:
+        state = store.current().get(log.origin)
+        return state.seq if state else 0
+
+    def attempt(self, store: SqliteStore, logs: list[Log], *, is_bulk: bool, with_cursor: bool) -> None:
+        for _ in range(6):
+            for log in (self.own, self.other):
+                # Nothing of what failed counts.
+                assert self.head(store, log) == self.acknowledged.get(log.origin, self.head(store, log))
+                del log.batches[self.head(store, log) :]
+            try:
+                with store.write(is_bulk=is_bulk) as transaction:
+                    for log in logs:
+                        self.signed += 1
+                        transaction.append(log.add(b"%d " % self.signed * 60))
+                    if with_cursor:
+                        transaction.set_cursor("f", OWN, self.signed)
+            except NotBulk:
+                continue
+            except StoreError:
+                self.failures += 1
+                with suppress(StoreError):
+                    store.recover()
+                    self.look(store)
+                    continue
+                # It is still not fit: nothing is signed meanwhile.
+                store.recover()
+                self.look(store)
+            else:
+                for log in logs:
+                    self.acknowledged[log.origin] = len(log.batches)
+                    self.ledger[log.origin, log.batches[-1].seq_end] = log.batches[-1].hash
+                return
+        raise AssertionError("it never recovered")
+
+    def live(self, store: SqliteStore) -> None:
+        own, other = self.own, self.other
+        for logs, is_bulk, with_cursor in (
+            ([own], True, False), ([own, own], True, False), ([own], False, False), ([other], True, False),
+            ([own, other], True, True), ([own], True, False), ([other, own, other], True, False), ([own], True, False),
+        ):  # fmt: skip
+            self.attempt(store, logs, is_bulk=is_bulk, with_cursor=with_cursor)
+        self.acknowledged[OTHER] = 0
+        with store.write() as transaction:
+            transaction.forget(OTHER)
+        self.other = Log(2)
+        self.ledger = {key: value for key, value in self.ledger.items() if key[0] == OWN}
+        self.attempt(store, [self.other, own], is_bulk=True, with_cursor=False)
+
+
+@pytest.mark.parametrize("how", ["EIO", "ENOSPC", "short", "late", "killed before", "killed after"])
+def test_t59_t61_the_nth_failure_at_a_segment_is_survived_and_nothing_is_signed_twice(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hits: set[str] = set()
+    for n in range(1, 200):
+        here = tmp_path / "data"
+        shutil.rmtree(here, ignore_errors=True)
+        here.mkdir()
+        world = World(here / "log.sqlite")
+        faulty = FaultyOs(n, how)
+        with monkeypatch.context() as patch:
+            store = world.open()
+            patch.setattr(segments, "os", faulty)
+            with suppress(Killed):
+                world.live(store)
+        if not faulty.hit:
+            assert (n > 25, world.failures) == (True, 0)
+            store.close()
+            break
+        hits.add(faulty.hit)
+        if how.startswith("killed"):
+            # What it leaves: the kernel has all that was written. (What closes it here is not the process.)
+            there = tmp_path / "after"
+            shutil.rmtree(there, ignore_errors=True)
+            shutil.copytree(here, there, ignore=shutil.ignore_patterns("*-shm"))
+            with suppress(Exception):
+                store.close()
+            world.path = there / "log.sqlite"
+        else:
+            store.close()
+        for _ in range(1 + how.startswith("killed")):
+            with closing(world.open()) as store:
+                world.look(store)
+                # Who died may have written what nobody was told of.
+                world.acknowledged = {log.origin: world.head(store, log) for log in (world.own, world.other)}
+                world.attempt(store, [world.own], is_bulk=True, with_cursor=False)
+    else:
+        raise AssertionError("it never came to an end")
+    assert hits >= {"open", "pwritev", "fdatasync", "fsync", "unlink"}
+
+
+class Wrapped:
+    """A connection at whose COMMIT something happens."""
+
+    def __init__(self, connection: Any, before: Callable[[], None], after: Callable[[], None]) -> None:
+        self._connection, self._before, self._after = connection, before, after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, sql: str, *args: Any) -> Any:
+        if sql != "COMMIT":
+            return self._connection.execute(sql, *args)
+        self._before()
+        done = self._connection.execute(sql, *args)
+        self._after()
+        return done
+
+
+def fail() -> None:
+    raise sqlite3.OperationalError("planted")
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def nothing() -> None:
+    """It goes well."""
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(
+    ("before", "after", "is_held"), [(fail, nothing, False), (interrupt, nothing, False), (nothing, interrupt, True)]
+)
+def test_t61_a_commit_of_the_index_that_fails_leaves_nothing_and_one_that_was_cut_short_is_looked_at(
+    store: SqliteStore, path: Path, before: Callable[[], None], after: Callable[[], None], is_held: bool, is_first: bool
+) -> None:
+    log = Log()
+    put(store, log.add(b"small"), is_bulk=False)
+    if not is_first:
+        fill(store, log, 2)
+    sizes = [segment_path(path, no).stat().st_size for no in segment_numbers(path)]
+    store._writer = Wrapped(store._writer, before, after)  # type: ignore[assignment]
+    with pytest.raises((StoreError, KeyboardInterrupt)):
+        fill(store, log, 1)
+    assert ([segment_path(path, no).stat().st_size for no in segment_numbers(path)] == sizes) is not is_held
+    store.recover()
+    if not is_held:
+        log.batches.pop()
+    assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
+    # Nothing is added any more to what a failure was at.
+    fill(store, log, 1)
+    assert store._segments[OWN].no == 2
+    store.close()
+    with closing(SqliteStore(path, OWN)) as again:
+        assert held(again, OWN) == [batch.wal_bytes for batch in log.batches]
+        assert list(again.verify()) == []
+
+
+def test_t61_what_is_left_of_a_failed_write_does_not_count_once_the_store_has_recovered(
+    store: SqliteStore, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log()
+    fill(store, log, 2)
+    failed = log.branch(2).add(b"never acknowledged" * 20)
+    monkeypatch.setattr(Appends, "take_back", lambda *_: None)
+    store._writer = Wrapped(store._writer, fail, nothing)  # type: ignore[assignment]
+    with pytest.raises(StoreError):
+        put(store, failed)
+    store.recover()
+    assert store.current()[OWN].seq == 2
+    end = segment_path(path, 1).stat().st_size
+    assert list(read_entries(path, 1, 0, end))[-1][1] == failed.wal_bytes
+    # The index of what comes next is lost with the power, as far as it can be: that, and not what failed, counts.
+    put(store, log.add(b"another" * 20))
+    assert store._unsynced_bytes == 0
+    synced = beside(path, "-wal").stat().st_size
+    put(store, log.add(b"one more" * 20))
+    assert store._unsynced_bytes
+    copy = tmp_path / "copy"
+    shutil.copytree(path.parent, copy, ignore=shutil.ignore_patterns("copy", "*-shm"))
+    os.truncate(beside(copy / path.name, "-wal"), synced)
+    for _ in range(2):
+        with closing(SqliteStore(copy / path.name, OWN)) as again:
+            assert held(again, OWN) == [batch.wal_bytes for batch in log.batches]
+            assert list(again.verify()) == []
+
+
+def test_t61_a_disk_without_room_for_a_segment_is_not_fit(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log()
+    fill(store, log, 1)
+    faulty = FaultyOs(1, "ENOSPC")
+    monkeypatch.setattr(segments, "os", faulty)
+    with pytest.raises(StoreFull, match="make room"):
+        fill(store, log, 1)
+    faulty.asked = -100
+    faulty.n = -99 + 1
+    with pytest.raises(StoreFull, match="make room"):
+        store.recover()
+    store.recover()
+    assert store.current()[OWN].seq == 1
+
+
+# Forgetting, and files that nobody knows.
+
+
+def test_what_is_forgotten_gives_its_room_back_and_can_come_again(store: SqliteStore, path: Path) -> None:
+    own, other = Log(), Log(2)
+    fill(store, own, 2)
+    fill(store, other, 3)
+    assert segment_numbers(path) == [1, 2]
+    with store.write() as transaction:
+        transaction.forget(OTHER)
+    assert segment_numbers(path) == [1]
+    put(store, *other.batches)
+    assert segment_numbers(path) == [1, 3]
+    other.add(b"dropped before it was written")
+
+    def begin_anew(transaction: Transaction) -> None:
+        transaction.append(other.batches[-1])
+        transaction.forget(OTHER)
+        for batch in other.batches[:2]:
+            transaction.append(batch)
+
+    write(store, begin_anew)
+    assert held(store, OTHER) == [batch.wal_bytes for batch in other.batches[:2]]
+    assert len(segment_numbers(path)) == 2
+    assert list(store.verify()) == []
+    assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
+
+
+def test_what_could_not_be_removed_is_removed_by_the_next_start_and_comes_not_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteStore(path, OWN)) as store, monkeypatch.context() as patch:
+        fill(store, Log(2), 3)
+        patch.setattr("p2p.store.sqlite.drop_segment", lambda *_: None)
+        with store.write() as transaction:
+            transaction.forget(OTHER)
+        assert segment_numbers(path) == [1]
+    with closing(SqliteStore(path, OWN)) as store:
+        assert store.current() == {}
+        assert segment_numbers(path) == []
+
+
+@pytest.mark.parametrize("change", ["no = 77", "origin = 2", "covered = 3", "is_open = 0", "covered = 99999"])
+def test_t62_no_flipped_bit_in_the_list_of_segments_drops_a_batch(path: Path, change: str) -> None:
+    own, other = Log(), Log(2)
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, own, 3)
+        fill(store, other, 3)
+    rewrite(path, f"UPDATE segments SET {change} WHERE no = 1")
+    for _ in range(2):
+        with closing(SqliteStore(path, OWN)) as store:
+            assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
+            if OTHER in store.current():
+                with store.write() as transaction:
+                    transaction.forget(OTHER)
+            fill(store, own, 1)
+            assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
+            assert list(store.verify()) == []
+
+
+def test_an_older_index_beside_newer_segments_takes_up_what_follows_its_heads(path: Path, tmp_path: Path) -> None:
+    own, other = Log(), Log(2)
+    limits = replace(Limits(), segment_bytes_max=2000)
+    with closing(SqliteStore(path, OWN, limits=limits)) as store:
+        fill(store, own, 4)
+        put(store, other.add(b"small"), is_bulk=False)
+    older = path.read_bytes()
+    with closing(SqliteStore(path, OWN, limits=limits)) as store:
+        fill(store, own, 9)
+        fill(store, other, 3)
+        fill(store, Log(3), 2)
+    path.write_bytes(older)
+    with closing(SqliteStore(path, OWN, limits=limits)) as store:
+        assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
+        assert held(store, OTHER) == [batch.wal_bytes for batch in other.batches]
+        # The third log is one that this index never admitted.
+        assert set(store.current()) == {OWN, OTHER}
+        assert list(store.verify()) == []
+        fill(store, own, 2)
+
+
+def test_what_does_not_follow_is_kept_aside_and_nothing_is_made_of_it(path: Path) -> None:
+    own = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        put(store, own.add(b"one"), is_bulk=False)
+        older_end = len(own.batches)
+    older = path.read_bytes()
+    with closing(SqliteStore(path, OWN)) as store:
+        put(store, own.add(b"a small one, which is in the index alone"), is_bulk=False)
+        fill(store, own, 3)
+    path.write_bytes(older)
+    for _ in range(2):
+        with closing(SqliteStore(path, OWN)) as store:
+            assert store.current()[OWN].seq == older_end
+            assert segment_numbers(path) == [1]
+            assert list(store.verify()) == []
+    # Once what is between them was fetched, `p2p wal mend` could file them.
+    with closing(SqliteStore(path, OWN)) as store:
+        put(store, own.batches[1], is_bulk=False)
+    rebuild(path)
+    with closing(SqliteReader(path)) as reader:
+        assert len(reader.load(OWN, 1, EVERYTHING, EVERYTHING).batches) == len(own.batches)
+
+
+def test_a_newer_index_beside_older_segments_misses_what_peers_send_again(path: Path) -> None:
+    own = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, own, 2)
+        older = segment_path(path, 1).read_bytes()
+        fill(store, own, 2)
+    segment_path(path, 1).write_bytes(older)
+    with closing(SqliteStore(path, OWN)) as store:
+        loaded = store.load(OWN, 1, EVERYTHING, EVERYTHING)
+        assert ([batch.seq_end for batch in loaded.batches], loaded.damaged) == ([1, 2], DamagedRange(OWN, 3, 3))
+        with store.write() as transaction:
+            transaction.quarantine(DamagedRange(OWN, 3, 3))
+            transaction.quarantine(DamagedRange(OWN, 4, 4))
+        put(store, *own.batches[2:])
+        assert segment_numbers(path) == [1, 2]
+        assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
+        assert list(store.verify()) == []
+
+
+# Damage.
+
+
+@pytest.mark.parametrize("what", ["byte", "length", "gone"])
+def test_t62_a_batch_that_a_segment_does_not_have_any_more_is_damage_and_is_mended(path: Path, what: str) -> None:
+    log = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, log, 3)
+    segment = segment_path(path, 1)
+    data = bytearray(segment.read_bytes())
+    at = data.index(log.batches[1].wal_bytes)
+    if what == "gone":
+        segment.unlink()
+    else:
+        data[at + 90 if what == "byte" else at - 4] ^= 1
+        segment.write_bytes(data)
+    lost = [1, 2, 3] if what == "gone" else [2]
+    with closing(SqliteReader(path)) as reader:
+        assert [(found.what, found.seq_begin) for found in reader.verify()] == [("hash", seq) for seq in lost]
+    with closing(SqliteStore(path, OWN)) as store:
+        for seq in reversed(lost):
+            assert store.load(OWN, seq, seq, EVERYTHING).damaged == DamagedRange(OWN, seq, seq)
+            with store.write() as transaction:
+                transaction.quarantine(DamagedRange(OWN, seq, seq))
+        for seq in lost:
+            put(store, log.batches[seq - 1])
+        assert store.current()[OWN].is_whole
+        assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
+        assert list(store.verify()) == []
+
+
+def test_t62_a_damaged_note_of_a_head_is_put_right_from_a_segment(path: Path) -> None:
+    log = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, log, 3)
+        right = dict(store.current())
+    for change in ("seq = seq + 64", "peer_id = randomblob(32)", "hash = randomblob(32)"):
+        rewrite(path, f"UPDATE origins SET {change}")
+        with closing(SqliteStore(path, OWN)) as store:
+            assert store.current() == right
+            assert list(store.verify()) == []
+
+
+def test_t62_a_file_that_is_written_anew_keeps_what_is_whole_in_segments_and_finds_what_no_row_names(
+    path: Path,
+) -> None:
+    own, other = Log(), Log(2)
+    limits = replace(Limits(), segment_bytes_max=2000)
+    with closing(SqliteStore(path, OWN, limits=limits)) as store:
+        for _ in range(6):
+            fill(store, own, 1)
+            put(store, own.add(b"small"), is_bulk=False)
+            fill(store, other, 1)
+        states = store.states()
+    rewrite(path, "DELETE FROM chain WHERE seq_end IN (3, 4)")
+    rewrite(path, "DELETE FROM segments WHERE no = 2")
+    files = {no: segment_path(path, no).read_bytes() for no in segment_numbers(path)}
+    for _ in range(2):
+        said = rebuild(path)
+        assert "miss" not in said
+        assert {no: segment_path(path, no).read_bytes() for no in segment_numbers(path)} == files
+    with closing(SqliteStore(path, OWN, limits=limits)) as store:
+        assert store.states() == states
+        for log in (own, other):
+            assert held(store, log.origin) == [batch.wal_bytes for batch in log.batches]
+        fill(store, own, 2)
+        assert list(store.verify()) == []
+
+
+def test_a_reader_beside_a_node_copes_with_what_is_forgotten_meanwhile(store: SqliteStore, path: Path) -> None:
+    other = Log(2)
+    fill(store, other, 3)
+    with closing(SqliteReader(path)) as reader:
+        assert len(reader.load(OTHER, 1, EVERYTHING, EVERYTHING).batches) == 3
+        with store.write() as transaction:
+            transaction.forget(OTHER)
+        loaded = reader.load(OTHER, 1, EVERYTHING, EVERYTHING)
+        assert (loaded.batches, loaded.damaged) == ([], None)
+        fill(store, Log(), 2)
+        assert len(reader.load(OWN, 1, EVERYTHING, EVERYTHING).batches) == 2
