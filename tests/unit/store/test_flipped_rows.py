@@ -13,6 +13,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,9 @@ SEED = int(os.environ.get("PROOF_SEED", "1"))
 class World:
     """A data dir with two logs, one of them the owner's."""
 
-    def __init__(self, folder: Path, whole: Path) -> None:
+    def __init__(self, folder: Path, whole: Path, limits: Limits) -> None:
         self.whole = whole
+        self.limits = limits
         self.folder = folder
         self.path = folder / "log.sqlite"
         self.logs = [Log(1), Log(2)]
@@ -70,7 +72,9 @@ class World:
             connection.execute(sql, values)
 
     def open(self) -> SqliteStore:
-        return open_store(self.folder, entropy=os.urandom, say=self.said.append, identity=identity(1))[0]
+        return open_store(
+            self.folder, entropy=os.urandom, say=self.said.append, identity=identity(1), limits=self.limits
+        )[0]
 
     def mend(self) -> str:
         """Start, read everything, be sent what is missing; what came of it, and after how many starts."""
@@ -145,7 +149,17 @@ class World:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = World(tmp_path_factory.mktemp("copy") / "copy", tmp_path_factory.mktemp("made") / "whole")
+    return make_world(tmp_path_factory, Limits())
+
+
+@pytest.fixture(scope="module")
+def made_of_segments(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Half of its batches lie in segments."""
+    return make_world(tmp_path_factory, replace(Limits(), segment_batch_bytes_min=400, segment_bytes_max=1500))
+
+
+def make_world(tmp_path_factory: pytest.TempPathFactory, limits: Limits) -> World:
+    world = World(tmp_path_factory.mktemp("copy") / "copy", tmp_path_factory.mktemp("made") / "whole", limits)
     world.make()
     world.folder = world.path.parent
     return world
@@ -157,25 +171,31 @@ def world(made: World) -> World:
     return made
 
 
-def flips(world: World) -> Iterator[tuple[int, int]]:
+def flips(world: World, count: int) -> Iterator[tuple[int, int]]:
     """Places in the pages of the list of tables, the chain and the origins: those in use, and which bit of them."""
     data = (world.whole / "log.sqlite").read_bytes()
     with closing(sqlite3.connect(f"file:{world.whole / 'log.sqlite'}?mode=ro&immutable=1", uri=True)) as connection:
-        pages = [
-            row[0]
-            for row in connection.execute("SELECT rootpage FROM sqlite_master WHERE tbl_name IN ('chain', 'origins')")
-        ]
+        small = "SELECT rootpage FROM sqlite_master WHERE tbl_name IN ('chain', 'origins', 'segments')"
+        pages = [row[0] for row in connection.execute(small)]
     used = [
         at for page in (1, *pages) for at in range((page - 1) * PAGE_BYTES, page * PAGE_BYTES) if at >= 100 and data[at]
     ]
     dice = Dice(SEED)
-    for _ in range(FLIPS):
+    for _ in range(count):
         yield dice.one_of(used), dice.integer(0, 7)
 
 
 def test_t62_a_flipped_bit_of_the_small_tables_is_mended_or_told(made: World) -> None:
+    flip_all(made, FLIPS)
+
+
+def test_t62_a_flipped_bit_of_the_index_of_segments_is_mended_or_told(made_of_segments: World) -> None:
+    flip_all(made_of_segments, FLIPS // 2)
+
+
+def flip_all(made: World, count: int) -> None:
     became: Counter[str] = Counter()
-    for at, bit in flips(made):
+    for at, bit in flips(made, count):
         made.refresh()
         data = bytearray(made.path.read_bytes())
         data[at] ^= 1 << bit
@@ -185,8 +205,8 @@ def test_t62_a_flipped_bit_of_the_small_tables_is_mended_or_told(made: World) ->
         except Exception as error:
             error.add_note(f"with bit {bit} of byte {at} flipped (page {at // PAGE_BYTES + 1})")
             raise
-    assert became.total() == FLIPS
-    assert became["refused"] < FLIPS / 3, became
+    assert became.total() == count
+    assert became["refused"] < count / 3, became
 
 
 IN_THE_MIDDLE = "origin = 2 AND seq_end = 24"
@@ -215,6 +235,34 @@ AT_THE_END = "origin = 2 AND seq_end = 40"
 def test_t62_whatever_a_row_of_the_chain_says_the_logs_become_whole(world: World, where: str, change: str) -> None:
     world.change(f"UPDATE chain SET {change} WHERE {where}")
     assert world.mend().startswith("whole"), world.said
+
+
+@pytest.mark.parametrize("where", [IN_THE_MIDDLE, AT_THE_END])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(f"segment = {value}" for value in ("0", "segment + 1", "-1", "1 << 40", "'x'")),
+        *(f"batch = {value}" for value in ("batch - 1", "batch + 1", "0", "-1", "1 << 62", "'x'")),
+        "seq_begin = seq_begin - 1",
+        "seq_end = seq_end + 64",
+        "origin = 1000",
+    ],
+)
+def test_t62_whatever_a_row_says_of_a_batch_in_a_segment_the_logs_become_whole(
+    made_of_segments: World, where: str, change: str
+) -> None:
+    made_of_segments.refresh()
+    made_of_segments.change(f"UPDATE chain SET {change} WHERE {where}")
+    assert made_of_segments.mend().startswith("whole"), made_of_segments.said
+
+
+@pytest.mark.parametrize(
+    "change", ["no = no + 100", "origin = 1", "covered = 5", "covered = 1 << 40", "is_open = 1 - is_open"]
+)
+def test_t62_whatever_the_list_of_segments_says_the_logs_become_whole(made_of_segments: World, change: str) -> None:
+    made_of_segments.refresh()
+    made_of_segments.change(f"UPDATE segments SET {change} WHERE no % 2 = 1")
+    assert made_of_segments.mend().startswith("whole"), made_of_segments.said
 
 
 @pytest.mark.parametrize("origin", [1, 2])
