@@ -340,7 +340,7 @@ class Limits:
     """Datagrams taken off the socket, whatever they are: about 4 % of a processor. The kernel drops what is more."""
     announce_reads_burst: int = 250
     announce_checks_per_s: int = 150
-    """Announcements parsed and verified, from sources that were heard lately: a signature costs about 0.2 ms."""
+    """Signed announcements verified, from sources that were heard lately, at 0.2 ms each; and as many unsigned ones."""
     announce_checks_burst: int = 300
     announce_signed_checks_per_s: int = 100
     """From others, that look signed: a flood from ever new addresses takes nothing from who is there already."""
@@ -351,10 +351,10 @@ class Limits:
     announce_again_s: float = 1.0
     """A place that is heard for longer than this announces itself again; a false one has to be kept up."""
     announce_source_per_s: int = 20
-    """From one source: a host of forty nodes, at one in two seconds each."""
+    """From one source: a host of forty nodes, at one in two seconds each. Signed ones and others are counted apart."""
     announce_source_burst: int = 40
     announce_sources_max: int = 1024
-    """Sources whose pace is remembered."""
+    """Sources whose pace is remembered, once for what they sign and once for what they do not."""
     discovered_max: int = 1024
     """Announced places, of all sources together."""
     discovered_per_source_max: int = 40

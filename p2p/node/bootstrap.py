@@ -11,7 +11,8 @@ link-local, multicast, unspecified and reserved ones never. WebSocket shows prox
 dials, so such a hint keeps the name beside the addresses, and of one address only so many names are taken.
 
     asking    every poll_interval, with jitter; after failures twice as long each time, up to registry_backoff_s_max
-    announce  the same, but at least three times within the registry's ttl: one that came back learns of us anew
+    announce  the same, but at least three times within the registry's ttl, after failures too: one that came back
+              with an empty table learns of us anew
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ ANNOUNCES_PER_TTL: Final = 3
 """So that one that is lost, and one that is late, still leave us listed."""
 ANNOUNCE_S_MIN: Final = 2.0
 """However soon the registry says that it forgets."""
+TTL_S_ASSUMED: Final = 60.0
+"""Of a registry that has not taken an announcement yet: what it is unless somebody chose."""
 POLLS_REMEMBERED: Final = 3
 """What a registry does not name any more for so many intervals leaves the snapshot."""
 POLL_MS_MIN: Final = 100
@@ -219,6 +222,7 @@ class HttpBootstrap(Runs):
         self._say = say
         self._warn = warn
         self._failing: dict[str, str] = {}
+        self._ttl_s = TTL_S_ASSUMED
         self._base = base_of(config.registry_url)
         self._announces = config.mode is BootstrapMode.PULL_AND_ANNOUNCE
         if self._announces and (config.self_node_id is None or config.self_tcp_port is None):
@@ -245,9 +249,9 @@ class HttpBootstrap(Runs):
         with self._scope:
             async with self._http, trio.open_nursery() as nursery:
                 task_status.started(self)
-                nursery.start_soon(self._repeat, "asking", self._pull)
+                nursery.start_soon(self._repeat, "asking", self._pull, self._ask_s_max)
                 if self._announces:
-                    nursery.start_soon(self._repeat, "announcing at", self._announce)
+                    nursery.start_soon(self._repeat, "announcing at", self._announce, self._announce_s_max)
 
     def stop(self) -> None:
         """End `run`; returns at once. Idempotent. The registry forgets this node by itself."""
@@ -258,7 +262,7 @@ class HttpBootstrap(Runs):
         self._forget()
         return tuple(announcement for announcement, _ in self._known.values())
 
-    async def _repeat(self, what: str, once: Callable[[], Awaitable[float]]) -> None:
+    async def _repeat(self, what: str, once: Callable[[], Awaitable[float]], wait_s_max: Callable[[], float]) -> None:
         """Do one thing for ever, at the interval that it returns, and less often while it fails."""
         failures = 0
         while True:
@@ -266,7 +270,7 @@ class HttpBootstrap(Runs):
                 wait_s = await once()
             except (ConnectFailed, RemoteProtocolError) as error:
                 self.counters.failures += 1
-                wait_s = min(self._poll_s * 2.0 ** min(failures, 32), self._backoff_s_max)
+                wait_s = min(self._poll_s * 2.0 ** min(failures, 32), wait_s_max())
                 failures += 1
                 self._tell_failure(what, str(error))
             else:
@@ -288,9 +292,12 @@ class HttpBootstrap(Runs):
     def _poll_s(self) -> float:
         return self.config.poll_interval_ms / 1000
 
-    @property
-    def _backoff_s_max(self) -> float:
+    def _ask_s_max(self) -> float:
         return max(self._poll_s, self._limits.registry_backoff_s_max)
+
+    def _announce_s_max(self) -> float:
+        """A table that was lost in the outage fills within the ttl after it; nobody could find us before."""
+        return min(self._ask_s_max(), max(ANNOUNCE_S_MIN, self._ttl_s / ANNOUNCES_PER_TTL))
 
     # One round.
 
@@ -307,9 +314,9 @@ class HttpBootstrap(Runs):
         )
         if self._identity is not None:
             announce = sign_announcement(announce, self._identity)
-        ttl_s = read_announced((await self._request("POST", "/announce", write_announce(announce))).body)
+        self._ttl_s = read_announced((await self._request("POST", "/announce", write_announce(announce))).body)
         self.counters.announces += 1
-        return min(self._poll_s, max(ANNOUNCE_S_MIN, ttl_s / ANNOUNCES_PER_TTL))
+        return min(self._poll_s, self._announce_s_max())
 
     async def _pull(self) -> float:
         answer = await self._request("GET", f"/peers?limit={self.config.max_peers_per_poll}")

@@ -16,8 +16,8 @@ way and closes the store: all of it within `shutdown_s_max`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from itertools import islice
 from typing import Final, Never, TypeVar, Unpack, cast, overload
 
@@ -39,7 +39,7 @@ from p2p.node.paths import Routes
 from p2p.node.requests import REQUEST_S_DEFAULT, RequestTimeout
 from p2p.node.rooms import Rooms, read_remembered
 from p2p.node.scrub import Scrub
-from p2p.node.service import first_cause, run_around
+from p2p.node.service import Entered, first_cause
 from p2p.node.serving import Body, Handler, TypedHandler, decode_body, encode_body, typed
 from p2p.node.status import Counters, NodeStats, OutboxView, Peer, PingReply, TableSizes, snapshot_of
 from p2p.node.wal import Wal
@@ -666,8 +666,7 @@ def _octets(body: object) -> bytes:
 _HOW_TO_START: Final = "{} does not run: use `async with p2p.open_node(...)` or `await nursery.start(node.run)`"
 
 
-@asynccontextmanager
-async def open_node(config: NodeConfig | None = None, /, **options: Unpack[NodeOptions]) -> AsyncIterator[Node]:
+def open_node(config: NodeConfig | None = None, /, **options: Unpack[NodeOptions]) -> AbstractAsyncContextManager[Node]:
     """Run a node around a body: `async with p2p.open_node(node_id="a", data_dir="a") as node: …`.
 
     Args:
@@ -675,9 +674,9 @@ async def open_node(config: NodeConfig | None = None, /, **options: Unpack[NodeO
 
     Raises:
         ConfigError, AddressInUse, StoreError: the node could not start.
+        NodeClosed: it was entered before; each `open_node` is one run.
         Exception: what the body raised, as itself and not in a group.
     """
     if config is not None and options:
         raise ConfigError(f"give a NodeConfig or its fields, not both (got also {', '.join(sorted(options))})")
-    async with run_around(Node(config if config is not None else config_of(options))) as node:
-        yield node
+    return Entered(Node(config if config is not None else config_of(options)))

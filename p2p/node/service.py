@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import trio
 
@@ -36,18 +36,41 @@ class Runs(ABC):
         """Start as a task of a nursery of yours; returns once it is up."""
         await nursery.start(self.run)
 
+    _entered: Entered[Self] | None = None
+
     async def __aenter__(self) -> Self:
-        self._context = run_around(self)
-        await self._context.__aenter__()
-        return self
+        if self._entered is None:
+            self._entered = Entered(self)
+        return await self._entered.__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        return await self._context.__aexit__(kind, value, trace)
+        assert self._entered is not None
+        return await self._entered.__aexit__(kind, value, trace)
 
 
 ServiceT = TypeVar("ServiceT", bound=Service)
+
+
+class Entered(AbstractAsyncContextManager[ServiceT], Generic[ServiceT]):
+    """`run_around` as an object: a second entry is refused, and takes nothing from the first."""
+
+    def __init__(self, service: ServiceT) -> None:
+        self._service = service
+        self._context: AbstractAsyncContextManager[ServiceT] | None = None
+
+    async def __aenter__(self) -> ServiceT:
+        if self._context is not None:
+            raise NodeClosed("this was entered before: it runs once, make a new one")
+        self._context = run_around(self._service)
+        return await self._context.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        assert self._context is not None
+        return await self._context.__aexit__(kind, value, trace)
 
 
 @asynccontextmanager

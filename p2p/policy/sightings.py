@@ -2,8 +2,9 @@
 
 It knows hints and times, not datagrams and signatures. Every bound is one that a stranger on the LAN runs into:
 
-- pace: a bucket per source, so that a flood costs little (T46), and three for all: for sources that were heard lately,
-  for others that sign, and for others that do not;
+- pace: two buckets per source, so that a flood costs little (T46): one for what is signed, one for what is not, which
+  anybody can send in a neighbour's name. And four for all: of sources that were heard lately and of others, what is
+  signed and what is not;
 - room: so many places per source, per identity and in all. When the book is full the place not heard of for longest
   goes: who is really there speaks every two seconds and stays, however many names are invented;
 - age: a place expires `ttl_s` after it was last heard, by our own clock; what the datagram says of time counts for
@@ -71,8 +72,7 @@ class Sightings:
     """
 
     __slots__ = (
-        "_bare_checks", "_checks", "_cooldown_s", "_limits", "_named", "_paces", "_per_source", "_seen",
-        "_signed_checks", "_ttl_s",
+        "_checks", "_cooldown_s", "_limits", "_named", "_paces", "_per_source", "_seen", "_ttl_s",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, *, ttl_s: float, cooldown_s: float) -> None:
@@ -83,10 +83,14 @@ class Sightings:
         self._seen: dict[_Place, _Sighting] = {}
         self._named: dict[_Who, _Named] = {}
         self._per_source: Counter[str] = Counter()
-        self._paces: dict[str, TokenBucket] = {}
-        self._checks = TokenBucket(limits.announce_checks_per_s, limits.announce_checks_burst)
-        self._signed_checks = TokenBucket(limits.announce_signed_checks_per_s, limits.announce_signed_checks_burst)
-        self._bare_checks = TokenBucket(limits.announce_bare_checks_per_s, limits.announce_bare_checks_burst)
+        self._paces: dict[tuple[str, bool], TokenBucket] = {}
+        # By whether it is from a source that was heard lately, and whether it looks signed.
+        self._checks = {
+            (True, True): TokenBucket(limits.announce_checks_per_s, limits.announce_checks_burst),
+            (True, False): TokenBucket(limits.announce_checks_per_s, limits.announce_checks_burst),
+            (False, True): TokenBucket(limits.announce_signed_checks_per_s, limits.announce_signed_checks_burst),
+            (False, False): TokenBucket(limits.announce_bare_checks_per_s, limits.announce_bare_checks_burst),
+        }
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -97,10 +101,8 @@ class Sightings:
         Args:
             signed: whether it looks as if it were.
         """
-        checks = self._signed_checks if signed else self._bare_checks
-        if source in self._per_source:
-            checks = self._checks
-        return (is_loopback(source) or self._pace(source).take(now)) and checks.take(now)
+        checks = self._checks[source in self._per_source, signed]
+        return (is_loopback(source) or self._pace(source, signed).take(now)) and checks.take(now)
 
     def note(self, hint: DiscoveryAnnouncement, now: float, said_ms: int = 0) -> bool | None:
         """Enter what was announced from `hint.host`.
@@ -188,13 +190,13 @@ class Sightings:
         if not self._per_source[source]:
             del self._per_source[source]
 
-    def _pace(self, source: str) -> TokenBucket:
-        pace = self._paces.pop(source, None)
+    def _pace(self, source: str, signed: bool) -> TokenBucket:
+        pace = self._paces.pop((source, signed), None)
         if pace is None:
             if len(self._paces) >= self._limits.announce_sources_max:
                 del self._paces[next(iter(self._paces))]
             pace = TokenBucket(self._limits.announce_source_per_s, self._limits.announce_source_burst)
-        self._paces[source] = pace
+        self._paces[source, signed] = pace
         return pace
 
 

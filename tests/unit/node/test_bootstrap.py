@@ -131,6 +131,24 @@ async def test_after_failures_it_asks_less_and_less_often_and_then_as_before(aut
     assert "works again" in said[0]
 
 
+@pytest.mark.parametrize("was_there", [True, False])
+async def test_a_registry_that_was_down_is_told_of_us_within_a_third_of_its_ttl(
+    autojump: MockClock, was_there: bool
+) -> None:
+    registry = Registry(ttl_s=45 if was_there else 60)
+    mine = config(registry, self_node_id="a", self_tcp_port=1, mode=BootstrapMode.PULL_AND_ANNOUNCE)
+    down = ConnectFailed(Reason.REFUSED, "nobody there")
+    registry.failure = None if was_there else down
+    async with make_http_bootstrap(mine, lambda _: None):
+        if was_there:
+            await registry.times(1, "POST")
+            registry.failure = down
+        announced = await registry.times(100, "POST")
+        asked = await registry.times(12)
+    assert max(b - a for a, b in pairwise(announced)) <= registry.ttl_s / 3
+    assert asked[-1] - asked[-2] > 60, "and asked as seldom as others are"
+
+
 async def test_an_outage_is_one_line_though_two_things_fail(autojump: MockClock) -> None:
     registry = Registry()
     registry.failure = ConnectFailed(Reason.REFUSED, "nobody there")

@@ -89,6 +89,20 @@ def test_t46_twenty_a_second_from_one_source() -> None:
     assert book.admits("192.0.2.2", 10.0, signed=True)
 
 
+@pytest.mark.parametrize("was_heard", [True, False])
+def test_t46_unsigned_words_under_the_addresses_of_who_signs_take_nothing_from_them(was_heard: bool) -> None:
+    book = sightings()
+    hosts = [f"192.0.2.{number}" for number in range(20)]
+    for number, host in enumerate(hosts if was_heard else ()):
+        book.note(hint(number, host), 0.0)
+    for milliseconds in range(10_000):
+        now = milliseconds / 1000
+        book.admits(hosts[milliseconds % 20], now, signed=False)
+        if milliseconds % 100 == 0:
+            host = hosts[milliseconds // 100 % 20]
+            assert book.admits(host, now, signed=True), "each of them speaks every two seconds"
+
+
 def test_t46_a_flood_from_ever_new_sources_is_bounded_too() -> None:
     book = sightings()
     sources = [f"198.{n // 62500 % 250}.{n // 250 % 250}.{n % 250}" for n in range(50_000)]
