@@ -348,6 +348,8 @@ class Limits:
     announce_bare_checks_per_s: int = 100
     """From others, without a signature: a flood of these takes nothing from who signs."""
     announce_bare_checks_burst: int = 200
+    discovery_retry_s: float = 5.0
+    """Between two attempts of a node to open the port, where another program keeps it."""
     announce_again_s: float = 1.0
     """A place that is heard for longer than this announces itself again; a false one has to be kept up."""
     announce_source_per_s: int = 20

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hmac
 import logging
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -45,8 +46,9 @@ TABLE_S_MAX: Final = 1.5
 """For a thread, and for the table's answer in it."""
 REST_S: Final = 1.0
 """After a call that took longer: so long none is begun."""
-TELL_AGAIN_S: Final = 60.0
-"""A table that comes and goes is told of so seldom."""
+TOLD_MAX: Final = 5
+TOLD_S: Final = 60.0
+"""Of a table that comes and goes so many outages are told in so long."""
 SIZE_FRESH_S: Final = 1.0
 """Anybody may ask whether the table answers, as often as they like; it is asked so seldom."""
 
@@ -109,7 +111,7 @@ class _Routes:
         self._lane = trio.CapacityLimiter(options.table.calls_max)
         self._rests_until = -math.inf
         self._is_told = False
-        self._tell_again_at = -math.inf
+        self._told_at = deque[float](maxlen=TOLD_MAX)
         self._counting = trio.Lock()
         self._counted = (-math.inf, 0)
         self.metrics = RegistryMetrics()
@@ -131,6 +133,9 @@ class _Routes:
                 raise _unavailable() from None
             except Problem as problem:
                 outcome = problem.error
+                raise
+            except HTTPException as error:
+                outcome = problem_of(error.code or 500).error
                 raise
             finally:
                 self.metrics.count(route, outcome)
@@ -217,9 +222,9 @@ class _Routes:
 
     def _tell_failure(self, error: TableUnavailable) -> None:
         now = trio.current_time()
-        if not self._is_told and now >= self._tell_again_at:
+        if not self._is_told and (len(self._told_at) < TOLD_MAX or now - self._told_at[0] >= TOLD_S):
             self._is_told = True
-            self._tell_again_at = now + TELL_AGAIN_S
+            self._told_at.append(now)
             _log.warning("the registry's table cannot be used: %.200s", error)
 
     async def _within_bounds(self, work: Callable[[], T]) -> T:

@@ -145,9 +145,11 @@ class RedisTable:
 
     def size(self) -> int:
         def count() -> list[int]:
+            seconds, microseconds = self._redis.time()
+            now_ms = seconds * 1000 + microseconds // 1000
             with self._redis.pipeline(transaction=False) as pipe:
                 for scope in registry.Scope:
-                    pipe.zcard(_scope_key(scope))
+                    pipe.zcount(_scope_key(scope), f"({now_ms}", "+inf")
                 return pipe.execute()
 
         return sum(self._within(count))

@@ -62,6 +62,7 @@ _PICK: Final = """
     SELECT host, port, node_id, scheme, peer_id, expires FROM entries
     WHERE scope = ? AND spot >= ? AND spot < ? AND expires > ? ORDER BY spot LIMIT ?
 """
+_ALIVE: Final = "SELECT count(*) FROM entries WHERE expires > ?"
 
 
 class SqliteTable:
@@ -171,7 +172,7 @@ class SqliteTable:
         return found if len(found) <= count else self._chance.sample(found, count)
 
     def size(self) -> int:
-        return self._count
+        return self._within(lambda: int(self._db.execute(_ALIVE, (self._now(),)).fetchone()[0]))
 
     def close(self) -> None:
         with suppress(sqlite3.Error):

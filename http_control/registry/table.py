@@ -53,7 +53,7 @@ class Table(Protocol):
         """
 
     def size(self) -> int:
-        """How many entries there are; those that expired a moment ago may count.
+        """How many entries there are that have not expired.
 
         Raises:
             TableUnavailable: the table cannot be used now.

@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from p2p.crypto.identity import Identity
-from p2p.errors import ConfigError, NodeClosed
+from p2p.errors import AddressInUse, ConfigError, NodeClosed
 from p2p.ids import check_node_id
 from p2p.limits import Limits
 from p2p.node.announce import SIGNATURE_MARK, Flaw, read_announcement, write_announcement
@@ -218,13 +218,17 @@ class UdpDiscovery(Runs):
         """Discover until `stop` or cancellation; `started()` once the port is open.
 
         Raises:
-            AddressInUse, ConfigError: the port cannot be had.
+            AddressInUse, ConfigError: the port cannot be had; it has not run, and may later.
             NodeClosed: it ran before.
         """
         if self._ran:
             raise NodeClosed("this discovery ran before: it runs once, make a new one")
         self._ran = True
-        datagrams = await self._network.datagrams(self.config.neighbourhood)
+        try:
+            datagrams = await self._network.datagrams(self.config.neighbourhood)
+        except (AddressInUse, ConfigError):
+            self._ran = False
+            raise
         try:
             for line in datagrams.missing():
                 self._say(f"discovery: {line}")

@@ -17,7 +17,7 @@ way and closes the store: all of it within `shutdown_s_max`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from itertools import islice
 from typing import Final, Never, TypeVar, Unpack, cast, overload
 
@@ -220,8 +220,17 @@ class Node:
                 await links.start(rooms.discovery.run)
             except (AddressInUse, ConfigError) as error:
                 # There are other ways to find and be found, and a port that somebody keeps is no reason to be down.
+                self._log_line.warn(f"nodes near are not discovered, it is tried again: {error}")
+                links.start_soon(self._discover_later, rooms, rooms.discovery, links)
                 rooms.discovery = None
-                self._log_line.warn(f"nodes near are not discovered: {error}")
+
+    async def _discover_later(self, rooms: Rooms, discovery: UdpDiscovery, links: trio.Nursery) -> None:
+        while rooms.discovery is None:
+            await trio.sleep(self.config.limits.discovery_retry_s)
+            with suppress(AddressInUse, ConfigError):
+                await links.start(discovery.run)
+                rooms.discovery = discovery
+        self._log_line("nodes near are discovered now")
 
     def stop(self) -> None:
         """Ask the node to stop in order; returns at once. `wait` waits for the end. Idempotent.

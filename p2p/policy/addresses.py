@@ -41,12 +41,15 @@ class AddressClass(Enum):
 def classify(host: str) -> AddressClass:
     """Say where a host leads. A host name, and whatever is no address in its usual form, is NAME.
 
-    An IPv6 address that is carried to an IPv4 one (NAT64, 6to4, the old compatible form) leads where that one does.
+    An IPv6 address that is carried to an IPv4 one (NAT64, 6to4, the old compatible form) leads where that one does. Any
+    but a link-local one that names an interface is RESERVED: it would be another spelling of a place.
     """
     address = _parse(host)
     if address is None:
         return AddressClass.NAME
     if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None and not (address.is_link_local or address.is_multicast):
+            return AddressClass.RESERVED
         carried = _carried(address)
         if carried is not None:
             return classify(str(carried))
@@ -114,6 +117,7 @@ _NO_PEERS: Final = tuple(
     for text in (
         "3fff::/20",  # for examples
         "5f00::/16",  # segment routing
+        "192.0.0.0/24",  # protocols, and what Oracle Cloud answers at 192.0.0.192
         "192.88.99.0/24",  # 6to4 relays: given up
         "fec0::/10",  # site-local: given up, and taken for public by the standard library
         "100.100.100.200",  # Alibaba Cloud

@@ -66,11 +66,21 @@ async def test_who_dials_nobody_is_found_all_the_same(discovery: p2p.DiscoveryCo
         assert a.counters.connect_attempts == 0
 
 
-async def test_a_port_that_cannot_be_had_is_told_and_the_node_runs(discovery: p2p.DiscoveryConfig) -> None:
+async def test_a_port_that_cannot_be_had_is_told_and_the_node_runs_and_has_it_later(
+    discovery: p2p.DiscoveryConfig,
+) -> None:
     lines: list[str] = []
+    often = p2p.Limits(discovery_retry_s=0.05)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as alone:
         alone.bind(("127.255.255.255", discovery.discovery_port))
-        async with p2p.open_node(node_id="a", discovery=discovery, on_log=lines.append) as node:
+        async with p2p.open_node(node_id="a", discovery=discovery, on_log=lines.append, limits=often) as node:
             assert node.endpoints
+            assert node.discovery is None
+            await trio.sleep(0.2)
+            alone.close()
+            async with p2p.open_node(node_id="b", discovery=discovery) as other:
+                await meet(node, other)
+            assert node.discovery is not None
     (line,) = [line for line in lines if "nodes near are not discovered" in line]
     assert str(discovery.discovery_port) in line
+    assert sum("nodes near are discovered now" in line for line in lines) == 1
