@@ -156,7 +156,8 @@ class _Copy:
         self._target = target
         self._path = path
         self._store = store
-        self._rows_max = max(1, source.execute("PRAGMA page_count").fetchone()[0] * PAGE_BYTES // _ROW_BYTES_MIN)
+        pages, page_bytes = (source.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+        self._rows_max = max(1, pages * page_bytes // _ROW_BYTES_MIN)
 
     def run(self, own: PeerId) -> str:
         """Copy everything that can be read.

@@ -17,6 +17,7 @@ import trio
 
 from p2p.replication.fork import make_proof
 from p2p.store.keys import open_store
+from p2p.store.schema import PAGE_BYTES
 from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
 from tests.logs import Log
 
@@ -144,7 +145,7 @@ async def test_T62_a_file_whose_structure_is_damaged_is_written_anew(tmp_path: P
     with closing(sqlite3.connect(data_dir / "log.sqlite")) as connection:
         page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'chain'").fetchone()[0]
     with (data_dir / "log.sqlite").open("r+b") as file:
-        file.seek((page - 1) * 16384)
+        file.seek((page - 1) * PAGE_BYTES)
         file.write(bytes(4096))
     found = await p2p("wal", "verify", "--data-dir", data_dir)
     assert (found.returncode, found.stderr.count(b"what to do"), b"p2p wal mend" in found.stderr) == (1, 1, True)
