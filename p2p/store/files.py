@@ -30,6 +30,9 @@ LOG: Final = "-wal"
 """Ends the name of SQLite's log."""
 _FREE_BYTES_MIN: Final = 256 * 1024
 """With less than this a disk counts as full: SQLite's index of its log takes 32 KiB, its log a few pages of 16."""
+_INDEX_PAGE_BYTES: Final = 4096
+_INDEX_ROOM_BYTES: Final = 64 * 1024
+"""What must be free where the index of the log is made: 32 KiB, and as much again for whoever writes meanwhile."""
 
 
 def beside(path: Path, ending: str) -> Path:
@@ -54,6 +57,23 @@ def connect(path: Path, mode: str, store: Path | None = None) -> sqlite3.Connect
     return connection
 
 
+def check_index_room(path: Path) -> None:
+    """Before the first connection to a store: see that its disk takes the index of SQLite's log.
+
+    SQLite makes room for it by a byte in each page, and maps it into memory. Where blocks are smaller than a page that
+    is no room, and on a full disk whoever touches the rest of the page dies of SIGBUS.
+
+    Raises:
+        StoreFull: there is no room.
+    """
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return
+    if disk.f_frsize < _INDEX_PAGE_BYTES and disk.f_bavail * disk.f_frsize < _INDEX_ROOM_BYTES:
+        raise StoreFull(f"the store {path} cannot be opened, for its disk is full: make room there")
+
+
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """Open the file for reading beside a writer, or where nothing can be written.
 
@@ -61,12 +81,16 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         sqlite3.Error: it cannot be opened.
         StoreError: it could be, were it in a place where SQLite may write.
     """
-    connection = connect(path, "ro")
+    connection: sqlite3.Connection | None = None
     try:
+        if not _is_in_use(path):
+            check_index_room(path)
+        connection = connect(path, "ro")
         connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error as error:
-        connection.close()
-        if not _wants_to_write(path, error):
+    except (sqlite3.Error, StoreFull) as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error) and not _wants_to_write(path, error):
             raise
         log = beside(path, LOG)
         if size_of(log):
@@ -78,7 +102,8 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
             raise
         return connect(path, "ro&immutable=1")
     except BaseException:
-        connection.close()
+        if connection is not None:
+            connection.close()
         raise
     return connection
 

@@ -58,7 +58,17 @@ from p2p.store.blobs import IN_TABLE, is_damage, malformed, read_batch
 from p2p.store.check import check_chain, check_proof_kept
 from p2p.store.checkpoints import Checkpoints
 from p2p.store.definitions import altered_tables
-from p2p.store.files import LOG, beside, connect, connect_to_read, make_private, size_of, suspect, translated
+from p2p.store.files import (
+    LOG,
+    beside,
+    check_index_room,
+    connect,
+    connect_to_read,
+    make_private,
+    size_of,
+    suspect,
+    translated,
+)
 from p2p.store.hints import damaged_tables, mend_hints
 from p2p.store.mend import mend_origins
 from p2p.store.rebuild import look_through
@@ -341,6 +351,7 @@ class SqliteStore:
         self._writer: sqlite3.Connection | None = None
         try:
             with translated(path, "opened"):
+                check_index_room(path)
                 make_private(path)
                 self._writer = _connect_writer(path, limits)
                 prepare(self._writer, path, own)

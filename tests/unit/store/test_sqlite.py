@@ -56,6 +56,32 @@ def test_the_file_is_a_wal_database_that_syncs_every_commit(store: SqliteStore, 
         assert connection.execute(f"PRAGMA {pragma}").fetchone()[0] == value
 
 
+class _SmallBlocks:
+    """A disk of 1 KiB blocks with room for less than the index of SQLite's log."""
+
+    f_frsize, f_bavail = 1024, 20
+
+
+def test_where_blocks_are_small_a_full_disk_is_told_before_sqlite_dies_of_it(
+    path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(1)
+    fill(store, log, 3)
+    store.close()
+    monkeypatch.setattr("os.statvfs", lambda _: _SmallBlocks)
+    with pytest.raises(StoreFull, match="make room"):
+        SqliteStore(path, OWN)
+    # Nothing is in SQLite's log: the file can be read as it is.
+    with closing(SqliteReader(path)) as reader:
+        assert reader.states()[log.origin].seq == 3
+    path.with_name("log.sqlite-wal").write_bytes(b"more")
+    with pytest.raises(StoreError, match="copy"):
+        SqliteReader(path)
+    monkeypatch.undo()
+    path.with_name("log.sqlite-wal").unlink()
+    SqliteStore(path, OWN).close()
+
+
 # Damage at rest.
 
 
