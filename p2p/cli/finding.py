@@ -15,7 +15,7 @@ from p2p.cli.registry import load_token
 from p2p.cli.settings import UsageError
 from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint, is_loopback
-from p2p.node.bootstrap import BootstrapConfig, BootstrapMode
+from p2p.node.bootstrap import POLL_MS_MIN, BootstrapConfig, BootstrapMode
 from p2p.node.discovery import DiscoveryConfig, DiscoveryMode
 from p2p.policy.addresses import AddressClass, classify
 from p2p.registry.form import SCHEMES
@@ -38,6 +38,7 @@ def discovery_of(said: Mapping[str, Any]) -> DiscoveryConfig | None:
         UsageError: a value is not usable.
     """
     if said.get("discovery") == "off":
+        _say_idle([key for key in said if key.startswith("disc_")], "--discovery off")
         return None
     plain = DiscoveryConfig()
     interval_ms = said.get("disc_interval", plain.announce_interval_ms)
@@ -67,7 +68,6 @@ def bootstrap_of(
         ConfigError: the token file is not usable.
     """
     url = said.get("registry")
-    scheme, advertised = advertised_door(said["advertise"]) if "advertise" in said else (None, None)
     if url is None and said.get("bootstrap") == "on":
         raise UsageError("--bootstrap on: which registry? name it with --registry URL")
     if url is None and (lost := next((key for key in _OF_A_REGISTRY if key in said), None)) is not None:
@@ -76,14 +76,20 @@ def bootstrap_of(
     if url is None or said.get("bootstrap") == "off":
         return None
     announces = said.get("announce") != "off"
+    if not announces:
+        _say_idle([key for key in said if key == "advertise"], "--announce off")
+    scheme, advertised = advertised_door(said["advertise"]) if announces and "advertise" in said else (None, None)
     token_file = said.get("registry_token_file")
     plain = BootstrapConfig(registry_url="http://127.0.0.1")
+    interval_ms = said.get("boot_interval", plain.poll_interval_ms)
+    if interval_ms < POLL_MS_MIN:
+        raise UsageError(f"--boot-interval {interval_ms}: it takes {POLL_MS_MIN} milliseconds or more")
     token = load_token(Path(token_file)) if token_file is not None else None
     try:
         return BootstrapConfig(
             registry_url=url,
             mode=BootstrapMode.PULL_AND_ANNOUNCE if announces else BootstrapMode.PULL_ONLY,
-            poll_interval_ms=said.get("boot_interval", plain.poll_interval_ms),
+            poll_interval_ms=interval_ms,
             self_tcp_port=advertised,
             self_scheme=scheme,
             token=token,
@@ -91,7 +97,14 @@ def bootstrap_of(
             ca_file=ca_file,
         )
     except ConfigError as error:
-        raise UsageError(f"--registry, --boot-interval: {error}") from None
+        raise UsageError(f"--registry: {error}") from None
+
+
+def _say_idle(keys: list[str], switch: str) -> None:
+    """Told and not refused: a file may say how, and a flag that it is not to be this time."""
+    if keys:
+        flags = ", ".join("--" + key.replace("_", "-") for key in keys)
+        _log.warning("%s: without effect, for %s is given, too", flags, switch)
 
 
 def advertised_door(text: str) -> tuple[str | None, int]:

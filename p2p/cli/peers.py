@@ -26,9 +26,9 @@ from p2p.windows import system_entropy, system_wall_ms
 
 def print_peers(data_dir: Path, *, as_json: bool) -> int:
     """Print all that are known, ordered by label: one line each."""
-    own = load_identity(data_dir).peer_id
     now_ms = system_wall_ms()
     with closing(open_reader(data_dir)) as reader:
+        own = load_identity(data_dir).peer_id
         labels = {peer_id: node_id for node_id, peer_id in reader.pins().items()}
         states = reader.states()
         places: dict[PeerId, list[BookPlace]] = {}

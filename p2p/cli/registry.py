@@ -69,6 +69,9 @@ def _options(settings: RegistrySettings) -> tuple[RegistryOptions, ServerOptions
         raise ConfigError(needs) from None
     try:
         place = PeerEndpoint.parse(settings.listen)
+    except ConfigError as error:
+        raise UsageError(f"--listen {settings.listen!r}: {error}") from None
+    try:
         bind = Bind(place.host, place.port, tls_cert=settings.tls_cert, tls_key=settings.tls_key)
         proxies = networks_of(settings.proxies)
     except ConfigError as error:
@@ -94,7 +97,8 @@ def load_token(path: Path) -> str:
         ConfigError: it cannot be read, others can read it, or it holds no token.
     """
     token = read_private(path.expanduser(), "token file").decode("ascii", "replace").strip()
-    if not TOKEN_BYTES_MIN <= len(token) <= TOKEN_BYTES_MAX or not token.isprintable() or " " in token:
+    is_visible = all("!" <= character <= "~" for character in token)
+    if not TOKEN_BYTES_MIN <= len(token) <= TOKEN_BYTES_MAX or not is_visible:
         raise ConfigError(
             f"the token file {path} holds no token: one line of {TOKEN_BYTES_MIN}-{TOKEN_BYTES_MAX} letters and "
             "digits, as `openssl rand -hex 32` makes one"

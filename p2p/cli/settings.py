@@ -204,6 +204,11 @@ def from_file(path: Path) -> Layer:
     for key in _PATHS:
         if isinstance(values.get(key), str):
             values[key] = str(path.parent / Path(values[key]).expanduser())
+    for key, value in values.items():
+        if key in ON_OFF and isinstance(value, bool):
+            values[key] = "on" if value else "off"
+        elif key in SWITCHES and value in ("on", "off"):
+            values[key] = value == "on"
     return _convert(values, str(path), strict=True)
 
 
@@ -302,7 +307,7 @@ def _takes(key: str) -> str:
     if key == "log_level":
         return f"it takes one of {', '.join(LEVELS)}"
     if key in SWITCHES:
-        return "it takes true or false (in the environment also 1 or 0, on or off, yes or no)"
+        return "it takes true or false, or on or off (in the environment also 1 or 0, yes or no)"
     return _NUMBERS.get(key) or ("it takes on or off" if key in ON_OFF else "it takes text")
 
 
@@ -354,6 +359,8 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
         raise UsageError(f"--network {network[:80]!r} is no UTF-8") from None
     if size > NETWORK_BYTES_MAX:
         raise UsageError(f"--network {network[:20]}…: {size} bytes are more than {NETWORK_BYTES_MAX}")
+    if merged.get("listen") and merged["listen"] == merged.get("listen_ws"):
+        raise UsageError(f"--listen and --listen-ws are both {merged['listen']}: TCP and WebSocket need a port each")
     if "tls_key" in merged and "tls_cert" not in merged:
         raise UsageError("--tls-key without --tls-cert: a key alone proves nothing")
     if "tls_cert" in merged and "listen_ws" not in merged:

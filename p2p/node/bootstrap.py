@@ -33,7 +33,7 @@ from p2p.errors import ConfigError, ConnectFailed, NodeClosed, RemoteProtocolErr
 from p2p.ids import PeerEndpoint, check_node_id, is_loopback, usual_host
 from p2p.limits import Limits
 from p2p.msg import DiscoveryAnnounce
-from p2p.node.kinds import Kinds, check_kinds
+from p2p.node.kinds import Kinds, check_kinds, check_plain
 from p2p.node.service import Runs
 from p2p.policy.addresses import AddressClass, DialRule, classify
 from p2p.policy.hints import DiscoveryAnnouncement
@@ -425,6 +425,7 @@ def make_http_bootstrap(
         identity: signs the announcements.
 
     Raises:
-        ConfigError: it shall announce and does not know whom, or httpx is missing.
+        ConfigError: it shall announce and does not know whom, `on_peer` is an async function, or httpx is missing.
     """
+    check_plain(on_peer, "on_peer")
     return HttpBootstrap(config, lambda announcement, _came_from: on_peer(announcement), identity=identity)

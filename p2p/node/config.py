@@ -123,6 +123,10 @@ class NodeConfig:
             raise ConfigError(f"listen_port {self.listen_port} is not within 0-65535")
         if self.listen_ws_port is not None and not 0 <= self.listen_ws_port <= 65535:
             raise ConfigError(f"listen_ws_port {self.listen_ws_port} is not within 0-65535")
+        if self.listen_port and self.listen_port == self.listen_ws_port:
+            raise ConfigError(
+                f"listen_port and listen_ws_port are both {self.listen_port}: TCP and WebSocket need a port each"
+            )
         if self.tls_cert is not None and self.listen_ws_port is None:
             raise ConfigError("tls_cert is for the WebSocket door: give listen_ws_port, too")
         if self.tls_key is not None and self.tls_cert is None:
@@ -244,12 +248,14 @@ class NodeConfig:
         return load_trust(self.trust) if isinstance(self.trust, Path) else self.trust
 
     def check_tls(self) -> None:
-        """Read what dials to `wss://` are checked with, if it is a file: at the start and not at the first dial.
-        Blocking.
+        """Read the certificate of the WebSocket door, and what dials to `wss://` are checked with if it is a file: at
+        the start, and before a data dir is made. Blocking.
 
         Raises:
             ConfigError: it cannot be used.
         """
+        if self.tls_cert is not None:
+            TlsFiles(self.tls_cert, self.tls_key).for_listening()
         if self.tls_ca is not None:
             TlsFiles(ca=self.tls_ca).for_dialling()
 

@@ -26,7 +26,7 @@ from p2p.errors import AddressInUse, ConfigError, NodeClosed
 from p2p.ids import check_node_id
 from p2p.limits import Limits
 from p2p.node.announce import SIGNATURE_MARK, Flaw, read_announcement, write_announcement
-from p2p.node.kinds import Kinds, check_kinds
+from p2p.node.kinds import Kinds, check_kinds, check_plain
 from p2p.node.service import Runs
 from p2p.policy.addresses import AddressClass, classify
 from p2p.policy.buckets import TokenBucket
@@ -91,6 +91,8 @@ class DiscoveryConfig:
 
     def __post_init__(self) -> None:
         check_kinds(self, _KINDS)
+        if self.self_node_id:
+            check_node_id(self.self_node_id)
         if not 0 <= self.self_tcp_port <= 65535:
             raise ConfigError(f"self_tcp_port {self.self_tcp_port} is not within 0-65535")
         if not 1 <= self.discovery_port <= 65535:
@@ -337,8 +339,11 @@ def make_udp_discovery(
         network, clock, entropy: the windows to the world.
 
     Raises:
-        ConfigError: `self_tcp_port` is given and `self_node_id` is no node id.
+        ConfigError: `self_tcp_port` is given and `self_node_id` is no node id, or `on_peer` is an async function.
     """
+
+    if on_peer is not None:
+        check_plain(on_peer, "on_peer")
 
     def offer(hint: DiscoveryAnnouncement, _again: bool) -> None:
         if on_peer is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import iscoroutinefunction
+
 from p2p.errors import ConfigError
 
 Kinds = tuple[tuple[str, tuple[type, ...], str], ...]
@@ -23,6 +26,12 @@ def check_kind(value: object, allowed: tuple[type, ...], name: str, what: str) -
     """The same for one value."""
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         raise ConfigError(f"{name} is of the kind {type(value).__name__}: it must be {what}")
+
+
+def check_plain(hook: Callable[..., object], name: str) -> None:
+    """Refuse an async function where a plain one is called: nobody would ever await it."""
+    if iscoroutinefunction(hook):
+        raise ConfigError(f"{name} is an async function, and nobody awaits it: have a plain one start or tell a task")
 
 
 def check_count(value: int, name: str) -> None:

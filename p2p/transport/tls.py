@@ -36,7 +36,8 @@ class TlsFiles(msgspec.Struct, frozen=True):
             # An encrypted key would have OpenSSL ask on the terminal; an empty password fails instead.
             context.load_cert_chain(self.cert, self.key, password="")
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise ConfigError(f"certificate {self.cert} and key {self.key or self.cert}: {_text(error)}") from None
+            key = f"and key {self.key}" if self.key is not None else "with its key in the same file"
+            raise ConfigError(f"certificate {self.cert} {key}: {_text(error)}") from None
         return context
 
     def for_dialling(self) -> ssl.SSLContext:

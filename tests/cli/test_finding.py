@@ -90,6 +90,27 @@ def test_how_to_use_a_registry_means_nothing_without_one(words: dict[str, Any]) 
         bootstrap_of(said(**words))
 
 
+@pytest.mark.parametrize(
+    ("words", "idle", "switch"),
+    [
+        ({"discovery": "off", "disc_port": 4000}, "--disc-port", "--discovery off"),
+        ({"registry": "http://h", "announce": "off", "advertise": "h:1"}, "--advertise", "--announce off"),
+    ],
+)
+def test_what_another_word_leaves_without_effect_is_told(
+    words: dict[str, Any], idle: str, switch: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    discovery_of(said(**words))
+    bootstrap_of(said(**words))
+    assert caplog.messages == [f"{idle}: without effect, for {switch} is given, too"]
+
+
+def test_what_is_refused_is_not_warned_of_first(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(UsageError):
+        bootstrap_of(said(advertise="shop.example:443"))
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize(("text", "lines"), [("shop.example:443", 1), ("ws://192.0.2.1:80", 1), ("443", 0)])
 def test_that_a_host_is_not_announced_is_told(text: str, lines: int, caplog: pytest.LogCaptureFixture) -> None:
     bootstrap_of(said(registry="https://registry.example", advertise=text))
@@ -127,8 +148,8 @@ def test_a_token_comes_from_a_file_that_others_cannot_read(tmp_path: Path) -> No
         (["--bootstrap", "on"], "--registry URL"),
         (["--registry", "ftp://x"], "--registry"),
         (["--registry", "http://127.0.0.1:1", "--registry", "http://127.0.0.1:2"], "--registry is given 2 times"),
-        (["--registry", "nonsense"], "http://HOST:PORT"),
-        (["--registry", "http://127.0.0.1:1", "--boot-interval", "1"], "--boot-interval"),
+        (["--registry", "nonsense"], "p2p: --registry: "),
+        (["--registry", "http://127.0.0.1:1", "--boot-interval", "1"], "--boot-interval 1: it takes 100 milliseconds"),
         (["--discovery", "on", "--disc-interval", "1"], "--disc-interval"),
         (["--disc-port", "0"], "--disc-port 0: it takes a port"),
         (["--disc-mode", "shouting"], "--disc-mode"),

@@ -118,6 +118,18 @@ def test_a_bad_value_in_the_file_is_named_with_its_path(tmp_path: Path, text: st
     assert named in str(caught.value)
 
 
+def test_a_file_has_two_words_for_on_and_off(tmp_path: Path) -> None:
+    for yes, no in (("true", "false"), ("'on'", "'off'")):
+        layer = toml(tmp_path, f"discovery = {yes}\nrelay = {no}\nopen = {yes}\nquiet = {no}\n")
+        assert (layer.discovery, layer.relay, layer.open, layer.quiet) == ("on", "off", True, False)
+
+
+def test_two_doors_need_two_ports() -> None:
+    with pytest.raises(UsageError, match="--listen and --listen-ws are both 9001"):
+        settled({"listen": 9001, "listen_ws": 9001})
+    assert settled({"listen": 0, "listen_ws": 0}).listen_ws == 0
+
+
 @pytest.mark.parametrize("text", ["listen = ", "\x00", "a = 1\na = 2"])
 def test_what_is_not_toml_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="not TOML"):

@@ -321,6 +321,7 @@ async def test_cancelling_ends_it_and_lets_the_port_go(net: MemoryNetwork) -> No
     [
         ({"self_tcp_port": 65536}, "self_tcp_port"),
         ({"discovery_port": 0}, "discovery_port"),
+        ({"self_node_id": "a b"}, "a b"),
         ({"announce_interval_ms": 99}, "announce_interval_ms"),
         ({"seen_ttl_ms": 2000}, "seen_ttl_ms"),
         ({"connect_cooldown_ms": -1}, "connect_cooldown_ms"),
