@@ -53,7 +53,7 @@ async def test_arguments_of_another_kind_are_told_in_a_sentence(node: p2p.Node) 
         await call.wal.append_many(["abc"])
     with pytest.raises(p2p.ConfigError, match="bytes, and not int"):
         await call.wal.append_many([1])
-    with pytest.raises(p2p.ConfigError, match="a target is a PeerId, and not str"):
+    with pytest.raises(p2p.ConfigError, match="a peer id is 64 lower-case hex digits, not 'me'"):
         await call.wal.append(b"x", target="me")
     for kind in (5, None):
         with pytest.raises(p2p.ConfigError, match="a kind is text, and not"):
