@@ -5,8 +5,9 @@ It knows hints and times, not datagrams and signatures. Every bound is one that 
 - pace: two buckets per source, so that a flood costs little (T46): one for what is signed, one for what is not, which
   anybody can send in a neighbour's name. And four for all: of sources that were heard lately and of others, what is
   signed and what is not;
-- room: so many places per source, per identity and in all. When the book is full the place not heard of for longest
-  goes: who is really there speaks every two seconds and stays, however many names are invented;
+- room: so many places per source, per identity and in all. Of a source what nobody signed gives way to what is signed.
+  When the book is full the place not heard of for longest goes: who is really there speaks every two seconds and stays,
+  however many names are invented;
 - age: a place expires `ttl_s` after it was last heard, by our own clock; what the datagram says of time counts for
   nothing (T47);
 - use: an identity is told of once per `cooldown_s`, whatever its places come and go. Every second turn is of the place
@@ -122,7 +123,7 @@ class Sightings:
         is_news = hint.peer_id is not None and said_ms > named.newest_ms
         sighting = self._seen.pop(place, None)
         if sighting is None:
-            if not self._make_room(named, hint.host, is_news=is_news):
+            if not self._make_room(named, hint, is_news=is_news):
                 return None
             sighting = _Sighting(hint, now, now, told_at=named.told_at - _JUST_BEFORE_S)
             self._named[who] = named
@@ -159,19 +160,29 @@ class Sightings:
         named.told = sighting
         return True
 
-    def _make_room(self, named: _Named, source: str, *, is_news: bool) -> bool:
-        limits = self._limits
+    def _make_room(self, named: _Named, hint: DiscoveryAnnouncement, *, is_news: bool) -> bool:
+        limits, source = self._limits, hint.host
+        bare: _Place | None = None
         if self._per_source[source] >= limits.discovered_per_source_max and not is_loopback(source):
-            return False
+            bare = None if hint.peer_id is None else self._bare_place_of(source)
+            if bare is None:
+                return False
         if len(named.places) >= limits.discovered_per_peer_max:
             # min() takes the first of equals: the one that came last.
             place = min(reversed(named.places), key=lambda place: named.places[place].word_ms)
             if named.places[place].word_ms and not is_news:
                 return False
             self._forget(place)
-        elif len(self._seen) >= limits.discovered_max:
+        elif bare is None and len(self._seen) >= limits.discovered_max:
             self._forget(next(iter(self._seen)))
+        if bare is not None:
+            self._forget(bare)
         return True
+
+    def _bare_place_of(self, source: str) -> _Place | None:
+        """The one that nobody signed and that was silent for longest, of those that this source named."""
+        places = (place for place, one in self._seen.items() if place[1] == source and one.hint.peer_id is None)
+        return next(places, None)
 
     def _expire(self, now: float) -> None:
         while self._seen:

@@ -55,6 +55,16 @@ def test_t46_one_source_names_forty_places_at_most() -> None:
     assert book.note(hint(60), 15.0) is True, "there is room again when the first have expired"
 
 
+def test_t46_places_that_nobody_signed_give_way_to_signed_ones_of_the_same_source() -> None:
+    book = sightings()
+    for number in range(60):
+        book.note(hint(number, signed=False), 0.0)
+    signed = [hint(number) for number in range(100, 160)]
+    assert [book.note(one, 1.0) for one in signed] == [True] * 40 + [None] * 20
+    assert book.snapshot(1.0) == tuple(signed[:40])
+    assert book.note(hint(1, signed=False), 1.0) is None
+
+
 def test_as_many_nodes_on_one_host_as_its_pace_lets_speak_are_all_heard() -> None:
     book = sightings()
     for step in range(20 * 60):
