@@ -105,8 +105,9 @@ class Limits:
     """No byte accepted by the other side for so long ends the link."""
     drain_s_max: float = 5.0
     """The losing one of two links: flush, answer what is pending, say Goodbye."""
-    answers_s_max: float = 60.0
-    """So long it stays for requests that are still being served, if its peer shows each `drain_s_max` that it lives."""
+    retire_s_max: float = 60.0
+    """So long it stays if each `drain_s_max` something moves on it, or its peer shows that it lives while requests are
+    still being served. Longer than `channel_wait_s_max`, so that a reader that has gone away is found out."""
     read_bytes: int = 128 * KIB
     """What one read asks for: two writes of the other side. More would keep the other tasks waiting."""
 

@@ -22,7 +22,7 @@ batches.
 
 One peer's messages keep their order across its links. The sender's half is that a link which gives way is flushed
 before its Goodbye. The receiver's is that it takes the application messages of a link only when every other link of
-that peer that gives way is over, and every one whose handshake is under way has settled: `drain_s_max` later at most.
+that peer that gives way is over, and every one whose handshake is under way has settled: `retire_s_max` later at most.
 
 Source: wire section 5, "Double links".
 """
@@ -166,15 +166,23 @@ class Succession:
 
     async def turn(self, link: Connection) -> None:
         """Wait until the messages of its peer's other links were taken."""
-        with trio.move_on_after(self._limits.drain_s_max):
-            await self.decision(link)
-            while link.after:
-                other = link.after[0]
-                await other.settled.wait()
-                if other.retiring and other in link.after:
-                    await other.over.wait()
-                link.after = tuple(later for later in link.after if later is not other)
+        over_by = trio.current_time() + self._limits.retire_s_max
+        while (now := trio.current_time()) < over_by:
+            # The peer hears meanwhile that this link lives: it is not read, and answers nothing.
+            with trio.CancelScope(deadline=min(over_by, now + self._limits.ping_after_s)):
+                await self._others_over(link)
+                break
+            link.greet()
         link.after = ()
+
+    async def _others_over(self, link: Connection) -> None:
+        await self.decision(link)
+        while link.after:
+            other = link.after[0]
+            await other.settled.wait()
+            if other.retiring and other in link.after:
+                await other.over.wait()
+            link.after = tuple(later for later in link.after if later is not other)
 
     # Inside.
 

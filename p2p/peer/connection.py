@@ -132,23 +132,27 @@ class Connection:
         direct: False if the stream is a circuit through a relay.
         label: the peer's node id where the node accepted it as a label, else None.
         after: links of the same peer whose application messages come before this one's.
+        cut_short: whether it gave way and was cut at the bound of that, although it lived.
+        unsent: application messages that waited here when it ended.
         asks: requests of ours that wait for answers here; None before the first one.
         served: requests of the peer that are with a service of ours, by id; each service bounds its own.
     """
 
     # A node keeps thousands of idle links: the fields are slots, and what only some links need is made when it is.
     __slots__ = (
-        "_answer_by",
         "_clock",
         "_closing",
         "_control",
         "_end_by",
         "_flush_follows",
         "_is_over",
+        "_last_words",
+        "_life_scope",
         "_limits",
         "_line",
         "_live",
         "_measured_at",
+        "_moved_at",
         "_nursery",
         "_outbox",
         "_over",
@@ -161,6 +165,7 @@ class Connection:
         "_read_scope",
         "_rest",
         "_rest_scope",
+        "_retire_by",
         "_scope",
         "_settled",
         "_stream",
@@ -172,6 +177,7 @@ class Connection:
         "asks",
         "clean",
         "connected_at",
+        "cut_short",
         "detail",
         "dialed_by_us",
         "direct",
@@ -220,6 +226,7 @@ class Connection:
         self.answer_bytes_max = limits.frame_bytes_max - ENVELOPE_BYTES_MAX - ANSWER_FIELDS_BYTES
         self.floods = 0
         self.unsent = 0
+        self.cut_short = False
         self._stream = stream
         self._owner = owner
         self._clock = clock
@@ -227,7 +234,7 @@ class Connection:
         self._write_bytes = limits.write_bytes if self.direct else limits.relay_write_bytes
         self._outbox = Outbox(limits)
         # Who moves to another link reads this one to its end: what waits here comes before what is sent there.
-        session.before_answering_goodbye(partial(self._outbox.drain_messages, session))
+        session.before_answering_goodbye(self._say_last_words)
         self._control = TokenBucket(limits.control_per_s, limits.control_burst)
         self._nursery: trio.Nursery | None = None
         self._scope: trio.CancelScope | None = None
@@ -245,7 +252,12 @@ class Connection:
         self._measured_at = _NEVER
         self._rest_scope: trio.CancelScope | None = None
         self._end_by = _NEVER
-        self._answer_by = _NEVER
+        # A link that gives way is over by then, whatever moves on it.
+        self._retire_by = _NEVER
+        # When bytes came last, the other side made room for a write that waited for it, or a rest of our own was over.
+        self._moved_at = -_NEVER
+        self._life_scope: trio.CancelScope | None = None
+        self._last_words = 0
         # A link that gives way says Goodbye once a Ping of this moment or later is answered.
         self._part_from = -_NEVER
         self._probe_by = _NEVER
@@ -517,12 +529,16 @@ class Connection:
     def close(self, reason: Reason, detail: str = "") -> None:
         """Say Goodbye, flush what waits, read until the other's Goodbye; bounded by `drain_s_max`. Idempotent.
 
-        A link that gives way already no longer waits for handlers that take more than that.
+        A link that gives way already no longer waits for handlers, or for what moves, that take more than that.
         """
         if self.reason is not None:
             return
         if self._closing is not None:
-            self._answer_by = self._clock.monotonic()
+            now = self._clock.monotonic()
+            if now < self._retire_by:
+                self._retire_by = now
+                self._end_by = now + self._limits.drain_s_max
+                self._tighten_deadline()
             self._part_from = -_NEVER
             self.flush()
             return
@@ -532,7 +548,7 @@ class Connection:
         self._closing = (reason, detail)
         now = self._clock.monotonic()
         self._end_by = now + self._limits.drain_s_max
-        self._answer_by = now + self._limits.answers_s_max if self.retiring else now
+        self._retire_by = now + self._limits.retire_s_max if self.retiring else now
         self._tighten_deadline()
         # No more is sent or asked here: who waits for a turn takes it elsewhere, or learns it now.
         if self.asks is not None:
@@ -546,9 +562,11 @@ class Connection:
     def retire(self, *, parts_first: bool = True) -> None:
         """Give way to another link with the same peer: no new sends, the rest flushed, answers given, Goodbye(Moved).
 
-        The peer is probed meanwhile: if nothing comes back within `probe_s_max`, the link is dead and is cut. Requests
-        that are still being served, here or there, keep one that lives for up to `answers_s_max`. Those that were not
-        sent yet are over, to be asked on the other link.
+        The peer is probed meanwhile: if nothing comes back within `probe_s_max`, the link is dead and is cut. One that
+        lives goes on for up to `retire_s_max` while requests are still being served, here or there, or while it moves:
+        the peer is heard or makes room, or a reader of ours that lets the link rest takes something. A peer whose
+        reader is slow says that he lives without being asked: our Ping waits behind what he has not read. Requests that
+        were not sent yet are over, to be asked on the other link.
 
         Nobody may say Goodbye while requests to him are on their way: they could not be answered. Who dialled the
         other link knows that its peer, to whom that was live first, sends no more here: when the Ping that he sends now
@@ -572,6 +590,16 @@ class Connection:
         if self.asks is not None:
             self.asks.withdraw()
         self.close(Reason.MOVED)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._show_life)
+
+    async def _show_life(self) -> None:
+        """Ping while the link gives way, also while it rests: the other side cannot know what our readers take."""
+        with trio.CancelScope() as self._life_scope:
+            while self.reason is None and self.session.state is State.LIVE:
+                await trio.sleep(self._limits.probe_s_max / 2)
+                self.session.ping(self._clock.monotonic())
+                self.write_soon()
 
     def probe(self) -> None:
         """Find out within `probe_s_max` of reading whether the peer answers here; the owner is told (`on_probed`)."""
@@ -616,8 +644,12 @@ class Connection:
                 finally:
                     # From here the nursery may close to new tasks at any moment, while others still know this link.
                     self._nursery = None
-                # What is left (our Goodbye, mostly) gets a bounded time of its own, within that of an end we asked for.
-                nursery.cancel_scope.deadline = min(self._end_by, self._clock.monotonic() + self._limits.probe_s_max)
+                if self._life_scope is not None:
+                    self._life_scope.cancel()
+                self._bound_last_words(nursery.cancel_scope)
+            if nursery.cancel_scope.cancelled_caught:
+                # Some of them may have been written: what one write takes leaves together.
+                self.unsent += self._last_words
         finally:
             self._end(Reason.CLOSED, "the node stopped", clean=False)
             self._scope = None
@@ -632,6 +664,28 @@ class Connection:
             if self._over is not None:
                 self._over.set()
             self._owner.on_ended(self)
+
+    def _say_last_words(self) -> None:
+        self._last_words = self._outbox.drain_messages(self.session)
+
+    def _bound_last_words(self, scope: trio.CancelScope) -> None:
+        """Give what is left, our Goodbye mostly, a bounded time of its own, within that of an end we asked for.
+
+        A peer that said Goodbye because he moves reads on to the end of what waits here: he gets time while he reads.
+        """
+        now, limits = self._clock.monotonic(), self._limits
+        if not self.retiring:
+            self._retire_by = now + limits.retire_s_max
+        if self.clean and self.reason is Reason.MOVED and now < self._retire_by:
+            scope.deadline = min(self._retire_by, now + limits.drain_s_max)
+        else:
+            scope.deadline = min(self._end_by, now + limits.probe_s_max)
+
+    def _note_room(self) -> None:
+        """The other side made room for a write that waited for it."""
+        now = self._moved_at = self._clock.monotonic()
+        if self._nursery is None and self.reason is Reason.MOVED and now < self._retire_by and self._scope is not None:
+            self._scope.deadline = min(self._retire_by, now + self._limits.drain_s_max)
 
     async def _read_until_over(self) -> None:
         pause: Pause | None = None
@@ -654,13 +708,15 @@ class Connection:
         if pause is not None:
             # Outside the scope of the deadlines: they rest while we do not read. Only an end that we asked for comes.
             session.pause(clock.monotonic())
-            with trio.CancelScope(deadline=self._end_by) as scope:
+            with trio.CancelScope(deadline=self._rest_by) as scope:
                 self._rest_scope = scope
                 try:
                     await pause()
                 finally:
                     self._rest_scope = None
             now = clock.monotonic()
+            if not scope.cancelled_caught:
+                self._moved_at = now
             session.resume(now)
             if self._probe_by != _NEVER:
                 # The answer may be among what was not read.
@@ -688,7 +744,7 @@ class Connection:
         read_bytes = self._limits.read_bytes if self.direct else self._limits.relay_slice_bytes_max
         while self.reason is None:
             data = await stream.receive_chunk(read_bytes)
-            now = clock.monotonic()
+            now = self._moved_at = clock.monotonic()
             if data:
                 session.receive_data(bytes(data), now)
             else:
@@ -730,7 +786,7 @@ class Connection:
                 if not self._control.take(now):
                     return self._rest_from_flood()
             elif isinstance(event, Ponged):
-                self._take_pong(now)
+                self._take_pong(event, now)
             elif isinstance(event, Ended):
                 self._end(event.reason, event.detail, clean=event.clean)
                 return None
@@ -758,8 +814,9 @@ class Connection:
             return None
         return self._owner.on_wal(self, message)
 
-    def _take_pong(self, now: float) -> None:
-        self._ponged_at = now
+    def _take_pong(self, pong: Ponged, now: float) -> None:
+        if pong.rtt_s is not None:
+            self._ponged_at = now
         if self._measured_at != _NEVER and self._is_answered_since(self._measured_at):
             self._measured_at = _NEVER
         if self._pongs is not None:
@@ -798,15 +855,19 @@ class Connection:
                     self._owner.on_probed(self, alive=False)
                 return
             # One that gives way and does live finishes in order. (Its peer may be past answering a Ping.)
-            is_dead = self.session.last_seen <= self._probed_at
+            # A frame that has begun comes slowly; it moves, or it is found out at `_end_by`.
+            is_dead = not (self._moved_after(self._probed_at) or self.session.is_amid_frame)
             if self._part_from == _NEVER:
                 # A peer that lives and does not part may be another place of one identity, and not know why it should.
                 self._part_from = -_NEVER
         is_due = now >= self._end_by and not is_dead
-        if is_due and now < self._answer_by and self._owes_answers():
-            self._end_by = min(now + self._limits.drain_s_max, self._answer_by)
-            self._ask_for_life()
-            return
+        if is_due and now < self._retire_by:
+            owes = self._owes_answers()
+            if owes or self._moved_after(self._end_by - self._limits.drain_s_max):
+                self._end_by = min(now + self._limits.drain_s_max, self._retire_by)
+                if owes:
+                    self._ask_for_life()
+                return
         if is_due and self.retiring and not self._outbox and self.session.state is State.LIVE:
             # The Ping is not answered, or one of us owes an answer for too long: all that can be said is.
             assert self._closing is not None, "a link that gives way is being closed"
@@ -815,7 +876,17 @@ class Connection:
             return
         if is_dead or now >= self._end_by:
             assert self._closing is not None, "only a link that is being closed has a time to end by"
+            self.cut_short = self.retiring and not is_dead
             self._end(*self._closing, clean=False)
+
+    def _moved_after(self, moment: float) -> bool:
+        """Whether bytes came, or the peer made room, or a rest of our own was over, since."""
+        return self._moved_at > moment
+
+    @property
+    def _rest_by(self) -> float:
+        """When a rest is cut short: its message is lost then. On a link that gives way it is progress to come."""
+        return max(self._end_by, self._retire_by) if self.retiring else self._end_by
 
     def _next_deadline(self) -> float:
         return min(self.session.next_deadline(), self._end_by, self._probe_by)
@@ -826,7 +897,7 @@ class Connection:
             if due < scope.deadline:
                 scope.deadline = due
         elif (scope := self._rest_scope) is not None:
-            scope.deadline = self._end_by
+            scope.deadline = self._rest_by
 
     def _end(self, reason: Reason, detail: str, *, clean: bool) -> None:
         if self.reason is not None:
@@ -920,11 +991,14 @@ class Connection:
                 start, size = 0, len(data)
                 while start < size:
                     stop = start + limits.write_bytes if size - start >= 2 * limits.write_bytes else size
-                    with trio.move_on_after(limits.write_stall_s_max) as scope:
+                    # The peer does not read this link while one that gives way to it goes on.
+                    stall_s = limits.write_stall_s_max + (limits.retire_s_max if self.after else 0.0)
+                    with trio.move_on_after(stall_s) as scope:
                         await stream.send_all(data[start:stop])
                     if scope.cancelled_caught:
-                        self.abort(Reason.OVERLOADED, f"no byte accepted for {limits.write_stall_s_max:g} s")
+                        self.abort(Reason.OVERLOADED, f"no byte accepted for {stall_s:g} s")
                         return
+                    self._note_room()
                     start = stop
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             # The reader may still find the other's Goodbye; it meets the same error or the end of the stream.

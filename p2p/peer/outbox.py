@@ -181,12 +181,13 @@ class Outbox:
             else:
                 taken += self._drain_relay(session, min(bytes_max - taken, bytes_max // 2))
 
-    def drain_messages(self, session: Sealer) -> None:
-        """Hand all application messages over but requests, whose answers could not come any more."""
+    def drain_messages(self, session: Sealer) -> int:
+        """Hand all application messages over but requests, whose answers could not come any more; how many they are."""
         data, self._data, self.data_bytes = self._data, (), 0
-        for type, payload, ask in data:
-            if ask is None:
-                session.send(type, payload)
+        messages = [(type, payload) for type, payload, ask in data if ask is None]
+        for type, payload in messages:
+            session.send(type, payload)
+        return len(messages)
 
     def _drain_data(self, session: Sealer, turn_bytes: int) -> int:
         """One turn of the data lane: as much as one large batch would take, or all there is."""
@@ -228,7 +229,7 @@ class Outbox:
 
     def clear(self) -> int:
         """Drop everything and return how many application messages were lost with it."""
-        lost = len(self._data)
+        lost = sum(ask is None or not ask.is_over for _, _, ask in self._data)
         self._control = self._data = self._wal = ()
         self.relay = None
         self.data_bytes = self.wal_bytes = self._control_bytes = 0

@@ -210,6 +210,62 @@ async def test_T15_links_of_one_peer_that_give_way_are_bounded(autojump_clock: M
         assert kept_link(large, small).after == ()
 
 
+@pytest.mark.parametrize("who_dials", ["reader", "sender"])
+async def test_what_a_slow_reader_has_not_taken_when_the_pair_moves_comes_before_the_rest(
+    who_dials: str, autojump_clock: MockClock
+) -> None:
+    net = MemoryNetwork(latency_s=0.005)
+    count = 1200
+    async with small_and_large(net) as (small, large), large.channel("x", capacity=8) as channel:
+        dials, other = (large, small) if who_dials == "reader" else (small, large)
+        await dials.connect(place_of(other))
+        first = kept_link(large, small)
+
+        async def send() -> None:
+            for number in range(count):
+                await small.send(large.peer_id, "x", b"%d" % number + bytes(1000))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await trio.sleep(0.5)
+            await dials.connect(place_of(other, expect=str(other.peer_id)))
+            got = []
+            with trio.fail_after(60):
+                for _ in range(count):
+                    got.append(int((await channel.receive()).body.rstrip(b"\0")))
+                    if got[-1] == 400:
+                        assert first.retiring and first.reason is None, "it is the old one that is being emptied"
+                    await trio.sleep(0.025)
+        assert got == list(range(count))
+        assert large.counters.messages_dropped == small.counters.messages_unsent == 0
+        await until_alone(small)
+
+
+async def test_what_is_lost_where_a_link_could_not_be_emptied_is_told(autojump_clock: MockClock) -> None:
+    limits = replace(p2p.Limits(), retire_s_max=12.0)
+    lines: list[str] = []
+    async with (
+        small_and_large(MemoryNetwork(latency_s=0.005), limits=limits) as (small, large),
+        large.channel("x", capacity=1) as channel,
+        trio.open_nursery() as nursery,
+    ):
+        await small.connect(place_of(large))
+        for _ in range(300):
+            await small.send(large.peer_id, "x", bytes(1000))
+
+        async def read() -> None:
+            async for _ in channel:
+                await trio.sleep(1)
+
+        nursery.start_soon(read)
+        await small.connect(place_of(large, expect=str(large.peer_id)))
+        with small.log_to(lines.append), large.log_to(lines.append):
+            await trio.sleep(limits.retire_s_max + 2 * limits.drain_s_max)
+        assert len(links_of(small)) == 1
+        assert [line for line in lines if "could not be emptied and was cut" in line]
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_link_that_gives_way_answers_what_is_pending_on_it(autojump_clock: MockClock) -> None:
     net = MemoryNetwork(latency_s=0.01)
     async with small_and_large(net) as (small, large), trio.open_nursery() as nursery:
@@ -363,7 +419,7 @@ async def test_who_disconnects_does_not_wait_for_handlers(autojump_clock: MockCl
 async def test_a_link_that_gives_way_waits_so_long_for_an_answer_and_no_longer(autojump_clock: MockClock) -> None:
     net = MemoryNetwork(latency_s=0.01)
     async with small_and_large(net) as (small, large), unanswered_on_a_link_that_gives_way(small, large):
-        await trio.sleep(p2p.Limits().answers_s_max - 0.5)
+        await trio.sleep(p2p.Limits().retire_s_max - 0.5)
         assert len(links_of(small)) == len(links_of(large)) == 2
         await trio.sleep(1)
         assert len(links_of(small)) == len(links_of(large)) == 1

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
@@ -101,12 +102,14 @@ async def joined(
     refusal: tuple[Reason, str] | None = None,
     flush_early: bool = False,
     latency_s: float = 0.0,
+    bytes_per_s: float | None = None,
 ) -> AsyncIterator[tuple[Side, Side]]:
     limits = limits or Limits()
     network = MemoryNetwork(latency_s=latency_s)
     listener = await network.network_for("b").listen(None, 1)
     dialed = await network.network_for("a").connect(PeerEndpoint("b", 1, "mem"))
     accepted = await listener.accept()
+    network.set_link("a", "b", bytes_per_s=bytes_per_s)
     clock = SystemClock()
     sides = []
     for name, role, stream in (("a", Role.INITIATOR, dialed), ("b", Role.RESPONDER, accepted)):
@@ -350,6 +353,100 @@ async def test_the_link_that_gives_way_flushes_and_says_moved(autojump_clock: tr
         assert len(b.owner.data) == 50
         assert a.link.reason is b.link.reason is Reason.MOVED
         assert a.link.clean
+
+
+@asynccontextmanager
+async def slowly_read(count: int, each_s: float) -> AsyncIterator[tuple[Side, Side]]:
+    """Messages of a are under way, and b's reader takes so long for each."""
+    async with joined() as (a, b):
+        take = b.owner.on_data
+
+        def rest(link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause:
+            take(link, message_id, flags, data)
+            return partial(trio.sleep, each_s)
+
+        b.owner.on_data = rest  # type: ignore[method-assign]  # this reader is slow
+        for number in range(count):
+            await a.link.send_data(data(b"%d" % number + bytes(1000)))
+        await b.owner.until_arrived(2)
+        yield a, b
+
+
+@pytest.mark.parametrize("who_parts_first", ["a", "b", "only a", "only b"])
+async def test_a_link_that_gives_way_to_another_goes_on_while_a_slow_reader_takes_what_was_sent(
+    who_parts_first: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with slowly_read(300, 0.1) as (a, b):
+        if who_parts_first != "only b":
+            a.link.retire(parts_first="a" in who_parts_first)
+        if who_parts_first != "only a":
+            b.link.retire(parts_first="b" in who_parts_first)
+        with trio.fail_after(40):
+            await b.link.over.wait()
+            await a.link.over.wait()
+        if who_parts_first != "only a":
+            assert len(b.owner.data) == 300
+            assert (a.link.reason, a.link.clean, a.link.unsent) == (Reason.MOVED, True, 0)
+            assert not (a.link.cut_short or b.link.cut_short)
+
+
+@pytest.mark.parametrize("who_parts_first", ["a", "b"])
+async def test_a_link_that_gives_way_goes_on_while_a_slow_network_carries_what_was_sent(
+    who_parts_first: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with joined(bytes_per_s=40_000) as (a, b):
+        for number in range(320):
+            await a.link.send_data(data(b"%d" % number + bytes(1000)))
+        a.link.retire(parts_first=who_parts_first == "a")
+        b.link.retire(parts_first=who_parts_first == "b")
+        with trio.fail_after(40):
+            await b.link.over.wait()
+            await a.link.over.wait()
+        assert len(b.owner.data) == 320
+        assert a.link.reason is Reason.MOVED
+        assert a.link.clean and b.link.clean
+
+
+async def test_a_link_that_gives_way_is_cut_at_its_bound_whatever_moves_on_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with slowly_read(400, 0.2) as (a, b):
+        start = trio.current_time()
+        a.link.retire(parts_first=True)
+        b.link.retire(parts_first=False)
+        await b.link.over.wait()
+        await a.link.over.wait()
+        limits = Limits()
+        assert limits.retire_s_max <= trio.current_time() - start < limits.retire_s_max + 2 * limits.drain_s_max
+        assert a.link.cut_short or b.link.cut_short
+
+
+@pytest.mark.parametrize("who_closes", ["a", "b"])
+async def test_who_closes_a_link_that_gives_way_waits_no_longer_than_draining(
+    who_closes: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with slowly_read(300, 0.5) as (a, b):
+        a.link.retire(parts_first=True)
+        b.link.retire(parts_first=False)
+        await trio.sleep(12)
+        closing = a.link if who_closes == "a" else b.link
+        assert closing.reason is None
+        closing.close(Reason.DISCONNECTED)
+        with trio.fail_after(Limits().drain_s_max + Limits().probe_s_max + 0.5):
+            await closing.over.wait()
+
+
+async def test_a_link_that_gives_way_and_rests_is_cut_when_its_peer_falls_silent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with slowly_read(300, 0.1) as (a, b):
+        a.link.retire(parts_first=True)
+        b.link.retire(parts_first=False)
+        await trio.sleep(8)
+        assert a.link.reason is None
+        b.link.abort(Reason.ABNORMAL)
+        with trio.fail_after(Limits().drain_s_max):
+            await a.link.over.wait()
 
 
 async def test_a_dead_link_that_gives_way_is_cut_after_its_probe(autojump_clock: trio.testing.MockClock) -> None:
