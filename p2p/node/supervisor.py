@@ -361,8 +361,8 @@ class Supervisor:
         self._counters.messages_unsent += link.unsent
         if (link.retiring or reason is Reason.MOVED) and (link.unsent or link.cut_short) and not self._stopping:
             self._log_line(
-                f"an older link with {_name(link)} could not be emptied and was cut: {link.unsent} messages that waited "
-                "on it are lost, and what was under way"
+                f"an older link with {_name(link)} could not be emptied and was cut: {link.unsent} messages that "
+                "waited on it are lost, and what was under way"
             )
         if link.connected_at is None:
             self._counters.handshakes_failed += 1
