@@ -99,14 +99,15 @@ mutants: .venv/.installed
 PURE = p2p/errors.py,p2p/limits.py,p2p/ids.py,p2p/text.py,p2p/binary.py,p2p/framing.py,p2p/envelope.py,p2p/msg.py,p2p/pack.py,$\
   p2p/strict_json.py,p2p/crypto/*,p2p/policy/*,p2p/session/*,p2p/replication/*,p2p/relay/*,p2p/registry/*
 
+# The profile draws the same examples every time, so that a branch is not counted in one run and missing in the next.
 # Left out: what counts writes to a file system that takes no more would count there, too.
 coverage: .venv/.installed programs
 	rm -f .coverage .coverage.*
-	.venv/bin/coverage run -m pytest -q -n $(JOBS) \
+	HYPOTHESIS_PROFILE=ci .venv/bin/coverage run -m pytest -q -n $(JOBS) \
 	  --deselect tests/cli/test_wal_tools.py::test_T61_a_disk_that_takes_no_more_is_one_line
 	.venv/bin/coverage combine --quiet
 	.venv/bin/coverage report --fail-under=95
-	.venv/bin/coverage report --fail-under=99.5 --include='$(PURE)'
+	.venv/bin/coverage report --fail-under=100 --include='$(PURE)'
 
 programs:
 	@tests/install-debian-packages

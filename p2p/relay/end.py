@@ -123,11 +123,10 @@ class CircuitEnd:
     # For the switch.
 
     def data_came(self, data: bytes) -> None:
-        """A slice, within the allowance."""
-        if not self._is_over:
-            self._inbox.append(data)
-            self.inbox_bytes += len(data)
-            self.on_change()
+        """A slice, within the allowance; none comes when this end is over, as its leg is then, too."""
+        self._inbox.append(data)
+        self.inbox_bytes += len(data)
+        self.on_change()
 
     def credit_came(self) -> None:
         """The leg has more credit."""

@@ -544,10 +544,8 @@ class Switch:
         return side
 
     def _leg_left(self, key: int, leg: Leg) -> None:
-        link = self._links.get(key)
-        side = link.sides.get(leg.circuit) if link is not None else None
-        if side is not None:
-            self._drop(side)
+        # It is there: a side is taken off its link by `_drop` alone, after which its leg says nothing.
+        self._drop(self._links[key].sides[leg.circuit])
 
     def _drop(self, side: _Side) -> None:
         """Take a side off its link; its number is free to be passed over."""

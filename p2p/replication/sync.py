@@ -609,7 +609,8 @@ class LinkSync:
         origin = load.origin
         check = self._checks[origin]
         head = self._shared.heads.get(origin, EMPTY_LOG)
-        heard = self._heard.get(origin)
+        # What is never forgotten while the link lasts, and what the check came of.
+        heard = self._heard[origin]
         seq = check.seq
         if origin in self._covered or head.frozen:
             # The peer was shown what there is to show: its next entry says what follows.
@@ -617,8 +618,7 @@ class LinkSync:
         elif seq > head.seq:
             # Our log is shorter than it was. It is compared when it gets there.
             self._clear(origin, now)
-            if heard is not None:
-                self._compare(heard, now)
+            self._compare(heard, now)
         elif load.from_seq != seq or not batches or not batches[0].seq_begin <= seq <= batches[0].seq_end:
             # The peer showed another head meanwhile, or the batch was found damaged and is fetched again.
             self._checks_later[origin] = now + self._limits.store_retry_s
@@ -631,7 +631,7 @@ class LinkSync:
                 self.pushes.cover(origin, batch)
                 return
             self._clear(origin, now)
-            if origin == self._shared.own and heard is not None and (heard.seq, heard.hash) == (seq, ours):
+            if origin == self._shared.own and (heard.seq, heard.hash) == (seq, ours):
                 self.confirmed = max(self.confirmed, seq)
 
     def _clear(self, origin: PeerId, now: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2p.errors import ConfigError
-from p2p.ids import PeerEndpoint, PeerId, is_loopback, usual_host
+from p2p.ids import PeerEndpoint, PeerId, check_node_id, is_address, is_loopback, usual_host
 
 NAME = "5a" * 32
 
@@ -57,6 +57,18 @@ def test_t49_one_place_has_one_spelling(text: str, host: str) -> None:
 
 def test_what_is_no_host_has_no_usual_form() -> None:
     assert [usual_host(text) for text in ("", "a b", "[::1]", "1:2", "a/b", "::1%")] == [None] * 6
+
+
+def test_what_needs_no_resolver_is_an_address() -> None:
+    assert [is_address(text) for text in ("192.0.2.1", "2001:db8::1", "FE80::1%eth0")] == [True] * 3
+    assert [is_address(text) for text in ("", "192.0.2.256", "node.example", "1:2")] == [False] * 4
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a" * 65, NAME, NAME.upper(), "é"])
+def test_what_is_no_node_id_is_refused_with_the_rule(text: str) -> None:
+    assert check_node_id("Node-1_a.b") == "Node-1_a.b"
+    with pytest.raises(ConfigError, match="does not look like a peer id"):
+        check_node_id(text)
 
 
 def test_this_machine_is_known_in_any_spelling() -> None:

@@ -443,6 +443,13 @@ def test_attached_that_cannot_be_read_cannot_be_written() -> None:
             msg.Attached(entries).encode()
 
 
+@pytest.mark.parametrize(("hops", "says"), [((0,), "1 to 8 hops"), ((9,), "1 to 8 hops"), ((1, 2), "stands twice")])
+def test_attached_that_cannot_be_written_cannot_be_read(hops: tuple[int, ...], says: str) -> None:
+    payload = encode_varint(len(hops)) + b"".join(bytes(32) + bytes([distance]) for distance in hops)
+    with pytest.raises(RemoteProtocolError, match=says):
+        msg.Attached.decode(payload)
+
+
 def test_t72_no_relay_tells_of_more_than_the_wire_allows() -> None:
     most = msg.Attached(tuple(msg.AttachedEntry(PeerId(bytes([2, *divmod(i, 256)]).ljust(32)), 1) for i in range(1024)))
     assert msg.Attached.decode(most.encode()) == most

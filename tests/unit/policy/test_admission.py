@@ -265,3 +265,13 @@ def test_t33_the_banned_are_counted_while_they_are() -> None:
     scores.ban("b", 20.0, 0.0)
     assert [scores.banned(now) for now in (0.0, 10.0, 20.0)] == [2, 1, 0]
     assert [scores.banned_until("a", now) for now in (0.0, 15.0)] == [10.0, 15.0]
+
+
+def test_who_is_about_to_prove_himself_holds_the_place_of_his_neighbours_until_he_leaves() -> None:
+    slots: ConnectionSlots[str] = ConnectionSlots(LIMITS)
+    assert not slots.holds("2001:db8::1")
+    slots.enter("one", "2001:db8::1")
+    assert slots.holds("2001:db8::2")
+    assert not slots.holds("192.0.2.1")
+    slots.leave("one", authenticated=True)
+    assert not slots.holds("2001:db8::1")

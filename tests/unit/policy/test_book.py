@@ -33,6 +33,12 @@ def test_one_peer_keeps_its_latest_places_only() -> None:
     assert [known.endpoint.port for known in book] == [9, 8, 7, 6]
 
 
+def test_a_full_book_forgets_the_place_that_was_good_longest_ago() -> None:
+    book = Book(replace(LIMITS, book_places_max=2), [place(1, 1, 10), place(2, 2, 20)])
+    assert book.met(place(3, 3, 30)) == [place(1, 1).endpoint.address]
+    assert [known.endpoint.port for known in book] == [3, 2]
+
+
 def test_what_fails_for_long_is_forgotten_and_only_some_failures_are_written_down() -> None:
     book = Book(LIMITS, [place(1, 1)])
     address = place(1, 1).endpoint.address

@@ -111,6 +111,15 @@ def test_T41_an_origin_that_nobody_signed_for_costs_no_slot() -> None:
     assert len(rule) == 0
 
 
+def test_T41_nothing_is_counted_of_logs_that_a_trust_list_decides_nor_of_the_own_one() -> None:
+    listed = admission(trusted=frozenset({peer(1)}))
+    listed.settle(peer(1), peer(9), held=True)
+    members = admission(members=True)
+    members.settle(OWN, peer(9), held=True)
+    assert len(listed) == len(members) == 0
+    assert listed.admit(peer(1), peer(9)) and members.admit(OWN, peer(9))
+
+
 def test_T41_pushes_that_are_still_being_judged_count() -> None:
     rule = admission(members=True, introduced_origins_per_peer_max=3, origins_max=100)
     assert [rule.admit(peer(number), peer(1)) for number in range(10, 14)] == [True] * 3 + [False]

@@ -54,6 +54,13 @@ def test_the_table_is_bounded_and_keeps_the_latest(steps: list[tuple[int, int, b
         }
 
 
+def test_a_table_that_is_full_forgets_the_route_that_was_set_longest_ago() -> None:
+    router = MemoryRouter(replace(Limits(), routes_max=2))
+    for number in (1, 2, 1, 3):
+        router.upsert_route(peer(number), Route(peer(9)))
+    assert [router.resolve(peer(number)) is not None for number in (1, 2, 3)] == [True, False, True]
+
+
 # Learnt routes, and time.
 
 

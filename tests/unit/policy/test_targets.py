@@ -171,6 +171,37 @@ def test_a_place_that_is_put_off_comes_again_until_it_cannot_wait_longer() -> No
             assert (targets.waiting, targets.under_way) == (1, 0)
 
 
+@pytest.mark.parametrize("peer_id", [None, PeerId(bytes(range(32)))])
+def test_a_hint_is_dialled_where_it_points_and_for_whom_it_names(peer_id: PeerId | None) -> None:
+    hint = DiscoveryAnnouncement("n", "node.example", 9001, peer_id, "wss", ("192.0.2.1",))
+    assert hint.endpoint == PeerEndpoint("node.example", 9001, "wss", None if peer_id is None else str(peer_id))
+    assert hint.endpoint.judged == ("192.0.2.1",)
+
+
+def test_a_place_that_was_forgotten_since_the_last_look_may_be_named_anew() -> None:
+    targets = Targets(LIMITS)
+    assert targets.note(target("10.0.0.1"), 0.0, 0.5)
+    assert dial(targets, 0.0) is not None
+    again = LIMITS.lead_interval_s
+    # Some other hint had the whole table swept a moment before this one's time was over.
+    assert targets.note(target("10.0.0.2", now=again), again - 0.5, 0.5)
+    assert not targets.note(target("10.0.0.1", now=again), again - 0.1, 0.5)
+    assert targets.note(target("10.0.0.1", now=again), again, 0.5)
+    assert len(targets) == 2
+
+
+def test_t46_a_known_peer_takes_the_place_of_one_that_anybody_could_make_up_and_of_no_known_one() -> None:
+    targets = Targets(replace(LIMITS, leads_max=2, leads_per_standing_max=2))
+    for host, standing in (("10.0.0.1", Standing.SIGNED_AGAIN), ("10.0.0.2", Standing.BARE)):
+        assert targets.note(target(host, standing=standing), 0.0, 0.5)
+    known = [target(f"10.0.1.{n}", came_from=f"192.0.2.{n}", standing=Standing.KNOWN) for n in range(3)]
+    assert targets.note(known[0], 0.0, 0.5)
+    assert {there.endpoint.host for _ in range(2) if (there := targets.take(0.0))} == {"10.0.1.0", "10.0.0.1"}
+
+    targets = Targets(replace(LIMITS, leads_max=2, leads_per_standing_max=2))
+    assert [targets.note(each, 0.0, 0.5) for each in known] == [True, True, False]
+
+
 def test_who_came_by_himself_is_waited_for_no_longer() -> None:
     targets = Targets(LIMITS)
     who = PeerId(bytes(range(32)))

@@ -157,6 +157,16 @@ def test_t62_a_fork_that_the_damaged_half_would_prove_waits(log: Log) -> None:
     assert verdict_of(view, log.branch(1).add(b"another")).verdict is Verdict.NOT_STORED
 
 
+def test_t62_a_batch_that_is_held_beyond_a_head_that_damage_lowered_is_stored_again(log: Log) -> None:
+    class Lowered(View):
+        def head(self, origin: PeerId) -> LogHead:
+            return LogHead(log.batches[0].seq_end, log.batches[0].hash)
+
+    view = Lowered(log.batches[:2])
+    assert verdict_of(view, log.batches[0]).verdict is Verdict.DUPLICATE
+    assert verdict_of(view, log.batches[1]).verdict is Verdict.APPLIED
+
+
 @pytest.mark.parametrize("verdict", list(Verdict))
 @given(head=st.integers(0, 100), begin=st.integers(1, 100), count=st.integers(1, 9))
 def test_every_push_has_one_right_ack(verdict: Verdict, head: int, begin: int, count: int) -> None:
