@@ -14,7 +14,8 @@ reads for long from an old place, the rest is large: that bounds the log, as far
 
 A pass that fails is no failure of a commit: everything is in the log, and nothing that was not synced counts as copied.
 The rest that fails makes the commit fail that would come next, before it began. Otherwise a disk that is full, or
-refuses the file and not the log, would let the log grow for ever.
+refuses the file and not the log, would let the log grow for ever. So does a pass whose sync fails: it may be the first
+sync of commits that were made without one, and another sync of the same file would pass.
 
 One thing must not be: that a pass begins in the moment in which a commit begins the log anew. SQLite up to 3.51.2 may
 then take what is new for copied, and lose it ("WAL reset bug"). The log begins anew only when all of it is copied, and
@@ -53,6 +54,7 @@ class Checkpoints:
         self._spare_bytes = 2 * limits.store_pass_bytes
         self._log_bytes = limits.store_log_bytes_max - self._spare_bytes
         self._connection: sqlite3.Connection | None = None
+        self._failed_sync: sqlite3.Error | None = None
         # Held by whoever copies.
         self._copying = threading.Lock()
         # All count bytes that were ever written to the log. The first three are the lane "write"'s.
@@ -82,7 +84,9 @@ class Checkpoints:
                 if self._connection is None:
                     self._connection = self._connect()
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            except (sqlite3.Error, StoreError):
+            except (sqlite3.Error, StoreError) as error:
+                if isinstance(error, sqlite3.Error) and _is_of_sync(error):
+                    self._failed_sync = error
                 self._close_connection()
             # Not what had begun before: the pass may have copied commits that came while it began.
             self._copied = self._begun
@@ -91,8 +95,10 @@ class Checkpoints:
         """Before a commit: if the log is long, copy all that is left, so that the commit begins it anew. Lane "write".
 
         Raises:
-            sqlite3.Error: the disk refuses.
+            sqlite3.Error: the disk refuses, or refused to sync a pass; until `copy_all` succeeded.
         """
+        if self._failed_sync is not None:
+            raise self._failed_sync
         beyond = self._committed - self._rest_at
         is_little_left = self._committed - self._copied < self._pass_bytes // 4
         if beyond < 0 or (beyond < self._spare_bytes and not is_little_left):
@@ -122,6 +128,7 @@ class Checkpoints:
             if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 return False
             self._copied = self._committed = self._begun
+            self._failed_sync = None
         self._rest_at = self._committed + self._log_bytes
         return True
 
@@ -141,3 +148,7 @@ class Checkpoints:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
+
+
+def _is_of_sync(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_IOERR_FSYNC

@@ -42,7 +42,7 @@ from p2p.store.files import DAMAGED, LOG, PART, beside, connect, free_bytes, mak
 from p2p.store.hints import HINTS, check_table, damaged_tables
 from p2p.store.mend import Head, frozen_from_of, owner_of, walk
 from p2p.store.schema import PAGE_BYTES, STEPS, check_version, prepare, read_owner
-from p2p.store.segments import read_entries, segment_numbers, segment_path
+from p2p.store.segments import read_entries, segment_numbers, segment_size
 
 _NO_BATCH: Final = 0
 """In the place of a batch's number: its bytes are gone. No batch has it."""
@@ -261,7 +261,8 @@ class _Copy:
         execute = self._target.execute
         known = self._scan("segments", "no, covered, is_open", "no {0}")
         closed = {no: covered for no, covered, is_open in known if not is_open and isinstance(covered, int)}
-        ends = {no: closed.get(no, size_of(segment_path(self._store, no))) for no in segment_numbers(self._store)}
+        numbers_there = segment_numbers(self._store)
+        ends = {no: closed[no] if no in closed else segment_size(self._store, no) for no in numbers_there}
         for no, end in ends.items():
             for offset, wal_bytes in read_entries(self._store, no, 0, end):
                 batch = parse_stored(wal_bytes)
@@ -283,7 +284,7 @@ class _Copy:
             if row is None:
                 return
             after = row
-            batch = self._read(row[2], row[3])
+            batch = _again(self._source, row[2], row[3])
             if batch is not None and batch.origin == owners[row[0]]:
                 self._take(row[0], batch, row[2], row[3])
 
@@ -301,7 +302,7 @@ class _Copy:
             if seq_end == batch.seq_begin - 1:
                 fits = batch_hash == batch.prev_hash
             else:
-                follower = _parsed(read_batch(self._target, *filed))
+                follower = _again(self._target, *filed)
                 fits = seq_begin == batch.seq_end + 1 and follower is not None and follower.prev_hash == batch.hash
             if not fits:
                 return
@@ -373,6 +374,18 @@ def _insert(target: sqlite3.Connection, table: str, rows: Iterator[tuple[Any, ..
 
 def _parsed(wal_bytes: bytes | None) -> Batch | None:
     return None if wal_bytes is None else parse_stored(wal_bytes)
+
+
+def _again(connection: sqlite3.Connection, segment: int, number: int) -> Batch | None:
+    """Read a batch that was one when it was read before.
+
+    Raises:
+        StoreError: it is none now, because its disk refuses: it is not the time to say what is lost.
+    """
+    batch = _parsed(read_batch(connection, segment, number))
+    if batch is None and segment != IN_TABLE:
+        raise StoreError(f"the disk refuses to read segment {segment} at {number}")
+    return batch
 
 
 def _makes_sense(row: tuple[Any, ...]) -> bool:

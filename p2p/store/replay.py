@@ -14,8 +14,7 @@ from typing import NamedTuple
 from p2p.ids import PeerId
 from p2p.replication.batch import verify_signature
 from p2p.store.base import Transaction, parse_stored
-from p2p.store.files import size_of
-from p2p.store.segments import Segment, segment_numbers, segment_path
+from p2p.store.segments import Segment, drop_probe, segment_numbers, segment_size
 
 
 class Tail(NamedTuple):
@@ -43,6 +42,9 @@ def segments_at_open(
 
     Returns:
         The segments that are gone on with, what is to be filed again, and the number of the next segment.
+
+    Raises:
+        StoreError: a segment cannot be looked at. Nothing is made of it then: it may hold what was acknowledged.
     """
     rows = connection.execute("SELECT no, origin, covered, is_open FROM segments ORDER BY no").fetchall()
     current: dict[PeerId, Segment] = {}
@@ -51,14 +53,16 @@ def segments_at_open(
         owner = owners.get(origin)
         if not is_open or owner is None:
             continue
-        size = size_of(segment_path(store, no))
+        size = segment_size(store, no)
         if size == covered and owner not in current:
             current[owner] = Segment(no, covered)
         else:
             tails.append(Tail(no, owner, covered, size))
     known = {no for no, *_ in rows}
+    # A process that died while it tried the room has left it.
+    drop_probe(store)
     numbers = segment_numbers(store)
-    tails += [Tail(no, None, 0, size_of(segment_path(store, no))) for no in numbers if no not in known]
+    tails += [Tail(no, None, 0, segment_size(store, no)) for no in numbers if no not in known]
     return current, tails, max((*known, *numbers), default=0) + 1
 
 
@@ -77,24 +81,27 @@ def tails_of_open(
 
 
 def file_again(transaction: Transaction, owner: PeerId, entries: Iterable[bytes]) -> bool:
-    """File what follows its log's head.
+    """File what follows its log's head. What of our own log lies beyond a gap was signed by us: that it goes so far is
+    noted as if somebody had shown it, and nothing is signed below while that is believed.
 
     Args:
         owner: whose batches they have to be.
-        entries: in their order; the first that is no batch ends them.
+        entries: in their order; one that is no batch is passed over.
 
     Returns:
         Whether there is a batch above the head that could not be filed.
     """
+    is_missed = False
     for wal_bytes in entries:
         batch = parse_stored(wal_bytes)
-        if batch is None or batch.origin != owner:
-            return False
         state = transaction.state(owner)
-        if batch.seq_end <= state.seq:
+        if batch is None or batch.origin != owner or batch.seq_end <= state.seq:
             continue
-        follows = state.is_whole and (batch.seq_begin, batch.prev_hash) == (state.seq + 1, state.hash)
-        if not follows or not verify_signature(batch):
-            return True
-        transaction.append(batch)
-    return False
+        is_signed = verify_signature(batch)
+        if is_signed and state.is_whole and (batch.seq_begin, batch.prev_hash) == (state.seq + 1, state.hash):
+            transaction.append(batch)
+            continue
+        is_missed = True
+        if is_signed and owner == transaction.own and batch.seq_begin > state.seq + 1:
+            transaction.note_claim(batch.seq_end)
+    return is_missed

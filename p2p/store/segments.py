@@ -14,16 +14,19 @@ it. So an index that has lost its end can be told from the segments, and may be 
     3. it is durable when SQLite's log is synced: by this commit if it does anything that entries do not say, else by
        one of the next, `segment_tail_bytes_max` later at the most
 
-What is acknowledged is in a segment that was synced, whatever became of its index. At the next start what lies beyond
-`covered` is read: what is whole, signed, and follows its log's head, in a log that the index knows, is filed again (as
+What is acknowledged is in a segment that was synced, whatever became of its index. No commit is left to the third rule
+before all that a start has found in SQLite's log is synced: who was killed may have left it in memory alone. At the
+next start what lies beyond `covered` is read, and if the disk refuses that, the store is not opened: what is whole, signed, and follows its log's head, in a log that the index knows, is filed again (as
 a row of `batches`: after a failed sync the kernel's memory shows what the disk may not have). In the same commit, which
-is synced, the segment is **closed**: what else lies in it counts no more, and nothing is added to it.
+is synced, the segment is **closed**: what else lies in it counts no more, and nothing is added to it. But what we have
+signed beyond a gap, which an older index or damage has made, is noted as a claim: nothing is signed below it meanwhile.
 
 Why no seq of our own is signed twice. A batch is signed inside a transaction that has read the head. Either its
 transaction came to its end, then it is found as above, or the process died, then it is found or torn, and if it is
 found it is the head from then on, or the transaction failed. Then its entry is cut off again, as far as the disk lets
 it be, nobody has been told of it, and before anything else is signed the segment is closed by a commit that is synced:
-no later start takes it for what was signed after it. A new segment begins with a commit that is synced, too, so nothing
+no later start takes it for what was signed after it. (If the index's commit had begun, its rows may come back from
+SQLite's log, and name the entry: it is cut off when that log was emptied and begun anew, if they are not there.) A new segment begins with a commit that is synced, too, so nothing
 of a file that the index does not know was ever acknowledged, unless an older index was put in its place.
 
 A descriptor whose write or sync has failed is never used again, since each is used for one write. Files are opened for
@@ -53,6 +56,8 @@ from p2p.limits import Limits
 BATCH_BYTES_MAX: Final = Limits().batch_bytes_max
 _LENGTH: Final = struct.Struct("<I")
 _NAME: Final = re.compile(r"\.([0-9]{6,18})\.segment")
+_OFFSET_MAX: Final = 1 << 62
+"""No place beyond it is one that a system could be asked for."""
 _PROBE: Final = 0
 """The number of the file that is made to see whether the disk has room. No segment has it."""
 
@@ -86,6 +91,21 @@ def segment_numbers(store: Path) -> list[int]:
     return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
 
 
+def segment_size(store: Path, no: int) -> int:
+    """How long a segment is; 0 if it is gone.
+
+    Raises:
+        StoreError: that cannot be told now.
+    """
+    path = segment_path(store, no)
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
 def read_entry(store: Path, no: int, offset: int) -> bytes | None:
     """Read the batch that begins there; None if it is gone, or cannot be one.
 
@@ -97,6 +117,9 @@ def read_entry(store: Path, no: int, offset: int) -> bytes | None:
         return None
     try:
         return _entry(descriptor, offset)
+    except OSError:
+        # One batch that cannot be read is fetched again.
+        return None
     finally:
         os.close(descriptor)
 
@@ -109,7 +132,7 @@ def read_entries(store: Path, no: int, start: int, end: int) -> Iterator[tuple[i
         end: none is read that reaches beyond it.
 
     Raises:
-        StoreError: the file cannot be read as a whole.
+        StoreError: the disk refuses: where the segment ends cannot be told.
     """
     descriptor = _open(store, no)
     if descriptor is None:
@@ -121,6 +144,8 @@ def read_entries(store: Path, no: int, start: int, end: int) -> Iterator[tuple[i
                 return
             yield start, wal_bytes
             start = after
+    except OSError as error:
+        raise _unreadable(segment_path(store, no), error) from error
     finally:
         os.close(descriptor)
 
@@ -130,22 +155,25 @@ def _open(store: Path, no: int) -> int | None:
         return os.open(segment_path(store, no), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         # Not what lies there is wrong, but that it cannot be reached now: no reason to fetch it again.
-        raise StoreError(f"{segment_path(store, no)} cannot be read: {error}") from error
+        raise _unreadable(segment_path(store, no), error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path} cannot be read: {error.strerror}")
 
 
 def _entry(descriptor: int, offset: int) -> bytes | None:
-    try:
-        head = os.pread(descriptor, _LENGTH.size, offset)
-        if len(head) < _LENGTH.size:
-            return None
-        (length,) = _LENGTH.unpack(head)
-        if not 0 < length <= BATCH_BYTES_MAX:
-            return None
-        wal_bytes = os.pread(descriptor, length, offset + _LENGTH.size)
-    except (OSError, OverflowError):
+    if not 0 <= offset < _OFFSET_MAX:
         return None
+    head = os.pread(descriptor, _LENGTH.size, offset)
+    if len(head) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    if not 0 < length <= BATCH_BYTES_MAX:
+        return None
+    wal_bytes = os.pread(descriptor, length, offset + _LENGTH.size)
     return wal_bytes if len(wal_bytes) == length else None
 
 
@@ -160,6 +188,7 @@ class Part:
         entries: the batches.
         end: where the next one will be added.
         is_full: another segment follows.
+        is_made: its file was made here. One that is there already is somebody else's.
     """
 
     origin: PeerId
@@ -168,6 +197,7 @@ class Part:
     entries: list[bytes] = field(default_factory=list)
     end: int = 0
     is_full: bool = False
+    is_made: bool = False
 
     @property
     def is_new(self) -> bool:
@@ -248,6 +278,7 @@ class Appends:
         make = os.O_CREAT | os.O_EXCL if part.is_new else 0
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | make, 0o600)
+            part.is_made = part.is_new
             try:
                 _write_all(descriptor, part.start, part.entries)
                 os.fdatasync(descriptor)
@@ -263,7 +294,10 @@ class Appends:
         once the segment is closed, or is found by the next start."""
         path = segment_path(self._store, part.no)
         with suppress(OSError):
-            os.unlink(path) if part.is_new else os.truncate(path, part.start)
+            if part.is_made:
+                os.unlink(path)
+            elif not part.is_new:
+                os.truncate(path, part.start)
 
 
 def _write_all(descriptor: int, offset: int, entries: Sequence[bytes]) -> None:
@@ -284,6 +318,11 @@ def drop_segment(store: Path, no: int) -> None:
         os.unlink(segment_path(store, no))
 
 
+def drop_probe(store: Path) -> None:
+    """Take away what `try_room` makes. Never raises for a disk."""
+    drop_segment(store, _PROBE)
+
+
 def try_room(store: Path, size: int) -> None:
     """See whether the disk takes so many bytes more.
 
@@ -300,7 +339,7 @@ def try_room(store: Path, size: int) -> None:
             finally:
                 os.close(descriptor)
         finally:
-            drop_segment(store, _PROBE)
+            drop_probe(store)
     except OSError as error:
         raise _failure(path, error) from error
 

@@ -131,7 +131,8 @@ class SqliteReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        # Where the process works may change: SQLite does not mind, and segments must not.
+        self._path = path = path.absolute()
         # Who closes may be another thread than the one that still reads.
         self._in_use = threading.Lock()
         with translated(path, "opened"):
@@ -338,16 +339,17 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path, own: PeerId, lock: Closable | None = None, limits: Limits = _LIMITS) -> None:
-        self._path = path
+        self._path = path = path.absolute()
         self._own = own
         self._lock = lock
         self._limits = limits
         self._is_failed = False
-        # What the commits since the last one that was synced have in segments; whether the connection syncs none; and
-        # whether it must sync the next.
-        self._unsynced_bytes = 0
+        # What the commits since the last one that was synced have in segments, and whether the connection syncs none.
+        # At the bound the next one is synced: what is found in SQLite's log at the start may be in memory alone.
+        self._unsynced_bytes = limits.segment_tail_bytes_max
         self._is_lax = False
-        self._is_next_synced = False
+        # The last that were written and whose commit failed half-way.
+        self._in_doubt: Appends | None = None
         self._writer: sqlite3.Connection | None = None
         try:
             with translated(path, "opened"):
@@ -358,6 +360,8 @@ class SqliteStore:
                 self.mended = _mend(self._writer)
                 log_bytes = size_of(beside(path, LOG))
                 self._checkpoints = Checkpoints(partial(_connect_writer, path, limits), log_bytes, limits)
+                if self._is_log_copied(self._writer):
+                    self._unsynced_bytes = 0
                 self._states = _read_states(self._writer, path)
                 self._numbers = _read_numbers(self._writer, path)
                 owners = {no: peer_id for peer_id, no in self._numbers.items()}
@@ -383,14 +387,16 @@ class SqliteStore:
         if self._is_failed or connection is None:
             raise StoreReadOnly(f"the store {self._path} failed and is not recovered yet")
         limits = self._limits
+        # Until it is known that nothing is in doubt.
+        self._is_failed = True
+        is_committing = False
         appends = Appends(self._path, self._segments, self._next_segment, limits.segment_bytes_max)
         transaction = _SqliteTransaction(connection, self._own, self._states, self._numbers, appends)
         transaction.big_bytes = 0 if is_bulk else limits.segment_batch_bytes_min
         with translated(self._path, "written"):
             try:
                 self._checkpoints.copy_rest(connection)
-                is_synced, self._is_next_synced = self._is_next_synced, False
-                is_synced |= not is_bulk or self._unsynced_bytes >= limits.segment_tail_bytes_max
+                is_synced = not is_bulk or self._unsynced_bytes >= limits.segment_tail_bytes_max
                 if self._is_lax is is_synced:
                     self._be_lax(connection, not is_synced)
                 connection.execute("BEGIN IMMEDIATE")
@@ -399,18 +405,19 @@ class SqliteStore:
                 transaction.save()
                 changes = connection.total_changes - changes
                 if self._is_lax and changes != transaction.told_changes:
-                    self._is_next_synced = True
+                    self._unsynced_bytes = limits.segment_tail_bytes_max
                     raise NotBulk
                 if appends.parts:
                     appends.write()
                 if changes:
                     self._checkpoints.begin(transaction.row_bytes + _COMMIT_BYTES)
+                is_committing = True
                 connection.execute("COMMIT")
                 self._checkpoints.end()
             except BaseException as error:
-                # An interrupt may have come in the middle of COMMIT: then nobody knows what is on the disk.
-                if isinstance(error, (sqlite3.Error, StoreError)) or not isinstance(error, Exception):
-                    self._is_failed = True
+                # Somebody's mistake, before anything was written.
+                is_mistake = isinstance(error, Exception) and not isinstance(error, (sqlite3.Error, StoreError))
+                self._is_failed = not is_mistake or appends.is_written or is_committing
                 if isinstance(error, sqlite3.Error) and is_damage(error):
                     suspect(self._path)
                 with suppress(sqlite3.Error):
@@ -418,10 +425,25 @@ class SqliteStore:
                 if appends.is_written:
                     # What is left of a file that could not be removed is not written to again.
                     self._next_segment = appends.next_no
-                    _take_back(connection, appends)
+                    # A commit that failed may come back from the disk as long as SQLite's log is not emptied.
+                    if is_committing:
+                        self._in_doubt = appends
+                    else:
+                        _take_back(connection, appends)
                 raise
-        self._unsynced_bytes = self._unsynced_bytes + appends.size if self._is_lax else 0
+        self._take_over(transaction, appends)
+        self._is_failed = False
+
+    def _take_over(self, transaction: _SqliteTransaction, appends: Appends) -> None:
+        """What was committed is what is held."""
+        if self._is_lax:
+            self._unsynced_bytes += appends.size
+        elif transaction.changed:
+            # One that changes nothing, or rows to what they are, syncs nothing.
+            self._unsynced_bytes = 0
         self._next_segment = appends.next_no
+        for origin in transaction.erased:
+            self._segments.pop(origin, None)
         for part in appends.parts.values():
             self._segments[part.origin] = Segment(part.no, part.end)
         for no in transaction.dropped:
@@ -434,9 +456,18 @@ class SqliteStore:
             if state is None:
                 self._states.pop(origin, None)
                 self._numbers.pop(origin, None)
-                self._segments.pop(origin, None)
             else:
                 self._states[origin] = state
+
+    def _is_log_copied(self, connection: sqlite3.Connection) -> bool:
+        """Bring what a process that died has left in SQLite's log into the file, and sync it; False if that cannot be
+        now, because somebody reads from an old place, or the disk is full."""
+        try:
+            return self._checkpoints.copy_all(connection)
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF != sqlite3.SQLITE_FULL:
+                raise
+            return False
 
     def _be_lax(self, connection: sqlite3.Connection, is_lax: bool) -> None:
         """Have the next commits synced, or not."""
@@ -496,6 +527,10 @@ class SqliteStore:
                 connection.execute("INSERT OR REPLACE INTO batches (no, wal) VALUES (-1, zeroblob(?))", (_PROBE_BYTES,))
                 connection.execute("DELETE FROM batches WHERE no = -1")
                 try_room(self._path, _PROBE_BYTES)
+                # These were synced, as the beginning of a new log: nothing comes back from the old one any more.
+                if self._in_doubt is not None:
+                    _take_back(connection, self._in_doubt)
+                    self._in_doubt = None
                 owners = {no: peer_id for peer_id, no in numbers.items()}
                 tails = tails_of_open(connection, owners, self._segments.values())
             except BaseException:
@@ -606,6 +641,7 @@ class _SqliteTransaction(Transaction):
         row_bytes: of batches that are rows.
         told_changes: how many rows were changed to what the entries in segments say themselves.
         dropped: segments that are out of use once this is durable.
+        erased: origins that were forgotten, at first.
     """
 
     def __init__(
@@ -625,7 +661,7 @@ class _SqliteTransaction(Transaction):
         self._appends = appends
         self._told: dict[PeerId, OriginState] = {}
         self._numbers = numbers
-        self._erased: set[PeerId] = set()
+        self.erased: set[PeerId] = set()
         self._for_anybody: set[int] = set()
         self._connection = connection
 
@@ -710,7 +746,7 @@ class _SqliteTransaction(Transaction):
 
     def _number(self, origin: PeerId) -> int:
         number = self.new_numbers.get(origin)
-        if number is None and origin not in self._erased:
+        if number is None and origin not in self.erased:
             number = self._numbers.get(origin)
         if number is None:
             cursor = self._connection.execute(
@@ -830,7 +866,7 @@ class _SqliteTransaction(Transaction):
         self._for_anybody.discard(number)
         execute("DELETE FROM cursors WHERE origin = ?", (origin,))
         execute("DELETE FROM origins WHERE no = ?", (number,))
-        self._erased.add(origin)
+        self.erased.add(origin)
         self.new_numbers.pop(origin, None)
 
     def _drop_segments(self, origin: PeerId, number: int) -> None:

@@ -310,3 +310,17 @@ def test_t61_a_disk_that_takes_the_log_and_not_the_file_stops_commits_before_the
     fill(store, log, 30, with_chores=True)
     assert store.states()[OWN].seq == acknowledged + 30
     assert list(store.verify()) == []
+
+
+def test_t61_a_pass_whose_sync_fails_makes_the_store_recover_before_the_next_commit(
+    checkpoints: Checkpoints, disk: Disk
+) -> None:
+    commit(checkpoints, 100)
+    disk.error = sqlite3.OperationalError("disk I/O error")
+    disk.error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    checkpoints.copy_beside()
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError, match="disk I/O"):
+            copy_rest(checkpoints)
+    assert checkpoints.copy_all(cast(sqlite3.Connection, Disk()))
+    assert copy_rest(checkpoints) == []

@@ -195,6 +195,63 @@ IMPURE: dict[str, Callable[[Any, Log], object]] = {
 }
 
 
+@pytest.mark.parametrize("is_read", [False, True])
+def test_t60_what_a_process_that_was_killed_left_unsynced_is_synced_before_anything_stands_on_it(
+    path: Path, tmp_path: Path, is_read: bool
+) -> None:
+    log = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        put(store, log.add(b"small"), is_bulk=False)
+        fill(store, log, 1)
+        put(store, log.add(b"small"), is_bulk=False)
+        synced = beside(path, "-wal").stat().st_size
+        put(store, log.add(b"killed while this was synced"), is_bulk=False)
+        copy = cut_copy(path, tmp_path / "copy", EVERYTHING)
+    with closing(sqlite3.connect(copy, isolation_level=None)) as reader:
+        if is_read:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM chain").fetchall()
+            # What is read is not what was written last.
+            with closing(sqlite3.connect(copy)) as connection, connection:
+                connection.execute("PRAGMA user_version = 7")
+        with closing(SqliteStore(copy, OWN)) as store:
+            synced = min(synced, beside(copy, "-wal").stat().st_size)
+            said = statements(store)
+            fill(store, log, 1)
+            assert (store._unsynced_bytes == 0, "PRAGMA synchronous = NORMAL" not in said) == (is_read, is_read)
+            if is_read:
+                synced = beside(copy, "-wal").stat().st_size
+            after = cut_copy(copy, tmp_path / "after", synced)
+    with closing(SqliteStore(after, OWN)) as store:
+        assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
+        assert list(store.verify()) == []
+
+
+def cut_copy(path: Path, to: Path, log_bytes: int) -> Path:
+    """The data dir as it lies on the disk when so much of SQLite's log was brought there."""
+    shutil.copytree(path.parent, to, ignore=shutil.ignore_patterns("*-shm", "copy", "after"))
+    log = beside(to / path.name, "-wal")
+    if log.exists() and log.stat().st_size > log_bytes:
+        os.truncate(log, log_bytes)
+    return to / path.name
+
+
+def test_a_commit_that_changes_nothing_counts_as_none_that_was_synced(store: SqliteStore) -> None:
+    log = Log()
+    with store.write() as transaction:
+        transaction.set_ban(OTHER, 1, 10)
+    fill(store, log, 2)
+    before = store._unsynced_bytes
+    assert before > 0
+    with store.write():
+        pass
+    with store.write() as transaction:
+        transaction.set_ban(OTHER, 1, 10)
+    assert store._unsynced_bytes == before
+    put(store, log.add(b"small"), is_bulk=False)
+    assert store._unsynced_bytes == 0
+
+
 @pytest.mark.parametrize("what", IMPURE)
 def test_t60_a_commit_that_does_anything_that_its_entries_do_not_say_is_synced(
     store: SqliteStore, path: Path, what: str
@@ -532,6 +589,79 @@ def nothing() -> None:
     """It goes well."""
 
 
+@pytest.mark.parametrize("asked", ["pread", "stat"])
+@pytest.mark.parametrize("opens", [lambda path: SqliteStore(path, OWN).close(), rebuild])
+def test_t61_a_disk_that_refuses_to_read_a_segment_at_the_start_makes_nothing_of_it(
+    path: Path, tmp_path: Path, asked: str, opens: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, log, 2)
+        put(store, log.add(b"small"), is_bulk=False)
+        synced = beside(path, "-wal").stat().st_size
+        fill(store, log, 2)
+        cut_copy(path, tmp_path / "copy", synced)
+    refused = 0
+    for n in range(1, 30):
+        here = cut_copy(tmp_path / "copy" / path.name, tmp_path / str(n), EVERYTHING)
+        with monkeypatch.context() as patch, suppress(StoreError):
+            faulty = FaultyOs(n, "EIO", watched=frozenset({asked}))
+            patch.setattr(segments, "os", faulty)
+            opens(here)
+            refused -= 1
+        refused += 1
+        with closing(SqliteStore(here, OWN)) as store:
+            assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
+        if not faulty.hit:
+            break
+    assert refused > 0
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_t61_an_index_that_comes_back_after_its_commit_failed_finds_what_it_names(
+    path: Path, tmp_path: Path, is_first: bool
+) -> None:
+    log = Log()
+    (tmp_path / "twin").mkdir()
+    twin = tmp_path / "twin" / path.name
+    with closing(SqliteStore(path, OWN)) as store, closing(SqliteStore(twin, OWN)) as other:
+        for each in (store, other):
+            log.batches.clear()
+            put(each, log.add(b"small"), is_bulk=False)
+            if not is_first:
+                fill(each, log, 2)
+            if each is store:
+                store._writer = Wrapped(store._writer, fail, nothing)  # type: ignore[assignment]
+                with pytest.raises(StoreError):
+                    fill(store, log, 1)
+            else:
+                fill(other, log, 1)
+        left = {no: segment_path(path, no).read_bytes() for no in segment_numbers(path)}
+    for no, content in left.items():
+        segment_path(twin, no).write_bytes(content)
+    with closing(SqliteStore(twin, OWN)) as again:
+        assert held(again, OWN) == [batch.wal_bytes for batch in log.batches]
+        assert list(again.verify()) == []
+
+
+def test_t61_a_file_that_is_there_already_is_not_taken_away(store: SqliteStore, path: Path) -> None:
+    segment_path(path, 1).write_bytes(b"somebody's")
+    with pytest.raises(StoreError, match="cannot be written"):
+        fill(store, Log(), 1)
+    assert segment_path(path, 1).read_bytes() == b"somebody's"
+    store.recover()
+    fill(store, Log(), 1)
+    assert segment_path(path, 1).read_bytes() == b"somebody's"
+
+
+def test_what_was_made_to_try_the_room_is_taken_away_by_the_next_start(path: Path) -> None:
+    for _ in range(2):
+        with closing(SqliteStore(path, OWN)) as store:
+            assert segment_numbers(path) == []
+            put(store, Log().add(b"small"), is_bulk=False) if not store.current() else None
+        segment_path(path, 0).write_bytes(bytes(1000))
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize(
     ("before", "after", "is_held"), [(fail, nothing, False), (interrupt, nothing, False), (nothing, interrupt, True)]
@@ -547,8 +677,10 @@ def test_t61_a_commit_of_the_index_that_fails_leaves_nothing_and_one_that_was_cu
     store._writer = Wrapped(store._writer, before, after)  # type: ignore[assignment]
     with pytest.raises((StoreError, KeyboardInterrupt)):
         fill(store, log, 1)
-    assert ([segment_path(path, no).stat().st_size for no in segment_numbers(path)] == sizes) is not is_held
+    # Until SQLite's log is emptied the commit might come back from it.
+    assert [segment_path(path, no).stat().st_size for no in segment_numbers(path)] != sizes
     store.recover()
+    assert ([segment_path(path, no).stat().st_size for no in segment_numbers(path)] == sizes) is not is_held
     if not is_held:
         log.batches.pop()
     assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
@@ -633,6 +765,62 @@ def test_what_is_forgotten_gives_its_room_back_and_can_come_again(store: SqliteS
     assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
 
 
+def test_what_begins_anew_in_the_commit_that_forgot_it_gets_a_new_segment(store: SqliteStore) -> None:
+    other = Log(2)
+    fill(store, other, 1)
+    other.batches.clear()
+    with store.write() as transaction:
+        transaction.forget(OTHER)
+        transaction.append(other.add(b"small"))
+    fill(store, other, 1)
+    assert held(store, OTHER) == [batch.wal_bytes for batch in other.batches]
+    assert list(store.verify()) == []
+
+
+@pytest.mark.parametrize("what", ["older index", "no index", "flipped bit"])
+def test_t60_what_was_signed_and_cannot_be_filed_stays_known(path: Path, what: str) -> None:
+    log = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        put(store, log.add(b"small"), is_bulk=False)
+        fill(store, log, 1)
+    older = path.read_bytes()
+    with closing(SqliteStore(path, OWN)) as store:
+        if what != "flipped bit":
+            put(store, log.add(b"small"), is_bulk=False)
+        fill(store, log, 3)
+    path.write_bytes(older)
+    if what == "no index":
+        path.unlink()
+    if what == "flipped bit":
+        content = bytearray(segment_path(path, 1).read_bytes())
+        content[content.index(log.batches[2].wal_bytes) + 150] ^= 1
+        segment_path(path, 1).write_bytes(content)
+    for _ in range(2):
+        with closing(SqliteStore(path, OWN)) as store:
+            own = store.current()[OWN]
+            assert (own.seq, own.claimed_seq) == (0 if what == "no index" else 2, len(log.batches))
+            assert own.is_lost
+            assert segment_numbers(path) == [1]
+    with closing(SqliteStore(path, OWN)) as store:
+        put(store, *log.batches[own.seq :])
+        assert not store.current()[OWN].is_lost
+        assert list(store.verify()) == []
+
+
+def test_where_the_process_works_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with closing(SqliteStore(Path("log.sqlite"), OWN)) as store, closing(SqliteReader(Path("log.sqlite"))) as reader:
+        fill(store, log, 1)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        fill(store, log, 1)
+        fill(store, Log(2), 1)
+        assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
+        assert list(reader.verify()) == []
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
 def test_what_could_not_be_removed_is_removed_by_the_next_start_and_comes_not_back(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -700,8 +888,8 @@ def test_what_does_not_follow_is_kept_aside_and_nothing_is_made_of_it(path: Path
         with closing(SqliteStore(path, OWN)) as store:
             assert store.current()[OWN].seq == older_end
             assert segment_numbers(path) == [1]
-            assert list(store.verify()) == []
-    # Once what is between them was fetched, `p2p wal mend` could file them.
+            assert [found.what for found in store.verify()] == ["end"]
+    # Once what is between them was fetched, a file that is written anew has them.
     with closing(SqliteStore(path, OWN)) as store:
         put(store, own.batches[1], is_bulk=False)
     rebuild(path)
