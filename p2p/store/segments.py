@@ -16,18 +16,20 @@ it. So an index that has lost its end can be told from the segments, and may be 
 
 What is acknowledged is in a segment that was synced, whatever became of its index. No commit is left to the third rule
 before all that a start has found in SQLite's log is synced: who was killed may have left it in memory alone. At the
-next start what lies beyond `covered` is read, and if the disk refuses that, the store is not opened: what is whole, signed, and follows its log's head, in a log that the index knows, is filed again (as
-a row of `batches`: after a failed sync the kernel's memory shows what the disk may not have). In the same commit, which
-is synced, the segment is **closed**: what else lies in it counts no more, and nothing is added to it. But what we have
-signed beyond a gap, which an older index or damage has made, is noted as a claim: nothing is signed below it meanwhile.
+next start what lies beyond `covered` is read, and if the disk refuses that, the store is not opened: what is whole,
+signed, and follows its log's head, in a log that the index knows, is filed again (as a row of `batches`: after a failed
+sync the kernel's memory shows what the disk may not have). In the same commit, which is synced, the segment is
+**closed**: what else lies in it counts no more, and nothing is added to it. But what we have signed beyond a gap, which
+an older index or damage has made, is noted as a claim: nothing is signed below it meanwhile.
 
 Why no seq of our own is signed twice. A batch is signed inside a transaction that has read the head. Either its
 transaction came to its end, then it is found as above, or the process died, then it is found or torn, and if it is
 found it is the head from then on, or the transaction failed. Then its entry is cut off again, as far as the disk lets
 it be, nobody has been told of it, and before anything else is signed the segment is closed by a commit that is synced:
 no later start takes it for what was signed after it. (If the index's commit had begun, its rows may come back from
-SQLite's log, and name the entry: it is cut off when that log was emptied and begun anew, if they are not there.) A new segment begins with a commit that is synced, too, so nothing
-of a file that the index does not know was ever acknowledged, unless an older index was put in its place.
+SQLite's log, and name the entry: it is cut off when that log was emptied and begun anew, if they are not there.) A new
+segment begins with a commit that is synced, too, so nothing of a file that the index does not know was ever
+acknowledged, unless an older index was put in its place.
 
 A descriptor whose write or sync has failed is never used again, since each is used for one write. Files are opened for
 one read, too: one that was forgotten gives its room back at once, and one that took its number is not taken for it.
