@@ -94,8 +94,8 @@ PLANTED: Final = (
     Planted(
         "an append is acknowledged, and its transaction was never committed",
         "p2p/store/sqlite.py",
-        '_COMMIT_BYTES)\n                connection.execute("COMMIT")',
-        '_COMMIT_BYTES)\n                connection.execute("ROLLBACK")',
+        'is_committing = True\n                connection.execute("COMMIT")',
+        'is_committing = True\n                connection.execute("ROLLBACK")',
         ("tests/unit/store", "tests/crash"),
     ),
     Planted(
