@@ -35,6 +35,12 @@ def test_t64_it_never_goes_back_whatever_the_wall_clock_does(moments: list[tuple
         assert clock.last == last
 
 
+def test_t64_no_wall_clock_is_believed_beyond_half_of_all_ticks() -> None:
+    latest = 2**63 - 2**16
+    assert HybridClock().tick(2**47 - 1) == HybridClock().tick(2**47) == HybridClock().tick(2**70) == latest
+    assert HybridClock().tick(2**47 - 2) == latest - 2**16
+
+
 def test_t64_ten_years_back_and_forth() -> None:
     clock = HybridClock()
     ahead = clock.tick(NOW + TEN_YEARS_MS)

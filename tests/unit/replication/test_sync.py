@@ -1209,6 +1209,26 @@ def test_what_passed_here_is_compared_without_a_look_into_the_store() -> None:
     assert side.loads == 0
 
 
+def test_what_is_said_to_have_passed_beyond_our_log_is_not_compared_with() -> None:
+    log = make_log(LOG, 4)
+    side = Side(log[:2])
+    side.exchange.passed(LOG, 3, b"\x01" * 32)
+    side.logs[LOG], side.heads[LOG] = log, LogHead(4, log[3].hash)
+    side.exchange.moved({LOG}, side.now)
+    assert pushed(side.hear(entry(log, 3))) == [(4, 4)]
+
+
+def test_what_passed_at_our_head_is_compared_without_a_look_into_the_store_when_more_follows() -> None:
+    log = make_log(LOG, 6)
+    side = Side(log[:2])
+    for held in (4, 6):
+        side.logs[LOG], side.heads[LOG] = log[:held], LogHead(held, log[held - 1].hash)
+        side.exchange.passed(LOG, held, log[held - 1].hash)
+    side.exchange.moved({LOG}, side.now)
+    side.hear(entry(log, 4, want=False))
+    assert side.loads == 0
+
+
 def test_a_peer_that_shows_another_history_of_our_log_confirms_it_no_more() -> None:
     log, theirs = make_log(OWN, 3), make_log(OWN, 3, mark=b"x")
     side = Side(log)
