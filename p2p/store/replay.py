@@ -9,12 +9,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from p2p.ids import PeerId
 from p2p.replication.batch import verify_signature
 from p2p.store.base import Transaction, parse_stored
-from p2p.store.segments import Segment, drop_probe, segment_numbers, segment_size
+from p2p.store.segments import Segment, drop_probe, drop_segment, segment_numbers, segment_size, sync_directory
+
+_NOBODY: Final = 0
+"""In the place of a log's number: the segment is out of use, and its file may still be there. No log has it."""
+FORGOTTEN: Final = f"INSERT INTO segments VALUES (?, {_NOBODY}, 0, 0)"  # noqa: S608  # a number of ours
+"""Note that a segment is out of use."""
 
 
 class Tail(NamedTuple):
@@ -30,6 +35,25 @@ class Tail(NamedTuple):
     owner: PeerId | None
     start: int
     end: int
+
+
+def drop_forgotten(connection: sqlite3.Connection, store: Path) -> None:
+    """Take away what was forgotten, should the process have died, or the power gone, before it was taken away.
+
+    Raises:
+        StoreError: that cannot be made sure of.
+    """
+    rows = connection.execute(
+        # A flipped bit in their list is no reason to drop one that is in use.
+        "SELECT no FROM segments WHERE origin = ? AND no NOT IN (SELECT segment FROM chain)",
+        (_NOBODY,),
+    ).fetchall()
+    if not rows:
+        return
+    for (no,) in rows:
+        drop_segment(store, no)
+    sync_directory(store.parent)
+    connection.executemany("DELETE FROM segments WHERE no = ?", rows)
 
 
 def segments_at_open(

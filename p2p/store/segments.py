@@ -287,7 +287,7 @@ class Appends:
             finally:
                 os.close(descriptor)
             if part.is_new:
-                _sync_directory(path.parent)
+                sync_directory(path.parent)
         except OSError as error:
             raise _failure(path, error) from error
 
@@ -346,12 +346,20 @@ def try_room(store: Path, size: int) -> None:
         raise _failure(path, error) from error
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync_directory(path: Path) -> None:
+    """Make what was made and removed there durable.
+
+    Raises:
+        StoreFull, StoreError: it is not.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _failure(path, error) from error
 
 
 def _failure(path: Path, error: OSError) -> StoreError:

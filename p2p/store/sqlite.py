@@ -37,7 +37,7 @@ from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Held
-from p2p.replication.batch import Batch, origin_of
+from p2p.replication.batch import Batch
 from p2p.replication.fork import Proof
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import (
@@ -72,7 +72,7 @@ from p2p.store.files import (
 from p2p.store.hints import damaged_tables, mend_hints
 from p2p.store.mend import mend_origins
 from p2p.store.rebuild import look_through
-from p2p.store.replay import Tail, file_again, segments_at_open, tails_of_open
+from p2p.store.replay import FORGOTTEN, Tail, drop_forgotten, file_again, segments_at_open, tails_of_open
 from p2p.store.schema import (
     ANYBODY,
     INDEX_TARGET,
@@ -82,7 +82,7 @@ from p2p.store.schema import (
     prepare,
     read_owner,
 )
-from p2p.store.segments import Appends, Segment, drop_segment, read_entries, try_room
+from p2p.store.segments import Appends, Segment, drop_segment, read_entries, segment_path, try_room
 
 _LIMITS: Final = Limits()
 _PROBE_BYTES: Final = _LIMITS.batch_bytes_max
@@ -331,7 +331,7 @@ class SqliteStore:
 
     Attributes:
         mended: one line for each note of a log's end, and each table of hints, that was damaged when the store was
-            opened, and put right.
+            opened, and put right; and for each segment that the index does not know and that is left.
 
     Raises:
         IdentityMismatch: the file belongs to another identity.
@@ -365,6 +365,7 @@ class SqliteStore:
                 self._states = _read_states(self._writer, path)
                 self._numbers = _read_numbers(self._writer, path)
                 owners = {no: peer_id for peer_id, no in self._numbers.items()}
+                drop_forgotten(self._writer, path)
                 self._segments, tails, self._next_segment = segments_at_open(self._writer, path, owners)
             self._take_up(tails)
             self._reader = SqliteReader(path)
@@ -488,9 +489,10 @@ class SqliteStore:
                 self._take_up_unknown(tail)
 
     def _take_up_unknown(self, tail: Tail) -> None:
-        """One that the index does not know goes, unless it has what is missed."""
-        first = next(read_entries(self._path, tail.no, tail.start, tail.end), None)
-        owner = None if first is None else origin_of(first[1])
+        """One that the index does not know goes if its log has all of it, or nothing in it is a batch. It may belong to
+        a newer index, which will be put back."""
+        entries = (parse_stored(wal_bytes) for _, wal_bytes in read_entries(self._path, tail.no, tail.start, tail.end))
+        owner = next((batch.origin for batch in entries if batch is not None), None)
         with self._write(is_bulk=False) as transaction:
             transaction.big_bytes = None
             is_missed = transaction.is_in_use(tail.no)
@@ -498,7 +500,14 @@ class SqliteStore:
                 is_missed |= self._file_again(transaction, tail, owner)
                 if is_missed:
                     transaction.add_segment(tail.no, owner, tail.end)
-        if not is_missed:
+            else:
+                is_missed |= owner is not None
+        if is_missed:
+            self.mended.append(
+                f"{segment_path(self._path, tail.no).name} holds batches for which the index has no place (one that "
+                "was put back? a log that was not admitted yet?): it is left there"
+            )
+        else:
             drop_segment(self._path, tail.no)
 
     def _file_again(self, transaction: Transaction, tail: Tail, owner: PeerId | None) -> bool:
@@ -875,8 +884,11 @@ class _SqliteTransaction(Transaction):
         # A flipped bit in their list is no reason to drop those of another log.
         in_use = {no for (no,) in execute("SELECT DISTINCT segment FROM chain")}
         named = execute("SELECT no FROM segments WHERE origin = ?", (number,)).fetchall()
-        self.dropped += (no for (no,) in named if no not in in_use)
+        dropped = [no for (no,) in named if no not in in_use]
         execute("DELETE FROM segments WHERE origin = ?", (number,))
+        # Should the process die before they are gone, the next start knows that nobody wants them.
+        self._connection.executemany(FORGOTTEN, [(no,) for no in dropped])
+        self.dropped += dropped
 
 
 def _connect_writer(path: Path, limits: Limits) -> sqlite3.Connection:

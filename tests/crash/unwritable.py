@@ -42,7 +42,7 @@ def outcome(of: str, data_dir: Path) -> None:
 
 def main(path: Path) -> None:
     data_dir = path / "data"
-    for size in ("40k", "64k", "200k"):
+    for size in ("40k", "64k", "120k"):
         mounted(path, "-t", "tmpfs", "-o", f"size={size}", "tmpfs")
         outcome("start", data_dir)
         outcome("read", data_dir)

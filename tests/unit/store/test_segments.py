@@ -830,9 +830,29 @@ def test_what_could_not_be_removed_is_removed_by_the_next_start_and_comes_not_ba
         with store.write() as transaction:
             transaction.forget(OTHER)
         assert segment_numbers(path) == [1]
+    for _ in range(2):
+        with closing(SqliteStore(path, OWN)) as store:
+            assert (store.current(), store.mended) == ({}, [])
+            assert segment_numbers(path) == []
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT * FROM segments").fetchall() == []
+
+
+def test_an_index_that_is_put_back_finds_the_segments_of_logs_that_the_older_one_did_not_know(path: Path) -> None:
+    other = Log(2)
     with closing(SqliteStore(path, OWN)) as store:
-        assert store.current() == {}
-        assert segment_numbers(path) == []
+        put(store, Log().add(b"small"), is_bulk=False)
+    older = path.read_bytes()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, other, 3)
+    newer = path.read_bytes()
+    path.write_bytes(older)
+    for _ in range(2):
+        with closing(SqliteStore(path, OWN)) as store:
+            assert "log.sqlite.000001.segment" in store.mended[0]
+    path.write_bytes(newer)
+    with closing(SqliteStore(path, OWN)) as store:
+        assert held(store, OTHER) == [batch.wal_bytes for batch in other.batches]
 
 
 @pytest.mark.parametrize("change", ["no = 77", "origin = 2", "covered = 3", "is_open = 0", "covered = 99999"])
@@ -870,6 +890,9 @@ def test_an_older_index_beside_newer_segments_takes_up_what_follows_its_heads(pa
         assert held(store, OTHER) == [batch.wal_bytes for batch in other.batches]
         # The third log is one that this index never admitted.
         assert set(store.current()) == {OWN, OTHER}
+        (line,) = store.mended
+        (left,) = (no for no in segment_numbers(path) if segment_path(path, no).name in line)
+        assert [len(wal_bytes) > 1 for _, wal_bytes in read_entries(path, left, 0, EVERYTHING)] == [True] * 2
         assert list(store.verify()) == []
         fill(store, own, 2)
 
