@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from p2p.errors import StoreError, StoreFull
+from p2p.errors import StoreError, StoreFull, StoreReadOnly
 from p2p.ids import PeerId
 from p2p.limits import KIB, Limits
 from p2p.replication.batch import Batch, parse_batch
@@ -642,6 +642,34 @@ def test_t61_an_index_that_comes_back_after_its_commit_failed_finds_what_it_name
     with closing(SqliteStore(twin, OWN)) as again:
         assert held(again, OWN) == [batch.wal_bytes for batch in log.batches]
         assert list(again.verify()) == []
+
+
+@pytest.mark.parametrize("where", ["the file", "the commit", "what is held"])
+def test_t61_whatever_ends_a_commit_half_way_nothing_is_written_before_the_store_recovered(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def give_up(*_: object) -> None:
+        raise MemoryError
+
+    log = Log()
+    fill(store, log, 1)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        match where:
+            case "the file":
+                patch.setattr(segments, "_write_all", give_up)
+            case "the commit":
+                store._writer = Wrapped(store._writer, give_up, nothing)  # type: ignore[assignment]
+            case _:
+                patch.setattr(store, "_take_over", give_up)
+        fill(store, log, 1)
+    with pytest.raises(StoreReadOnly):
+        put(store, log.batches[-1])
+    store.recover()
+    assert (held(store, OWN)[-1] == log.batches[-1].wal_bytes) == (where == "what is held")
+    del log.batches[store.current()[OWN].seq :]
+    fill(store, log, 1)
+    assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
+    assert list(store.verify()) == []
 
 
 def test_t61_a_file_that_is_there_already_is_not_taken_away(store: SqliteStore, path: Path) -> None:
