@@ -43,7 +43,7 @@ def an_ack_before_the_commit(patch: pytest.MonkeyPatch) -> None:
         if not group.portions or next(count) % 7:
             return commit(self, group, wall_ms)
         with self._store.write() as transaction:
-            done = commit(_Within(self, transaction), group, wall_ms)  # type: ignore[arg-type]
+            done = Committer._commit(_Within(self, transaction), group, wall_ms)  # type: ignore[arg-type]
             transaction.undo()  # type: ignore[attr-defined]
             transaction.changed.clear()
         return done
