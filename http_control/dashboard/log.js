@@ -14,6 +14,7 @@ export class Heads {
     this.digest = "";
     this.names = new Map();
     this.near = [];
+    this.isOdd = false; // some peer is not in step
     this.running = false;
     this.again = false;
     $("append").onsubmit = (event) => this.append(event);
@@ -54,8 +55,14 @@ export class Heads {
     }
   }
 
+  // A peer catches up without a word from our own log, which has not moved: until all are in step every tick asks.
+  look() {
+    if (this.isOdd) this.refresh();
+  }
+
   render({ digest, heads, total }) {
     this.digest = digest;
+    this.isOdd = heads.some(({ marks }) => Object.keys(marks).length > 0);
     $("wal-digest").hidden = !digest;
     setText($("wal-digest"), `digest ${short(digest)}`);
     keyed($("wal-table").tBodies[0], heads, (head) => head.origin,

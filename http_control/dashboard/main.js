@@ -163,6 +163,7 @@ class Page {
   onPeers(peers) {
     this.peers.update(peers);
     this.heads.know(peers);
+    this.heads.look();
     if (this.status !== null) this.picture.show(neighbourhood(this.status, peers), this.status.records);
   }
 

@@ -163,6 +163,36 @@ async def test_what_it_appends_is_durable_and_its_way_to_the_peers_is_shown() ->
         assert (record.payload, record.kind) == (b"sold 3", "sale")
 
 
+async def test_a_peer_that_catches_up_while_our_log_stands_still_is_shown_in_step() -> None:
+    is_late = True
+
+    def late(route: Route) -> None:
+        answer = route.fetch().json()
+        if is_late:
+            for head in answer["heads"]:
+                head |= {"in_step": 0, "marks": {str(b.peer_id): {"seq": 0, "mark": "behind"}}}
+        route.fulfill(json=answer)
+
+    def steps(seen: Visit) -> None:
+        nonlocal is_late
+        seen.page.route("**/p2p/wal?*", late)
+        seen.open(TOKEN)
+        marks = seen.page.locator("#wal-table .mark")
+        marks.and_(seen.page.locator(".behind")).wait_for()
+        is_late = False
+        marks.and_(seen.page.locator(".equal")).wait_for()
+
+    async with (
+        p2p.open_node(node_id="a") as node,
+        p2p.open_node(node_id="shop-2", peers=[node.endpoints[0]]) as b,
+        b.wal.follow() as records,
+        controlled(node, stats_every_ms=200) as a,
+    ):
+        await node.wal.append(b"sold 3")
+        await records.__anext__()
+        await visit(a.url, steps)
+
+
 async def test_it_survives_a_restart_of_the_server() -> None:
     async with (
         p2p.open_node(node_id="a") as node,
