@@ -28,7 +28,13 @@ CONNECT_S_MAX: Final = 5.0
 LOOK_S_MAX: Final = 10.0
 """For the answer to a question that a node need not ask anybody about."""
 ANSWER_S_MAX: Final = 40.0
-"""Longer than the longest wait that POST connect can be asked for."""
+"""For the answer to what changes something, where the node was not told how long it may take."""
+SLOW_S_MAX: Final = 20.0
+"""Beyond the time for an answer's next byte: for the whole of one that comes slowly."""
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Far more than any answer of a node."""
+EVENT_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of one line of a stream; as in the dashboard."""
 SILENCE_S_MAX: Final = 40.0
 """Without a byte on a stream, which has a comment every 15 s."""
 TOKEN_BYTES_MAX: Final = 256
@@ -82,6 +88,27 @@ class Target:
     ca: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, whole.
+
+    Attributes:
+        status: of HTTP.
+        body: at most `ANSWER_BYTES_MAX`.
+    """
+
+    status: int
+    body: bytes
+
+    def fields(self) -> dict[str, Any] | None:
+        """The JSON object that it is, None if it is none."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+
+
 class Control:
     """An open client. Made by `open_control`.
 
@@ -102,23 +129,29 @@ class Control:
         Raises:
             ControlFailed: no answer, or an error.
         """
-        return await self._ask("GET", path, None)
+        return await self._ask("GET", path, None, LOOK_S_MAX)
 
-    async def post(self, path: str, body: object) -> dict[str, Any]:
-        """POST JSON; otherwise as `get`."""
-        return await self._ask("POST", path, body)
+    async def post(self, path: str, body: object, *, wait_ms: int | None = None) -> dict[str, Any]:
+        """POST JSON; otherwise as `get`.
+
+        Args:
+            path: behind the prefix.
+            body: becomes JSON.
+            wait_ms: how long the node was told to wait for what comes of it; the answer may take `LOOK_S_MAX` more.
+        """
+        return await self._ask("POST", path, body, ANSWER_S_MAX if wait_ms is None else wait_ms / 1000 + LOOK_S_MAX)
 
     async def put(self, path: str, body: object) -> dict[str, Any]:
         """PUT JSON; otherwise as `get`."""
-        return await self._ask("PUT", path, body)
+        return await self._ask("PUT", path, body, ANSWER_S_MAX)
 
     async def delete(self, path: str) -> dict[str, Any]:
         """DELETE a path; otherwise as `get`."""
-        return await self._ask("DELETE", path, None)
+        return await self._ask("DELETE", path, None, ANSWER_S_MAX)
 
     async def text(self, path: str) -> str:
         """GET a path that answers with text."""
-        return (await self._answer("GET", path, None)).text
+        return (await self._answer("GET", path, None, LOOK_S_MAX)).body.decode(errors="replace")
 
     async def events(self, path: str) -> AsyncIterator[dict[str, Any]]:
         """The data of the events of a stream, as they come.
@@ -141,11 +174,14 @@ class Control:
             raise ControlFailed(f"{self._place} cannot be reached: {NO_ANSWER}")
         try:
             if response.status_code != 200:
-                await response.aread()
-                raise self._failed(response)
-            async for line in response.aiter_lines():
-                if line.startswith("data: "):
-                    yield json.loads(line.removeprefix("data: "))
+                with trio.move_on_after(LOOK_S_MAX):
+                    raise self._failed(await self._whole(response))
+                raise ControlFailed(f"{self._place} cannot be reached: {NO_ANSWER}")
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                raise ControlFailed(NO_NODE.format(self._place))
+            async for line in self._lines(response):
+                if line.startswith(b"data: "):
+                    yield json.loads(line.removeprefix(b"data: "))
         except (httpx.HTTPError, ValueError) as error:
             raise ControlFailed(
                 f"the node at {self._place} is gone without a word: killed, or out of reach ({_cause(error)})"
@@ -169,50 +205,87 @@ class Control:
             return True
         return False
 
-    async def _ask(self, method: str, path: str, body: object) -> dict[str, Any]:
-        response = await self._answer(method, path, body)
-        try:
-            value = response.json()
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise ControlFailed(f"{self._place} does not answer like a node: is another server there?")
+    async def _ask(self, method: str, path: str, body: object, waits_s: float) -> dict[str, Any]:
+        value = (await self._answer(method, path, body, waits_s)).fields()
+        if value is None:
+            raise ControlFailed(NO_NODE.format(self._place))
         return value
 
-    async def _answer(self, method: str, path: str, body: object) -> httpx.Response:
+    async def _answer(self, method: str, path: str, body: object, waits_s: float) -> Answer:
         import httpx
 
+        waits = httpx.Timeout(waits_s, connect=CONNECT_S_MAX)
+        answer: Answer | None = None
         try:
-            waits = httpx.Timeout(LOOK_S_MAX if method == "GET" else ANSWER_S_MAX, connect=CONNECT_S_MAX)
-            response = await self._client.request(method, self._prefix + path, json=body, timeout=waits)
+            with trio.move_on_after(waits_s + SLOW_S_MAX):
+                request = self._client.stream(method, self._prefix + path, json=body, timeout=waits)
+                async with request as response:
+                    answer = await self._whole(response)
         except UnicodeEncodeError:
             raise UsageError("an argument is no UTF-8") from None
         except httpx.HTTPError as error:
             raise ControlFailed(f"{self._place} cannot be reached: {_cause(error)}") from None
+        if answer is None:
+            raise ControlFailed(
+                f"{self._place} did not come to the end of its answer within {waits_s + SLOW_S_MAX:g} s: is another "
+                "server there, or is the network slow?"
+            )
         self.has_answered = True
-        if response.status_code >= 400:
-            raise self._failed(response)
-        if response.is_redirect:
+        if answer.status >= 400:
+            raise self._failed(answer)
+        if answer.status >= 300:
             raise ControlFailed(f"{self._place} sends elsewhere: give the --url that it leads to")
-        return response
+        return answer
 
-    def _failed(self, response: httpx.Response) -> ControlFailed:
-        value = None
-        try:
-            value = response.json()
+    async def _whole(self, response: httpx.Response) -> Answer:
+        """An answer with its body, unless that has no end."""
+        body = bytearray()
+        pieces = response.aiter_bytes()
+        async for piece in pieces:
+            body += piece
+            if len(body) > ANSWER_BYTES_MAX:
+                await _leave(pieces)
+                raise ControlFailed(f"{self._place} answers with more than any node does: is another server there?")
+        return Answer(response.status_code, bytes(body))
+
+    async def _lines(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        rest = bytearray()
+        pieces = response.aiter_bytes()
+        async for piece in pieces:
+            # Only what is new is searched for the end of a line that comes in many pieces.
+            first, *more = piece.split(b"\n")
+            rest += first
+            for start in more:
+                yield bytes(rest)
+                rest = bytearray(start)
+            if len(rest) > EVENT_BYTES_MAX:
+                await _leave(pieces)
+                raise ControlFailed(f"{self._place} sends an event without an end: is another server there?")
+
+    def _failed(self, answer: Answer) -> ControlFailed:
+        value = answer.fields()
+        text = f"{self._place} answered {answer.status}: is another server there?"
+        if value is not None and "message" in value:
             text = f"{value['message']}"
             # Where to look over HTTP is no hint for somebody at a command line.
-            if value.get("hint") and "see GET" not in value["hint"]:
+            if value.get("hint") and "see GET" not in f"{value['hint']}":
                 text += f" ({value['hint']})"
-        except (ValueError, KeyError, TypeError):
-            text = f"{self._place} answered {response.status_code}: is another server there?"
-        if response.status_code == 401 and "authorization" in self._client.headers:
+        if answer.status == 401 and "authorization" in self._client.headers:
             text = f"{self._place} does not take this token: it is another node's, or one of before"
-        elif response.status_code == 401:
+        elif answer.status == 401:
             text = f"{self._place} wants a token: give --token-file F, or --data-dir DIR"
-        return ControlFailed(one_line(text), response.status_code, value if isinstance(value, dict) else None)
+        return ControlFailed(one_line(text), answer.status, value)
 
 
+async def _leave(pieces: AsyncIterator[bytes]) -> None:
+    """End a body that is not read to its end: what httpx reads it through ends in order only from within."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async for _ in pieces:
+            pass
+
+
+NO_NODE: Final = "{} does not answer like a node: is another server there?"
 NO_ANSWER: Final = "it takes the question and does not answer: is another server there, or does the process hang?"
 
 

@@ -165,7 +165,7 @@ async def connect(control: Control, output: Output, *, as_json: bool, endpoint: 
     if not is_dialable:
         raise UsageError(f"{endpoint[:200]!r} is no place to dial: write HOST:PORT, such as 127.0.0.1:9002")
     try:
-        answer = await control.post("/connect", {"endpoint": endpoint, "wait_ms": wait_ms})
+        answer = await control.post("/connect", {"endpoint": endpoint, "wait_ms": wait_ms}, wait_ms=wait_ms)
         word = "connected"
     except ControlFailed as failure:
         if failure.answer.get("error") != "already_connected":

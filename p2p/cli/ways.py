@@ -20,7 +20,7 @@ async def send(
 ) -> int:
     """Have the node queue a message."""
     body = {"peer": who, "channel": channel, "body": text, "wait_ms": wait_ms}
-    answer = await control.post("/send", body)
+    answer = await control.post("/send", body, wait_ms=wait_ms)
     output.result(json_line(answer) if as_json else one_line(f"sent to {answer['peer']}, {_way(answer)}"))
     return 0
 
@@ -29,7 +29,8 @@ async def request(
     control: Control, output: Output, *, as_json: bool, who: str, channel: str, text: str, wait_ms: int
 ) -> int:
     """Have the node ask a peer."""
-    answer = await control.post("/request", {"peer": who, "channel": channel, "body": text, "wait_ms": wait_ms})
+    body = {"peer": who, "channel": channel, "body": text, "wait_ms": wait_ms}
+    answer = await control.post("/request", body, wait_ms=wait_ms)
     said = answer["body"] if "body" in answer else f"base64:{answer['body_b64']}"
     output.result(json_line(answer) if as_json else one_line(said))
     return 0
@@ -37,7 +38,7 @@ async def request(
 
 async def ping(control: Control, output: Output, *, as_json: bool, who: str, wait_ms: int) -> int:
     """Have the node measure the round trip to a peer."""
-    answer = await control.post(f"/peers/{quote(who, safe='')}/ping", {"wait_ms": wait_ms})
+    answer = await control.post(f"/peers/{quote(who, safe='')}/ping", {"wait_ms": wait_ms}, wait_ms=wait_ms)
     peer = answer["peer"]
     text = f"{peer['node_id'] or '?'} ({peer['id']}) answered in {answer['rtt_ms']:.1f} ms, {_way(peer)}"
     output.result(json_line(answer) if as_json else one_line(text))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -320,6 +322,76 @@ async def test_who_takes_a_question_and_says_nothing_is_not_waited_for_long(monk
                 with pytest.raises(ControlFailed, match="does not answer"):
                     await anext(control.events("/events"))
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def stranger_that_says(*parts: bytes, for_ever: bytes = b"", every_s: float = 0) -> AsyncIterator[client.Control]:
+    """A client of something that is no node."""
+
+    async def say(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        with suppress(trio.BrokenResourceError):
+            for part in parts:
+                await stream.send_all(part)
+            while for_ever:
+                await stream.send_all(for_ever)
+                await trio.sleep(every_s)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, say, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        async with open_control(Target(url, None, None)) as control:
+            with trio.fail_after(30):
+                yield control
+        nursery.cancel_scope.cancel()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n"
+
+
+async def test_an_answer_without_an_end_is_read_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ANSWER_BYTES_MAX", 1_000_000)
+    monkeypatch.setattr(client, "EVENT_BYTES_MAX", 1_000_000)
+    spaces = b" " * 65_536
+    for head in (OK % b"application/json", (OK % b"text/html").replace(b"200", b"500")):
+        async with stranger_that_says(head, for_ever=spaces) as control:
+            with pytest.raises(ControlFailed, match="more than any node"):
+                await control.get("/status")
+    async with stranger_that_says(OK % b"text/event-stream", b'data: {"n": 1}\n\ndata: ', for_ever=spaces) as control:
+        events = control.events("/events")
+        assert await anext(events) == {"n": 1}
+        with pytest.raises(ControlFailed, match="without an end"):
+            await anext(events)
+
+
+async def test_an_answer_that_comes_a_byte_at_a_time_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LOOK_S_MAX", 0.3)
+    monkeypatch.setattr(client, "SLOW_S_MAX", 0.0)
+    async with stranger_that_says(OK % b"application/json", for_ever=b" ", every_s=0.01) as control:
+        with pytest.raises(ControlFailed, match=r"the end of its answer within 0\.3 s"):
+            await control.get("/status")
+
+
+async def test_what_may_take_so_long_is_waited_for_so_long_and_little_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LOOK_S_MAX", 0.1)
+    async with stranger_that_says(OK[:20], for_ever=b"X-A: b\r\n", every_s=60) as control:
+        with pytest.raises(ControlFailed, match="does not answer"):
+            await remote.connect(control, Output(), as_json=True, endpoint="127.0.0.1:1", wait_ms=100)
+
+
+@pytest.mark.parametrize("said", [OK % b"text/html" + b"<b>hi", OK % b"application/json" + b"{}"])
+async def test_to_follow_what_is_no_node_is_no_orderly_end(said: bytes) -> None:
+    async with stranger_that_says(said) as control:
+        with pytest.raises(ControlFailed, match="like a node") as failed:
+            await remote.show_log(control, Output(), as_json=True, follow=True, lines=1)
+    assert not isinstance(failed.value, client.NodeStopped)
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"[]", b"{", b"\xff"])
+async def test_what_is_no_json_object_is_no_answer_of_a_node(body: bytes) -> None:
+    async with stranger_that_says(OK % b"application/json" + body) as control:
+        with pytest.raises(ControlFailed, match="like a node"):
+            await control.get("/status")
 
 
 async def test_a_host_that_is_not_there_is_waited_for_a_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
