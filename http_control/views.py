@@ -7,6 +7,7 @@ named (threat T56).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Protocol
 
 from msgspec.structs import asdict
@@ -57,6 +58,12 @@ class View:
         self.snapshots = node.peers()
         self._labels = {peer.peer_id: peer.node_id for peer in self.snapshots} | {self.own: node.node_id}
 
+    @cached_property
+    def _labels_away(self) -> Mapping[PeerId, str | None]:
+        """What peers that are not connected are called, looked up only for who asks for one of them."""
+        away = self._node.peers_away(None)
+        return {peer.peer_id: peer.node_id for peer in away if peer.peer_id is not None}
+
     @property
     def records(self) -> int:
         """Records held of all origins."""
@@ -68,8 +75,8 @@ class View:
         return max(self._lag.values(), default=0)
 
     def label_of(self, who: PeerId) -> str | None:
-        """The node id of this node or of a connected peer."""
-        return self._labels.get(who)
+        """The node id of this node, or of a peer that is connected or known."""
+        return self._labels[who] if who in self._labels else self._labels_away.get(who)
 
     def status(self, *, version: str, uptime_s: float, bytes_in: int, bytes_out: int) -> shapes.Status:
         """The node at a glance."""
@@ -197,7 +204,7 @@ class View:
             found.append(
                 shapes.PeerHead(
                     origin=str(origin),
-                    node_id=self._labels.get(origin),
+                    node_id=self.label_of(origin),
                     seq=ours.seq if ours is not None else 0,
                     shown_seq=mark.seq,
                     mark=mark.mark,
@@ -216,7 +223,7 @@ class View:
         head = self.heads[origin]
         return shapes.LogHead(
             origin=str(origin),
-            node_id=self._labels.get(origin),
+            node_id=self.label_of(origin),
             own=origin == self.own,
             seq=head.seq,
             hash=head.hash.hex(),
@@ -228,7 +235,7 @@ class View:
     def lag(self) -> list[shapes.PeerLag]:
         """Own records that each peer does not hold yet."""
         return [
-            shapes.PeerLag(peer=str(peer), node_id=self._labels.get(peer), records=records)
+            shapes.PeerLag(peer=str(peer), node_id=self.label_of(peer), records=records)
             for peer, records in self._lag.items()
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -383,6 +384,21 @@ async def test_lines_from_before_http_are_kept() -> None:
                     await trio.sleep(0.01)
             assert "peers_total" not in control.log_text(100)
             nursery.cancel_scope.cancel()
+
+
+async def test_the_log_of_a_peer_that_is_away_has_its_name(tmp_path: Path) -> None:
+    async with one_controlled() as a:
+        # What a node in memory is called is not remembered.
+        b_node = p2p.open_node(node_id="b", data_dir=tmp_path, peers=[a.node.endpoints[0]])
+        async with b_node as b, a.node.wal.follow() as records:
+            await b.wal.append(b"sold 3")
+            record = await records.__anext__()
+        with trio.fail_after(30):
+            async with a.node.events() as happened:
+                while a.node.peers():
+                    await happened.__anext__()
+        (head,) = (await a.get("/wal"))["heads"]
+        assert (head["origin"], head["node_id"]) == (str(record.origin), "b")
 
 
 async def test_who_is_away_is_listed_after_the_connected_with_what_came_of_looking_for_them() -> None:
