@@ -65,7 +65,8 @@ class Acquaintances:
 
     def dialled(self, address: Address, *, failed: bool) -> None:
         """The dial of a lead is over."""
-        del self._led_by[address]
+        # One that took very long may have been overtaken by another to the same place.
+        self._led_by.pop(address, None)
         if not failed:
             return
         place = self.book.failed(address)

@@ -395,5 +395,7 @@ def _source(address: Any) -> PeerEndpoint:
     if len(address) == 4 and address[3] and "%" not in host:
         # A link-local address says nothing without its interface.
         with suppress(OSError):
-            host = f"{host}%{socket.if_indextoname(address[3])}"
+            named = f"{host}%{socket.if_indextoname(address[3])}"
+            # A name may be anything but a slash or a space; a number is as good to dial.
+            host = named if usual_host(named) is not None else f"{host}%{address[3]}"
     return PeerEndpoint(host, port)

@@ -340,3 +340,10 @@ async def test_the_system_network_opens_it() -> None:
     datagrams = await SystemNetwork().datagrams(near(free_port()))
     assert datagrams.spread(b"x").sent == 1
     await datagrams.aclose()
+
+
+@pytest.mark.parametrize(("name", "zone"), [("eth0", "eth0"), ("büro0", "7"), ("eth%0", "7")])
+def test_an_interface_may_have_any_name(monkeypatch: pytest.MonkeyPatch, name: str, zone: str) -> None:
+    """A link-local sender is named with a number where the name of the interface is none that an address may have."""
+    monkeypatch.setattr(socket, "if_indextoname", lambda _: name)
+    assert udp._source(("fe80::1", 9, 0, 7)).host == f"fe80::1%{zone}"
