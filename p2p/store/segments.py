@@ -44,6 +44,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -154,12 +155,20 @@ def read_entries(store: Path, no: int, start: int, end: int) -> Iterator[tuple[i
 
 def _open(store: Path, no: int) -> int | None:
     try:
-        return os.open(segment_path(store, no), os.O_RDONLY | os.O_CLOEXEC)
+        # Nobody waits for the other end of a pipe.
+        descriptor = os.open(segment_path(store, no), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "it is no file but a directory, a pipe or a device: move it away")
+        except BaseException:
+            os.close(descriptor)
+            raise
     except FileNotFoundError:
         return None
     except OSError as error:
         # Not what lies there is wrong, but that it cannot be reached now: no reason to fetch it again.
         raise _unreadable(segment_path(store, no), error) from error
+    return descriptor
 
 
 def _unreadable(path: Path, error: OSError) -> StoreError:
@@ -279,7 +288,7 @@ class Appends:
         path = segment_path(self._store, part.no)
         make = os.O_CREAT | os.O_EXCL if part.is_new else 0
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | make, 0o600)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK | make, 0o600)
             part.is_made = part.is_new
             try:
                 _write_all(descriptor, part.start, part.entries)
@@ -334,7 +343,7 @@ def try_room(store: Path, size: int) -> None:
     path = segment_path(store, _PROBE)
     try:
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
             try:
                 _write_all(descriptor, 0, (bytes(size),))
                 os.fdatasync(descriptor)

@@ -281,7 +281,11 @@ class SqliteReader:
             raise
 
     def verify(self) -> Iterator[Damage]:
-        """Check the file, and every hash, chain, signature, head and proof; yields what is wrong."""
+        """Check the file, and every hash, chain, signature, head and proof; yields what is wrong.
+
+        Raises:
+            StoreError: a segment cannot be reached, so that nothing can be told about it.
+        """
         try:
             with translated(self._path, "read"):
                 yield from damaged_tables(self._connection)
@@ -295,6 +299,9 @@ class SqliteReader:
                     yield from check_chain(origin, state, self._rows_of(origin))
                     yield from check_proof_kept(origin, state, self.proof(origin))
             except StoreError as error:
+                if isinstance(error.__cause__, OSError):
+                    # What may not be read now, or by this user, is not known to be damaged.
+                    raise
                 yield Damage("file", origin, None, detail_of(error))
 
     def _rows_of(self, origin: PeerId) -> Iterator[tuple[Held, bytes | None, int, bool]]:

@@ -119,6 +119,27 @@ def test_a_segment_that_cannot_be_reached_is_no_damage(path: Path) -> None:
         read_entry(path, 1, 0)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_refused_and_nobody_waits_for_it(path: Path, make: Callable[[Path], None]) -> None:
+    SqliteStore(path, OWN).close()
+    make(segment_path(path, 7))
+    with pytest.raises(StoreError, match=r"000007\.segment cannot be read: it is no file"):
+        SqliteStore(path, OWN)
+    assert segment_numbers(path) == [7]
+
+
+def test_a_segment_that_may_not_be_read_is_told_as_that_and_not_as_damage(path: Path) -> None:
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, Log(1), 2)
+    aside = segment_path(path, 1).rename(path.with_name("aside"))
+    segment_path(path, 1).symlink_to(segment_path(path, 1))
+    with closing(SqliteReader(path)) as reader:
+        with pytest.raises(StoreError, match=r"000001\.segment cannot be read"):
+            list(reader.verify())
+        aside.rename(segment_path(path, 1))
+        assert list(reader.verify()) == []
+
+
 # Which batches go where.
 
 
