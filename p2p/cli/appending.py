@@ -2,7 +2,8 @@
 
 The first is a node without a listener and without peers: it takes the same lock, the same checks and the same group
 commit as any other. Where a node holds the data dir already, it goes through that node's HTTP control.
-Both take lines, leave out what is too long and tell of it, and say which seqs they became.
+Both take lines, leave out what is too long and tell of it, and say which seqs they became; also when they fail
+half-way, so that who tries again can go on from there.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import base64
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,7 +21,7 @@ import trio
 
 import p2p
 from p2p.cli.client import Control, ControlFailed, NotServed, Target, open_control
-from p2p.cli.output import Output, complain, counted, json_line
+from p2p.cli.output import Output, ReaderGone, complain, counted, json_line
 from p2p.cli.records import fitting, line_splitter, portions
 from p2p.cli.settings import UsageError
 from p2p.cli.signals import on_signal, stop_signals
@@ -65,11 +66,11 @@ class Appender(Protocol):
 class ThroughStore:
     """As a node of our own, which holds the data dir."""
 
-    def __init__(self, node: p2p.Node, kind: str, target: PeerId | None) -> None:
+    def __init__(self, node: p2p.Node, kind: str, target: PeerId | None, done: Appended) -> None:
         self._node = node
         self._kind = kind
         self._target = target
-        self.done = Appended()
+        self.done = done
 
     async def append(self, lines: Iterable[bytes]) -> None:
         """Make lines records: a portion becomes durable as a whole."""
@@ -81,10 +82,10 @@ class ThroughStore:
 class ThroughControl:
     """Through the HTTP control of the node that holds the data dir."""
 
-    def __init__(self, control: Control, kind: str, target: PeerId | None) -> None:
+    def __init__(self, control: Control, kind: str, target: PeerId | None, done: Appended) -> None:
         self._control = control
         self._kept = {"kind": kind, "target": None if target is None else str(target)}
-        self.done = Appended()
+        self.done = done
 
     async def append(self, lines: Iterable[bytes]) -> None:
         """Make lines records, as many in one request as fit it."""
@@ -130,6 +131,32 @@ def append_lines(data_dir: Path, *, as_json: bool, kind: str, target: str | None
 
 
 async def _append_lines(data_dir: Path, as_json: bool, kind: str, target: PeerId | None) -> int:
+    done = Appended()
+    try:
+        left_out = await _append_somehow(data_dir, kind, target, done)
+    except Exception:
+        if done.count:
+            # What ended it is what the command ends with, wherever this can be written or not.
+            with suppress(OSError, ReaderGone):
+                Output().result(_result(done, None, as_json=as_json))
+        raise
+    Output().result(_result(done, left_out, as_json=as_json))
+    return 1 if left_out else 0
+
+
+def _result(done: Appended, left_out: int | None, *, as_json: bool) -> str:
+    """What came of it; `left_out` is None if it failed half-way: then nobody knows how many lines there are."""
+    if as_json:
+        fields = {"appended": done.count, "first_seq": done.first, "last_seq": done.last, "left_out": left_out}
+        return json_line(fields)
+    if not done.count:
+        return "appended nothing"
+    some = f"appended {counted(done.count, 'record')}, seq {done.first}-{done.last}"
+    return some if left_out is not None else f"{some}, before it failed"
+
+
+async def _append_somehow(data_dir: Path, kind: str, target: PeerId | None, done: Appended) -> int:
+    """Append every line of standard input, in one of the two ways; returns how many were left out."""
     is_up = False
 
     def say(line: str) -> None:
@@ -143,11 +170,11 @@ async def _append_lines(data_dir: Path, as_json: bool, kind: str, target: PeerId
         try:
             async with p2p.open_node(config) as node:
                 is_up = True
-                done, left_out = await _append_all(signals, ThroughStore(node, kind, target))
+                return await _append_all(signals, ThroughStore(node, kind, target, done))
         except StoreLocked as locked:
             try:
                 async with open_control(Target(None, data_dir, None)) as control:
-                    done, left_out = await _append_all(signals, ThroughControl(control, kind, target))
+                    return await _append_all(signals, ThroughControl(control, kind, target, done))
             except NotServed:
                 raise StoreLocked(
                     f"a node without HTTP control holds {data_dir}: lines go through one that runs with --http "
@@ -155,18 +182,10 @@ async def _append_lines(data_dir: Path, as_json: bool, kind: str, target: PeerId
                 ) from None
             except (ConfigError, ControlFailed) as error:
                 raise StoreLocked(f"{locked}; and not through its HTTP control: {error}") from None
-    output = Output()
-    if as_json:
-        fields = {"appended": done.count, "first_seq": done.first, "last_seq": done.last, "left_out": left_out}
-        output.result(json_line(fields))
-    else:
-        some = f"appended {counted(done.count, 'record')}, seq {done.first}-{done.last}"
-        output.result(some if done.count else "appended nothing")
-    return 1 if left_out else 0
 
 
-async def _append_all(signals: AsyncIterator[int], appender: Appender) -> tuple[Appended, int]:
-    """Append every line of standard input; returns what became of them, and how many were left out."""
+async def _append_all(signals: AsyncIterator[int], appender: Appender) -> int:
+    """Append every line of standard input; returns how many were left out."""
     splitter = line_splitter()
     came = 0
     async with aclosing(stdin_lines(splitter)) as pieces, trio.open_nursery() as tasks:
@@ -177,4 +196,4 @@ async def _append_all(signals: AsyncIterator[int], appender: Appender) -> tuple[
         tasks.cancel_scope.cancel()
     if splitter.too_long:
         complain(f"too long for a record, left out: {counted(splitter.too_long, 'line')}")
-    return appender.done, came + splitter.too_long - appender.done.count
+    return came + splitter.too_long - appender.done.count

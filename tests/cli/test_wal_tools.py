@@ -200,7 +200,32 @@ async def test_T61_a_disk_that_takes_no_more_is_one_line(data_dir: Path) -> None
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)),
         )
     assert done.returncode == 1
+    assert done.stdout == b""
     assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_T61_append_that_fails_half_way_says_how_far_it_came(tmp_path: Path, as_json: bool) -> None:
+    command = [*COMMAND, "wal", "append", "--data-dir", str(tmp_path / "a"), *(["--json"] if as_json else [])]
+    line = b"x" * 999 + b"\n"
+    with trio.fail_after(60):
+        done = await trio.run_process(
+            command,
+            stdin=line * 5_000,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env=environment(),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000)),
+        )
+    assert done.returncode == 1, done.stderr
+    heads = (await p2p_ok("wal", "heads", "--data-dir", tmp_path / "a", "--json")).splitlines()
+    seq = json.loads(heads[0])["seq"]
+    assert 0 < seq < 5_000
+    if as_json:
+        assert json.loads(done.stdout) == {"appended": seq, "first_seq": 1, "last_seq": seq, "left_out": None}
+    else:
+        assert done.stdout.decode() == f"appended {seq} records, seq 1-{seq}, before it failed\n"
 
 
 async def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
