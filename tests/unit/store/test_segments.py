@@ -33,18 +33,6 @@ OTHER = identity(2).peer_id
 EVERYTHING = 2**62
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "log.sqlite"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(path, OWN)
-    yield store
-    store.close()
-
-
 def put(store: SqliteStore, *batches: Batch, is_bulk: bool = True) -> None:
     """Append each as a commit of its own; with `is_bulk` all of them go to segments."""
     for batch in batches:

@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import stat
 import zlib
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -29,18 +28,6 @@ ROWS = replace(Limits(), segment_batch_bytes_min=MIB)
 """Every batch is a row, however big."""
 TARGET = identity(50).peer_id
 EVERYTHING = 2**62
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "log.sqlite"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(path, OWN)
-    yield store
-    store.close()
 
 
 def fill(store: SqliteStore, log: Log, count: int, size: int = 1000) -> None:
