@@ -23,7 +23,8 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -196,7 +197,11 @@ def _encode_alike(records: Sequence[NewRecord]) -> Portion | None:
         length = len(payload)
         if len(records[-1][2]) != length:
             return None
-        kinds, targets, payloads = zip(*records, strict=True)
+        # Not zip(*records): an iterator for each record at once would have the garbage collector run in every call.
+        fields: list[Any] = list(chain.from_iterable(records))
+        kinds, targets, payloads = fields[::3], fields[1::3], fields[2::3]
+        if len(fields) != 3 * len(records):
+            return None
         if min(kinds.count(kind), targets.count(target)) < len(records) or set(map(len, payloads)) != {length}:
             return None
         head = _head(_prefix(kind, target), length)
