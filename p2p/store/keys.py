@@ -29,6 +29,7 @@ from p2p.errors import ConfigError, IdentityMismatch, StoreCorrupt, StoreError, 
 from p2p.ids import PeerId, check_node_id
 from p2p.limits import Limits
 from p2p.store.base import LOCK_FILE, Damage
+from p2p.store.disk import sync
 from p2p.windows import Entropy
 
 if TYPE_CHECKING:
@@ -135,13 +136,13 @@ def open_store(
     try:
         if identity is None:
             identity = _dir_identity(data_dir, entropy)
-        sync_dir(data_dir)
+        sync(data_dir)
         store = _open_whole(data_dir / STORE_FILE, identity.peer_id, lock, limits, say)
     except BaseException:
         lock.close()
         raise
     if fresh:
-        sync_dir(data_dir)
+        sync(data_dir)
         say(f"initialised the data dir {data_dir} for peer id {identity.peer_id}")
     for line in store.mended:
         say(line)
@@ -286,7 +287,7 @@ def _make_dir(data_dir: Path) -> bool:
     try:
         if not data_dir.is_dir():
             data_dir.mkdir(mode=0o700, parents=True)
-            sync_dir(data_dir.parent)
+            sync(data_dir.parent)
             return True
         names = {path.name for path in data_dir.iterdir()}
     except FileExistsError as error:
@@ -347,7 +348,7 @@ def _take_next_key(data_dir: Path, old: PeerId) -> None:
     if not retired.exists():
         os.link(path, retired)
     os.replace(data_dir / _NEXT_KEY_FILE, path)
-    sync_dir(data_dir)
+    sync(data_dir)
 
 
 def read_identity(path: Path) -> Identity:
@@ -405,7 +406,7 @@ def write_private(path: Path, data: bytes) -> None:
         # A link, unlike a rename, never takes the place of a file that is there.
         os.link(part, path)
         part.unlink()
-        sync_dir(path.parent)
+        sync(path.parent)
     except FileExistsError:
         part.unlink(missing_ok=True)
         raise ConfigError(f"{path} exists already, and a key is never overwritten: give another name") from None
@@ -413,22 +414,6 @@ def write_private(path: Path, data: bytes) -> None:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def sync_dir(path: Path) -> None:
-    """Make the directory's entries durable.
-
-    Raises:
-        StoreError: the disk refuses.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise StoreError(f"the directory {path} cannot be synced: {error.strerror}") from error
 
 
 def load_network_key(path: Path) -> bytes:

@@ -38,6 +38,7 @@ from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import MOVE_FILE, is_what_was_stored, parse_stored
 from p2p.store.blobs import IN_TABLE, is_damage, read_batch
 from p2p.store.definitions import put_right
+from p2p.store.disk import sync
 from p2p.store.files import DAMAGED, LOG, PART, beside, connect, free_bytes, make_private, size_of, translated, trust
 from p2p.store.hints import HINTS, check_table, damaged_tables
 from p2p.store.mend import Head, frozen_from_of, owner_of, walk
@@ -125,20 +126,12 @@ def _take_place(path: Path, part: Path) -> None:
     for ending in (LOG, "-shm"):
         # Left there, they would be taken for the new file's.
         beside(path, ending).unlink(missing_ok=True)
-    _sync(part, os.O_RDWR)
+    sync(part)
     kept = beside(path, DAMAGED)
     kept.unlink(missing_ok=True)
     os.link(path, kept)
     os.replace(part, path)
-    _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)
 
 
 class _Copy:

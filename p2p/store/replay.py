@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from p2p.ids import PeerId
 from p2p.replication.batch import verify_signature
 from p2p.store.base import Transaction, parse_stored
-from p2p.store.segments import Segment, drop_probe, drop_segment, segment_numbers, segment_size, sync_directory
+from p2p.store.disk import sync
+from p2p.store.segments import Segment, drop_probe, drop_segment, segment_numbers, segment_size
 
 _NOBODY: Final = 0
 """In the place of a log's number: the segment is out of use, and its file may still be there. No log has it."""
@@ -52,7 +53,7 @@ def drop_forgotten(connection: sqlite3.Connection, store: Path) -> None:
         return
     for (no,) in rows:
         drop_segment(store, no)
-    sync_directory(store.parent)
+    sync(store.parent)
     connection.executemany("DELETE FROM segments WHERE no = ?", rows)
 
 

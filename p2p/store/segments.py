@@ -52,9 +52,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from p2p.errors import StoreError, StoreFull
+from p2p.errors import StoreError
 from p2p.ids import PeerId
 from p2p.limits import Limits
+from p2p.store.disk import refusal, sync
 
 BATCH_BYTES_MAX: Final = Limits().batch_bytes_max
 _LENGTH: Final = struct.Struct("<I")
@@ -296,9 +297,9 @@ class Appends:
             finally:
                 os.close(descriptor)
             if part.is_new:
-                sync_directory(path.parent)
+                sync(path.parent)
         except OSError as error:
-            raise _failure(path, error) from error
+            raise refusal(path, error) from error
 
     def take_back(self, part: Part) -> None:
         """Take from the disk again what no commit has made known. Never raises for a disk: what stays is not counted
@@ -352,26 +353,4 @@ def try_room(store: Path, size: int) -> None:
         finally:
             drop_probe(store)
     except OSError as error:
-        raise _failure(path, error) from error
-
-
-def sync_directory(path: Path) -> None:
-    """Make what was made and removed there durable.
-
-    Raises:
-        StoreFull, StoreError: it is not.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise _failure(path, error) from error
-
-
-def _failure(path: Path, error: OSError) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreFull(f"{path} cannot be written, for its disk is full ({error.strerror}): make room there")
-    return StoreError(f"{path} cannot be written: {error.strerror}")
+        raise refusal(path, error) from error

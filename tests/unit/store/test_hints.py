@@ -13,7 +13,7 @@ from p2p.errors import P2PError, StoreCorrupt
 from p2p.ids import PeerEndpoint
 from p2p.policy.book import BookPlace
 from p2p.replication.batch import NewRecord
-from p2p.store import schema
+from p2p.store import files, schema
 from p2p.store.base import MEND_FILE
 from p2p.store.hints import HINTS
 from p2p.store.sqlite import SqliteReader, SqliteStore
@@ -197,7 +197,8 @@ def test_t62_text_that_is_none_in_a_table_of_hints_is_damage(path: Path) -> None
         assert store.pins() == {}
 
 
-def test_t61_a_store_that_is_locked_is_not_taken_for_damaged(path: Path) -> None:
+def test_t61_a_store_that_is_locked_is_not_taken_for_damaged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BUSY_MS", 20)
     with closing(sqlite3.connect(path, isolation_level=None)) as other, closing(SqliteStore(path, OWN)) as store:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(P2PError, match="locked"), store.write():

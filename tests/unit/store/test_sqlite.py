@@ -18,7 +18,7 @@ from p2p.errors import ConfigError, IdentityMismatch, StoreCorrupt, StoreError, 
 from p2p.limits import MIB, Limits
 from p2p.replication.batch import NewRecord
 from p2p.replication.heads import LogHead
-from p2p.store import schema
+from p2p.store import files, schema
 from p2p.store.base import DamagedRange
 from p2p.store.sqlite import SqliteReader, SqliteStore
 from tests.logs import Log, identity
@@ -510,7 +510,10 @@ def test_t61_a_full_disk_raises_and_nothing_of_it_counts(store: SqliteStore) -> 
     assert set(store.current()) == {OWN, lost.origin} == set(store.states())
 
 
-def test_t61_a_reader_in_the_middle_delays_recovery_and_does_not_break_it(store: SqliteStore, path: Path) -> None:
+def test_t61_a_reader_in_the_middle_delays_recovery_and_does_not_break_it(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BUSY_MS", 20)
     fill(store, Log(), 2)
     reader = SqliteReader(path)
     rows = reader._connection.execute("SELECT wal FROM batches")
