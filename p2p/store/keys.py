@@ -34,7 +34,8 @@ from p2p.windows import Entropy
 
 if TYPE_CHECKING:
     # Imported where a store is opened: a node that keeps nothing has no use for SQLite, which takes 4 ms to import.
-    from p2p.store.sqlite import SqliteReader, SqliteStore
+    from p2p.store.reader import SqliteReader
+    from p2p.store.sqlite import SqliteStore
 
 KEY_FILE: Final = "identity.pem"
 STORE_FILE: Final = "log.sqlite"
@@ -212,7 +213,7 @@ def open_reader(data_dir: Path) -> SqliteReader:
         ConfigError: there is no store.
         StoreError: it cannot be read.
     """
-    from p2p.store.sqlite import SqliteReader
+    from p2p.store.reader import SqliteReader
 
     return SqliteReader(_store_of(data_dir))
 
@@ -326,7 +327,7 @@ def _keyless(data_dir: Path) -> IdentityMismatch:
 
 def _finish_renewal(data_dir: Path, identity: Identity) -> Identity:
     """A renewal was cut short: the store says whether the next key is already the one."""
-    from p2p.store.sqlite import SqliteReader
+    from p2p.store.reader import SqliteReader
 
     next_path = data_dir / _NEXT_KEY_FILE
     reader = SqliteReader(data_dir / STORE_FILE)

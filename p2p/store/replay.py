@@ -9,18 +9,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from p2p.ids import PeerId
 from p2p.replication.batch import verify_signature
 from p2p.store.base import Transaction, parse_stored
 from p2p.store.disk import sync
 from p2p.store.segments import Segment, drop_probe, drop_segment, segment_numbers, segment_size
-
-_NOBODY: Final = 0
-"""In the place of a log's number: the segment is out of use, and its file may still be there. No log has it."""
-FORGOTTEN: Final = f"INSERT INTO segments VALUES (?, {_NOBODY}, 0, 0)"  # noqa: S608  # a number of ours
-"""Note that a segment is out of use."""
+from p2p.store.transaction import NOBODY
 
 
 class Tail(NamedTuple):
@@ -47,7 +43,7 @@ def drop_forgotten(connection: sqlite3.Connection, store: Path) -> None:
     rows = connection.execute(
         # A flipped bit in their list is no reason to drop one that is in use.
         "SELECT no FROM segments WHERE origin = ? AND no NOT IN (SELECT segment FROM chain)",
-        (_NOBODY,),
+        (NOBODY,),
     ).fetchall()
     if not rows:
         return

@@ -177,7 +177,7 @@ PLANTED: Final = (
     ),
     Planted(
         "a cursor may go back",
-        "p2p/store/sqlite.py",
+        "p2p/store/transaction.py",
         ' WHERE excluded.seq > seq",\n            (name, origin, seq)',
         ' WHERE excluded.seq != seq",\n            (name, origin, seq)',
         ("tests/contract/test_store.py",),

@@ -16,7 +16,8 @@ import pytest
 from p2p.errors import StoreFull, StoreReadOnly
 from p2p.limits import KIB, MIB, Limits
 from p2p.store.checkpoints import Checkpoints
-from p2p.store.sqlite import SqliteReader, SqliteStore
+from p2p.store.reader import SqliteReader
+from p2p.store.sqlite import SqliteStore
 from tests.logs import Log, identity
 
 OWN = identity(1).peer_id

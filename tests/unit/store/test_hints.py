@@ -16,7 +16,8 @@ from p2p.replication.batch import NewRecord
 from p2p.store import files, schema
 from p2p.store.base import MEND_FILE
 from p2p.store.hints import HINTS
-from p2p.store.sqlite import SqliteReader, SqliteStore
+from p2p.store.reader import SqliteReader
+from p2p.store.sqlite import SqliteStore
 from tests.logs import Log, identity
 
 OWN = identity(1).peer_id

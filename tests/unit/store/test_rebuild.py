@@ -19,9 +19,10 @@ from p2p.store import rebuild as rebuilding
 from p2p.store.base import DamagedRange
 from p2p.store.files import is_suspect, suspect
 from p2p.store.keys import DirLock, mend_store, open_store
+from p2p.store.reader import SqliteReader
 from p2p.store.rebuild import look_through, rebuild
 from p2p.store.schema import PAGE_BYTES
-from p2p.store.sqlite import SqliteReader, SqliteStore
+from p2p.store.sqlite import SqliteStore
 from tests.logs import Log, identity
 
 OWN = identity(1).peer_id

@@ -23,9 +23,10 @@ from p2p.replication.batch import Batch, parse_batch
 from p2p.store import disk, files, segments
 from p2p.store.base import DamagedRange, NotBulk, Transaction
 from p2p.store.files import beside
+from p2p.store.reader import SqliteReader
 from p2p.store.rebuild import rebuild
 from p2p.store.segments import Appends, Segment, read_entries, read_entry, segment_numbers, segment_path
-from p2p.store.sqlite import SqliteReader, SqliteStore
+from p2p.store.sqlite import SqliteStore
 from tests.logs import Log, identity
 
 OWN = identity(1).peer_id

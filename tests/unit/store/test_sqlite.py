@@ -20,7 +20,8 @@ from p2p.replication.batch import NewRecord
 from p2p.replication.heads import LogHead
 from p2p.store import files, schema
 from p2p.store.base import DamagedRange
-from p2p.store.sqlite import SqliteReader, SqliteStore
+from p2p.store.reader import SqliteReader
+from p2p.store.sqlite import SqliteStore
 from tests.logs import Log, identity
 
 OWN = identity(1).peer_id
