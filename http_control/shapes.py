@@ -234,6 +234,8 @@ class RouteRemoved(Answer, frozen=True, kw_only=True):
 
     removed: bool = True
     target: Hex
+    learnt: int
+    """How many of them relays had told, who may tell them again."""
 
 
 class Sent(Answer, frozen=True, kw_only=True):

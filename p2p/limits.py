@@ -262,13 +262,18 @@ class Limits:
     """A relay closes a circuit on which nothing moved: a session inside pings every `ping_after_s`."""
     relay_openings_per_s: float = 2.0
     relay_openings_burst: int = 32
-    """Circuits that a relay opens in vain for one asker: those in which the target says a word are not counted. One
-    that is asked for and given up costs the target as much as one that stands."""
+    """Circuits that a relay opens in vain for one asker, or to one target for another relay: those in which the asker
+    proved himself there are not counted. One that is asked for and given up costs the target as much as one that
+    stands."""
+    relay_openings_named_per_s: float = 0.1
+    relay_openings_named_burst: int = 8
+    """The same of one source to one target, as another relay names it: half of what the target grants that source over
+    this one (`prefix_…`), so that one relay that names others uses up nobody."""
     relay_openings_of_relay_per_s: float = 16.0
     relay_openings_of_relay_burst: int = 256
     """The same for another relay that asks, whomever it names: it stands for all who are behind it."""
     relay_openings_askers_max: int = 256
-    """Askers behind one neighbour that are told apart."""
+    """Askers, and targets, behind one neighbour that are told apart."""
     relay_incoming_per_s: float = 10.0
     relay_incoming_burst: int = 64
     """Circuits that one relay may bring to this node and that prove nothing: each costs a handshake, whoever is said to
@@ -277,6 +282,19 @@ class Limits:
     """A dial waits so long for its relay to be connected: at a start both are dialled at once."""
     relay_redial_s_max: float = 15.0
     """The longest wait before a configured peer is looked for again behind a relay."""
+    relay_ask_after_s: float = 1.0
+    """Something was sent into a circuit, and nothing was heard there for so long: its other end is pinged."""
+    relay_answer_s_max: float = 3.0
+    """A circuit that brings nothing for so long after that is dead, be it a frozen relay or a link behind it: another
+    relay may lead there. What was sent before the Ping adds to it, at the pace that was measured."""
+    relay_pace_bytes_per_s: int = 256 * KIB
+    """The pace that is reckoned with while none was measured on a circuit."""
+    relay_patience_max: int = 16
+    relay_patience_kept_s: float = 600.0
+    """The next circuit to the same peer gets twice that, up to so many times, while it is remembered: what is slow is
+    not dead, and takes a few circuits to be told from it."""
+    relay_carry_s_max: float = 10.0
+    """What waited on a circuit that broke is kept for the next link with the same peer for so long."""
     relay_open_s_max: float = 10.0
     """The target must have taken a circuit by then."""
     routes_max: int = 4096

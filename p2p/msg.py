@@ -415,7 +415,8 @@ class WalHeads(msgspec.Struct, frozen=True):
 
 
 class Relay(msgspec.Struct, frozen=True):
-    """One step of a circuit through a third node. The field kind is one of OPEN, DATA, CLOSE, REFUSED, WINDOW.
+    """One step of a circuit through a third node. The field kind is one of OPEN, DATA, CLOSE, REFUSED, WINDOW,
+    MOVE.
 
     Attributes:
         circuit: u64, known on this link only.
@@ -432,6 +433,7 @@ class Relay(msgspec.Struct, frozen=True):
     CLOSE: ClassVar[int] = 2
     REFUSED: ClassVar[int] = 3
     WINDOW: ClassVar[int] = 4
+    MOVE: ClassVar[int] = 5
 
     circuit: int
     kind: int
@@ -442,8 +444,8 @@ class Relay(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the payload. Raises LocalProtocolError when a field does not fit."""
-        if not Relay.OPEN <= self.kind <= Relay.WINDOW:
-            raise LocalProtocolError(f"a Relay's kind is 0 to 4, not {self.kind}")
+        if not Relay.OPEN <= self.kind <= Relay.MOVE:
+            raise LocalProtocolError(f"a Relay's kind is 0 to 5, not {self.kind}")
         return b"".join(
             (
                 encode_u64(self.circuit),
@@ -467,8 +469,8 @@ class Relay(msgspec.Struct, frozen=True):
         reader = Reader(payload)
         message = cls(reader.u64(), reader.u8(), reader.str_(), reader.str_(), reader.u8(), reader.bytes_())
         reader.end()
-        if message.kind > Relay.WINDOW:
-            raise RemoteProtocolError(f"a Relay's kind is 0 to 4, not {message.kind}")
+        if message.kind > Relay.MOVE:
+            raise RemoteProtocolError(f"a Relay's kind is 0 to 5, not {message.kind}")
         return message
 
 

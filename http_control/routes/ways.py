@@ -59,9 +59,10 @@ async def set_route(call: Call) -> shapes.RouteSet:
 async def remove_route(call: Call) -> shapes.RouteRemoved:
     """Forget the routes to a peer."""
     target = identity(call, call.query.target)
+    learnt = sum(known.is_learnt for known in call.node.routes.list() if known.target == target)
     if not call.node.routes.remove_route(target):
         raise Problem(404, "unknown_route", f"there is no route to {target}", hint="see GET routes")
-    return shapes.RouteRemoved(target=str(target))
+    return shapes.RouteRemoved(target=str(target), learnt=learnt)
 
 
 async def send(call: Call) -> shapes.Sent:

@@ -640,7 +640,7 @@ def add_route(
 @_of_a_node
 @click.argument("target", metavar="PEER", callback=_somebody)
 def remove_route(node: Target, as_json: bool, target: str) -> int:
-    """Forget the routes to PEER."""
+    """Forget the routes to PEER, set and learnt. What relays still lead to they tell again, within 30 s."""
     with loading():
         from p2p.cli import remote, ways
     return remote.run_remote(

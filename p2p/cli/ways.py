@@ -83,5 +83,6 @@ async def add_route(
 async def remove_route(control: Control, output: Output, *, as_json: bool, target: str) -> int:
     """Forget the routes to a peer."""
     answer = await control.delete(f"/routes?target={quote(target, safe='')}")
-    output.result(json_line(answer) if as_json else f"no route to {answer['target']} any more")
+    again = ", until relays that lead there tell so again" if answer.get("learnt") else ""
+    output.result(json_line(answer) if as_json else f"no route to {answer['target']} any more{again}")
     return 0

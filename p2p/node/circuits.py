@@ -26,7 +26,7 @@ from p2p.policy.buckets import BucketTable
 from p2p.policy.pins import Pins
 from p2p.policy.routes import TTL_MAX
 from p2p.relay.end import CircuitEnd
-from p2p.relay.switch import Answer, CircuitStats, DeadEnd, Incoming, NextHop, Switch
+from p2p.relay.switch import Answer, CircuitStats, DeadEnd, Incoming, Moving, NextHop, Switch
 from p2p.transport.circuit import CircuitStream
 from p2p.windows import Clock
 
@@ -91,13 +91,16 @@ class Circuits:
             limits.relay_incoming_per_s, limits.relay_incoming_burst, limits.relay_openings_askers_max
         )
         self._serve: Serve = _refuse
+        self._move: Callable[[CircuitEnd], object] = _stay
         self._arrived = trio.Event()
         self._wake = trio.Event()
         self._asleep_until = -math.inf
 
-    def serve_with(self, serve: Serve) -> None:
-        """Say who serves circuits that come in; until then they are refused."""
+    def serve_with(self, serve: Serve, move: Callable[[CircuitEnd], object]) -> None:
+        """Say who serves circuits that come in, and who opens another one in place of one of ours whose way changes.
+        Until then the first are refused, and the second stay."""
         self._serve = serve
+        self._move = move
 
     @property
     def stats(self) -> CircuitStats:
@@ -132,14 +135,20 @@ class Circuits:
         self._arrived.set()
         self._arrived = trio.Event()
 
+    def gives_way(self, link: Connection) -> None:
+        """A link gives way to another one: it stays while there are circuits over it. Unknown links are ignored."""
+        key = self._keys.get(link)
+        if key is not None:
+            self._switch.gives_way(key)
+            self._after()
+
     def link_down(self, link: Connection) -> None:
-        """A link is over, or gave way to another: so are the circuits over it. Unknown links are ignored."""
+        """A link is over: so are the circuits over it. Unknown links are ignored."""
         key = self._keys.pop(link, None)
         if key is not None:
             link.carry(None)
             del self._links[key]
-            gave_way = link.reason in (None, Reason.MOVED)
-            self._switch.link_down(key, Reason.MOVED if gave_way else Reason.ABNORMAL)
+            self._switch.link_down(key, Reason.MOVED if link.reason is Reason.MOVED else Reason.ABNORMAL)
             self._after()
 
     def gave_way(self, link: Connection) -> bool:
@@ -179,6 +188,8 @@ class Circuits:
                     link.send_control(event.message)
             elif isinstance(event, DeadEnd):
                 self._dead_end(event)
+            elif isinstance(event, Moving):
+                self._move(event.end)
             else:
                 self._take(event)
         if switch.next_deadline() < self._asleep_until:
@@ -277,3 +288,7 @@ class CircuitNetwork:
 
 def _refuse(_stream: CircuitStream) -> bool:
     return False
+
+
+def _stay(_end: CircuitEnd) -> None:
+    """Nobody opens another one."""

@@ -104,11 +104,14 @@ class Dialer:
         """Say how a link to a peer is made that some relay leads to."""
         self._reach = reach
 
-    async def dial(self, endpoint: PeerEndpoint, *, automatic: bool = False) -> Connection:
+    async def dial(
+        self, endpoint: PeerEndpoint, *, automatic: bool = False, in_place_of: Connection | None = None
+    ) -> Connection:
         """Make one attempt, or join the one under way, and return the kept link to whoever is there.
 
         Args:
             automatic: nobody asked for it: a failure counts on the automatic schedule.
+            in_place_of: a link that does not do, though it leads there.
 
         Raises:
             ConnectFailed: no authenticated session came of it.
@@ -119,7 +122,9 @@ class Dialer:
                 return await self._reach(endpoint.expect or "")
             await self._let_others_finish(endpoint)
         for link in self._roster.links.values():
-            if link.is_live and ((link.dialed_by_us and link.endpoint == endpoint) or _is_behind(link, endpoint)):
+            if link is in_place_of or not link.is_live:
+                continue
+            if (link.dialed_by_us and link.endpoint == endpoint) or _is_behind(link, endpoint):
                 self._counters.connect_deduped += 1
                 await trio.lowlevel.checkpoint()
                 return link

@@ -22,7 +22,8 @@ from p2p.node.kinds import check_count, utf8_of
 from p2p.node.service import first_cause
 from p2p.node.serving import Asked, Body, Handler, Service, encode_body
 from p2p.node.status import Counters, Peer, snapshot_of
-from p2p.peer.connection import Connection, Pause
+from p2p.peer.connection import Connection
+from p2p.peer.owner import Pause
 
 if TYPE_CHECKING:
     from p2p.ids import PeerId

@@ -62,6 +62,8 @@ class Paths:
         self._via = frozenset(config.via)
         self._attached: dict[Connection, None] = {}
         self._changed = trio.Event()
+        # Whose circuits fell silent: how patiently the next one is watched, and until when that is remembered.
+        self._silent: dict[PeerId, tuple[int, float]] = {}
 
     def enter(self, circuits: Circuits, dialer: Dialer, heir: Callable[[PeerId], Awaitable[Connection | None]]) -> None:
         """What ways are made with, all of which need this table themselves; `heir` waits for a link that is coming."""
@@ -105,10 +107,36 @@ class Paths:
             # A full table, a target that is busy, a moment without a word: the way may be as good as ever.
             self.router.broke(target, relay, now)
 
-    async def open_again(self, endpoint: PeerEndpoint) -> None:
-        """Make a relayed link anew whose circuit was lost for no fault of anybody; without success it is lost."""
+    async def move(self, link: Connection) -> None:
+        """Make a link in a circuit anew while it serves, which gives way then; without success it stays.
+
+        A relay that asks for that again and again gets no more than one each `flapping_s`.
+        """
+        assert link.connected_at is not None, "it is live"
+        await trio.sleep(max(0.0, link.connected_at + self._limits.flapping_s - self._clock.monotonic()))
+        if link.is_live:
+            await self.open_again(link)
+
+    async def open_again(self, link: Connection) -> None:
+        """Make a link in a circuit anew, as it was dialled: its way changed for no fault of anybody."""
+        assert link.endpoint is not None, "what was dialled has an endpoint"
         with suppress(ConnectFailed, NodeClosed):
-            await self._dialer.dial(endpoint, automatic=True)
+            await self._dialer.dial(link.endpoint, automatic=True, in_place_of=link)
+
+    async def open_elsewhere(self, target: PeerId) -> None:
+        """Make a link in place of one whose way broke, over a relay where nothing failed lately. Each is tried once."""
+        now = self._clock.monotonic()
+        for relay in self._relays_to(target):
+            if self.router.broken_until(target, relay, now) > now:
+                continue
+            try:
+                await self._dialer.dial(PeerEndpoint(str(relay), 0, RELAY, str(target)), automatic=True)
+            except ConnectFailed as failure:
+                self._note_failure(target, relay, failure.reason)
+            except NodeClosed:
+                return
+            else:
+                return
 
     async def reach(self, who: str) -> Connection:
         """As `link_to`, for dials.
@@ -175,6 +203,13 @@ class Paths:
         hops = [known.route.next_hop for known in routes if known.route.via_relay]
         return [hop for hop in hops if self._circuits.is_neighbour(hop)]
 
+    def remove_route(self, target: PeerId) -> bool:
+        """Forget the routes to a peer. Whom this node told of them hears that they are gone."""
+        found = self.router.remove_route(target)
+        if found:
+            self._changed.set()
+        return found
+
     # What relays tell.
 
     def link_up(self, link: Connection) -> None:
@@ -183,8 +218,12 @@ class Paths:
             self._attached[link] = None
             self._changed.set()
 
+    def link_gave_way(self, link: Connection) -> None:
+        """Another link to the same neighbour is kept from now on, who leads where he led before."""
+        self._attached.pop(link, None)
+
     def link_down(self, link: Connection) -> None:
-        """A link is over or gave way; unknown ones are ignored."""
+        """A link is over; unknown ones, and those that gave way, are ignored."""
         if link in self._attached:
             del self._attached[link]
             self.router.forget_relay(link.peer_id)
@@ -193,9 +232,20 @@ class Paths:
     def link_broke(self, link: Connection) -> None:
         """A live link through a relay ended, and not in order: maybe by the relay's doing."""
         assert link.endpoint is not None, "who is behind a relay has an endpoint that names it"
-        relay = self._circuits.identity_of(link.endpoint.host)
+        relay, now = self._circuits.identity_of(link.endpoint.host), self._clock.monotonic()
         if relay is not None:
-            self.router.broke(link.peer_id, relay, self._clock.monotonic())
+            self.router.broke(link.peer_id, relay, now)
+        if link.reason is Reason.DEAD:
+            factor = min(2 * self.patience_with(link.peer_id), self._limits.relay_patience_max)
+            self._silent.pop(link.peer_id, None)
+            self._silent[link.peer_id] = factor, now + self._limits.relay_patience_kept_s
+            if len(self._silent) > self._limits.routes_max:
+                del self._silent[next(iter(self._silent))]
+
+    def patience_with(self, peer_id: PeerId) -> int:
+        """How many times as long as usual a circuit to a peer may be silent: twice what was too long the last time."""
+        factor, until = self._silent.get(peer_id, (1, math.inf))
+        return factor if self._clock.monotonic() < until else 1
 
     def receive(self, link: Connection, message: Attached) -> None:
         """A neighbour tells whom it leads to. Nobody is listened to unless both take part, and it relays."""
@@ -280,5 +330,9 @@ class Routes:
         self._paths.router.upsert_route(peer_id, route, until=self._clock.monotonic() + expires_s)
 
     def remove_route(self, target: Peer | PeerId | str) -> bool:
-        """Forget the routes to a peer, set and learnt; True if there were any. A relay may tell of it again."""
-        return self._paths.router.remove_route(self._paths.identity(target))
+        """Forget the routes to a peer, set and learnt; True if there were any.
+
+        Those that were set are gone for good. A relay that still leads there tells of it again, within
+        `routes_told_every_s`.
+        """
+        return self._paths.remove_route(self._paths.identity(target))

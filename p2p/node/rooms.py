@@ -256,7 +256,7 @@ class Rooms:
             nursery=nursery,
         )
         self.requests = Requests(config.clock, self.supervisor.heir)
-        self.circuits.serve_with(self.supervisor.serve_circuit)
+        self.circuits.serve_with(self.supervisor.serve_circuit, self.supervisor.move_circuit)
         self.dialer = Dialer(
             CircuitNetwork(network, self.circuits),
             self.roster,

@@ -72,6 +72,7 @@ class Succession:
         self._on_gave_way = on_gave_way
         self._links: dict[PeerId, list[Connection]] = {}
         self._candidates: dict[PeerId, _Candidate] = {}
+        self._expected: dict[PeerId, trio.Event] = {}
 
     def of_peer(self, peer_id: PeerId) -> tuple[Connection, ...]:
         """All links of a peer that are proven and not over, the oldest first."""
@@ -147,7 +148,8 @@ class Succession:
         """The link that is kept of a peer; waits for one that is about to be.
 
         In the moment in which the pair moves, the old link may be over where the new one, proven, is not live yet. That
-        takes one more message of the peer, for which nobody waits longer than `probe_s_max`.
+        takes one more message of the peer, for which nobody waits longer than `probe_s_max`. As long he waits for one
+        that is dialled at once in place of one that broke (`expect`).
         """
         with trio.move_on_after(self._limits.probe_s_max):
             while True:
@@ -160,9 +162,24 @@ class Succession:
                     await candidate.decided.wait()
                 elif coming is not None:
                     await coming.settled.wait()
+                elif kept is not None and kept.reason is not None:
+                    # What becomes of it is decided when its task is over.
+                    await kept.over.wait()
+                elif peer_id in self._expected:
+                    await self._expected[peer_id].wait()
                 else:
                     return None
         return None
+
+    def expect(self, peer_id: PeerId) -> None:
+        """A link is being made in place of one that broke: whoever wants one (`heir`) waits for it."""
+        self._expected.setdefault(peer_id, trio.Event())
+
+    def expect_no_more(self, peer_id: PeerId) -> None:
+        """It is there, or there will be none."""
+        expected = self._expected.pop(peer_id, None)
+        if expected is not None:
+            expected.set()
 
     async def turn(self, link: Connection) -> None:
         """Wait until the messages of its peer's other links were taken."""
@@ -203,6 +220,7 @@ class Succession:
         self._on_kept(link, old)
         if candidate is not None:
             candidate.decided.set()
+        self.expect_no_more(peer_id)
 
     def _try(self, link: Connection, old: Connection) -> None:
         before = self._candidates.get(link.peer_id)

@@ -24,6 +24,7 @@ from p2p.errors import Reason
 from p2p.ids import PeerEndpoint, PeerId, is_node_id
 from p2p.limits import Limits
 from p2p.node.acquaintances import Acquaintances
+from p2p.node.carried_over import WAY_BROKE, CarriedOver
 from p2p.node.circuits import Circuits
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import CloneSuspected, EventFeed, LabelConflict, PeerConnected, PeerLeft
@@ -32,13 +33,15 @@ from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
 from p2p.node.status import Counters, snapshot_of
 from p2p.node.succession import Succession
-from p2p.peer.connection import Connection, Pause, Routing
+from p2p.peer.connection import Connection
+from p2p.peer.owner import Pause, Routing
 from p2p.policy.admission import ConnectionSlots, Scores
 from p2p.policy.buckets import TokenBucket
 from p2p.policy.guard import ConnectionGuard
 from p2p.policy.origins import OriginAdmission
 from p2p.policy.pins import Pins
 from p2p.policy.places import PeerPlaces
+from p2p.relay.end import CircuitEnd
 from p2p.session.events import PeerProven
 from p2p.session.handshake import SessionConfig
 from p2p.session.session import Session
@@ -90,7 +93,9 @@ class Supervisor:
         self._limits = limits
         self._session_config = session_config
         self._roster = roster
-        self._succession = Succession(roster, limits, on_kept=self._on_kept, on_gave_way=self._let_go)
+        self._succession = Succession(roster, limits, on_kept=self._on_kept, on_gave_way=self._on_gave_way)
+        self._carried_over = CarriedOver(limits)
+        self._moving: set[Connection] = set()
         self._slots = slots
         self._places = places
         self._guard = guard
@@ -247,6 +252,8 @@ class Supervisor:
         old = self._roster.links.get(peer_id)
         if old is not None and not old.dialed_by_us and not link.dialed_by_us and old.direct == link.direct:
             self._note_change(link)
+        if not link.direct:
+            link.bear(self._paths.patience_with(peer_id))
         _log.debug("live: %s", link)
         self._succession.live(link)
 
@@ -259,18 +266,25 @@ class Supervisor:
         self._replicator.link_up(link)
         self._circuits.link_up(link)
         self._paths.link_up(link)
+        for message in self._carried_over.take(link.peer_id):
+            link.send_data_nowait(message)
         # The other side waits for these heads to know that it is live; what follows here it need not wait for.
         link.flush()
         if old is None:
             self._events.emit(PeerConnected(snapshot_of(link)))
             self._log_line(f"connected to {_name(link)} at {link.endpoint}")
 
+    def _on_gave_way(self, link: Connection) -> None:
+        """Another link with the same peer takes the place of this one, or has it. Its circuits may end in order."""
+        self._paths.link_gave_way(link)
+        self._let_go(link)
+        self._circuits.gives_way(link)
+
     def _let_go(self, link: Connection) -> None:
-        """A link is over, or gives way to another: nothing runs over it any more."""
+        """A link is over, or gives way to another: nothing new runs over it any more."""
         if link.replicating:
             link.replicating = False
             self._replicator.link_down(link)
-            self._circuits.link_down(link)
             self._paths.link_down(link)
 
     def _note_change(self, link: Connection) -> None:
@@ -337,6 +351,20 @@ class Supervisor:
             evicted.abort(Reason.FULL, "too many connections that prove nothing")
         return True
 
+    def move_circuit(self, end: CircuitEnd) -> None:
+        """Open another circuit for the link in this one, if it is the kept one of its peer."""
+        for link in self._roster.links.values():
+            is_meant = isinstance(link.stream, CircuitStream) and link.stream.end is end
+            if is_meant and link not in self._moving and not self._stopping:
+                self._moving.add(link)
+                self._nursery.start_soon(self._move, link)
+
+    async def _move(self, link: Connection) -> None:
+        try:
+            await self._paths.move(link)
+        finally:
+            self._moving.discard(link)
+
     def on_ignored(self, link: Connection) -> None:
         """Count a message of a type that a later version may know."""
         self._counters.ignored_messages += 1
@@ -369,6 +397,7 @@ class Supervisor:
             self._slots.leave(link, authenticated=False)
         self._places.leave(link)
         self._let_go(link)
+        self._circuits.link_down(link)
         peer_id = link.session.peer_id
         if peer_id is not None:
             self._succession.ended(link)
@@ -377,23 +406,50 @@ class Supervisor:
         is_its_own = link.direct or reason is Reason.PROTOCOL
         if reason.penalty and peer_id is not None and not link.clean and is_its_own:
             self.penalize(peer_id, reason)
-        if not link.direct and link.connected_at is not None and not link.clean:
-            self._note_circuit_end(link)
         if peer_id is None:
             if not link.dialed_by_us:
                 self._log_refusal(f"refused {link.endpoint}: {_end_of(link)}")
         elif self._roster.remove(link):
+            if link.left and not self._stopping and reason in WAY_BROKE:
+                self._carry_over(link)
             self._events.emit(PeerLeft(peer_id, link.label, reason, link.detail, link.clean))
             self._log_line(f"lost {_name(link)}: {_end_of(link)}")
+        if not link.direct and link.connected_at is not None and not link.clean:
+            self._note_circuit_end(link)
         if link.dialed_by_us and link.endpoint is not None and link.connected_at is not None:
             self._note_dialed_end(link, link.endpoint, link.connected_at)
 
     def _note_circuit_end(self, link: Connection) -> None:
-        if not self._circuits.gave_way(link):
+        is_blameless = self._circuits.gave_way(link)
+        if not is_blameless:
             self._paths.link_broke(link)
-        elif link.dialed_by_us and not self._stopping:
-            assert link.endpoint is not None, "what was dialled has an endpoint"
-            self._nursery.start_soon(self._paths.open_again, link.endpoint)
+        if link.reason in WAY_BROKE and link.dialed_by_us and not self._stopping and not link.retiring:
+            self._succession.expect(link.peer_id)
+            self._nursery.start_soon(self._replace, link, is_blameless)
+
+    async def _replace(self, link: Connection, is_blameless: bool) -> None:
+        """The way of a link that we dialled broke: make another one at once, and let whoever needs it wait."""
+        try:
+            if is_blameless:
+                await self._paths.open_again(link)
+            else:
+                await self._paths.open_elsewhere(link.peer_id)
+        finally:
+            self._succession.expect_no_more(link.peer_id)
+
+    def _carry_over(self, link: Connection) -> None:
+        """What waited on a circuit that broke, and nobody can have got, waits for the next link with the same peer."""
+        if self._carried_over.keep(link.peer_id, link.left):
+            self._counters.messages_unsent -= len(link.left)
+            self._nursery.start_soon(self._drop_later, link.peer_id, link.left)
+
+    async def _drop_later(self, peer_id: PeerId, messages: tuple[bytes, ...]) -> None:
+        try:
+            await trio.sleep(self._limits.relay_carry_s_max)
+        finally:
+            if self._carried_over.drop(peer_id, messages):
+                self._counters.messages_unsent += len(messages)
+                self._log_line(f"{len(messages)} messages for {peer_id.short} are lost: no other way was found in time")
 
     def _note_dialed_end(self, link: Connection, endpoint: PeerEndpoint, connected_at: float) -> None:
         now = self._clock.monotonic()

@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
 from enum import Enum
 from functools import partial
-from typing import Final, Protocol, TypeAlias
+from typing import Final
 
 import trio
 
@@ -36,6 +35,9 @@ from p2p.limits import Limits
 from p2p.peer.asking import Ask, Asks, unsolicited
 from p2p.peer.line import Line
 from p2p.peer.outbox import ENVELOPE_BYTES_MAX, Outbox, RelayLane
+from p2p.peer.owner import Owner, Pause, Served
+from p2p.peer.parting import Parting, Step
+from p2p.peer.vigil import Vigil
 from p2p.policy.buckets import TokenBucket
 from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
 from p2p.session.session import Session
@@ -54,9 +56,6 @@ _RATED: Final = frozenset({msg.WalHeads, msg.OutboxPull, msg.ForkProof, msg.Atta
 """Messages that no window counts, as a Ping is; acks, batches and data are bounded by windows and backpressure. So is
 the opening of a circuit, but nothing else of a circuit."""
 
-Routing: TypeAlias = msg.Relay | msg.Attached
-"""Messages about other peers than the two of the link."""
-
 ANSWER_FIELDS_BYTES: Final = 16
 """What an answer has beside its body: channel, reply_to, status and the body's length (wire section 4), rounded up."""
 
@@ -69,17 +68,6 @@ WRITES_PER_CHECKPOINT: Final = 4
 writing 64 KiB."""
 
 
-Pause: TypeAlias = Callable[[], Awaitable[object]]
-"""What a link has to wait for before it reads on. It is called when the wait begins, which may be never."""
-
-
-class Served(Protocol):
-    """A request of the peer that waits for its handler, or is with it."""
-
-    def cancel(self) -> None:
-        """The peer does not wait for the answer any more. Never waits."""
-
-
 class PeerState(Enum):
     """Where a link stands, in Vix's words."""
 
@@ -89,37 +77,6 @@ class PeerState(Enum):
     CONNECTED = "connected"
     STALE = "stale"
     CLOSED = "closed"
-
-
-class Owner(Protocol):
-    """What a connection asks of its node. All but a returned pause are plain calls and must not raise."""
-
-    def on_proven(self, link: Connection, proven: PeerProven) -> tuple[Reason, str] | None:
-        """Admit (None) or refuse an identity that was just proven."""
-
-    def on_live(self, link: Connection) -> None:
-        """The session is live."""
-
-    def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause | None:
-        """An application message. May return a pause, or raise RemoteProtocolError, which ends the link."""
-
-    def on_wal(self, link: Connection, message: msg.AnyMessage) -> Pause | None:
-        """A replication message. May return a pause, or raise RemoteProtocolError, which ends the link."""
-
-    def on_probed(self, link: Connection, *, alive: bool) -> None:
-        """The answer to `Connection.probe`, unless the link ended before there was one."""
-
-    def on_routing(self, link: Connection, message: Routing) -> None:
-        """A step of a circuit, or news of who is attached to a relay. May raise RemoteProtocolError."""
-
-    def on_ignored(self, link: Connection) -> None:
-        """A message of a type that a later version may know."""
-
-    def on_flood(self, link: Connection) -> None:
-        """The peer sends more of what costs it nothing than it may; the link is not read for a moment."""
-
-    def on_ended(self, link: Connection) -> None:
-        """The link is over; `reason`, `detail` and `clean` tell how. Called exactly once."""
 
 
 class Connection:
@@ -134,6 +91,7 @@ class Connection:
         after: links of the same peer whose application messages come before this one's.
         cut_short: whether it gave way and was cut at the bound of that, although it lived.
         unsent: application messages that waited here when it ended.
+        left: those of them that nobody can have got: the way broke, and not the peer. Only circuits leave any.
         asks: requests of ours that wait for answers here; None before the first one.
         served: requests of the peer that are with a service of ours, by id; each service bounds its own.
     """
@@ -141,12 +99,11 @@ class Connection:
     # A node keeps thousands of idle links: the fields are slots, and what only some links need is made when it is.
     __slots__ = (
         "_clock",
-        "_closing",
         "_control",
-        "_end_by",
         "_flush_follows",
         "_is_over",
         "_last_words",
+        "_last_words_by",
         "_life_scope",
         "_limits",
         "_line",
@@ -157,7 +114,7 @@ class Connection:
         "_outbox",
         "_over",
         "_owner",
-        "_part_from",
+        "_parting",
         "_ponged_at",
         "_pongs",
         "_probe_by",
@@ -165,11 +122,11 @@ class Connection:
         "_read_scope",
         "_rest",
         "_rest_scope",
-        "_retire_by",
         "_scope",
         "_settled",
         "_stream",
         "_traces",
+        "_vigil",
         "_write_bytes",
         "_writing",
         "after",
@@ -184,9 +141,9 @@ class Connection:
         "endpoint",
         "floods",
         "label",
+        "left",
         "reason",
         "replicating",
-        "retiring",
         "served",
         "serving",
         "session",
@@ -217,7 +174,6 @@ class Connection:
         self.detail = ""
         self.clean = False
         self.replicating = False
-        self.retiring = False
         self.after: tuple[Connection, ...] = ()
         self.asks: Asks | None = None
         self.served: dict[int, Served] = {}
@@ -226,6 +182,7 @@ class Connection:
         self.answer_bytes_max = limits.frame_bytes_max - ENVELOPE_BYTES_MAX - ANSWER_FIELDS_BYTES
         self.floods = 0
         self.unsent = 0
+        self.left: tuple[bytes, ...] = ()
         self.cut_short = False
         self._stream = stream
         self._owner = owner
@@ -251,18 +208,16 @@ class Connection:
         # When the Ping of `measure_rtt` was sent that is under way.
         self._measured_at = _NEVER
         self._rest_scope: trio.CancelScope | None = None
-        self._end_by = _NEVER
-        # A link that gives way is over by then, whatever moves on it.
-        self._retire_by = _NEVER
+        # How it ends, once it is closed or gives way.
+        self._parting: Parting | None = None
         # When bytes came last, the other side made room for a write that waited for it, or a rest of our own was over.
         self._moved_at = -_NEVER
         self._life_scope: trio.CancelScope | None = None
         self._last_words = 0
-        # A link that gives way says Goodbye once a Ping of this moment or later is answered.
-        self._part_from = -_NEVER
+        self._last_words_by = -_NEVER
         self._probe_by = _NEVER
         self._probed_at = _NEVER
-        self._closing: tuple[Reason, str] | None = None
+        self._vigil = None if self.direct else Vigil(limits)
         self._live = False
         self._traces = _log.isEnabledFor(TRACE)
 
@@ -282,7 +237,12 @@ class Connection:
     @property
     def is_live(self) -> bool:
         """Whether messages may be sent."""
-        return self._live and self.reason is None and self._closing is None
+        return self._live and self.reason is None and self._parting is None
+
+    @property
+    def retiring(self) -> bool:
+        """Whether it gives way to another link with the same peer, or did."""
+        return self._parting is not None and self._parting.gives_way
 
     @property
     def state(self) -> PeerState:
@@ -319,7 +279,7 @@ class Connection:
 
     def send_data_nowait(self, payload: bytes) -> bool:
         """Queue an encoded Data message if there is room for it; False if the sender has to wait (`send_data`)."""
-        if self._closing is not None or not self._live or self._line or not self._outbox.put_data(_DATA, payload):
+        if self._parting is not None or not self._live or self._line or not self._outbox.put_data(_DATA, payload):
             return False
         if not self._writing:
             self._start_writer()
@@ -392,7 +352,14 @@ class Connection:
             or self._outbox
         ):
             return 0
+        if self._vigil is not None:
+            self._await_answer(self._vigil)
         return session.send(_DATA, payload, flags)
+
+    def _await_answer(self, vigil: Vigil) -> None:
+        """In a circuit: something goes out whose arrival only the peer can tell."""
+        if vigil.sent(self._clock.monotonic()):
+            self._tighten_deadline()
 
     def _give_up(self, msg_id: int) -> None:
         if self._live and not self.session.is_ending:
@@ -432,10 +399,10 @@ class Connection:
 
     @property
     def _takes_answers(self) -> bool:
-        if self._closing is None:
+        if self._parting is None:
             return self._live
         # A link that gives way answers what came before.
-        return self._live and self.retiring and not self.session.is_ending
+        return self._live and self._parting.gives_way and not self.session.is_ending
 
     def send_reply_nowait(self, payload: bytes) -> bool:
         """Queue an encoded answer if there is room for it. It is written at the next `flush` or `write_soon`."""
@@ -468,7 +435,7 @@ class Connection:
 
     def send_control(self, message: msg.AnyMessage) -> None:
         """Queue a replication answer or notice. Never waits; dropped when the link is over."""
-        if self.is_live:
+        if self._takes_answers and self.reason is None:
             self._put_control(message.TYPE, message.encode())
 
     def _put_control(self, type: int, payload: bytes) -> None:
@@ -533,28 +500,25 @@ class Connection:
         """
         if self.reason is not None:
             return
-        if self._closing is not None:
-            now = self._clock.monotonic()
-            if now < self._retire_by:
-                self._retire_by = now
-                self._end_by = now + self._limits.drain_s_max
-                self._tighten_deadline()
-            self._part_from = -_NEVER
+        now = self._clock.monotonic()
+        if self._parting is not None:
+            self._parting.hurry(now)
+            self._tighten_deadline()
             self.flush()
             return
         if not self._live:
             self.abort(reason, detail)
             return
-        self._closing = (reason, detail)
-        now = self._clock.monotonic()
-        self._end_by = now + self._limits.drain_s_max
-        self._retire_by = now + self._limits.retire_s_max if self.retiring else now
+        self._part(Parting(self._limits, now, (reason, detail), gives_way=False))
+
+    def _part(self, parting: Parting) -> None:
+        self._parting = parting
         self._tighten_deadline()
         # No more is sent or asked here: who waits for a turn takes it elsewhere, or learns it now.
         if self.asks is not None:
             self.asks.dismiss()
         if self._line is not None:
-            self._line.dismiss(answers=not self.retiring)
+            self._line.dismiss(answers=not parting.gives_way)
         if not self._flush_follows:
             # At once and not by a task: most links have nothing else to say at their end.
             self.flush()
@@ -563,10 +527,9 @@ class Connection:
         """Give way to another link with the same peer: no new sends, the rest flushed, answers given, Goodbye(Moved).
 
         The peer is probed meanwhile: if nothing comes back within `probe_s_max`, the link is dead and is cut. One that
-        lives goes on for up to `retire_s_max` while requests are still being served, here or there, or while it moves:
-        the peer is heard or makes room, or a reader of ours that lets the link rest takes something. A peer whose
-        reader is slow says that he lives without being asked: our Ping waits behind what he has not read. Requests that
-        were not sent yet are over, to be asked on the other link.
+        lives goes on as `Parting` says, and while circuits run over it. A peer whose reader is slow says that he lives
+        without being asked: our Ping waits behind what he has not read. Requests that were not sent yet are over, to be
+        asked on the other link.
 
         Nobody may say Goodbye while requests to him are on their way: they could not be answered. Who dialled the
         other link knows that its peer, to whom that was live first, sends no more here: when the Ping that he sends now
@@ -578,34 +541,50 @@ class Connection:
         """
         if self.reason is not None:
             return
-        if self.retiring:
-            if parts_first and self._part_from == _NEVER:
+        parting = self._parting
+        if parting is not None and parting.gives_way:
+            if parts_first and parting.waits_for == _NEVER:
                 self._ask_for_life()
-                self._part_from = self._probed_at
+                parting.waits_for = self._probed_at
                 self.write_soon()
             return
-        self.retiring = True
+        if parting is not None or not self._live:
+            self.close(Reason.MOVED)
+            return
         self._ask_for_life()
-        self._part_from = self._probed_at if parts_first else _NEVER
+        parting = Parting(self._limits, self._probed_at, (Reason.MOVED, ""), gives_way=True)
+        parting.waits_for = self._probed_at if parts_first else _NEVER
         if self.asks is not None:
             self.asks.withdraw()
-        self.close(Reason.MOVED)
-        if self._nursery is not None:
-            self._nursery.start_soon(self._show_life)
+        self._part(parting)
+        self._show_life_soon()
 
-    async def _show_life(self) -> None:
-        """Ping while the link gives way, also while it rests: the other side cannot know what our readers take."""
-        with trio.CancelScope() as self._life_scope:
+    def _show_life_soon(self) -> None:
+        if self._nursery is not None and self._life_scope is None:
+            self._life_scope = trio.CancelScope()
+            self._nursery.start_soon(self._show_life, self._life_scope)
+
+    async def _show_life(self, scope: trio.CancelScope) -> None:
+        """Ping while the link gives way, or rests in a circuit: the other side cannot know what our readers take."""
+        with scope:
             while self.reason is None and self.session.state is State.LIVE:
                 await trio.sleep(self._limits.probe_s_max / 2)
+                if not (self.retiring or self._rest_scope is not None):
+                    break
                 self.session.ping(self._clock.monotonic())
                 self.write_soon()
+        self._life_scope = None
 
     def probe(self) -> None:
         """Find out within `probe_s_max` of reading whether the peer answers here; the owner is told (`on_probed`)."""
         if self.is_live and self._probe_by == _NEVER:
             self._ask_for_life()
             self.flush()
+
+    def bear(self, factor: int) -> None:
+        """In a circuit: wait so many times as long before it counts as dead."""
+        if self._vigil is not None:
+            self._vigil.factor = factor
 
     def greet(self) -> None:
         """Send something, so that the peer knows that the link is live."""
@@ -673,19 +652,19 @@ class Connection:
 
         A peer that said Goodbye because he moves reads on to the end of what waits here: he gets time while he reads.
         """
-        now, limits = self._clock.monotonic(), self._limits
-        if not self.retiring:
-            self._retire_by = now + limits.retire_s_max
-        if self.clean and self.reason is Reason.MOVED and now < self._retire_by:
-            scope.deadline = min(self._retire_by, now + limits.drain_s_max)
+        now, limits, parting = self._clock.monotonic(), self._limits, self._parting
+        over_by = parting.over_by if parting is not None and parting.gives_way else now + limits.retire_s_max
+        if self.clean and self.reason is Reason.MOVED and now < over_by:
+            self._last_words_by = over_by
+            scope.deadline = min(over_by, now + limits.drain_s_max)
         else:
-            scope.deadline = min(self._end_by, now + limits.probe_s_max)
+            scope.deadline = min(_NEVER if parting is None else parting.end_by, now + limits.probe_s_max)
 
     def _note_room(self) -> None:
         """The other side made room for a write that waited for it."""
         now = self._moved_at = self._clock.monotonic()
-        if self._nursery is None and self.reason is Reason.MOVED and now < self._retire_by and self._scope is not None:
-            self._scope.deadline = min(self._retire_by, now + self._limits.drain_s_max)
+        if now < self._last_words_by and self._scope is not None:
+            self._scope.deadline = min(self._last_words_by, now + self._limits.drain_s_max)
 
     async def _read_until_over(self) -> None:
         pause: Pause | None = None
@@ -710,6 +689,8 @@ class Connection:
             session.pause(clock.monotonic())
             with trio.CancelScope(deadline=self._rest_by) as scope:
                 self._rest_scope = scope
+                if self._vigil is not None:
+                    self._show_life_soon()
                 try:
                     await pause()
                 finally:
@@ -718,6 +699,8 @@ class Connection:
             if not scope.cancelled_caught:
                 self._moved_at = now
             session.resume(now)
+            if self._vigil is not None:
+                self._vigil.resumed(now)
             if self._probe_by != _NEVER:
                 # The answer may be among what was not read.
                 self._probe_by = now + self._limits.probe_s_max
@@ -732,6 +715,8 @@ class Connection:
                     self._read_scope = None
             now = clock.monotonic()
             session.handle_deadline(now)
+            if self._vigil is not None and self.is_live:
+                self._keep_vigil(self._vigil, now)
         pause = self._take_events(now)
         if self.reason is None:
             self._check_end(now)
@@ -821,8 +806,11 @@ class Connection:
             self._measured_at = _NEVER
         if self._pongs is not None:
             self._pongs.unpark_all()
-        if self._part_from != -_NEVER and self._is_answered_since(self._part_from):
-            self._part_from = -_NEVER
+        parting = self._parting
+        if parting is not None and not parting.may_part and self._is_answered_since(parting.waits_for):
+            parting.waits_for = -_NEVER
+        if self._vigil is not None and pong.rtt_s is not None:
+            self._vigil.answered(now - pong.rtt_s, now)
         if self._probe_by != _NEVER and not self.retiring:
             self._probe_by = _NEVER
             self._owner.on_probed(self, alive=True)
@@ -843,11 +831,22 @@ class Connection:
         self._owner.on_flood(self)
         return partial(trio.sleep, self._limits.control_rest_s)
 
+    def _keep_vigil(self, vigil: Vigil, now: float) -> None:
+        """In a circuit: see to it that what is awaited does come."""
+        if self.session.pending_bytes:
+            # The session itself asked for a sign of life. It is awaited, too.
+            vigil.sent(now)
+        if vigil.must_ask(now, self._moved_at):
+            self.session.ping(now)
+            vigil.asked(now, self.session.bytes_out + self.session.pending_bytes)
+        elif vigil.is_dead(now, self._moved_at):
+            self.abort(Reason.DEAD, f"nothing came through the circuit for {vigil.patience_s:.3g} s")
+
     def _check_end(self, now: float) -> None:
-        is_dead = False
+        is_dead, parting = False, self._parting
         if now >= self._probe_by:
             self._probe_by = _NEVER
-            if not self.retiring:
+            if parting is None or not parting.gives_way:
                 if self.session.last_seen > self._probed_at:
                     # It does not answer yet, but it is not silent.
                     self._ask_for_life()
@@ -855,41 +854,37 @@ class Connection:
                     self._owner.on_probed(self, alive=False)
                 return
             # One that gives way and does live finishes in order. (Its peer may be past answering a Ping.)
-            # A frame that has begun comes slowly; it moves, or it is found out at `_end_by`.
-            is_dead = not (self._moved_after(self._probed_at) or self.session.is_amid_frame)
-            if self._part_from == _NEVER:
-                # A peer that lives and does not part may be another place of one identity, and not know why it should.
-                self._part_from = -_NEVER
-        is_due = now >= self._end_by and not is_dead
-        if is_due and now < self._retire_by:
-            owes = self._owes_answers()
-            if owes or self._moved_after(self._end_by - self._limits.drain_s_max):
-                self._end_by = min(now + self._limits.drain_s_max, self._retire_by)
-                if owes:
-                    self._ask_for_life()
-                return
-        if is_due and self.retiring and not self._outbox and self.session.state is State.LIVE:
-            # The Ping is not answered, or one of us owes an answer for too long: all that can be said is.
-            assert self._closing is not None, "a link that gives way is being closed"
-            self.session.goodbye(*self._closing)
-            self._end_by = now + self._limits.probe_s_max
+            # A frame that has begun comes slowly; it moves, or it is found out when it has to end.
+            is_dead = not (self._moved_at > self._probed_at or self.session.is_amid_frame)
+            parting.probe_failed()
+        if parting is None:
             return
-        if is_dead or now >= self._end_by:
-            assert self._closing is not None, "only a link that is being closed has a time to end by"
-            self.cut_short = self.retiring and not is_dead
-            self._end(*self._closing, clean=False)
-
-    def _moved_after(self, moment: float) -> bool:
-        """Whether bytes came, or the peer made room, or a rest of our own was over, since."""
-        return self._moved_at > moment
+        step = parting.step(
+            now,
+            is_dead=is_dead,
+            owes=self._owes_answers(),
+            moved_at=self._moved_at,
+            can_speak=not self._outbox and self.session.state is State.LIVE,
+        )
+        if step is Step.ASK:
+            self._ask_for_life()
+        elif step is Step.SAY:
+            self.session.goodbye(*parting.farewell)
+        elif step is Step.CUT:
+            self.cut_short = parting.gives_way and not is_dead
+            self._end(*parting.farewell, clean=False)
 
     @property
     def _rest_by(self) -> float:
-        """When a rest is cut short: its message is lost then. On a link that gives way it is progress to come."""
-        return max(self._end_by, self._retire_by) if self.retiring else self._end_by
+        return _NEVER if self._parting is None else self._parting.rest_by
 
     def _next_deadline(self) -> float:
-        return min(self.session.next_deadline(), self._end_by, self._probe_by)
+        due = min(self.session.next_deadline(), self._probe_by)
+        if self._parting is not None:
+            return min(due, self._parting.end_by)
+        if self._vigil is not None:
+            return min(due, self._vigil.next_deadline(self._moved_at))
+        return due
 
     def _tighten_deadline(self) -> None:
         if (scope := self._read_scope) is not None:
@@ -904,6 +899,8 @@ class Connection:
             return
         self.reason, self.detail, self.clean = reason, detail, clean
         self._live = False
+        if not (self.direct or clean or self.retiring):
+            self.left = self._outbox.messages
         self.unsent = self._outbox.clear()
         if self.asks is not None:
             self.asks.fail()
@@ -935,20 +932,26 @@ class Connection:
         session, outbox = self.session, self._outbox
         if outbox and session.state is State.LIVE:
             outbox.drain(session, self._write_bytes)
+            if self._vigil is not None:
+                self._await_answer(self._vigil)
             if self._line is not None:
                 self._line.serve(self._put_from_line)
                 if not self._line:
                     self._line = None
-        if self._closing is not None and not outbox and self._part_from == -_NEVER and not self._owes_answers():
-            session.goodbye(*self._closing)
+        parting = self._parting
+        if parting is not None and not outbox and parting.may_part and not self._owes_answers():
+            session.goodbye(*parting.farewell)
         data = session.data_to_send()
         if self._traces and data:
             _log.log(TRACE, "%s: %d bytes go out", self, len(data))
         return data
 
     def _owes_answers(self) -> bool:
-        """Whether a link that gives way has requests of either side that wait for their answers."""
-        return self.retiring and self.reason is None and bool(self.serving or self.unanswered or self.asks)
+        """Whether a link that gives way has requests of either side that wait for their answers, or circuits."""
+        if not self.retiring or self.reason is not None:
+            return False
+        circuits = self._outbox.relay
+        return bool(self.serving or self.unanswered or self.asks or (circuits is not None and circuits.legs))
 
     def flush(self) -> None:
         """Write what waits as far as the socket takes it now; a writer task does the rest.

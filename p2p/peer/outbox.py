@@ -51,6 +51,10 @@ class RelayLane(Protocol):
     def turns(self) -> Collection[object] | None:
         """Those that have something to say: read and not asked, as a link looks several times per message."""
 
+    @property
+    def legs(self) -> int:
+        """How many circuits there are."""
+
     def __bool__(self) -> bool: ...
 
     def take(self) -> bytes:
@@ -226,6 +230,11 @@ class Outbox:
                 taken += len(payload)
                 session.send(_RELAY, payload)
         return taken
+
+    @property
+    def messages(self) -> tuple[bytes, ...]:
+        """The application messages that wait, without the requests."""
+        return tuple(payload for _, payload, ask in self._data if ask is None)
 
     def clear(self) -> int:
         """Drop everything and return how many application messages were lost with it."""

@@ -31,6 +31,7 @@ class CircuitEnd:
         is_finished: the other end closed it: what came before can still be read.
         reason: why it broke, None while it did not.
         gave_way: it broke because our own link to the relay made place for another one, which nobody had to tell us.
+        is_opener: this node opened it.
         on_change: called when reading, sending or the state may have changed.
     """
 
@@ -46,13 +47,15 @@ class CircuitEnd:
         "inbox_bytes",
         "is_finished",
         "is_open",
+        "is_opener",
         "on_change",
         "reason",
         "relay",
     )
 
-    def __init__(self, leg: Leg, limits: Limits, *, relay: PeerId, far: PeerId) -> None:
+    def __init__(self, leg: Leg, limits: Limits, *, relay: PeerId, far: PeerId, is_opener: bool) -> None:
         self.far = far
+        self.is_opener = is_opener
         self.relay = relay
         self.is_open = False
         self.is_finished = False

@@ -4,7 +4,7 @@ Responsible for what waits to be sent of a circuit, for the credit of both direc
 circuits. It refuses to know who is at the ends and whether this node is one of them or passes on.
 
 Every leg's backlog is bounded by construction: bytes wait only against credit, so there are never more than one window
-of them; credit to tell is one number however often it grew; there is one opening and one ending.
+of them; credit to tell is one number however often it grew; there is one opening, one asking to move and one ending.
 
     credit      bytes that the other side of this link still lets us send
     allowance   bytes that we still let it send
@@ -43,6 +43,7 @@ class Leg:
         "_closing",
         "_data_head",
         "_grant",
+        "_is_asking",
         "_is_listed",
         "_opening",
         "_queue",
@@ -74,6 +75,7 @@ class Leg:
         self._opening: Relay | None = None
         self._refused: Reason | None = None
         self._closing = False
+        self._is_asking = False
         self._is_listed = False
 
     # What the other side did.
@@ -114,10 +116,17 @@ class Leg:
             self._grant += credit
             self._enlist()
 
+    def ask_to_move(self) -> None:
+        """Ask the side that opened it to open another one and to end this one in order."""
+        if not self.is_ending:
+            self._is_asking = True
+            self._enlist()
+
     def close(self) -> None:
         """End in order: CLOSE follows what waits."""
         if not self.is_ending:
             self.is_ending = self._closing = True
+            self._is_asking = False
             self._grant = 0
             self._enlist()
 
@@ -126,7 +135,7 @@ class Leg:
         if self._refused is not None or self.is_over:
             return
         self.is_ending = True
-        self._closing = False
+        self._closing = self._is_asking = False
         self._refused = reason
         self._grant = self.queued_bytes = 0
         self._queue.clear()
@@ -135,7 +144,7 @@ class Leg:
     def discard(self) -> None:
         """The other side ended it, or the link did: say nothing more."""
         self.is_ending = self.is_over = True
-        self._closing = False
+        self._closing = self._is_asking = False
         self._opening = self._refused = None
         self._grant = self.queued_bytes = 0
         self._queue.clear()
@@ -144,7 +153,12 @@ class Leg:
     def has_message(self) -> bool:
         """Whether something waits to be written."""
         return bool(
-            self._queue or self._grant or self._closing or self._opening is not None or self._refused is not None
+            self._queue
+            or self._grant
+            or self._closing
+            or self._is_asking
+            or self._opening is not None
+            or self._refused is not None
         )
 
     def next_message(self) -> bytes:
@@ -161,6 +175,9 @@ class Leg:
         if self._grant:
             grant, self._grant = self._grant, 0
             return Relay(circuit, Relay.WINDOW, payload=encode_u32(grant)).encode()
+        if self._is_asking:
+            self._is_asking = False
+            return Relay(circuit, Relay.MOVE).encode()
         if self._queue:
             return self._next_slice()
         assert self._closing, "asked for a message without one"
@@ -203,12 +220,14 @@ class Lane:
 
     Attributes:
         turns: the legs that have something to say; None as long as no circuit had, as most links never carry one.
+        legs: how many circuits the link carries.
     """
 
-    __slots__ = ("_wake", "left", "turns")
+    __slots__ = ("_wake", "left", "legs", "turns")
 
     def __init__(self, wake: Callable[[], None], left: Callable[[Leg], None]) -> None:
         self.turns: deque[Leg] | None = None
+        self.legs = 0
         self._wake: Final = wake
         self.left: Final = left
 

@@ -1,14 +1,18 @@
 """All circuits of one node: those that end here, and those that it passes on as a relay.
 
 Responsible for numbers of circuits, for who may open how many, for joining two legs, for the limits of a relay and for
-a clean end of a circuit whichever of the three disappears. It refuses to know connections (it is given keys), streams,
-and how a way to a target is found (it asks, once per opening).
+a clean end of a circuit whichever of the three disappears, and for telling who opened one that its way changes. It
+refuses to know connections (it is given keys), streams, and how a way to a target is found (it asks, once per opening).
 
 How it moves: `receive` runs to its end at once. A slice of a joined circuit is checked against the allowance of the leg
 it came on, and waits on the other leg for its turn there. Credit goes the other way, as fast as `relay_bytes_per_s`
 lets it: so a relay slows a circuit down by giving less credit, and never by keeping bytes. What an honest neighbour
 does not do on purpose ends its link (RemoteProtocolError); what one end of a circuit can make another node pass on
 (overrun, too much credit, a slice too long) ends that circuit only.
+
+A link that gives way to another one with the same neighbour keeps its circuits until they end; new ones are opened over
+the other. Who opened one of them is asked, from the place on the way where that happened, to open another and to end
+this one in order (MOVE): only at the ends is it known what is still under way.
 
 A message for a circuit that is over may have crossed its end on the way: it is passed over and counted. One for a
 circuit that never was is a fault.
@@ -22,7 +26,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -37,6 +41,9 @@ from p2p.relay.leg import Lane, Leg
 
 _PAUSE_S_MIN: Final = 0.001
 """Between two looks at credit that is held back."""
+_PROVEN_ANSWERS: Final = 2
+"""Slices of a target that show that whoever opened the circuit proved himself there: it answers his first message, and
+says nothing more until he did."""
 
 NextHop = Callable[[PeerId, PeerId], Route | None]
 """Given a target and the neighbour who asks: the route over the relay to ask next, None if no way is known."""
@@ -61,6 +68,16 @@ class DeadEnd(msgspec.Struct, frozen=True):
     target: PeerId
     relay: PeerId
     ttl: int
+
+
+class Moving(msgspec.Struct, frozen=True):
+    """A link on the way of a circuit that this node opened gives way: another circuit should take its place."""
+
+    end: CircuitEnd
+
+
+Happening: TypeAlias = Incoming | Answer | DeadEnd | Moving
+"""What a switch tells its owner."""
 
 
 class CircuitStats(msgspec.Struct):
@@ -105,8 +122,8 @@ class _Passage:
     """Two sides that this node joins."""
 
     __slots__ = (
+        "answers",
         "bytes_passed",
-        "is_answered",
         "is_broken",
         "is_open",
         "opened_at",
@@ -124,7 +141,7 @@ class _Passage:
         # What the next relay was left.
         self.ttl = ttl
         self.is_broken = False
-        self.is_answered = False
+        self.answers = 0
         self.opened_at = self.touched_at = now
         self.is_open = False
         self.bytes_passed = 0
@@ -135,11 +152,13 @@ class _Link:
 
     __slots__ = (
         "_next",
+        "by_pair",
+        "by_target",
+        "in_all",
         "is_relay",
         "key",
         "lane",
-        "openings",
-        "openings_in_all",
+        "own",
         "peer_id",
         "seen_max",
         "sides",
@@ -150,11 +169,12 @@ class _Link:
         self, key: int, peer_id: PeerId, lane: Lane, limits: Limits, *, dialed_by_us: bool, is_relay: bool
     ) -> None:
         self.key = key
-        # Per asker, who is the neighbour itself unless it relays.
-        self.openings = BucketTable(
-            limits.relay_openings_per_s, limits.relay_openings_burst, limits.relay_openings_askers_max
-        )
-        self.openings_in_all = TokenBucket(limits.relay_openings_of_relay_per_s, limits.relay_openings_of_relay_burst)
+        askers_max = limits.relay_openings_askers_max
+        # In the neighbour's own name; and, where it relays, for others: in all, to one target, of one source to it.
+        self.own = TokenBucket(limits.relay_openings_per_s, limits.relay_openings_burst)
+        self.in_all = TokenBucket(limits.relay_openings_of_relay_per_s, limits.relay_openings_of_relay_burst)
+        self.by_target = BucketTable(limits.relay_openings_per_s, limits.relay_openings_burst, askers_max)
+        self.by_pair = BucketTable(limits.relay_openings_named_per_s, limits.relay_openings_named_burst, askers_max)
         self.peer_id = peer_id
         self.is_relay = is_relay
         self.sides: dict[int, _Side] = {}
@@ -169,17 +189,24 @@ class _Link:
         self._next += 2
         return number
 
-    def may_open(self, source: PeerId, now: float) -> bool:
-        """Whether an asker behind it, or itself, may open one more circuit to somebody else."""
-        asker = self.openings.of(str(source))
-        if asker.available(now) < 1 or not self.openings_in_all.take(now):
+    def may_open(self, source: PeerId, target: PeerId, now: float) -> bool:
+        """Whether it, or somebody behind it, may open one more circuit."""
+        buckets = self._buckets(source, target)
+        if any(bucket.available(now) < 1 for bucket in buckets):
             return False
-        return asker.take(now)
+        for bucket in buckets:
+            bucket.take(now)
+        return True
 
-    def opened_well(self, source: PeerId) -> None:
-        """The target answered in a circuit: it does not count as one that was asked for in vain."""
-        self.openings.of(str(source)).give_back()
-        self.openings_in_all.give_back()
+    def opened_well(self, source: PeerId, target: PeerId) -> None:
+        """The source proved himself to the target: it does not count as one that was asked for in vain."""
+        for bucket in self._buckets(source, target):
+            bucket.give_back()
+
+    def _buckets(self, source: PeerId, target: PeerId) -> tuple[TokenBucket, ...]:
+        if source == self.peer_id:
+            return (self.own,)
+        return self.in_all, self.by_target.of(str(target)), self.by_pair.of(f"{source} {target}")
 
     def was_ever(self, circuit: int) -> bool:
         """Whether a circuit of this number was opened on this link, by either side."""
@@ -209,7 +236,7 @@ class Switch:
         self._links: dict[int, _Link] = {}
         self._by_peer: dict[PeerId, _Link] = {}
         self._passages: dict[_Passage, None] = {}
-        self._events: deque[Incoming | Answer | DeadEnd] = deque()
+        self._events: deque[Happening] = deque()
         self._due = math.inf
         self.stats = CircuitStats()
 
@@ -234,6 +261,12 @@ class Switch:
         link = _Link(key, peer_id, lane, self._limits, dialed_by_us=dialed_by_us, is_relay=is_relay)
         self._links[key] = self._by_peer[peer_id] = link
         return link.lane
+
+    def gives_way(self, key: int) -> None:
+        """A link lets go as soon as its circuits are over. Unknown keys are ignored."""
+        link = self._links.get(key)
+        for side in link.sides.values() if link is not None else ():
+            self._ask_to_move(side)
 
     def link_down(self, key: int, reason: Reason = Reason.ABNORMAL) -> None:
         """A link is over, and with it every circuit on it. Unknown keys are ignored.
@@ -278,7 +311,7 @@ class Switch:
         if len(link.sides) >= self._limits.relay_circuits_per_peer_max:
             raise ConnectFailed(Reason.FULL, f"{len(link.sides)} circuits run over {via.short} already")
         side = self._new_side(link, link.take_number())
-        side.end = CircuitEnd(side.leg, self._limits, relay=via, far=target)
+        side.end = CircuitEnd(side.leg, self._limits, relay=via, far=target, is_opener=True)
         side.leg.open(str(self._own), str(target), ttl)
         side.end.take()
         return side.end
@@ -308,6 +341,8 @@ class Switch:
             self._receive_window(side, message.payload, now)
         elif message.kind == Relay.CLOSE:
             self._receive_close(side)
+        elif message.kind == Relay.MOVE:
+            self._receive_move(side)
         else:
             reason = _reason_of(message.payload)
             passage = side.passage
@@ -315,7 +350,7 @@ class Switch:
                 self._note_dead_end(passage, side.link)
             self._end_side(side, reason)
 
-    def next_event(self) -> Incoming | Answer | DeadEnd | None:
+    def next_event(self) -> Happening | None:
         """What happened that the owner has to act on."""
         return self._events.popleft() if self._events else None
 
@@ -387,7 +422,7 @@ class Switch:
         if len(link.sides) >= self._limits.relay_circuits_per_peer_max:
             return Reason.FULL
         side = self._new_side(link, circuit)
-        side.end = CircuitEnd(side.leg, self._limits, relay=link.peer_id, far=source)
+        side.end = CircuitEnd(side.leg, self._limits, relay=link.peer_id, far=source, is_opener=False)
         self._events.append(Incoming(side.end))
         return None
 
@@ -419,7 +454,7 @@ class Switch:
             or pair >= share
         ):
             return Reason.FULL
-        if not link.may_open(source, now):
+        if not link.may_open(source, target, now):
             return Reason.OVERLOADED
         inlet, outlet = self._new_side(link, circuit), self._new_side(out, out.take_number())
         inlet.other, outlet.other = outlet, inlet
@@ -462,9 +497,10 @@ class Switch:
         passage.touched_at = now
         passage.bytes_passed += len(data)
         self.stats.relayed_bytes += len(data)
-        if not passage.is_answered and side is passage.sides[1]:
-            passage.is_answered = True
-            other.link.opened_well(passage.source)
+        if passage.answers < _PROVEN_ANSWERS and side is passage.sides[1]:
+            passage.answers += 1
+            if passage.answers == _PROVEN_ANSWERS:
+                other.link.opened_well(passage.source, passage.target)
         if passage.bytes_passed > self._limits.relay_circuit_bytes_max:
             self._break(passage, Reason.OVERLOADED)
         else:
@@ -504,6 +540,24 @@ class Switch:
             share = min(side.held, self._limits.relay_window_bytes // 8)
             self._due = min(self._due, max(side.bucket.ready_at(now, share), now + _PAUSE_S_MIN))
 
+    def _receive_move(self, side: _Side) -> None:
+        if side.leg.is_ending:
+            self.stats.strays += 1
+        elif not self._ask_to_move(side):
+            self._violated(side)
+
+    def _ask_to_move(self, side: _Side) -> bool:
+        """Tell who opened a circuit that a link changes on this side of him; False if that is not his side."""
+        if side.end is not None:
+            if side.end.is_opener:
+                self._events.append(Moving(side.end))
+            return side.end.is_opener
+        passage, other = side.joined()
+        if side is passage.sides[0]:
+            return False
+        other.leg.ask_to_move()
+        return True
+
     def _receive_close(self, side: _Side) -> None:
         self._drop(side)
         if side.end is not None:
@@ -541,6 +595,7 @@ class Switch:
 
     def _new_side(self, link: _Link, circuit: int) -> _Side:
         side = link.sides[circuit] = _Side(link, Leg(link.lane, circuit, self._limits))
+        link.lane.legs += 1
         return side
 
     def _leg_left(self, key: int, leg: Leg) -> None:
@@ -549,7 +604,8 @@ class Switch:
 
     def _drop(self, side: _Side) -> None:
         """Take a side off its link; its number is free to be passed over."""
-        side.link.sides.pop(side.leg.circuit, None)
+        if side.link.sides.pop(side.leg.circuit, None) is not None:
+            side.link.lane.legs -= 1
         side.leg.discard()
         passage = side.passage
         if passage is not None and all(each.leg.is_over for each in passage.sides):

@@ -426,7 +426,7 @@ FAULTS: Final = (
     ),
     Fault(Form.PAYLOAD, "a distance that none has", _more_entries(_attached(_no_hops)), _ATTACHED),
     Fault(
-        Form.PAYLOAD, "a kind that does not exist", _field(8, 1, Relay.WINDOW + 1, 255), frozenset({MessageType.RELAY})
+        Form.PAYLOAD, "a kind that does not exist", _field(8, 1, Relay.MOVE + 1, 255), frozenset({MessageType.RELAY})
     ),
     Fault(
         Form.PAYLOAD, "the last frame is cut off", lambda data, choose: data + b"\x16" + _PING[: choose(0, 21)], _BUNDLE

@@ -166,7 +166,7 @@ def relays(size_max: int = BODY_BYTES_MAX) -> st.SearchStrategy[msg.Relay]:
     return st.builds(
         msg.Relay,
         circuit=integers(64),
-        kind=st.integers(msg.Relay.OPEN, msg.Relay.WINDOW),
+        kind=st.integers(msg.Relay.OPEN, msg.Relay.MOVE),
         source=texts(),
         target=texts(),
         ttl=integers(8),

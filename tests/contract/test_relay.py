@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
 import pytest
 import trio
+import trio.testing
 
 import p2p
 from p2p.errors import Reason
@@ -15,7 +16,8 @@ from p2p.limits import Limits
 from p2p.msg import Relay
 from p2p.relay.end import CircuitEnd
 from p2p.relay.switch import Switch
-from tests.contract.relays import at, client_of, relay_node, until, until_linked
+from p2p.transport.memory import MemoryNetwork
+from tests.contract.relays import KEY, at, client_of, relay_node, until, until_linked
 
 
 @asynccontextmanager
@@ -591,7 +593,7 @@ async def test_t72_a_relay_that_asks_in_the_name_of_another_keeps_him_out_at_no_
                 link = switch._by_peer[b.peer_id]
                 for _ in range(p2p.Limits().prefix_burst + 4):
                     side = switch._new_side(link, link.take_number())
-                    side.end = CircuitEnd(side.leg, p2p.Limits(), relay=b.peer_id, far=b.peer_id)
+                    side.end = CircuitEnd(side.leg, p2p.Limits(), relay=b.peer_id, far=b.peer_id, is_opener=True)
                     side.leg.open(str(a.peer_id), str(b.peer_id), 7)
                     side.end.take()
                 while b.circuits.refused_total < 4:
@@ -641,18 +643,54 @@ async def test_a_way_is_forgotten_where_there_is_none_and_not_where_it_is_busy()
             assert paths.router.resolve(there) is None
 
 
-async def test_circuits_over_a_link_that_gave_way_are_made_anew_and_no_relay_is_to_blame() -> None:
+@pytest.mark.parametrize("who", ["a", "b"])
+async def test_a_pair_in_a_circuit_moves_with_a_link_to_the_relay_and_nothing_is_lost(who: str) -> None:
+    limits = replace(p2p.Limits(), flapping_s=0.0)
     with trio.fail_after(60):
-        async with relay_node() as r, client_of(r, node_id="a") as a, client_of(r, node_id="b") as b:
+        async with (
+            relay_node() as r,
+            client_of(r, node_id="a", limits=limits) as a,
+            client_of(r, node_id="b") as b,
+            b.channel("count", capacity=100_000) as count,
+        ):
             await a.connect(f"relay://r/{b.peer_id}")
-            await a.connect(f"tcp://localhost:{r.endpoints[0].port}")
-            assert a.get_peer(r.peer_id).endpoint == p2p.PeerEndpoint("localhost", r.endpoints[0].port)
+            received: list[int] = []
+            served = trio.Event()
+
+            async def slow(_message: p2p.Message) -> bytes:
+                served.set()
+                await moved.wait()
+                return b"answered"
+
+            async def send_all() -> None:
+                number = 0
+                while not moved.is_set() or number < 500:
+                    await a.send(b.peer_id, "count", b"%d" % number)
+                    number += 1
+                    await trio.sleep(0)
+                await a.send(b.peer_id, "count", b"-1")
+
+            moved = trio.Event()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(b.serve, "slow", slow)
+
+                async def ask() -> None:
+                    assert await a.request(b.peer_id, "slow", b"", timeout_s=10) == b"answered"
+
+                nursery.start_soon(ask)
+                await served.wait()
+                nursery.start_soon(send_all)
+                # Another link to the relay takes the place of the one that the circuit runs over.
+                await {"a": a, "b": b}[who].connect(f"tcp://localhost:{r.endpoints[0].port}")
+                while r.circuits.relayed_total < 2:
+                    await trio.sleep(0.01)
+                moved.set()
+                while (number := int((await count.receive()).body)) >= 0:
+                    received.append(number)
+                assert received == list(range(len(received)))
+                nursery.cancel_scope.cancel()
+            assert a.counters.messages_unsent == b.counters.messages_unsent == 0
             assert a._rooms is not None
-            while any(link.retiring for link in a._rooms.supervisor.links) or not a.get_peer(r.peer_id):
-                await trio.sleep(0.01)
-            # The circuit is made anew, over the link that is kept.
-            await until(lambda: r.circuits.relayed_total == 2, a, r)
-            await until_linked(a, b, direct=False)
             assert a._rooms.paths.router.broken_until(b.peer_id, r.peer_id) < 0
 
 
@@ -675,3 +713,57 @@ async def test_a_node_is_no_way_to_itself_and_says_so() -> None:
             await a.ping(a.peer_id)
     with pytest.raises(p2p.ConfigError, match="where the relay itself listens"):
         p2p.NodeConfig("a", via=("relay://r/b",))
+
+
+async def test_a_frozen_relay_is_left_within_seconds_and_what_only_waited_is_not_lost(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    net = MemoryNetwork()
+    limits = p2p.Limits()
+    common = {"network_key": KEY, "limits": limits}
+
+    def there(name: str, **options: object) -> AbstractAsyncContextManager[p2p.Node]:
+        return p2p.open_node(node_id=name, network=net.network_for(name), **common, **options)  # type: ignore[arg-type]
+
+    with trio.fail_after(200):
+        async with there("r1", relay=True, listen_port=1) as r1, there("r2", relay=True, listen_port=1) as r2:
+            via = ["mem://r1:1", "mem://r2:1"]
+            async with (
+                there("b", listen_port=None, via=via) as b,
+                there("a", listen_port=None, via=via) as a,
+                b.channel("count", capacity=100_000) as count,
+            ):
+                for node in (a, b):
+                    await until_linked(node, r1, r2)
+                await until_linked(r1, a, b)
+                await until_linked(r2, a, b)
+                peer = await a.connect(f"relay://{r1.peer_id}/{b.peer_id}")
+                number = 0
+
+                async def say(size: int) -> None:
+                    nonlocal number
+                    await a.send(peer.peer_id, "count", b"%06d" % number + bytes(size))
+                    number += 1
+
+                for _ in range(10):
+                    await say(100)
+                received = [int((await count.receive()).body[:6]) for _ in range(10)]
+                for node in (a, b):
+                    net.partition("r1", node.node_id)
+                frozen_at = trio.current_time()
+                # More than is ever under way, so that some of it only waits.
+                assert a._rooms is not None
+                link = a._rooms.roster.links[b.peer_id]
+                while link.outbox_bytes < 100_000:
+                    await say(20_000)
+                    await trio.testing.wait_all_tasks_blocked()
+                first_kept = number - 5
+                for _ in range(20):
+                    await say(20_000)
+                while not received or received[-1] < number - 1:
+                    received.append(int((await count.receive()).body[:6]))
+                assert trio.current_time() - frozen_at < 10
+                assert a.get_peer(b.peer_id).endpoint.host == str(r2.peer_id)
+                assert received == sorted(set(received))
+                assert set(range(first_kept, number)) <= set(received)
+                assert a.counters.messages_unsent == 0

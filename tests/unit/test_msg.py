@@ -112,7 +112,7 @@ def test_unknown_types_are_refused(type: int) -> None:
         msg.Goodbye(65_536),
         msg.WalHeads((msg.HeadEntry(bytes(31), 0, bytes(32)),)),  # type: ignore[arg-type]
         msg.WalHeads((msg.HeadEntry(bytes(32), 0, bytes(33)),)),  # type: ignore[arg-type]
-        msg.Relay(0, 5),
+        msg.Relay(0, 6),
         msg.Relay(0, -1),
         msg.Relay(0, 0, ttl=256),
         msg.Data("", 2**64),
@@ -182,9 +182,9 @@ def test_wal_heads_names_no_log_twice() -> None:
 def test_relay_bytes_and_kinds() -> None:
     opened = msg.Relay(2, msg.Relay.OPEN, "s", "tt", 8, b"p")
     assert opened.encode().hex() == "0200000000000000" + "00" + "0173" + "027474" + "08" + "0170"
-    for kind in range(5):
+    for kind in range(6):
         assert msg.Relay.decode(msg.Relay(1, kind).encode()).kind == kind
-    for kind in range(5, 256):
+    for kind in range(6, 256):
         with pytest.raises(RemoteProtocolError):
             msg.Relay.decode(opened.encode()[:8] + bytes((kind,)) + opened.encode()[9:])
 

@@ -19,7 +19,8 @@ from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolErro
 from p2p.ids import PeerEndpoint
 from p2p.limits import KIB, Limits
 from p2p.peer.asking import Ask
-from p2p.peer.connection import Connection, Pause, PeerState, Routing
+from p2p.peer.connection import Connection, PeerState
+from p2p.peer.owner import Pause, Routing
 from p2p.session.events import PeerProven
 from p2p.session.handshake import SessionConfig
 from p2p.session.session import Session
@@ -88,7 +89,8 @@ class Owner:
 
 
 class Side:
-    def __init__(self, link: Connection, owner: Owner, stream: LinkStream) -> None:
+    def __init__(self, link: Connection, owner: Owner, stream: LinkStream, network: MemoryNetwork) -> None:
+        self.network = network
         self.link = link
         self.owner = owner
         self.stream = stream
@@ -103,6 +105,7 @@ async def joined(
     flush_early: bool = False,
     latency_s: float = 0.0,
     bytes_per_s: float | None = None,
+    over_relay: bool = False,
 ) -> AsyncIterator[tuple[Side, Side]]:
     limits = limits or Limits()
     network = MemoryNetwork(latency_s=latency_s)
@@ -127,10 +130,11 @@ async def joined(
         if name == "b":
             owner.refusal = refusal
         owner.flushes_when_live = flush_early
+        endpoint = PeerEndpoint("r", 0, "relay", "x") if over_relay else stream.remote
         link = Connection(
-            stream, session, owner, clock=clock, limits=limits, dialed_by_us=name == "a", endpoint=stream.remote
+            stream, session, owner, clock=clock, limits=limits, dialed_by_us=name == "a", endpoint=endpoint
         )
-        sides.append(Side(link, owner, stream))
+        sides.append(Side(link, owner, stream, network))
     a, b = sides
     if flush_early:
         a.link.flush()
@@ -618,3 +622,67 @@ async def test_T24_however_many_measure_the_way_one_ping_is_under_way(
             await a.link.measure_rtt()
         assert await a.link.measure_rtt() == pytest.approx(0.1), "one who gave up keeps nobody from measuring"
         assert pings == 4
+
+
+async def test_t72_a_circuit_that_falls_silent_while_something_is_awaited_is_found_out_in_seconds(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limits = Limits()
+    async with joined(over_relay=True) as (a, b):
+        await trio.sleep(3600)
+        assert a.link.is_live and b.link.is_live
+        await a.link.send_data(data(b"heard"))
+        await b.owner.until_arrived(1)
+        a.network.partition("a", "b")
+        start = trio.current_time()
+        await a.link.send_data(data(b"lost"))
+        await a.link.over.wait()
+        assert a.link.reason is Reason.DEAD
+        assert trio.current_time() - start <= limits.relay_ask_after_s + limits.relay_answer_s_max + 0.1
+        # The other one awaits nothing until its own next Ping.
+        await b.link.over.wait()
+        assert trio.current_time() - start <= limits.ping_after_s + limits.relay_ask_after_s + limits.relay_answer_s_max
+
+
+async def test_a_direct_link_is_given_its_time(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined() as (a, _b):
+        a.network.partition("a", "b")
+        start = trio.current_time()
+        await a.link.send_data(data(b"lost"))
+        await a.link.over.wait()
+        assert trio.current_time() - start >= Limits().dead_after_s
+
+
+@pytest.mark.parametrize("bytes_per_s", [100_000, 1_000_000, None])
+async def test_a_circuit_that_is_slow_or_whose_reader_rests_is_not_dead(
+    bytes_per_s: float | None, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with joined(over_relay=True, bytes_per_s=bytes_per_s) as (a, b):
+        with trio.fail_after(3600):
+            for number in range(600):
+                await a.link.send_data(data(b"%d" % number + bytes(2000)))
+            await b.owner.until_arrived(600)
+            b.owner.gate = trio.Event()
+            await a.link.send_data(data(b"it rests"))
+            await b.owner.until_arrived(601)
+            for _ in range(20):
+                await a.link.send_data(data(b"and waits"))
+                await trio.sleep(2)
+            b.owner.gate.set()
+            await b.owner.until_arrived(621)
+        assert a.link.is_live and b.link.is_live
+
+
+async def test_what_only_waited_on_a_circuit_that_broke_is_left_and_what_was_sent_is_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined(over_relay=True) as (a, b):
+        b.owner.gate = trio.Event()
+        sent = [data(b"%d" % number + bytes(5000)) for number in range(1000)]
+        queued = 0
+        while a.link.send_data_nowait(sent[queued]):
+            queued += 1
+            await trio.sleep(0)
+        a.link.abort(Reason.ABNORMAL, "the circuit broke")
+        assert 0 < len(a.link.left) == a.link.unsent < queued
+        assert list(a.link.left) == sent[queued - len(a.link.left) : queued]

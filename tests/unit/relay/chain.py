@@ -12,7 +12,7 @@ from p2p.msg import Relay
 from p2p.policy.routes import Route
 from p2p.relay.end import CircuitEnd
 from p2p.relay.leg import Lane
-from p2p.relay.switch import Answer, DeadEnd, Incoming, Switch
+from p2p.relay.switch import Answer, DeadEnd, Incoming, Moving, Switch
 
 
 def peer(name: str) -> PeerId:
@@ -40,6 +40,7 @@ class Network:
         self.incoming: dict[str, list[CircuitEnd]] = {name: [] for name in names}
         self.route_ttl = 8
         self.dead_ends: dict[str, list[DeadEnd]] = {name: [] for name in names}
+        self.moving: list[CircuitEnd] = []
         self.takes = True
         self.meddle: Callable[[str, str, Relay], list[Relay]] = lambda _from, _to, message: [message]
         self.wake: Callable[[], None] = lambda: None
@@ -82,6 +83,8 @@ class Network:
                     event.end.take()
             elif isinstance(event, DeadEnd):
                 self.dead_ends[there].append(event)
+            elif isinstance(event, Moving):
+                self.moving.append(event.end)
             else:
                 assert isinstance(event, Answer)
                 self._answers[there, here].append(event.message)
@@ -106,6 +109,10 @@ class Network:
         moved = True
         while moved:
             moved = False
+            for switch in self.switches.values():
+                while isinstance(event := switch.next_event(), Moving):
+                    self.moving.append(event.end)
+                assert event is None, "what a message brings is taken with it"
             for ends in list(self.lanes):
                 moved = self.step(*ends) or moved
 

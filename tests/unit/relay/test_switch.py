@@ -365,8 +365,9 @@ def test_circuits_in_which_the_target_spoke_are_opened_as_often_as_one_likes() -
     net = triangle()
     for _ in range(100):
         a, b = net.pair("A", "R", "B")
-        send(b, b"welcome")
-        net.settle()
+        for word in (b"welcome", b"as you proved who you are"):
+            send(b, word)
+            net.settle()
         a.close()
         net.settle()
     assert net.is_empty()
@@ -399,14 +400,72 @@ def test_t72_a_relay_asks_for_many_and_each_of_them_is_counted() -> None:
     # Somebody who is connected here speaks for himself.
     ask(peer("X"))
     assert answers == [Reason.NOT_ADMITTED]
-    for _ in range(Limits().relay_openings_burst + 1):
+    # In the name of one who is not: half of what a target grants a source over one relay.
+    for _ in range(Limits().relay_openings_named_burst + 1):
         ask(peer("A"))
     assert answers[-2:] == [Reason.FULL, Reason.OVERLOADED]
+    assert Limits().relay_openings_named_burst * 2 <= Limits().prefix_burst
     ask(peer("C"))
     assert answers[-1] is Reason.FULL
-    for each in range(Limits().relay_openings_of_relay_burst):
+    # And of all whom it names together, half of what the target grants this relay.
+    for each in range(Limits().relay_openings_burst):
         ask(PeerId(bytes([1, each]).ljust(32)))
     assert answers[-1] is Reason.OVERLOADED
+    assert Limits().relay_openings_burst * 2 <= Limits().relay_incoming_burst
+
+
+def test_t72_an_answer_to_a_first_message_does_not_show_that_an_asker_proved_himself() -> None:
+    net = triangle()
+    opened = 0
+    for _ in range(100):
+        a = net.open("A", "R", "B")
+        net.settle()
+        if a.is_open:
+            opened += 1
+            send(net.incoming["B"][-1], b"an answer to whoever asks")
+            net.settle()
+        a.abort(Reason.DISCONNECTED)
+        net.settle()
+    assert opened == Limits().relay_openings_burst
+
+
+def test_circuits_stay_on_a_link_that_gives_way_and_who_opened_one_is_asked_to_move() -> None:
+    net = Network("AR2B", relays="R2")
+    for dialer, acceptor in (("A", "R"), ("R", "2"), ("2", "B")):
+        net.join(dialer, acceptor)
+    net.routes["R", "B"] = "2"
+    a, b = net.pair("A", "R", "B")
+    for here, there in (("A", "R"), ("R", "2"), ("2", "B")):
+        net.moving.clear()
+        for one, other in ((here, there), (there, here)):
+            net.switches[one].gives_way(net._keys[one, other])
+        net.settle()
+        # Nobody but the opener hears of it.
+        assert net.moving == [a]
+        send(a, b"still")
+        send(b, b"here")
+        net.settle()
+        assert (read_all(b), read_all(a)) == (b"still", b"here")
+        assert net.lanes[here, there].legs == 1
+    a.close()
+    net.settle()
+    assert [lane.legs for lane in net.lanes.values()] == [0] * 6
+    assert net.is_empty()
+
+
+def test_t72_who_was_called_cannot_be_asked_to_move() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    number = next(iter(net.switches["B"]._by_peer[peer("R")].sides))
+    net.say("R", "B", Relay(number, Relay.MOVE))
+    net.settle()
+    assert (b.reason, a.reason) == (Reason.PROTOCOL, Reason.PROTOCOL)
+    a, b = net.pair("A", "R", "B")
+    number = next(iter(net.switches["A"]._by_peer[peer("R")].sides))
+    net.say("A", "R", Relay(number, Relay.MOVE))
+    net.settle()
+    assert (b.reason, a.reason) == (Reason.PROTOCOL, Reason.PROTOCOL)
+    assert net.is_empty()
 
 
 def test_t72_one_neighbour_that_relays_leaves_the_others_half_of_a_targets_circuits() -> None:

@@ -1,0 +1,118 @@
+"""Whether a circuit still carries anything: watched from one end of it, by the session inside.
+
+Responsible for finding out within seconds that a relay, or a link on the way, has fallen silent. A direct link is given
+`dead_after_s`, since there is nothing else; of relays there may be another one, and its own end tells a node nothing of
+the links behind it. It refuses to know messages and tasks: times and counts go in, a step comes out.
+
+How it moves:
+
+    quiet     nothing is awaited: no Ping is sent, however long nothing is heard
+    waiting   something was sent; when nothing was heard for `relay_ask_after_s`, the peer is pinged
+    asked     the Ping is not answered; when nothing at all was heard for as long as it may take, the circuit is dead
+
+How long it may take: `relay_answer_s_max`, and on top of it the time for what was written before the Ping, which it
+waits behind. A quarter of the pace that an earlier Ping measured is reckoned with, and `relay_pace_bytes_per_s` before
+one did. A peer that rests its link pings meanwhile (`Connection`), so that it is heard.
+
+A link on the way may be slower than all that, and what comes the other way, before the answer, is not known here at
+all. So whoever was silent for too long is given twice as long the next time (`factor`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2p.limits import Limits
+
+_NEVER: Final = float("inf")
+_TICK_S: Final = 1e-6
+_PACE_SHARE: Final = 4
+_PACE_BYTES_MIN: Final = 65_536
+"""Fewer bytes before a Ping measure the way and not its pace."""
+
+
+class Vigil:
+    """What one end of a circuit is waiting for. All times are monotonic seconds.
+
+    Args:
+        limits: `relay_ask_after_s`, `relay_answer_s_max`, `relay_window_bytes`, `relay_pace_bytes_per_s` are used.
+
+    Attributes:
+        factor: how many times as long as usual an answer may take.
+    """
+
+    __slots__ = (
+        "_answered_bytes",
+        "_asked_at",
+        "_asked_bytes",
+        "_behind_bytes",
+        "_limits",
+        "_pace",
+        "_resumed_at",
+        "_sent_at",
+        "_since",
+        "factor",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self.factor = 1
+        self._limits = limits
+        self._since = _NEVER
+        self._sent_at = -_NEVER
+        self._asked_at = _NEVER
+        self._asked_bytes = 0
+        self._behind_bytes = 0
+        self._answered_bytes = 0
+        self._resumed_at = -_NEVER
+        self._pace = float(limits.relay_pace_bytes_per_s)
+
+    def sent(self, now: float) -> bool:
+        """Something goes out that the peer has to get; whether that begins a wait."""
+        self._sent_at = now
+        if self._since != _NEVER:
+            return False
+        self._since = now
+        return True
+
+    def resumed(self, now: float) -> None:
+        """The link is read again: what came meanwhile is heard only now."""
+        self._resumed_at = now
+
+    def next_deadline(self, heard_at: float) -> float:
+        """When there is something to do, if nothing is heard after that moment."""
+        if self._since == _NEVER:
+            return _NEVER
+        heard_at = max(heard_at, self._resumed_at)
+        if self._asked_at == _NEVER:
+            return max(self._since, heard_at) + self._limits.relay_ask_after_s
+        return max(self._asked_at, heard_at) + self.patience_s
+
+    @property
+    def patience_s(self) -> float:
+        """How long nothing may be heard once the peer was asked."""
+        return self.factor * (self._limits.relay_answer_s_max + self._behind_bytes / self._pace)
+
+    def must_ask(self, now: float, heard_at: float) -> bool:
+        """Whether it is time for a Ping."""
+        return self._asked_at == _NEVER and now >= self.next_deadline(heard_at)
+
+    def asked(self, now: float, bytes_out: int) -> None:
+        """A Ping goes out, behind so many bytes in all."""
+        self._asked_at = now
+        self._behind_bytes = min(bytes_out - self._answered_bytes, self._limits.relay_window_bytes)
+        self._asked_bytes = bytes_out
+
+    def is_dead(self, now: float, heard_at: float) -> bool:
+        """Whether nothing was heard for too long."""
+        return self._asked_at != _NEVER and now >= self.next_deadline(heard_at)
+
+    def answered(self, sent_at: float, now: float) -> None:
+        """A Pong came, to a Ping of that moment."""
+        if self._asked_at == _NEVER or sent_at < self._asked_at - _TICK_S:
+            return
+        took_s = now - sent_at
+        if self._behind_bytes >= _PACE_BYTES_MIN and took_s > 0:
+            self._pace = self._behind_bytes / took_s / _PACE_SHARE
+        self._answered_bytes = self._asked_bytes
+        self._asked_at = _NEVER
+        self._since = now if self._sent_at > sent_at else _NEVER

@@ -1,0 +1,67 @@
+"""Whether a circuit still carries anything: times and counts alone."""
+
+from __future__ import annotations
+
+from p2p.limits import Limits
+from p2p.peer.vigil import Vigil
+
+LIMITS = Limits()
+ASK, ANSWER = LIMITS.relay_ask_after_s, LIMITS.relay_answer_s_max
+NEVER = float("inf")
+
+
+def test_nothing_is_due_while_nothing_is_awaited() -> None:
+    vigil = Vigil(LIMITS)
+    assert vigil.next_deadline(0.0) == NEVER
+    assert vigil.sent(1.0)
+    vigil.asked(2.0, 100)
+    vigil.answered(2.0, 2.1)
+    assert vigil.next_deadline(2.1) == NEVER
+
+
+def test_what_is_sent_and_not_heard_of_is_asked_for_and_then_given_up() -> None:
+    vigil = Vigil(LIMITS)
+    assert vigil.sent(1.0)
+    assert not vigil.sent(1.5)
+    assert not vigil.must_ask(1.0 + ASK - 0.01, 0.0)
+    assert vigil.must_ask(1.0 + ASK, 0.0)
+    vigil.asked(2.0, 0)
+    assert not vigil.must_ask(100.0, 0.0)
+    assert not vigil.is_dead(2.0 + ANSWER - 0.01, 0.0)
+    assert vigil.is_dead(2.0 + ANSWER, 0.0)
+    vigil.factor = 4
+    assert not vigil.is_dead(2.0 + 4 * ANSWER - 0.01, 0.0)
+    vigil.factor = 1
+    # Whatever is heard is life, and so is what could be heard only when the link was read again.
+    assert not vigil.is_dead(2.0 + ANSWER, 3.0)
+    vigil.resumed(4.0)
+    assert vigil.next_deadline(3.0) == 4.0 + ANSWER
+
+
+def test_what_is_sent_after_the_ping_is_awaited_when_the_ping_is_answered() -> None:
+    vigil = Vigil(LIMITS)
+    vigil.sent(1.0)
+    vigil.asked(2.0, 0)
+    vigil.sent(2.5)
+    # A Ping of before, of a keepalive, answers nothing.
+    vigil.answered(1.5, 2.6)
+    assert vigil.next_deadline(0.0) == 2.0 + ANSWER
+    vigil.answered(2.0, 3.0)
+    assert vigil.next_deadline(3.0) == 3.0 + ASK
+
+
+def test_what_was_written_before_the_ping_is_given_time_at_the_pace_that_was_measured() -> None:
+    vigil = Vigil(LIMITS)
+    behind = 512 * 1024
+    vigil.sent(0.0)
+    vigil.asked(1.0, behind)
+    assert vigil.patience_s == ANSWER + behind / LIMITS.relay_pace_bytes_per_s
+    vigil.answered(1.0, 1.5)
+    vigil.sent(2.0)
+    vigil.asked(3.0, 2 * behind)
+    assert vigil.patience_s == ANSWER + 4 * 0.5
+    # No more is under way than a window, and a few bytes tell nothing of the pace.
+    vigil.answered(3.0, 3.5)
+    vigil.sent(4.0)
+    vigil.asked(5.0, 100 * LIMITS.relay_window_bytes)
+    assert vigil.patience_s == ANSWER + 4 * 0.5 * LIMITS.relay_window_bytes / behind
