@@ -2,21 +2,42 @@
 
 When a store is opened, all that lies there counts. When it recovers from a failed write, only what was acknowledged
 does: the process knows how far that goes. What is filed becomes rows of `batches`, and the segment is closed.
+
+One that holds batches of our own beyond a gap is **kept**: nothing is added to it either, and each start looks at it
+again, until the gap is closed, or what was signed beyond it is believed no longer (`Transaction.drop_claim`). The batch
+that closes the gap, whoever brings it, is followed by them in the same commit (`file_beyond`).
+
+What the index names and a segment does not have any more, because its file is gone or was cut off, is quarantined
+before anything is signed on top of it. That takes one look at each file.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
+from p2p.errors import StoreError
 from p2p.ids import PeerId
-from p2p.replication.batch import verify_signature
-from p2p.store.base import Transaction, parse_stored
+from p2p.replication.batch import Batch, verify_signature
+from p2p.store.base import OriginState, parse_stored
 from p2p.store.disk import sync
-from p2p.store.segments import Segment, drop_probe, drop_segment, segment_numbers, segment_size
-from p2p.store.transaction import NOBODY
+from p2p.store.segments import (
+    Segment,
+    drop_probe,
+    drop_segment,
+    read_entries,
+    read_entry,
+    segment_numbers,
+    segment_path,
+    segment_size,
+)
+from p2p.store.transaction import NOBODY, OPEN, SqliteTransaction
+
+Beyond: TypeAlias = dict[int, tuple[int, int]]
+"""Batches of our own that lie beyond a gap: by the seq that each begins with, its segment and its offset there."""
 
 
 class Tail(NamedTuple):
@@ -25,7 +46,8 @@ class Tail(NamedTuple):
     Attributes:
         no: the segment's number.
         owner: whose log it is; None if the index does not know that, or not the segment.
-        start, end: offsets. They may be equal: then the segment is to be closed, and that is all.
+        start, end: offsets. They may be equal: then the segment is to be closed, and that is all. If the end is below
+            the start, something is missing that the index names.
     """
 
     no: int
@@ -62,7 +84,7 @@ def segments_at_open(
         owners: whose log has which number.
 
     Returns:
-        The segments that are gone on with, what is to be filed again, and the number of the next segment.
+        The segments that are gone on with, what is to be taken up, and the number of the next segment.
 
     Raises:
         StoreError: a segment cannot be looked at. Nothing is made of it then: it may hold what was acknowledged.
@@ -72,12 +94,12 @@ def segments_at_open(
     tails: list[Tail] = []
     for no, origin, covered, is_open in rows:
         owner = owners.get(origin)
-        if not is_open or owner is None:
+        if owner is None:
             continue
         size = segment_size(store, no)
-        if size == covered and owner not in current:
+        if is_open == OPEN and size == covered and owner not in current:
             current[owner] = Segment(no, covered)
-        else:
+        elif is_open or size < covered:
             tails.append(Tail(no, owner, covered, size))
     known = {no for no, *_ in rows}
     # A process that died while it tried the room has left it.
@@ -97,32 +119,132 @@ def tails_of_open(
         acknowledged: how far that goes; others are known as far as they count.
     """
     ends = dict(acknowledged)
-    rows = connection.execute("SELECT no, origin, covered FROM segments WHERE is_open ORDER BY no").fetchall()
+    rows = connection.execute("SELECT no, origin, covered FROM segments WHERE is_open = ? ORDER BY no", (OPEN,))
     return [Tail(no, owners[origin], covered, ends.get(no, 0)) for no, origin, covered in rows if origin in owners]
 
 
-def file_again(transaction: Transaction, owner: PeerId, entries: Iterable[bytes]) -> bool:
-    """File what follows its log's head. What of our own log lies beyond a gap was signed by us: that it goes so far is
-    noted as if somebody had shown it, and nothing is signed below while that is believed.
+class _Filed(NamedTuple):
+    """Whether a batch above the head could not be filed, and whether one is our own, beyond a gap."""
+
+    is_missed: bool
+    is_beyond: bool
+
+
+class TakingUp:
+    """What is done once with the tails that a start, or a recovery, has found.
 
     Args:
-        owner: whose batches they have to be.
-        entries: in their order; one that is no batch is passed over.
+        begin: begins a transaction that is synced.
+        store: the store's file.
+        held: whose logs the index knows.
 
-    Returns:
-        Whether there is a batch above the head that could not be filed.
+    Attributes:
+        beyond: what of our own log was found beyond a gap.
+        said: one line for each segment that is left as it is, or misses something.
     """
-    is_missed = False
-    for wal_bytes in entries:
-        batch = parse_stored(wal_bytes)
-        state = transaction.state(owner)
-        if batch is None or batch.origin != owner or batch.seq_end <= state.seq:
-            continue
-        is_signed = verify_signature(batch)
-        if is_signed and state.is_whole and (batch.seq_begin, batch.prev_hash) == (state.seq + 1, state.hash):
-            transaction.append(batch)
-            continue
-        is_missed = True
-        if is_signed and owner == transaction.own and batch.seq_begin > state.seq + 1:
-            transaction.note_claim(batch.seq_end)
-    return is_missed
+
+    def __init__(
+        self, begin: Callable[[], AbstractContextManager[SqliteTransaction]], store: Path, held: Container[PeerId]
+    ) -> None:
+        self.beyond: Beyond = {}
+        self.said: list[str] = []
+        self._begin = begin
+        self._store = store
+        self._held = held
+
+    def run(self, tails: Sequence[Tail]) -> None:
+        """File again what they hold and the index does not.
+
+        Raises:
+            StoreError: a segment cannot be read, or the store not be written.
+        """
+        known = [(tail, tail.owner) for tail in tails if tail.owner is not None]
+        if known:
+            with self._begin() as transaction:
+                transaction.big_bytes = None
+                for tail, owner in known:
+                    if tail.end < tail.start:
+                        self._quarantine_lost(transaction, tail, owner)
+                for tail, owner in known:
+                    filed = self._file(transaction, tail, owner)
+                    transaction.close_segment(tail.no, is_kept=filed.is_beyond)
+        for tail in tails:
+            if tail.owner is None:
+                self._take_up_unknown(tail)
+
+    def _take_up_unknown(self, tail: Tail) -> None:
+        """One that the index does not know goes if its log has all of it, or nothing in it is a batch. It may belong to
+        a newer index, which will be put back."""
+        entries = (parse_stored(wal_bytes) for _, wal_bytes in read_entries(self._store, tail.no, tail.start, tail.end))
+        owner = next((batch.origin for batch in entries if batch is not None), None)
+        with self._begin() as transaction:
+            transaction.big_bytes = None
+            is_missed = transaction.is_in_use(tail.no)
+            if owner is not None and (owner == transaction.own or owner in self._held):
+                filed = self._file(transaction, tail, owner)
+                is_missed |= filed.is_missed
+                if is_missed:
+                    transaction.add_segment(tail.no, owner, tail.start if filed.is_beyond else tail.end)
+                    transaction.close_segment(tail.no, is_kept=filed.is_beyond)
+            else:
+                is_missed |= owner is not None
+        if is_missed:
+            self.said.append(
+                f"{segment_path(self._store, tail.no).name} holds batches for which the index has no place (one that "
+                "was put back? a log that was not admitted yet?): it is left there"
+            )
+        else:
+            drop_segment(self._store, tail.no)
+
+    def _quarantine_lost(self, transaction: SqliteTransaction, tail: Tail, owner: PeerId) -> None:
+        lost = transaction.missing_in(tail.no, owner)
+        # From below: the head goes down once.
+        for damaged in lost:
+            transaction.quarantine(damaged)
+        transaction.shorten_segment(tail.no, tail.end)
+        if lost:
+            what = f"ends at byte {tail.end} of {tail.start}" if tail.end else "is gone"
+            self.said.append(
+                f"{segment_path(self._store, tail.no).name} {what}: of the log of {owner} it held {len(lost)} batches "
+                "more, which peers have to send again"
+            )
+
+    def _file(self, transaction: SqliteTransaction, tail: Tail, owner: PeerId) -> _Filed:
+        """File what follows its log's head; one that is no batch is passed over. What of our own log lies beyond a gap
+        was signed by us: that it goes so far is noted as if somebody had shown it, and nothing is signed below while
+        that is believed."""
+        is_missed = is_beyond = False
+        for offset, wal_bytes in read_entries(self._store, tail.no, tail.start, tail.end):
+            batch = parse_stored(wal_bytes)
+            state = transaction.state(owner)
+            if batch is None or batch.origin != owner or batch.seq_end <= state.seq:
+                continue
+            is_signed = verify_signature(batch)
+            if is_signed and _follows(batch, state):
+                transaction.append(batch)
+                continue
+            is_missed = True
+            if is_signed and owner == transaction.own and batch.seq_begin > state.seq + 1:
+                is_beyond = True
+                transaction.note_claim(batch.seq_end)
+                self.beyond[batch.seq_begin] = (tail.no, offset)
+        return _Filed(is_missed, is_beyond)
+
+
+def file_beyond(transaction: SqliteTransaction, store: Path, beyond: Beyond) -> None:
+    """File what follows our log's head by now. What cannot be read is left for peers to send."""
+    own = transaction.own
+    transaction.big_bytes = None
+    while (place := beyond.get(transaction.head(own).seq + 1)) is not None:
+        with suppress(StoreError):
+            wal_bytes = read_entry(store, *place)
+            batch = None if wal_bytes is None else parse_stored(wal_bytes)
+            is_next = batch is not None and batch.origin == own and _follows(batch, transaction.state(own))
+            if batch is not None and is_next and verify_signature(batch):
+                transaction.append(batch)
+                continue
+        return
+
+
+def _follows(batch: Batch, state: OriginState) -> bool:
+    return state.is_whole and (batch.seq_begin, batch.prev_hash) == (state.seq + 1, state.hash)

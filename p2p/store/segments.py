@@ -20,7 +20,8 @@ next start what lies beyond `covered` is read, and if the disk refuses that, the
 signed, and follows its log's head, in a log that the index knows, is filed again (as a row of `batches`: after a failed
 sync the kernel's memory shows what the disk may not have). In the same commit, which is synced, the segment is
 **closed**: what else lies in it counts no more, and nothing is added to it. But what we have signed beyond a gap, which
-an older index or damage has made, is noted as a claim: nothing is signed below it meanwhile.
+an older index or damage has made, is noted as a claim: nothing is signed below it meanwhile, and once the gap is closed
+it is filed (`replay`).
 
 Why no seq of our own is signed twice. A batch is signed inside a transaction that has read the head. Either its
 transaction came to its end, then it is found as above, or the process died, then it is found or torn, and if it is

@@ -31,7 +31,7 @@ from p2p.errors import StoreCorrupt, StoreError, StoreReadOnly
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.policy.book import BookPlace
-from p2p.store.base import Damage, Loaded, NotBulk, OriginState, Transaction, parse_stored
+from p2p.store.base import Damage, Loaded, NotBulk, OriginState, Transaction
 from p2p.store.blobs import is_damage, malformed
 from p2p.store.checkpoints import Checkpoints
 from p2p.store.definitions import altered_tables
@@ -40,10 +40,10 @@ from p2p.store.hints import mend_hints
 from p2p.store.mend import mend_origins
 from p2p.store.reader import SqliteReader
 from p2p.store.rebuild import look_through
-from p2p.store.replay import Tail, drop_forgotten, file_again, segments_at_open, tails_of_open
+from p2p.store.replay import Beyond, Tail, TakingUp, drop_forgotten, file_beyond, segments_at_open, tails_of_open
 from p2p.store.rows import read_numbers, read_states
 from p2p.store.schema import PAGE_BYTES, prepare
-from p2p.store.segments import Appends, Segment, drop_segment, read_entries, segment_path, try_room
+from p2p.store.segments import Appends, Segment, drop_segment, try_room
 from p2p.store.transaction import SqliteTransaction
 
 _LIMITS: Final = Limits()
@@ -70,7 +70,8 @@ class SqliteStore:
 
     Attributes:
         mended: one line for each note of a log's end, and each table of hints, that was damaged when the store was
-            opened, and put right; and for each segment that the index does not know and that is left.
+            opened, and put right; for each segment that the index does not know and that is left; and for each that is
+            not whole any more.
 
     Raises:
         IdentityMismatch: the file belongs to another identity.
@@ -89,6 +90,7 @@ class SqliteStore:
         self._is_lax = False
         # The last that were written and whose commit failed half-way.
         self._in_doubt: Appends | None = None
+        self._beyond: Beyond = {}
         self._writer: sqlite3.Connection | None = None
         try:
             with translated(path, "opened"):
@@ -106,7 +108,7 @@ class SqliteStore:
                 owners = {no: peer_id for peer_id, no in self._numbers.items()}
                 drop_forgotten(self._writer, path)
                 self._segments, tails, self._next_segment = segments_at_open(self._writer, path, owners)
-            self._take_up(tails)
+            self.mended += self._take_up(tails)
             self._reader = SqliteReader(path)
         except BaseException:
             self._close_writer()
@@ -142,6 +144,8 @@ class SqliteStore:
                 connection.execute("BEGIN IMMEDIATE")
                 changes = connection.total_changes
                 yield transaction
+                if self._beyond and self._own in transaction.changed:
+                    file_beyond(transaction, self._path, self._beyond)
                 transaction.save()
                 changes = connection.total_changes - changes
                 if self._is_lax and changes != transaction.told_changes:
@@ -198,6 +202,9 @@ class SqliteStore:
                 self._numbers.pop(origin, None)
             else:
                 self._states[origin] = state
+        own = self._states.get(self._own)
+        if self._beyond and own is not None and not own.is_lost:
+            self._beyond = {}
 
     def _is_log_copied(self, connection: sqlite3.Connection) -> bool:
         """Bring what a process that died has left in SQLite's log into the file, and sync it; False if that cannot be
@@ -214,44 +221,12 @@ class SqliteStore:
         connection.execute(f"PRAGMA synchronous = {'NORMAL' if is_lax else 'FULL'}")
         self._is_lax = is_lax
 
-    def _take_up(self, tails: list[Tail]) -> None:
-        """File again what segments hold and the index does not, and close them."""
-        known = [tail for tail in tails if tail.owner is not None]
-        if known:
-            with self._write(is_bulk=False) as transaction:
-                transaction.big_bytes = None
-                for tail in known:
-                    self._file_again(transaction, tail, tail.owner)
-                    transaction.close_segment(tail.no)
-        for tail in tails:
-            if tail.owner is None:
-                self._take_up_unknown(tail)
-
-    def _take_up_unknown(self, tail: Tail) -> None:
-        """One that the index does not know goes if its log has all of it, or nothing in it is a batch. It may belong to
-        a newer index, which will be put back."""
-        entries = (parse_stored(wal_bytes) for _, wal_bytes in read_entries(self._path, tail.no, tail.start, tail.end))
-        owner = next((batch.origin for batch in entries if batch is not None), None)
-        with self._write(is_bulk=False) as transaction:
-            transaction.big_bytes = None
-            is_missed = transaction.is_in_use(tail.no)
-            if owner is not None and (owner == self._own or owner in self._states):
-                is_missed |= self._file_again(transaction, tail, owner)
-                if is_missed:
-                    transaction.add_segment(tail.no, owner, tail.end)
-            else:
-                is_missed |= owner is not None
-        if is_missed:
-            self.mended.append(
-                f"{segment_path(self._path, tail.no).name} holds batches for which the index has no place (one that "
-                "was put back? a log that was not admitted yet?): it is left there"
-            )
-        else:
-            drop_segment(self._path, tail.no)
-
-    def _file_again(self, transaction: Transaction, tail: Tail, owner: PeerId | None) -> bool:
-        entries = read_entries(self._path, tail.no, tail.start, tail.end)
-        return owner is not None and file_again(transaction, owner, (wal_bytes for _, wal_bytes in entries))
+    def _take_up(self, tails: list[Tail]) -> list[str]:
+        """File again what segments hold and the index does not, and close them; a line for each that is left."""
+        taking_up = TakingUp(partial(self._write, is_bulk=False), self._path, self._states)
+        taking_up.run(tails)
+        self._beyond.update(taking_up.beyond)
+        return taking_up.said
 
     def current(self) -> Mapping[PeerId, OriginState]:
         """What is held as of the last commit."""

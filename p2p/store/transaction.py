@@ -15,7 +15,7 @@ from p2p.replication.accept import Held
 from p2p.replication.batch import Batch
 from p2p.replication.fork import Proof
 from p2p.replication.heads import ZERO_HASH
-from p2p.store.base import TARGETS_MAX, OriginState, Transaction, is_what_was_stored, parse_stored
+from p2p.store.base import TARGETS_MAX, DamagedRange, OriginState, Transaction, is_what_was_stored, parse_stored
 from p2p.store.blobs import IN_TABLE, read_batch
 from p2p.store.rows import held_of
 from p2p.store.schema import ANYBODY, INDEX_TARGET
@@ -23,6 +23,11 @@ from p2p.store.segments import Appends
 
 NOBODY: Final = 0
 """In the place of a log's number: the segment is out of use, and its file may still be there. No log has it."""
+_CLOSED: Final = 0
+OPEN: Final = 1
+"""The segment to which its log's next big batch is added."""
+KEPT: Final = 2
+"""What it holds beyond what is known of it may be filed later."""
 _FORGOTTEN: Final = f"INSERT INTO segments VALUES (?, {NOBODY}, 0, 0)"  # noqa: S608  # a number of ours
 _IS_FOR_ANYBODY: Final = "SELECT 1 FROM targets WHERE target = ? AND origin = ?"
 
@@ -74,7 +79,8 @@ class SqliteTransaction(Transaction):
             if part.is_new:
                 self.add_segment(part.no, part.origin, part.end)
             self._connection.execute(
-                "UPDATE segments SET covered = ?, is_open = ? WHERE no = ?", (part.end, not part.is_full, part.no)
+                "UPDATE segments SET covered = ?, is_open = ? WHERE no = ?",
+                (part.end, _CLOSED if part.is_full else OPEN, part.no),
             )
             self.told_changes += not part.is_full
 
@@ -82,9 +88,32 @@ class SqliteTransaction(Transaction):
         """Let the index know a segment up to there, as one that is closed."""
         self._connection.execute("INSERT INTO segments VALUES (?, ?, ?, 0)", (no, self._number(origin), covered))
 
-    def close_segment(self, no: int) -> None:
-        """Nothing beyond what is known of a segment counts, and nothing is added to it."""
-        self._connection.execute("UPDATE segments SET is_open = 0 WHERE no = ?", (no,))
+    def close_segment(self, no: int, *, is_kept: bool) -> None:
+        """Nothing is added to a segment any more; nor does anything beyond what is known of it count, unless it is
+        kept."""
+        self._connection.execute("UPDATE segments SET is_open = ? WHERE no = ?", (KEPT if is_kept else _CLOSED, no))
+
+    def shorten_segment(self, no: int, covered: int) -> None:
+        """No more than that is there of it."""
+        self._connection.execute("UPDATE segments SET covered = ? WHERE no = ?", (covered, no))
+
+    def missing_in(self, no: int, origin: PeerId) -> list[DamagedRange]:
+        """The batches of a log that are filed as lying in a segment and cannot be read there, ascending."""
+        rows = self._connection.execute(
+            "SELECT seq_begin, seq_end, batch FROM chain WHERE origin = ? AND segment = ? AND damaged = 0"
+            " ORDER BY seq_end",
+            (self._number(origin), no),
+        ).fetchall()
+        return [
+            DamagedRange(origin, seq_begin, seq_end)
+            for seq_begin, seq_end, place in rows
+            if isinstance(seq_begin, int) and read_batch(self._connection, no, place) is None
+        ]
+
+    def drop_claim(self) -> None:
+        super().drop_claim()
+        # Nor is what lies beyond the gap, which other records will take the place of.
+        self._connection.execute("UPDATE segments SET is_open = ? WHERE is_open = ?", (_CLOSED, KEPT))
 
     def is_in_use(self, no: int) -> bool:
         """Whether a batch is filed that lies in this segment."""

@@ -19,7 +19,8 @@ import pytest
 from p2p.errors import StoreError, StoreFull, StoreReadOnly
 from p2p.ids import PeerId
 from p2p.limits import KIB, Limits
-from p2p.replication.batch import Batch, parse_batch
+from p2p.node.commits import Committer, Group, PushJob, Unsealed
+from p2p.replication.batch import Batch, NewRecord, encode_portions, parse_batch
 from p2p.store import disk, files, segments
 from p2p.store.base import DamagedRange, NotBulk, Transaction
 from p2p.store.files import beside
@@ -27,7 +28,7 @@ from p2p.store.reader import SqliteReader
 from p2p.store.rebuild import rebuild
 from p2p.store.segments import Appends, Segment, read_entries, read_entry, segment_numbers, segment_path
 from p2p.store.sqlite import SqliteStore
-from tests.logs import Log, identity
+from tests.logs import Log, app, identity
 
 OWN = identity(1).peer_id
 OTHER = identity(2).peer_id
@@ -845,10 +846,89 @@ def test_t60_what_was_signed_and_cannot_be_filed_stays_known(path: Path, what: s
             assert (own.seq, own.claimed_seq) == (0 if what == "no index" else 2, len(log.batches))
             assert own.is_lost
             assert segment_numbers(path) == [1]
+    missing = [log.batches[0], log.batches[2]] if what == "no index" else [log.batches[2]]
     with closing(SqliteStore(path, OWN)) as store:
-        put(store, *log.batches[own.seq :])
-        assert not store.current()[OWN].is_lost
+        # Whoever has what is missing, the store has the rest.
+        put(store, *missing)
+        assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
+        assert (store.current()[OWN].is_lost, store._beyond) == (False, {})
+        put(store, log.add(b"goes on"))
+    with closing(SqliteStore(path, OWN)) as store:
         assert list(store.verify()) == []
+        assert is_open(path)[:1] == [0]
+
+
+def is_open(path: Path) -> list[int]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [row[0] for row in connection.execute("SELECT is_open FROM segments ORDER BY no")]
+
+
+@pytest.fixture
+def gap(path: Path) -> Log:
+    """Our log in an older index: one small batch is missing, and what lies above it is in segments."""
+    log = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, log, 1)
+    older = path.read_bytes()
+    with closing(SqliteStore(path, OWN)) as store:
+        put(store, log.add(b"small"), is_bulk=False)
+        fill(store, log, 2)
+        put(store, log.seal(app(b"later" * 60), base_hlc=log.batches[-1].last_hlc + 10**9))
+    path.write_bytes(older)
+    return log
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_t60_what_lies_beyond_a_gap_is_filed_as_far_as_it_can_be_read(path: Path, gap: Log, is_gone: bool) -> None:
+    with closing(SqliteStore(path, OWN)) as store:
+        content = bytearray(segment_path(path, 1).read_bytes())
+        content[content.index(gap.batches[3].wal_bytes) + 150] ^= 1
+        segment_path(path, 1).write_bytes(content)
+        if is_gone:
+            segment_path(path, 1).unlink()
+        put(store, gap.batches[1])
+        assert store.current()[OWN].seq == (2 if is_gone else 3)
+        assert store.current()[OWN].is_lost
+        put(store, *gap.batches[store.current()[OWN].seq : 4])
+        assert store.current()[OWN].seq == (4 if is_gone else 5)
+
+
+def test_t60_what_lies_beyond_a_gap_counts_no_more_once_it_is_not_believed(path: Path, gap: Log) -> None:
+    with closing(SqliteStore(path, OWN)) as store:
+        assert is_open(path) == [2]
+        with store.write() as transaction:
+            transaction.drop_claim()
+        other = gap.branch(1)
+        put(store, other.add(b"another"))
+    for _ in range(2):
+        with closing(SqliteStore(path, OWN)) as store:
+            assert (store.current()[OWN].seq, store.current()[OWN].is_lost) == (2, False)
+            assert list(store.verify()) == []
+
+
+def test_t60_what_is_signed_after_a_gap_was_closed_follows_what_lay_beyond_it(path: Path, gap: Log) -> None:
+    with closing(SqliteStore(path, OWN)) as store:
+        committer = Committer(store, identity(1), Limits())
+        committer.start()
+        (batch,) = gap.batches[1:2]
+        push = PushJob(batch.seq_begin, batch.seq_end, batch.wal_bytes, admitted=True)
+        done = committer.commit(Group(jobs=[push], portions=encode_portions([NewRecord("app", None, b"x")])), 1)
+        assert (done.unsealed, done.states[OWN]) == (Unsealed.AHEAD, store.current()[OWN])
+        assert store.current()[OWN].seq == len(gap.batches)
+        done = committer.commit(Group(portions=encode_portions([NewRecord("app", None, b"x")])), 1)
+        assert done.sealed[0].prev_hash == gap.batches[-1].hash
+        assert done.sealed[0].base_hlc > gap.batches[-1].last_hlc
+
+
+def test_t61_a_commit_that_fails_as_it_closes_a_gap_closes_it_when_it_is_done_again(path: Path, gap: Log) -> None:
+    with closing(SqliteStore(path, OWN)) as store:
+        store._writer = Wrapped(store._writer, fail, nothing)  # type: ignore[assignment]
+        with pytest.raises(StoreError):
+            put(store, gap.batches[1])
+        store.recover()
+        assert (store.current()[OWN].seq, is_open(path)) == (1, [2])
+        put(store, gap.batches[1])
+        assert held(store, OWN) == [batch.wal_bytes for batch in gap.batches]
 
 
 def test_where_the_process_works_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -956,12 +1036,10 @@ def test_what_does_not_follow_is_kept_aside_and_nothing_is_made_of_it(path: Path
             assert store.current()[OWN].seq == older_end
             assert segment_numbers(path) == [1]
             assert [found.what for found in store.verify()] == ["end"]
-    # Once what is between them was fetched, a file that is written anew has them.
+    # Once what is between them was fetched, they follow it.
     with closing(SqliteStore(path, OWN)) as store:
         put(store, own.batches[1], is_bulk=False)
-    rebuild(path)
-    with closing(SqliteReader(path)) as reader:
-        assert len(reader.load(OWN, 1, EVERYTHING, EVERYTHING).batches) == len(own.batches)
+        assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
 
 
 def test_a_newer_index_beside_older_segments_misses_what_peers_send_again(path: Path) -> None:
@@ -971,12 +1049,13 @@ def test_a_newer_index_beside_older_segments_misses_what_peers_send_again(path: 
         older = segment_path(path, 1).read_bytes()
         fill(store, own, 2)
     segment_path(path, 1).write_bytes(older)
+    for number in range(2):
+        with closing(SqliteStore(path, OWN)) as store:
+            own_state = store.current()[OWN]
+            assert (own_state.seq, own_state.tail_seq, own_state.is_whole) == (2, 4, False)
+            said = [f"log.sqlite.000001.segment ends at byte {len(older)} of {2 * len(older)}: of the log of {OWN} it"]
+            assert [line.partition(" held")[0] for line in store.mended] == (said if number == 0 else [])
     with closing(SqliteStore(path, OWN)) as store:
-        loaded = store.load(OWN, 1, EVERYTHING, EVERYTHING)
-        assert ([batch.seq_end for batch in loaded.batches], loaded.damaged) == ([1, 2], DamagedRange(OWN, 3, 3))
-        with store.write() as transaction:
-            transaction.quarantine(DamagedRange(OWN, 3, 3))
-            transaction.quarantine(DamagedRange(OWN, 4, 4))
         put(store, *own.batches[2:])
         assert segment_numbers(path) == [1, 2]
         assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
@@ -1003,6 +1082,7 @@ def test_t62_a_batch_that_a_segment_does_not_have_any_more_is_damage_and_is_mend
     with closing(SqliteReader(path)) as reader:
         assert [(found.what, found.seq_begin) for found in reader.verify()] == [("hash", seq) for seq in lost]
     with closing(SqliteStore(path, OWN)) as store:
+        assert store.current()[OWN].is_whole == (what != "gone"), "that a file is gone is seen at once"
         for seq in reversed(lost):
             assert store.load(OWN, seq, seq, EVERYTHING).damaged == DamagedRange(OWN, seq, seq)
             with store.write() as transaction:
