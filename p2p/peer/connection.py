@@ -353,8 +353,14 @@ class Connection:
         ):
             return 0
         if self._vigil is not None:
+            if self._doubts(self._vigil):
+                return 0
             self._await_answer(self._vigil)
         return session.send(_DATA, payload, flags)
+
+    def _doubts(self, vigil: Vigil) -> bool:
+        """Whether a circuit is so silent that nothing more is sent into it for now. The next read goes on with it."""
+        return self._parting is None and vigil.is_doubtful(self._clock.monotonic(), self._moved_at)
 
     def _await_answer(self, vigil: Vigil) -> None:
         """In a circuit: something goes out whose arrival only the peer can tell."""
@@ -811,6 +817,7 @@ class Connection:
             parting.waits_for = -_NEVER
         if self._vigil is not None and pong.rtt_s is not None:
             self._vigil.answered(now - pong.rtt_s, now)
+            self._tighten_deadline()
         if self._probe_by != _NEVER and not self.retiring:
             self._probe_by = _NEVER
             self._owner.on_probed(self, alive=True)
@@ -930,7 +937,7 @@ class Connection:
 
     def _next_bytes(self) -> bytes:
         session, outbox = self.session, self._outbox
-        if outbox and session.state is State.LIVE:
+        if outbox and session.state is State.LIVE and (self._vigil is None or not self._doubts(self._vigil)):
             outbox.drain(session, self._write_bytes)
             if self._vigil is not None:
                 self._await_answer(self._vigil)

@@ -8,7 +8,8 @@ How it moves:
 
     quiet     nothing is awaited: no Ping is sent, however long nothing is heard
     waiting   something was sent; when nothing was heard for `relay_ask_after_s`, the peer is pinged
-    asked     the Ping is not answered; when nothing at all was heard for as long as it may take, the circuit is dead
+    asked     the Ping is not answered; when nothing at all was heard for a third of what it may take, what is to be
+              sent waits (it can go another way then), and after the whole of it the circuit is dead
 
 How long it may take: `relay_answer_s_max`, and on top of it the time for what was written before the Ping, which it
 waits behind. A quarter of the pace that an earlier Ping measured is reckoned with, and `relay_pace_bytes_per_s` before
@@ -27,6 +28,7 @@ from p2p.limits import Limits
 _NEVER: Final = float("inf")
 _TICK_S: Final = 1e-6
 _PACE_SHARE: Final = 4
+_DOUBT_SHARE: Final = 3
 _PACE_BYTES_MIN: Final = 65_536
 """Fewer bytes before a Ping measure the way and not its pace."""
 
@@ -105,6 +107,12 @@ class Vigil:
     def is_dead(self, now: float, heard_at: float) -> bool:
         """Whether nothing was heard for too long."""
         return self._asked_at != _NEVER and now >= self.next_deadline(heard_at)
+
+    def is_doubtful(self, now: float, heard_at: float) -> bool:
+        """Whether nothing was heard for so long that what is not sent yet had better wait."""
+        if self._asked_at == _NEVER:
+            return False
+        return now >= max(self._asked_at, heard_at, self._resumed_at) + self.patience_s / _DOUBT_SHARE
 
     def answered(self, sent_at: float, now: float) -> None:
         """A Pong came, to a Ping of that moment."""

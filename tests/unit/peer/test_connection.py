@@ -686,3 +686,28 @@ async def test_what_only_waited_on_a_circuit_that_broke_is_left_and_what_was_sen
         a.link.abort(Reason.ABNORMAL, "the circuit broke")
         assert 0 < len(a.link.left) == a.link.unsent < queued
         assert list(a.link.left) == sent[queued - len(a.link.left) : queued]
+
+
+async def test_nothing_more_is_sent_into_a_circuit_that_is_silent_for_long_and_all_of_it_when_it_is_heard_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined(over_relay=True) as (a, b):
+        a.network.partition("a", "b")
+        for number in range(25):
+            await a.link.send_data(data(b"%d" % number))
+            await trio.sleep(0.1)
+        assert 0 < a.link.outbox_bytes < 10 * len(data(b"10"))
+        a.network.heal("a", "b")
+        await b.owner.until_arrived(25)
+        assert b.owner.data == [b"%d" % number for number in range(25)]
+        assert a.link.is_live
+        a.network.partition("a", "b")
+        ask = Ask(trio.current_time() + 60)
+        for number in range(25):
+            await a.link.send_data(data(b"%d" % number))
+            await trio.sleep(0.1)
+        # A question that was not sent can be asked elsewhere.
+        assert a.link.ask_nowait(data(b"?"), ask)
+        await a.link.over.wait()
+        assert a.link.left[-1] == data(b"24")
+        assert ask.is_over and not ask.msg_id

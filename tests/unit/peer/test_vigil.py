@@ -29,6 +29,8 @@ def test_what_is_sent_and_not_heard_of_is_asked_for_and_then_given_up() -> None:
     assert not vigil.must_ask(100.0, 0.0)
     assert not vigil.is_dead(2.0 + ANSWER - 0.01, 0.0)
     assert vigil.is_dead(2.0 + ANSWER, 0.0)
+    assert not vigil.is_doubtful(2.0 + ANSWER / 3 - 0.01, 0.0)
+    assert vigil.is_doubtful(2.0 + ANSWER / 3 + 0.01, 0.0)
     vigil.factor = 4
     assert not vigil.is_dead(2.0 + 4 * ANSWER - 0.01, 0.0)
     vigil.factor = 1
