@@ -30,6 +30,7 @@ from p2p.ids import PeerId, check_node_id
 from p2p.limits import Limits
 from p2p.store.base import LOCK_FILE, Damage
 from p2p.store.disk import sync
+from p2p.store.segments import check_readable
 from p2p.windows import Entropy
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _mended(path: Path) -> str | None:
 
 
 def mend_store(data_dir: Path) -> str | None:
-    """Write a data dir's store anew if the structure of its file is damaged.
+    """Write a data dir's store anew if the structure of its file is damaged, or if a segment has what it misses.
 
     Returns:
         A line about what was saved; None if the file is whole.
@@ -198,10 +199,14 @@ def mend_store(data_dir: Path) -> str | None:
         ConfigError: there is no store.
         StoreError: it cannot be mended; nothing changed.
     """
+    from p2p.store.rebuild import has_come_back, rebuild
+
     path = _store_of(data_dir)
     lock = DirLock(data_dir)
     try:
-        return _mended(path)
+        check_readable(path)
+        line = _mended(path)
+        return rebuild(path) if line is None and has_come_back(path) else line
     finally:
         lock.close()
 

@@ -22,9 +22,11 @@ from p2p.store.check import check_chain, check_proof_kept
 from p2p.store.files import connect_to_read, translated
 from p2p.store.hints import damaged_tables
 from p2p.store.rows import held_of, is_peer_id, peer_id_of, read_states
-from p2p.store.schema import ANYBODY, check_version, read_owner
+from p2p.store.schema import ANYBODY, STEPS, check_version, read_owner
 
 _ROWS_PER_READ: Final = 256
+_VERIFIED_AGAIN_MAX: Final = 3
+"""So often a log is read in which something was found, if it changed meanwhile."""
 _ALL: Final = -1
 """In the place of how many rows are wanted."""
 _LOAD: Final = (
@@ -61,8 +63,8 @@ class SqliteReader:
         with translated(path, "opened"):
             self._connection = connect_to_read(path)
             try:
-                self._version = check_version(self._connection, path)
-                if not self._version:
+                self._known_version = check_version(self._connection, path)
+                if not self._known_version:
                     raise StoreError(
                         f"the store {path} is empty: the start that made it did not come to an end; start again"
                     )
@@ -76,6 +78,13 @@ class SqliteReader:
     def own(self) -> PeerId:
         """The identity this store belongs to."""
         return self._own
+
+    @property
+    def _version(self) -> int:
+        """The file's schema. A node that is started may bring an older one to the newest while this is open."""
+        if self._known_version < len(STEPS):
+            self._known_version = check_version(self._connection, self._path)
+        return self._known_version
 
     def states(self) -> dict[PeerId, OriginState]:
         """Everything that is held, read anew."""
@@ -177,26 +186,27 @@ class SqliteReader:
     def book(self) -> list[BookPlace]:
         """The places where peers were met, the one that was good longest ago first; none in a file of before there
         were any."""
-        if self._version < _BOOK_SINCE:
-            return []
         rows = self._hints(
             "SELECT scheme, host, port, peer_id, node_id, source, good_ms, failures FROM book"
-            " ORDER BY good_ms, scheme, host, port"
+            " ORDER BY good_ms, scheme, host, port",
+            _BOOK_SINCE,
         )
         return [place for row in rows if (place := _place_of(*row)) is not None]
 
     def bans(self) -> dict[PeerId, int]:
         """Who is left alone, and until when, the one that ends first first."""
-        if self._version < _BOOK_SINCE:
-            return {}
-        rows = self._hints("SELECT peer_id, until_ms FROM bans ORDER BY until_ms, peer_id")
+        rows = self._hints("SELECT peer_id, until_ms FROM bans ORDER BY until_ms, peer_id", _BOOK_SINCE)
         return {PeerId(banned): until for banned, until in rows if is_peer_id(banned) and isinstance(until, int)}
 
-    def _hints(self, sql: str) -> list[tuple[Any, ...]]:
-        """Rows of a table that holds nothing of the logs; none if it is damaged. Who opens the store mends it."""
+    def _hints(self, sql: str, since: int = 1) -> list[tuple[Any, ...]]:
+        """Rows of a table that holds nothing of the logs; none if it is damaged. Who opens the store mends it.
+
+        Args:
+            since: the version of the schema that brought the table.
+        """
         try:
             with self._in_use, translated(self._path, "read"):
-                return self._connection.execute(sql).fetchall()
+                return self._connection.execute(sql).fetchall() if self._version >= since else []
         except StoreError as error:
             cause = error.__cause__
             if isinstance(error, StoreCorrupt) or (isinstance(cause, sqlite3.Error) and is_damage(cause)):
@@ -217,20 +227,39 @@ class SqliteReader:
             yield Damage("file", None, None, detail_of(error))
             return
         for origin, state in sorted(states.items()):
-            try:
-                with translated(self._path, "read"):
-                    yield from check_chain(origin, state, self._rows_of(origin))
-                    yield from check_proof_kept(origin, state, self.proof(origin))
-            except StoreError as error:
-                if isinstance(error.__cause__, OSError):
-                    # What may not be read now, or by this user, is not known to be damaged.
-                    raise
-                yield Damage("file", origin, None, detail_of(error))
+            yield from self._verify_log(origin, state)
+
+    def _verify_log(self, origin: PeerId, state: OriginState) -> list[Damage]:
+        """What is wrong with a log. Beside a running node it may be forgotten, or fetched again, while it is read: what
+        is found counts if the log is then what it was."""
+        found = self._check_log(origin, state)
+        for _ in range(_VERIFIED_AGAIN_MAX):
+            now = self.states().get(origin) if found else state
+            if now == state:
+                break
+            if now is None:
+                return []
+            state = now
+            found = self._check_log(origin, state)
+        return found
+
+    def _check_log(self, origin: PeerId, state: OriginState) -> list[Damage]:
+        found: list[Damage] = []
+        try:
+            with translated(self._path, "read"):
+                found += check_chain(origin, state, self._rows_of(origin))
+                found += check_proof_kept(origin, state, self.proof(origin))
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError):
+                # What may not be read now, or by this user, is not known to be damaged.
+                raise
+            found.append(Damage("file", origin, None, detail_of(error)))
+        return found
 
     def _rows_of(self, origin: PeerId) -> Iterator[tuple[Held, bytes | None, int, bool]]:
         after = 0
-        segment_of = "segment" if self._version >= _SEGMENTS_SINCE else str(IN_TABLE)
         while True:
+            segment_of = "segment" if self._version >= _SEGMENTS_SINCE else str(IN_TABLE)
             rows = self._connection.execute(
                 f"SELECT seq_begin, seq_end, hash, signature_crc, damaged, {segment_of}, batch FROM chain"  # noqa: S608  # names of ours
                 " WHERE origin = (SELECT no FROM origins WHERE peer_id = ?) AND seq_end > ? ORDER BY seq_end LIMIT ?",

@@ -42,8 +42,9 @@ from p2p.store.disk import sync
 from p2p.store.files import DAMAGED, LOG, PART, beside, connect, free_bytes, make_private, size_of, translated, trust
 from p2p.store.hints import HINTS, check_table, damaged_tables
 from p2p.store.mend import Head, frozen_from_of, owner_of, walk
-from p2p.store.schema import PAGE_BYTES, STEPS, check_version, prepare, read_owner
+from p2p.store.schema import PAGE_BYTES, STEPS, check_version, has_segments, prepare, read_owner
 from p2p.store.segments import read_entries, segment_numbers, segment_size
+from p2p.store.transaction import KEPT, OPEN
 
 _NO_BATCH: Final = 0
 """In the place of a batch's number: its bytes are gone. No batch has it."""
@@ -69,6 +70,26 @@ def look_through(path: Path) -> str | None:
         # A list of tables that makes no sense is read all the same.
         connection.execute("PRAGMA writable_schema = ON")
         return next((damage.detail for damage in damaged_tables(connection) if damage.what == "file"), None)
+
+
+def has_come_back(path: Path) -> bool:
+    """Whether a segment has a batch again that was quarantined: its file was gone, and was put back.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    with translated(path, "read"), closing(connect(path, "ro")) as connection:
+        if not has_segments(connection):
+            return False
+        rows = connection.execute(
+            "SELECT o.peer_id, c.seq_begin, c.seq_end, c.hash, c.signature_crc, c.segment, c.batch FROM chain AS c"
+            " JOIN origins AS o ON o.no = c.origin WHERE c.damaged <> 0 AND c.segment <> ?",
+            (IN_TABLE,),
+        )
+        return any(
+            is_what_was_stored(read_batch(connection, segment, number), PeerId(peer_id), Held(*held), signature_crc)
+            for peer_id, *held, signature_crc, segment, number in rows
+        )
 
 
 def rebuild(path: Path) -> str:
@@ -253,7 +274,9 @@ class _Copy:
         """
         execute = self._target.execute
         known = self._scan("segments", "no, covered, is_open", "no {0}")
-        closed = {no: covered for no, covered, is_open in known if not is_open and isinstance(covered, int)}
+        closed = {
+            no: covered for no, covered, is_open in known if is_open not in (OPEN, KEPT) and isinstance(covered, int)
+        }
         numbers_there = segment_numbers(self._store)
         ends = {no: closed[no] if no in closed else segment_size(self._store, no) for no in numbers_there}
         for no, end in ends.items():

@@ -34,7 +34,7 @@ from p2p.store.segments import (
     segment_path,
     segment_size,
 )
-from p2p.store.transaction import NOBODY, OPEN, SqliteTransaction
+from p2p.store.transaction import KEPT, LOST, NOBODY, OPEN, SqliteTransaction
 
 Beyond: TypeAlias = dict[int, tuple[int, int]]
 """Batches of our own that lie beyond a gap: by the seq that each begins with, its segment and its offset there."""
@@ -99,7 +99,7 @@ def segments_at_open(
         size = segment_size(store, no)
         if is_open == OPEN and size == covered and owner not in current:
             current[owner] = Segment(no, covered)
-        elif is_open or size < covered:
+        elif is_open in (OPEN, KEPT) or (size < covered and is_open != LOST):
             tails.append(Tail(no, owner, covered, size))
     known = {no for no, *_ in rows}
     # A process that died while it tried the room has left it.
@@ -162,12 +162,14 @@ class TakingUp:
         if known:
             with self._begin() as transaction:
                 transaction.big_bytes = None
+                # First, so that nothing is filed on top of what is lost.
                 for tail, owner in known:
                     if tail.end < tail.start:
                         self._quarantine_lost(transaction, tail, owner)
                 for tail, owner in known:
-                    filed = self._file(transaction, tail, owner)
-                    transaction.close_segment(tail.no, is_kept=filed.is_beyond)
+                    if tail.end >= tail.start:
+                        filed = self._file(transaction, tail, owner)
+                        transaction.close_segment(tail.no, is_kept=filed.is_beyond)
         for tail in tails:
             if tail.owner is None:
                 self._take_up_unknown(tail)
@@ -201,12 +203,12 @@ class TakingUp:
         # From below: the head goes down once.
         for damaged in lost:
             transaction.quarantine(damaged)
-        transaction.shorten_segment(tail.no, tail.end)
+        transaction.lose_segment(tail.no)
         if lost:
             what = f"ends at byte {tail.end} of {tail.start}" if tail.end else "is gone"
             self.said.append(
                 f"{segment_path(self._store, tail.no).name} {what}: of the log of {owner} it held {len(lost)} batches "
-                "more, which peers have to send again"
+                "more, which peers have to send again (if you have it: stop the node, put it there, run `p2p wal mend`)"
             )
 
     def _file(self, transaction: SqliteTransaction, tail: Tail, owner: PeerId) -> _Filed:

@@ -96,6 +96,18 @@ def segment_numbers(store: Path) -> list[int]:
     return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
 
 
+def check_readable(store: Path) -> None:
+    """See whether all segments beside a store can be opened.
+
+    Raises:
+        StoreError: one cannot.
+    """
+    for no in segment_numbers(store):
+        descriptor = _open(store, no)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def segment_size(store: Path, no: int) -> int:
     """How long a segment is; 0 if it is gone.
 

@@ -28,6 +28,8 @@ OPEN: Final = 1
 """The segment to which its log's next big batch is added."""
 KEPT: Final = 2
 """What it holds beyond what is known of it may be filed later."""
+LOST: Final = 3
+"""It is closed, and has not all that is known of it."""
 _FORGOTTEN: Final = f"INSERT INTO segments VALUES (?, {NOBODY}, 0, 0)"  # noqa: S608  # a number of ours
 _IS_FOR_ANYBODY: Final = "SELECT 1 FROM targets WHERE target = ? AND origin = ?"
 
@@ -93,9 +95,9 @@ class SqliteTransaction(Transaction):
         kept."""
         self._connection.execute("UPDATE segments SET is_open = ? WHERE no = ?", (KEPT if is_kept else _CLOSED, no))
 
-    def shorten_segment(self, no: int, covered: int) -> None:
-        """No more than that is there of it."""
-        self._connection.execute("UPDATE segments SET covered = ? WHERE no = ?", (covered, no))
+    def lose_segment(self, no: int) -> None:
+        """Its file is gone, or cut off, and that is known."""
+        self._connection.execute("UPDATE segments SET is_open = ? WHERE no = ?", (LOST, no))
 
     def missing_in(self, no: int, origin: PeerId) -> list[DamagedRange]:
         """The batches of a log that are filed as lying in a segment and cannot be read there, ascending."""

@@ -24,6 +24,7 @@ from p2p.replication.batch import Batch, NewRecord, encode_portions, parse_batch
 from p2p.store import disk, files, segments
 from p2p.store.base import DamagedRange, NotBulk, Transaction
 from p2p.store.files import beside
+from p2p.store.keys import STORE_FILE, mend_store, open_store
 from p2p.store.reader import SqliteReader
 from p2p.store.rebuild import rebuild
 from p2p.store.segments import Appends, Segment, read_entries, read_entry, segment_numbers, segment_path
@@ -1092,6 +1093,75 @@ def test_t62_a_batch_that_a_segment_does_not_have_any_more_is_damage_and_is_mend
         assert store.current()[OWN].is_whole
         assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
         assert list(store.verify()) == []
+
+
+@pytest.mark.parametrize("left", [0, 500])
+def test_t62_a_segment_that_is_put_back_is_whole_again_once_the_store_is_mended(tmp_path: Path, left: int) -> None:
+    store, key = open_store(tmp_path, entropy=os.urandom, say=lambda _: None)
+    log = Log()
+    log.identity, log.origin = key, key.peer_id
+    with closing(store):
+        assert isinstance(store, SqliteStore)
+        fill(store, log, 3)
+    assert mend_store(tmp_path) is None
+    path = segment_path(tmp_path / STORE_FILE, 1)
+    content = path.read_bytes()
+    path.unlink()
+    if left:
+        path.write_bytes(content[:left])
+    said: list[str] = []
+    for _ in range(2):
+        store, _ = open_store(tmp_path, entropy=os.urandom, say=said.append)
+        with closing(store):
+            own = store.current()[key.peer_id]
+            assert (own.seq, own.tail_seq) == (1 if left else 0, 3)
+    (line,) = said
+    assert ("ends at byte 500 of" if left else "is gone") in line
+    assert mend_store(tmp_path) is None
+    path.write_bytes(content)
+    assert "3 records of 1 logs" in str(mend_store(tmp_path))
+    store, _ = open_store(tmp_path, entropy=os.urandom, say=said.append)
+    with closing(store):
+        assert isinstance(store, SqliteStore)
+        assert (held(store, key.peer_id), said[1:]) == ([batch.wal_bytes for batch in log.batches], [])
+        assert list(store.verify()) == []
+        fill(store, log, 1)
+    assert mend_store(tmp_path) is None
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(StoreError, match=r"000001\.segment cannot be read"):
+        mend_store(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["forgotten", "fetched again", "damaged"])
+def test_what_changes_while_it_is_verified_is_looked_at_again(
+    store: SqliteStore, path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Log(2)
+    fill(store, other, 3)
+    fill(store, Log(), 1)
+
+    def meanwhile() -> None:
+        if what == "damaged":
+            segment_path(path, 1).unlink()
+        else:
+            with store.write() as transaction:
+                transaction.forget(OTHER)
+        if what == "fetched again":
+            put(store, *other.batches, other.add(b"one more"))
+
+    with closing(SqliteReader(path)) as reader:
+        rows_of, looked = reader._rows_of, list[PeerId]()
+
+        def look(origin: PeerId) -> Any:
+            # Between a log's state and its rows.
+            if origin == OTHER and not looked:
+                looked.append(origin)
+                meanwhile()
+            return rows_of(origin)
+
+        monkeypatch.setattr(reader, "_rows_of", look)
+        assert [found.what for found in reader.verify()] == (["hash"] * 3 if what == "damaged" else [])
 
 
 def test_t62_a_damaged_note_of_a_head_is_put_right_from_a_segment(path: Path) -> None:

@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p.errors import ConfigError, IdentityMismatch, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from p2p.ids import PeerEndpoint
 from p2p.limits import MIB, Limits
+from p2p.policy.book import BookPlace
 from p2p.replication.batch import NewRecord
 from p2p.replication.heads import LogHead
 from p2p.store import files, schema
@@ -599,6 +601,23 @@ def old_file(path: Path, version: int, count: int = 3) -> Log:
         connection.execute(schema.INDEX_TARGET, (TARGET, 1))
     connection.close()
     return log
+
+
+@pytest.mark.parametrize("version", range(1, len(schema.STEPS)))
+def test_who_reads_a_file_of_an_older_version_goes_on_when_a_node_brings_it_to_the_newest(
+    path: Path, version: int
+) -> None:
+    log = old_file(path, version)
+    place = BookPlace(PeerEndpoint("127.0.0.1", 1, "tcp"), TARGET, "b", "config", 1, 0)
+    with closing(SqliteReader(path)) as reader, closing(SqliteStore(path, OWN)) as store:
+        with store.write() as transaction:
+            transaction.append(log.add(bytes(Limits().segment_batch_bytes_min)))
+            transaction.set_place(place)
+            transaction.set_ban(TARGET, 1, 1)
+        assert len(reader.load(log.origin, 1, 99, MIB).batches) == len(log.batches)
+        assert reader.states() == store.states()
+        assert (reader.book(), reader.bans()) == ([place], {TARGET: 1})
+        assert list(reader.verify()) == []
 
 
 @pytest.mark.parametrize("version", range(1, len(schema.STEPS)))
