@@ -313,13 +313,15 @@ class Limits:
     of the Goodbyes."""
 
     # Places that hints name: discovery, registries, the book (threats T44, T46, T47).
-    leads_max: int = 1024
     leads_per_standing_max: int = 160
     """That wait, of strangers with the same behind their hints: signed or not, heard again or not, listed."""
+    leads_known_max: int = 256
+    """That wait, of peers that are known."""
     leads_per_source_max: int = 8
-    """Of one address on the network, not counting places where somebody proved himself; half as many that it named once
-    and unsigned."""
+    """Of one address on the network, not counting places where somebody proved himself; half of them unsigned. And as
+    many of peers that are known."""
     leads_per_registry_max: int = 128
+    """Likewise."""
     lead_interval_s: float = 30.0
     """Between two dials to one place, whoever names it."""
     lead_ttl_s: float = 15.0
@@ -376,8 +378,9 @@ class Limits:
     announce_source_burst: int = 40
     announce_sources_max: int = 1024
     """Sources whose pace is remembered, once for what they sign and once for what they do not."""
-    discovered_max: int = 1024
-    """Announced places, of all sources together."""
+    discovered_max: int = 4096
+    """Announced places, of all sources together. A quarter of them is what those heard once and signed, heard again and
+    unsigned, and so on, have at least: at the pace of `announce_…` it lasts longer than it takes to speak again."""
     discovered_per_source_max: int = 40
     """As many nodes on one host as its pace lets speak; dials are bounded by `leads_per_source_max`."""
     discovered_per_peer_max: int = 8

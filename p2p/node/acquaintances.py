@@ -100,7 +100,7 @@ class Acquaintances:
 
     # Looking for those who are away.
 
-    async def run(self, offer: Callable[[DiscoveryAnnouncement, HintSource, str], None]) -> None:
+    async def run(self, offer: Callable[[DiscoveryAnnouncement, HintSource, str], object]) -> None:
         """Offer the places of peers that are away as leads, for ever.
 
         Args:

@@ -36,6 +36,8 @@ class Flaw(Enum):
     """Its signature is not that of its key."""
     UNSIGNED = "unsigned"
     """It names no key, and only signed ones count here."""
+    NO_PLACE = "no_place"
+    """It comes from an address where no neighbour can be: nobody's, everybody's, or one of a cloud's own."""
 
 
 class Announced(msgspec.Struct, frozen=True):

@@ -57,7 +57,7 @@ POLLS_REMEMBERED: Final = 3
 """What a registry does not name any more for so many intervals leaves the snapshot."""
 POLL_MS_MIN: Final = 100
 
-Offer = Callable[[DiscoveryAnnouncement, str], None]
+Offer = Callable[[DiscoveryAnnouncement, str], object]
 """Takes a hint and the host of the registry it came from; never waits."""
 
 

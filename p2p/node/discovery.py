@@ -28,7 +28,7 @@ from p2p.limits import Limits
 from p2p.node.announce import SIGNATURE_MARK, Flaw, read_announcement, write_announcement
 from p2p.node.kinds import Kinds, check_kinds, check_plain
 from p2p.node.service import Runs
-from p2p.policy.addresses import AddressClass, classify
+from p2p.policy.addresses import AddressClass, DialRule, classify
 from p2p.policy.buckets import TokenBucket
 from p2p.policy.hints import DiscoveryAnnouncement
 from p2p.policy.sightings import Sightings
@@ -38,9 +38,11 @@ from p2p.windows import Clock, Entropy, SystemClock, system_entropy, uniform
 
 _log = logging.getLogger("p2p.discovery")
 
-Offer: TypeAlias = Callable[[DiscoveryAnnouncement, bool], object]
-"""Takes a hint, and whether its place has been announced for a while; never waits."""
+Offer: TypeAlias = Callable[[DiscoveryAnnouncement, bool], bool]
+"""Takes a hint, and whether its place has been announced for a while; never waits. False asks for the next word."""
 
+NEAR: Final = DialRule(link_local=True)
+"""Where a datagram may come from. A hint leads there, and a source can be made up (T49)."""
 OWN_NONCES: Final = 16
 """An unsigned node knows its own datagrams by these; none takes so long around."""
 JITTER: Final = 0.1
@@ -295,6 +297,9 @@ class UdpDiscovery(Runs):
         if not self._sightings.admits(host, now, signed=SIGNATURE_MARK in data):
             counters.too_fast += 1
             return
+        if not _may_be_near(host):
+            counters.flaws[Flaw.NO_PLACE] += 1
+            return
         said = read_announcement(data, require_signed=self.config.require_signed)
         if isinstance(said, Flaw):
             counters.flaws[said] += 1
@@ -312,10 +317,16 @@ class UdpDiscovery(Runs):
 
     def _tell(self, hint: DiscoveryAnnouncement, *, again: bool) -> None:
         try:
-            self._offer(hint, again)
+            if not self._offer(hint, again):
+                self._sightings.take_back(hint)
         except Exception:  # noqa: BLE001  # a hook is somebody else's code: it may not end discovery
             self.counters.hook_failures += 1
             _log.exception("on_peer failed")
+
+
+def _may_be_near(host: str) -> bool:
+    # No socket gives a name: the hosts of a network in memory have them.
+    return classify(host) is AddressClass.NAME or NEAR.allows(host, 0)
 
 
 def make_udp_discovery(
@@ -345,8 +356,9 @@ def make_udp_discovery(
     if on_peer is not None:
         check_plain(on_peer, "on_peer")
 
-    def offer(hint: DiscoveryAnnouncement, _again: bool) -> None:
+    def offer(hint: DiscoveryAnnouncement, _again: bool) -> bool:
         if on_peer is not None:
             on_peer(hint)
+        return True
 
     return UdpDiscovery(config, offer, identity=identity, network=network, clock=clock, entropy=entropy)

@@ -23,7 +23,7 @@ from p2p.node.acquaintances import Acquaintances
 from p2p.node.dialer import Dialer
 from p2p.node.roster import Roster
 from p2p.node.status import Counters
-from p2p.policy.addresses import AddressClass, DialRule, classify, prefix_of
+from p2p.policy.addresses import AddressClass, DialRule, classify, neighbour_of
 from p2p.policy.admission import Scores
 from p2p.policy.hints import DiscoveryAnnouncement, HintSource
 from p2p.policy.targets import Standing, Target, Targets
@@ -95,7 +95,7 @@ class Leads:
 
     def offer(
         self, announcement: DiscoveryAnnouncement, source: HintSource, came_from: str, *, again: bool = False
-    ) -> None:
+    ) -> bool:
         """Take a hint. Never waits, never raises; mostly nothing comes of it.
 
         Args:
@@ -103,25 +103,28 @@ class Leads:
             source: by what it came.
             came_from: the address of who says so, or the registry's; for the bounds per source.
             again: whether it was announced for a while from the same place.
+
+        Returns:
+            False if it is worth another word soon: there was no room for it, or its place is not due.
         """
         if source is not HintSource.BOOK:
             self._counters.hints += 1
         if not self._dials:
-            return
+            return True
         try:
             named = announcement.endpoint
         except ConfigError:
             named = None
         if named is None or named.port == 0:
             self._counters.hints_unusable += 1
-            return
+            return True
         endpoint = PeerEndpoint(named.host, named.port, named.scheme, judged=named.judged)
         peer_id = announcement.peer_id
         now = self._clock.monotonic()
         yield_s = self._yield_s(peer_id)
         target = Target(
             endpoint,
-            (source, _neighbour(came_from)),
+            (source, neighbour_of(came_from)),
             announcement.node_id,
             peer_id,
             self._standing(peer_id, source, again=again),
@@ -129,10 +132,14 @@ class Leads:
             due_at_last=now + yield_s + (self._limits.handshake_s_max if yield_s else 0.0),
             forgotten_at=now + self._limits.lead_ttl_s,
         )
-        if not self._is_wanted(target, now) or not self.targets.note(target, now, uniform(self._entropy)):
-            return
-        if self.targets.due_of(target, now) < self._wakes_at:
+        if not self._is_wanted(target, now):
+            return True
+        if self._dialer.holds_back(endpoint):
+            return False
+        waits = self.targets.note(target, now, uniform(self._entropy))
+        if waits and self.targets.due_of(target, now) < self._wakes_at:
             self._wake.set()
+        return waits is not None
 
     def looks_for(self, peer_id: PeerId) -> bool:
         """Whether hints lately led to a dial to this peer, or will: whoever he is, he could have had it."""
@@ -252,8 +259,3 @@ def goes_first(own: PeerId, other: PeerId) -> bool:
     half of its places are for who comes by himself (T50).
     """
     return (own < other) == bool((own[-1] ^ other[-1]) & 1)
-
-
-def _neighbour(came_from: str) -> str:
-    # All of a local network shares one link-local prefix: there every address is a neighbour of its own.
-    return came_from if classify(came_from) is AddressClass.LINK_LOCAL else prefix_of(came_from)

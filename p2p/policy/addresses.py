@@ -28,7 +28,6 @@ class AddressClass(Enum):
     """A local network: RFC 1918, unique local IPv6, carrier-grade NAT."""
     LOOPBACK = "loopback"
     LINK_LOCAL = "link-local"
-    """Includes 169.254.169.254, where clouds keep their secrets."""
     UNSPECIFIED = "unspecified"
     """0.0.0.0/8 and ::, which many systems take for the machine itself."""
     MULTICAST = "multicast"
@@ -78,21 +77,26 @@ class DialRule:
         private: local networks may be.
         loopback: this machine may be.
         ports_denied: never on this machine or a local network: the doors that only the operator uses.
+        own_hosts: addresses of this machine, public ones among them.
+        link_local: the machines on the same cable may be.
     """
 
     private: bool = True
     loopback: bool = True
     ports_denied: frozenset[int] = frozenset()
+    own_hosts: frozenset[str] = frozenset()
+    link_local: bool = False
 
     def allows(self, host: str, port: int) -> bool:
         """Whether a place may be dialled; a name may not, it is resolved first."""
         kind = classify(host)
-        if kind is not AddressClass.PUBLIC and port in self.ports_denied:
+        if port in self.ports_denied and (kind is not AddressClass.PUBLIC or host in self.own_hosts):
             return False
         return (
             kind is AddressClass.PUBLIC
             or (kind is AddressClass.PRIVATE and self.private)
             or (kind is AddressClass.LOOPBACK and self.loopback)
+            or (kind is AddressClass.LINK_LOCAL and self.link_local)
         )
 
 
@@ -104,6 +108,11 @@ def prefix_of(host: str) -> str:
     if address.version == 4:
         return f"{address}/{_IPV4_PREFIX}"
     return str(ipaddress.IPv6Network((int(address), _IPV6_PREFIX), strict=False))
+
+
+def neighbour_of(host: str) -> str:
+    """Who counts as one on the network: a prefix, and of a link-local one each address, for there all share it."""
+    return host if classify(host) is AddressClass.LINK_LOCAL else prefix_of(host)
 
 
 _LOCAL_NETWORKS: Final = tuple(
@@ -122,12 +131,14 @@ _NO_PEERS: Final = tuple(
         "fec0::/10",  # site-local: given up, and taken for public by the standard library
         "100.100.100.200",  # Alibaba Cloud
         "168.63.129.16",  # Azure
+        "169.254.169.0/24",  # link-local, and what nearly every cloud answers there
+        "169.254.170.0/24",  # Amazon ECS and EKS
         "fd00:ec2::/32",  # Amazon EC2
         "fd20:ce::254",  # Google Cloud
         "fd00:42::42",  # Scaleway
     )
 )
-"""Networks that `classify` would take for others. Clouds keep their secrets at these, beside 169.254.169.254 (T49)."""
+"""Networks that `classify` would take for others. Clouds keep their secrets at these (T49)."""
 
 _CARRYING: Final = (
     (ipaddress.IPv6Network("64:ff9b::/96"), 0),

@@ -2,8 +2,9 @@
 
 `ConnectionSlots` judges a connection by where it comes from, before anything is allocated for it (T02, T03):
 
-- from one prefix (/32, /56) at most `prefix_unauthenticated_max` at a time, and a token bucket of new ones; the token
-  comes back when the connection proves itself, so the bucket bounds failures and not honest peers behind one NAT;
+- from one prefix (/32, /56; a link-local address for itself) at most `prefix_unauthenticated_max` at a time, and a
+  token bucket of new ones; the token comes back when the connection proves itself, so the bucket bounds failures and
+  not honest peers behind one NAT;
 - at most `unauthenticated_max` in all. When they are full, a new one is let in and the oldest of the prefix with the
   most goes: a flood from many prefixes evicts mostly itself, and an honest handshake needs a fraction of a second.
 
@@ -24,7 +25,7 @@ import msgspec
 from p2p.errors import ConfigError
 from p2p.ids import is_loopback
 from p2p.limits import Limits
-from p2p.policy.addresses import prefix_of
+from p2p.policy.addresses import neighbour_of
 from p2p.policy.buckets import TokenBucket
 
 Link = TypeVar("Link", bound=Hashable)
@@ -54,7 +55,7 @@ class ConnectionSlots(Generic[Link]):
 
     def holds(self, host: str) -> bool:
         """Whether somebody from there, or from beside him, is about to prove who he is."""
-        return prefix_of(host) in self._places.values()
+        return neighbour_of(host) in self._places.values()
 
     def admits(self, host: str, now: float) -> bool:
         """Whether a connection from this host may enter now; if so a token is taken, and `enter` must follow.
@@ -65,7 +66,7 @@ class ConnectionSlots(Generic[Link]):
         """
         if self._is_exempt(host):
             return True
-        prefix = prefix_of(host)
+        prefix = neighbour_of(host)
         if sum(1 for other in self._places.values() if other == prefix) >= self._limits.prefix_unauthenticated_max:
             return False
         return self._bucket(prefix).take(now)
@@ -78,7 +79,7 @@ class ConnectionSlots(Generic[Link]):
         """
         assert link not in self._places, "a connection enters once"
         evicted = self._evict() if len(self._places) >= self._limits.unauthenticated_max else None
-        self._places[link] = prefix_of(host)
+        self._places[link] = neighbour_of(host)
         return evicted
 
     def leave(self, link: Link, *, authenticated: bool) -> None:

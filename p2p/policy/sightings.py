@@ -6,8 +6,8 @@ It knows hints and times, not datagrams and signatures. Every bound is one that 
   anybody can send in a neighbour's name. And four for all: of sources that were heard lately and of others, what is
   signed and what is not;
 - room: so many places per source, per identity and in all. Of a source what nobody signed gives way to what is signed.
-  When the book is full the place not heard of for longest goes: who is really there speaks every two seconds and stays,
-  however many names are invented;
+  When the book is full the place not heard of for longest goes, of those that are most: signed or not, heard once or
+  for a while. Who is really there speaks every two seconds and stays, however many names are invented;
 - age: a place expires `ttl_s` after it was last heard, by our own clock; what the datagram says of time counts for
   nothing (T47);
 - use: an identity is told of once per `cooldown_s`, whatever its places come and go. Every second turn is of the place
@@ -24,7 +24,6 @@ This machine's own programs have no bound per source: there may be many nodes on
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Final, TypeAlias
 
 import msgspec
@@ -39,6 +38,9 @@ _Who: TypeAlias = PeerId | tuple[str, int]
 interfaces is heard from two, and is one node."""
 _Place: TypeAlias = tuple[_Who, str, int]
 
+_Kind: TypeAlias = tuple[bool, bool]
+"""Whether it was heard for a while, whether it is signed."""
+
 _LONG_AGO: Final = float("-inf")
 _JUST_BEFORE_S: Final = 1e-6
 """A new place has its turn after all others but the one that was told of last."""
@@ -51,6 +53,7 @@ class _Sighting(msgspec.Struct, eq=False):
     word_ms: int = 0
     """The newest word that came from here before it came from elsewhere."""
     told_at: float = _LONG_AGO
+    kind: _Kind = (False, False)
 
 
 class _Named(msgspec.Struct, eq=False):
@@ -61,6 +64,8 @@ class _Named(msgspec.Struct, eq=False):
     told: _Sighting | None = None
     """The place that was told of last."""
     told_at: float = _LONG_AGO
+    rests: bool = False
+    """Whether it is not told of again before the cooldown is over."""
 
 
 class Sightings:
@@ -73,17 +78,19 @@ class Sightings:
     """
 
     __slots__ = (
-        "_checks", "_cooldown_s", "_limits", "_named", "_paces", "_per_source", "_seen", "_ttl_s",
+        "_by_source", "_checks", "_cooldown_s", "_limits", "_named", "_paces", "_seen", "_ttl_s",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, *, ttl_s: float, cooldown_s: float) -> None:
         self._limits = limits
         self._ttl_s = ttl_s
         self._cooldown_s = cooldown_s
-        # In the order in which they were last heard, so that the first one expires first.
-        self._seen: dict[_Place, _Sighting] = {}
+        # In the order in which they were last heard, so that the first one expires first; what goes first stands first.
+        self._seen: dict[_Kind, dict[_Place, _Sighting]] = {
+            (heard_again, signed): {} for heard_again in (False, True) for signed in (False, True)
+        }
         self._named: dict[_Who, _Named] = {}
-        self._per_source: Counter[str] = Counter()
+        self._by_source: dict[str, dict[_Place, _Sighting]] = {}
         self._paces: dict[tuple[str, bool], TokenBucket] = {}
         # By whether it is from a source that was heard lately, and whether it looks signed.
         self._checks = {
@@ -94,7 +101,7 @@ class Sightings:
         }
 
     def __len__(self) -> int:
-        return len(self._seen)
+        return sum(map(len, self._seen.values()))
 
     def admits(self, source: str, now: float, *, signed: bool) -> bool:
         """Whether an announcement from this address may be looked at now. Asked before it is read.
@@ -102,7 +109,7 @@ class Sightings:
         Args:
             signed: whether it looks as if it were.
         """
-        checks = self._checks[source in self._per_source, signed]
+        checks = self._checks[source in self._by_source, signed]
         return (is_loopback(source) or self._pace(source, signed).take(now)) and checks.take(now)
 
     def note(self, hint: DiscoveryAnnouncement, now: float, said_ms: int = 0) -> bool | None:
@@ -121,33 +128,47 @@ class Sightings:
         who = place[0]
         named = self._named.get(who) or _Named()
         is_news = hint.peer_id is not None and said_ms > named.newest_ms
-        sighting = self._seen.pop(place, None)
+        sighting = named.places.get(place)
         if sighting is None:
             if not self._make_room(named, hint, is_news=is_news):
                 return None
             sighting = _Sighting(hint, now, now, told_at=named.told_at - _JUST_BEFORE_S)
             self._named[who] = named
             named.places[place] = sighting
-            self._per_source[hint.host] += 1
+        else:
+            del self._seen[sighting.kind][place], self._by_source[hint.host][place]
         if is_news:
             named.newest_ms = sighting.word_ms = said_ms
         sighting.hint = hint
         sighting.heard_at = now
-        self._seen[place] = sighting
+        sighting.kind = (now - sighting.heard_from >= self._limits.announce_again_s, hint.peer_id is not None)
+        self._seen[sighting.kind][place] = self._by_source.setdefault(hint.host, {})[place] = sighting
         return self._tell(named, sighting, now)
 
     def is_heard_again(self, hint: DiscoveryAnnouncement, now: float) -> bool:
         """Whether a place has been announced for a while."""
-        sighting = self._seen.get(_place_of(hint))
+        sighting = self._find(hint)
         return sighting is not None and now - sighting.heard_from >= self._limits.announce_again_s
+
+    def take_back(self, hint: DiscoveryAnnouncement) -> None:
+        """Nobody had room for what was told of: the next word is told, of whichever place has its turn then."""
+        sighting = self._find(hint)
+        if sighting is not None:
+            self._named[_place_of(hint)[0]].rests = False
 
     def snapshot(self, now: float) -> tuple[DiscoveryAnnouncement, ...]:
         """Every place that counts now, the one heard last at the end."""
         self._expire(now)
-        return tuple(sighting.hint for sighting in self._seen.values())
+        seen = sorted((one for of_kind in self._seen.values() for one in of_kind.values()), key=_heard_at)
+        return tuple(sighting.hint for sighting in seen)
+
+    def _find(self, hint: DiscoveryAnnouncement) -> _Sighting | None:
+        place = _place_of(hint)
+        named = self._named.get(place[0])
+        return named.places.get(place) if named is not None else None
 
     def _tell(self, named: _Named, sighting: _Sighting, now: float) -> bool:
-        if now - named.told_at < self._cooldown_s:
+        if named.rests and now - named.told_at < self._cooldown_s:
             return False
         due = list(named.places.values())
         newest = max(due, key=_word_of)
@@ -157,14 +178,16 @@ class Sightings:
         if sighting not in due or sighting.told_at > min(one.told_at for one in due):
             return False
         sighting.told_at = named.told_at = now
+        named.rests = True
         named.told = sighting
         return True
 
     def _make_room(self, named: _Named, hint: DiscoveryAnnouncement, *, is_news: bool) -> bool:
         limits, source = self._limits, hint.host
         bare: _Place | None = None
-        if self._per_source[source] >= limits.discovered_per_source_max and not is_loopback(source):
-            bare = None if hint.peer_id is None else self._bare_place_of(source)
+        of_source = self._by_source.get(source, {})
+        if len(of_source) >= limits.discovered_per_source_max and not is_loopback(source):
+            bare = None if hint.peer_id is None else _first_bare(of_source)
             if bare is None:
                 return False
         if len(named.places) >= limits.discovered_per_peer_max:
@@ -173,33 +196,29 @@ class Sightings:
             if named.places[place].word_ms and not is_news:
                 return False
             self._forget(place)
-        elif bare is None and len(self._seen) >= limits.discovered_max:
-            self._forget(next(iter(self._seen)))
+        elif bare is None and len(self) >= limits.discovered_max:
+            most = max(self._seen, key=lambda kind: len(self._seen[kind]))
+            self._forget(next(iter(self._seen[most])))
         if bare is not None:
             self._forget(bare)
         return True
 
-    def _bare_place_of(self, source: str) -> _Place | None:
-        """The one that nobody signed and that was silent for longest, of those that this source named."""
-        places = (place for place, one in self._seen.items() if place[1] == source and one.hint.peer_id is None)
-        return next(places, None)
-
     def _expire(self, now: float) -> None:
-        while self._seen:
-            place, sighting = next(iter(self._seen.items()))
-            if now - sighting.heard_at < self._ttl_s:
-                return
-            self._forget(place)
+        for of_kind in self._seen.values():
+            while of_kind:
+                place, sighting = next(iter(of_kind.items()))
+                if now - sighting.heard_at < self._ttl_s:
+                    break
+                self._forget(place)
 
     def _forget(self, place: _Place) -> None:
         who, source, _ = place
-        del self._seen[place]
-        del self._named[who].places[place]
-        if not self._named[who].places:
+        named, of_source = self._named[who], self._by_source[source]
+        del of_source[place], self._seen[named.places.pop(place).kind][place]
+        if not named.places:
             del self._named[who]
-        self._per_source[source] -= 1
-        if not self._per_source[source]:
-            del self._per_source[source]
+        if not of_source:
+            del self._by_source[source]
 
     def _pace(self, source: str, signed: bool) -> TokenBucket:
         pace = self._paces.pop((source, signed), None)
@@ -218,3 +237,12 @@ def _place_of(hint: DiscoveryAnnouncement) -> _Place:
 
 def _word_of(sighting: _Sighting) -> int:
     return sighting.word_ms
+
+
+def _heard_at(sighting: _Sighting) -> float:
+    return sighting.heard_at
+
+
+def _first_bare(places: dict[_Place, _Sighting]) -> _Place | None:
+    """The one that nobody signed and that was silent for longest."""
+    return next((place for place, one in places.items() if one.hint.peer_id is None), None)

@@ -4,18 +4,22 @@ Anybody on the network may say that a node listens somewhere, and aim us at a st
 more than this:
 
 - a place is dialled at most once in `lead_interval_s`, however often and by whomever it is named;
-- one source has at most so many places in here that nobody proved himself at yet, and half as many that it named once
-  without a signature. A place where somebody did gives its slot back, so that a machine with fifty nodes on it is met
-  whole, and one that we are aimed at gets eight dials;
-- all together are at most `leads_max` places and, beyond a first burst, `lead_dials_per_s`;
+- one source has at most so many places in here that nobody proved himself at yet, half of them without a signature,
+  and as many again of peers that this node knows; of strangers that wait, one with less behind it gives way. A place
+  where somebody proved himself gives its slot back, so that a machine with fifty nodes on it is met whole, and one that
+  we are aimed at gets eight dials;
+- all together get, beyond a first burst, `lead_dials_per_s`;
 - what is not dialled `lead_ttl_s` after it was last named is forgotten (T47).
 
-Places of peers that this node knows (it met them, or an operator named them) come before those of strangers and are
-never pushed out by them: a flood of made-up places does not keep acquaintances apart. Strangers stand apart by what it
-costs to make one up (`Standing`). Each standing has places, dials under way and turns of its own, one turn of each
-after the other, and within it the one that is due first. So whoever can do what a flood does not, signs or speaks
-again, is dialled once what is under way leaves a slot of his standing, and at most a turn of each other one has passed:
-within a second of being due. Where a flood does the same as he, his places are full, and chance decides who goes.
+Places of peers that this node knows (it met them, or an operator named them) come before those of strangers. Strangers
+stand apart by what it costs to make one up (`Standing`). Each standing has places, dials under way and turns of its
+own, one turn of each after the other, and within it the one that is due first. So whoever can do what a flood does not,
+signs or speaks again, is dialled once what is under way leaves a slot of his standing, and at most a turn of each other
+one has passed: within a second of being due. Where a flood does the same as he, his places are full, and chance decides
+who goes.
+
+The table is bounded by this: places that wait have their standing's number, and of those that were dialled there are as
+many as the pace of dials allows in `lead_interval_s`.
 
     named ──▶ waiting ── due, a token ──▶ dialled ── lead_interval_s ──▶ forgotten
 """
@@ -54,6 +58,7 @@ class Standing(IntEnum):
     """The identity is one that this node met, or that an operator named. These come before all others."""
 
 
+_UNSIGNED: Final = frozenset({Standing.BARE, Standing.AGAIN})
 _IN_TURN: Final = (Standing.SIGNED_AGAIN, Standing.SIGNED, Standing.LISTED, Standing.AGAIN, Standing.BARE)
 
 
@@ -88,7 +93,7 @@ class Targets:
     """The places of one node, waiting or dialled lately."""
 
     __slots__ = (
-        "_bare_dials", "_counts", "_dials", "_limits", "_next_turn", "_swept_at", "_table", "_under_way", "_waiting"
+        "_bare_dials", "_dials", "_limits", "_named_by", "_next_turn", "_swept_at", "_table", "_under_way", "_waiting"
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -96,7 +101,8 @@ class Targets:
         self._table: dict[_Address, Target] = {}
         self._waiting: dict[Standing, dict[_Address, Target]] = {standing: {} for standing in Standing}
         self._under_way: Counter[Standing] = Counter()
-        self._counts: dict[_Source, int] = {}
+        # Those that count against who named them.
+        self._named_by: dict[_Source, dict[_Address, Target]] = {}
         self._dials = TokenBucket(limits.lead_dials_per_s, limits.lead_dials_burst)
         self._bare_dials = TokenBucket(limits.lead_bare_dials_per_s, limits.lead_bare_dials_burst)
         self._next_turn = 0
@@ -115,7 +121,7 @@ class Targets:
         """How many were taken and are not `over`."""
         return self._under_way.total()
 
-    def note(self, target: Target, now: float, draw: float) -> bool:
+    def note(self, target: Target, now: float, draw: float) -> bool | None:
         """Take a place in, or hear once more of one.
 
         Args:
@@ -124,7 +130,7 @@ class Targets:
             draw: an even draw from [0, 1).
 
         Returns:
-            Whether it waits to be dialled by this.
+            Whether it waits to be dialled by this; None if there was no room for it.
         """
         self._sweep(now)
         address = target.endpoint.address
@@ -133,12 +139,10 @@ class Targets:
             if not held.dialled:
                 self._hear_again(held, target)
             return not held.dialled
-        if self._counts.get(target.source, 0) >= self._source_max(target):
-            return False
-        if not self._has_room(target.standing) and not self._make_room(target, draw):
-            return False
+        if not self._make_room_at_source(target) or not self._make_room(target, draw):
+            return None
         self._table[address] = self._waiting[target.standing][address] = target
-        self._counts[target.source] = self._counts.get(target.source, 0) + 1
+        self._named_by.setdefault(target.source, {})[address] = target
         return True
 
     def names(self, peer_id: PeerId, now: float) -> bool:
@@ -230,6 +234,8 @@ class Targets:
         self._dials.give_back()
         if target.standing is Standing.BARE:
             self._bare_dials.give_back()
+        if target.standing is not Standing.KNOWN:
+            self._next_turn = _IN_TURN.index(target.standing)
 
     def _hear_again(self, held: Target, target: Target) -> None:
         held.forgotten_at = max(held.forgotten_at, target.forgotten_at)
@@ -267,18 +273,13 @@ class Targets:
         return ready if self._under_way[standing] < limits.lead_bare_dials_max else math.inf
 
     def _has_places(self, standing: Standing) -> bool:
-        return standing is Standing.KNOWN or len(self._waiting[standing]) < self._limits.leads_per_standing_max
-
-    def _has_room(self, standing: Standing) -> bool:
-        return self._has_places(standing) and len(self._table) < self._limits.leads_max
+        limits = self._limits
+        places = limits.leads_known_max if standing is Standing.KNOWN else limits.leads_per_standing_max
+        return len(self._waiting[standing]) < places
 
     def _make_room(self, target: Target, draw: float) -> bool:
-        if target.standing is Standing.KNOWN:
-            for standing in reversed(_IN_TURN):
-                for stranger in self._waiting[standing].values():
-                    self.drop(stranger)
-                    return True
-            return False
+        if self._has_places(target.standing):
+            return True
         # One of those that wait or the new one itself, each with the same chance.
         others = [*self._waiting[target.standing].values()]
         chosen = int(draw * (len(others) + 1))
@@ -287,19 +288,37 @@ class Targets:
         self.drop(others[chosen])
         return True
 
-    def _source_max(self, target: Target) -> int:
-        limits = self._limits
+    def _make_room_at_source(self, target: Target) -> bool:
         kind = target.source[0]
-        if kind is HintSource.DISCOVERY:
-            # What can be made up for nothing leaves half to what cannot.
-            return limits.leads_per_source_max // (2 if target.standing is Standing.BARE else 1)
-        return limits.leads_per_registry_max if kind is HintSource.REGISTRY else limits.leads_max
+        if kind is HintSource.BOOK:
+            return True
+        limits, standing = self._limits, target.standing
+        places = limits.leads_per_registry_max if kind is HintSource.REGISTRY else limits.leads_per_source_max
+        named = self._named_by.get(target.source, {}).values()
+        rivals = [one for one in named if (one.standing is Standing.KNOWN) == (standing is Standing.KNOWN)]
+        if standing in _UNSIGNED:
+            unsigned = [one for one in rivals if one.standing in _UNSIGNED]
+            if len(unsigned) >= places // 2:
+                # What can be made up for nothing leaves half to what cannot.
+                rivals, places = unsigned, places // 2
+        if len(rivals) < places:
+            return True
+        least = min((one for one in rivals if not one.dialled), key=_standing_of, default=None)
+        if least is None or least.standing >= standing:
+            return False
+        self.drop(least)
+        return True
 
     def _uncount(self, target: Target) -> None:
-        self._counts[target.source] -= 1
-        if not self._counts[target.source]:
-            del self._counts[target.source]
+        named = self._named_by[target.source]
+        del named[target.endpoint.address]
+        if not named:
+            del self._named_by[target.source]
 
 
 def _due_of(target: Target) -> float:
     return target.due
+
+
+def _standing_of(target: Target) -> Standing:
+    return target.standing

@@ -165,7 +165,8 @@ async def test_t44_a_flood_of_forged_hints_costs_few_dials_and_keeps_no_acquaint
         dials = a.counters.connect_attempts
         limits = a.config.limits
         assert 50 < dials <= 1 + limits.lead_dials_burst + 30 * limits.lead_dials_per_s
-        assert len(a._running().leads.targets) <= limits.leads_max
+        dialled_max = limits.lead_dials_burst + limits.lead_interval_s * limits.lead_dials_per_s
+        assert len(a._running().leads.targets) <= limits.leads_per_standing_max + dialled_max + 1
         b = await nursery.start(other.node().run)
         async with a.events() as events:
             offer(a, other.announcement)

@@ -163,6 +163,34 @@ async def test_t44_a_forged_announcement_tells_of_nobody(net: MemoryNetwork, aut
         assert at_a.counters.flaws[Flaw.FORGED] == 1
 
 
+@pytest.mark.parametrize("source", ["169.254.169.254", "0.0.0.5", "224.0.0.9", "255.255.255.255", "fd00:ec2::254"])
+async def test_t49_nobody_is_told_of_a_place_where_no_neighbour_can_be(
+    net: MemoryNetwork, autojump_clock: MockClock, source: str
+) -> None:
+    told: list[DiscoveryAnnouncement] = []
+    async with discovery(net.network_for("a"), told) as at_a, stranger_on(net.network_for(source)) as stranger:
+        stranger.spread(said(B))
+        await trio.sleep(1)
+        assert (told, at_a.snapshot()) == ([], ())
+        assert at_a.counters.flaws[Flaw.NO_PLACE] == 1
+
+
+async def test_what_nobody_has_room_for_is_told_again_with_the_next_word(
+    net: MemoryNetwork, autojump_clock: MockClock
+) -> None:
+    times: list[float] = []
+
+    def offer(_hint: DiscoveryAnnouncement, _again: bool) -> bool:
+        times.append(trio.current_time())
+        return len(times) > 2
+
+    config = DiscoveryConfig(self_node_id="a", self_tcp_port=9101)
+    async with UdpDiscovery(config, offer, network=net.network_for("a")), discovery(net.network_for("b"), identity=B):
+        await trio.sleep(7.5)
+    assert len(times) == 3
+    assert times[-1] - times[0] < 5, "two intervals, and not two cooldowns"
+
+
 @pytest.mark.parametrize("required", [True, False])
 async def test_unsigned_announcements_count_unless_signatures_are_required(
     net: MemoryNetwork, autojump_clock: MockClock, required: bool

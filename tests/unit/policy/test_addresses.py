@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.policy.addresses import AddressClass, DialRule, classify, prefix_of
+from p2p.policy.addresses import AddressClass, DialRule, classify, neighbour_of, prefix_of
 
 CASES = {
     "8.8.8.8": AddressClass.PUBLIC,
@@ -22,8 +22,9 @@ CASES = {
     "127.255.255.254": AddressClass.LOOPBACK,
     "::1": AddressClass.LOOPBACK,
     "::ffff:127.0.0.1": AddressClass.LOOPBACK,
-    "169.254.169.254": AddressClass.LINK_LOCAL,
-    "::ffff:169.254.169.254": AddressClass.LINK_LOCAL,
+    "169.254.169.254": AddressClass.RESERVED,
+    "::ffff:169.254.169.254": AddressClass.RESERVED,
+    "169.254.3.4": AddressClass.LINK_LOCAL,
     "fe80::1": AddressClass.LINK_LOCAL,
     "fe80::1%eth0": AddressClass.LINK_LOCAL,
     "0.0.0.0": AddressClass.UNSPECIFIED,
@@ -102,14 +103,14 @@ def test_t49_a_rule_never_allows_what_nobody_may_dial_for_another(host: str) -> 
 @pytest.mark.parametrize(
     ("host", "kind"),
     [
-        ("64:ff9b::169.254.169.254", AddressClass.LINK_LOCAL),
+        ("64:ff9b::169.254.169.254", AddressClass.RESERVED),
         ("64:ff9b::127.0.0.1", AddressClass.LOOPBACK),
         ("64:ff9b:1::7f00:1", AddressClass.LOOPBACK),
         ("64:ff9b::9.9.9.9", AddressClass.PUBLIC),
-        ("2002:a9fe:a9fe::1", AddressClass.LINK_LOCAL),
+        ("2002:a9fe:a9fe::1", AddressClass.RESERVED),
         ("2002:7f00:1::", AddressClass.LOOPBACK),
         ("2002:c0a8:101::1", AddressClass.PRIVATE),
-        ("::169.254.169.254", AddressClass.LINK_LOCAL),
+        ("::169.254.169.254", AddressClass.RESERVED),
         ("::127.0.0.1", AddressClass.LOOPBACK),
         ("::ffff:0:127.0.0.1", AddressClass.LOOPBACK),
         ("fec0::1", AddressClass.RESERVED),
@@ -129,3 +130,25 @@ def test_t49_a_rule_never_allows_what_nobody_may_dial_for_another(host: str) -> 
 )
 def test_t49_what_is_public_by_its_look_alone_leads_where_it_does(host: str, kind: AddressClass) -> None:
     assert classify(host) is kind
+
+
+def test_a_link_local_address_is_a_neighbour_of_its_own_and_any_other_counts_with_its_prefix() -> None:
+    assert neighbour_of("fe80::1%eth0") != neighbour_of("fe80::2%eth0")
+    assert neighbour_of("2001:db8:0:1::1") == neighbour_of("2001:db8:0:2::2") == prefix_of("2001:db8::")
+    assert neighbour_of("192.0.2.1") == prefix_of("192.0.2.1")
+
+
+def test_t49_who_is_on_the_same_cable_is_dialled_where_that_is_allowed_and_no_secret_of_a_cloud_is() -> None:
+    near = DialRule(link_local=True)
+    assert near.allows("fe80::1%eth0", 9001)
+    assert near.allows("169.254.3.4", 9001)
+    assert not DialRule().allows("fe80::1%eth0", 9001)
+    for host in ("169.254.169.254", "169.254.170.2", "0.0.0.5", "224.0.0.9", "255.255.255.255", "fd00:ec2::254"):
+        assert not near.allows(host, 80)
+
+
+def test_t49_our_own_doors_are_denied_at_every_address_of_this_machine_public_ones_too() -> None:
+    rule = DialRule(ports_denied=frozenset({8080}), own_hosts=frozenset({"2a01:4f8::1"}))
+    assert not rule.allows("2a01:4f8::1", 8080)
+    assert rule.allows("2a01:4f8::1", 8081)
+    assert rule.allows("2a01:4f8::2", 8080)

@@ -43,6 +43,13 @@ def test_t02_the_neighbours_in_a_56_share_their_slots() -> None:
     assert slots.admits("2001:db8:0:100::1", 0.0)
 
 
+def test_t02_neighbours_on_one_cable_each_have_their_own_slots() -> None:
+    slots: ConnectionSlots[str] = ConnectionSlots(LIMITS)
+    assert len(fill(slots, "fe80::bad%eth0", 50)) == 8
+    assert not slots.holds("fe80::1%eth0")
+    assert slots.admits("fe80::1%eth0", 0.0)
+
+
 def test_t02_a_prefix_that_fails_and_comes_again_meets_the_bucket() -> None:
     slots: ConnectionSlots[str] = ConnectionSlots(LIMITS)
     entered = 0

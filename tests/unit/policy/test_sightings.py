@@ -44,6 +44,7 @@ def test_t47_who_is_heard_again_stays_and_who_came_later_does_not_keep_him() -> 
     book.note(hint(1), 0.0)
     book.note(hint(2), 1.0)
     book.note(hint(1), 10.0)
+    assert book.snapshot(10.0) == (hint(2), hint(1)), "the one heard last at the end"
     assert book.snapshot(16.0) == (hint(1),)
 
 
@@ -90,6 +91,38 @@ def test_t46_the_book_is_bounded_and_who_speaks_stays_in_it() -> None:
         book.note(hint(number, f"198.51.{number // 250 % 250}.{number % 250}"), now)
         assert len(book) <= LIMITS.discovered_max
         assert honest in book.snapshot(now)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+@pytest.mark.parametrize("signed", [True, False])
+def test_t46_at_the_most_that_is_looked_at_who_speaks_every_two_seconds_stays(signed: bool, repeats: int) -> None:
+    """Five hundred places a second, each said once, or again after a second so that it counts as heard again."""
+    book = sightings()
+    honest, heard = hint(7_000_000, "192.0.2.200", signed=signed), 0
+    for number in range(500 * 20):
+        now = number / 500
+        if number % 1100 == 600:
+            heard += 1
+            book.note(honest, now, heard)
+            assert book.is_heard_again(honest, now) == (heard > 1)
+        of = number - (number // 500 % repeats) * 500
+        book.note(hint(of, f"198.51.{of // 250 % 250}.{of % 250}", signed=bool(of % 2)), now, 1)
+        assert len(book) <= LIMITS.discovered_max
+    assert honest in book.snapshot(20.0)
+
+
+def test_what_nobody_had_room_for_is_told_at_the_next_word_and_each_place_has_its_turn() -> None:
+    book = sightings()
+    one, other = hint(1, "192.0.2.1"), hint(1, "192.0.2.2")
+    book.take_back(one)
+    assert book.note(one, 0.0) is True
+    book.take_back(other)
+    assert book.note(one, 1.0) is False, "of another place nobody was told"
+    book.take_back(one)
+    assert book.note(other, 1.0) is True
+    book.take_back(other)
+    assert [book.note(other, 2.0), book.note(one, 2.0)] == [False, True]
+    assert [book.note(other, 3.0), book.note(one, 3.0)] == [False, False]
 
 
 def test_t46_twenty_a_second_from_one_source() -> None:

@@ -63,16 +63,68 @@ def test_t44_one_source_aims_us_at_eight_places_and_a_met_one_gives_its_slot_bac
         assert there is not None
         targets.proved(there)
         targets.proved(there)
-    assert [targets.note(target("10.0.0.1", port), 1.0, 0.5) for port in range(2000, 2004)] == [True] * 3 + [False]
+    assert [targets.note(target("10.0.0.1", port), 1.0, 0.5) for port in range(2000, 2004)] == [True] * 3 + [None]
     assert targets.note(target("10.0.0.1", 3000, came_from="192.0.2.8"), 1.0, 0.5)
     assert targets.note(target("10.0.0.1", 4000, now=31.0), 31.0, 0.5), "what was dialled long ago no longer counts"
 
 
-def test_t44_what_is_said_once_and_unsigned_leaves_half_of_a_source_to_what_is_not() -> None:
+@pytest.mark.parametrize("unsigned", [Standing.BARE, Standing.AGAIN])
+def test_t44_what_nobody_signed_leaves_half_of_a_source_to_what_is_signed(unsigned: Standing) -> None:
     targets = Targets(LIMITS)
-    bare = [targets.note(target("10.0.0.1", port, standing=Standing.BARE), 0.0, 0.5) for port in range(1000, 1020)]
+    named = [targets.note(target("10.0.0.1", port, standing=unsigned), 0.0, 0.5) for port in range(1000, 1020)]
+    while dial(targets, 0.0):
+        pass
     signed = [targets.note(target("10.0.0.1", port), 0.0, 0.5) for port in range(2000, 2020)]
-    assert (bare.count(True), signed.count(True)) == (4, 4)
+    assert (named.count(True), signed.count(True)) == (4, 4)
+
+
+def test_t44_of_one_source_what_waits_gives_way_to_what_has_more_behind_it_and_known_peers_are_apart() -> None:
+    targets = Targets(LIMITS)
+    first_port = 1000
+    for standing, kept in zip(Standing, (4, 4, 8, 8, 8, 8), strict=True):
+        ports = range(first_port, first_port + 20)
+        named = [targets.note(target("10.0.0.1", port, standing=standing), 0.0, 0.5) for port in ports]
+        assert (named.count(True), named.count(None)) == (kept, 20 - kept)
+        first_port += 20
+    assert targets.waiting == 16, "eight of strangers, of the highest standing, and eight of known peers"
+    assert targets.note(target("10.0.0.1", 9000, standing=Standing.BARE), 0.0, 0.5) is None
+
+
+def test_t46_no_other_standing_takes_the_places_of_one() -> None:
+    targets = Targets(LIMITS)
+    for standing in Standing:
+        for number in range(300):
+            host = f"10.{standing}.{number // 250}.{number % 250}"
+            targets.note(target(host, came_from=host, standing=standing), 0.0, 0.999)
+    strangers = len(Standing) - 1
+    assert targets.waiting == len(targets) == strangers * LIMITS.leads_per_standing_max + LIMITS.leads_known_max
+
+
+@pytest.mark.parametrize("spared", [0, 40])
+def test_places_that_need_no_dial_cost_their_standing_no_turn(spared: int) -> None:
+    targets, now, their_turns = Targets(LIMITS), 100.0, 0
+    for number in range(LIMITS.lead_dials_burst):
+        host = f"10.0.0.{number}"
+        targets.note(target(host, came_from=host, now=now, standing=Standing.LISTED), now, 0.5)
+        assert dial(targets, now) is not None
+    for number in range(80):
+        for standing in (Standing.AGAIN, Standing.LISTED, Standing.SIGNED_AGAIN):
+            host = f"10.{standing}.1.{number}"
+            targets.note(target(host, came_from=host, now=now, standing=standing), now, 0.5)
+    for number in range(spared + 1):
+        host = f"10.9.9.{number}"
+        targets.note(target(host, came_from=host, now=now, wait_s=number / 1e6), now, 0.5)
+    while True:
+        now += 1 / LIMITS.lead_dials_per_s
+        while (taken := targets.take(now)) is not None:
+            if taken.standing is not Standing.SIGNED:
+                their_turns += 1
+                targets.over(taken)
+            elif taken.endpoint.host != f"10.9.9.{spared}":
+                targets.spare(taken)
+            else:
+                assert their_turns <= len(Standing)
+                return
 
 
 def test_a_registry_names_more_than_a_neighbour_may() -> None:
@@ -85,30 +137,31 @@ def test_a_registry_names_more_than_a_neighbour_may() -> None:
 def test_t46_the_table_is_bounded_and_made_up_places_push_out_no_known_peer(
     hints: list[tuple[int, bool, float]],
 ) -> None:
-    limits = replace(LIMITS, leads_max=16, leads_per_standing_max=16)
-    targets = Targets(limits)
+    targets = Targets(replace(LIMITS, leads_known_max=16, leads_per_standing_max=16))
     known: set[str] = set()
     for number, is_known, draw in hints:
         host = f"10.{int(is_known)}.{number // 250}.{number % 250}"
-        # A known peer gets in unless known ones fill the table.
         standing = Standing.KNOWN if is_known else Standing.SIGNED
         if targets.note(target(host, came_from=host, standing=standing), 0.0, draw) and is_known:
             known.add(host)
-        assert not is_known or host in known or len(known) == 16
-        assert len(targets) <= 16
-    taken = [there for _ in range(16) if (there := dial(targets, 0.0)) is not None]
-    assert {there.endpoint.host for there in taken if there.standing is Standing.KNOWN} == known
+        assert not is_known or host in known or len(known) >= 16
+        assert len(targets) <= 32
+    taken = [there for _ in range(32) if (there := dial(targets, 0.0)) is not None]
+    dialled = {there.endpoint.host for there in taken if there.standing is Standing.KNOWN}
+    assert dialled <= known
+    assert len(dialled) == min(16, len(known))
+    known = dialled
     assert all(there.standing is Standing.KNOWN for there in taken[: len(known)]), "known peers come first"
 
 
 def test_t46_a_real_place_among_made_up_ones_gets_its_turn() -> None:
-    limits = replace(LIMITS, leads_max=16, leads_per_standing_max=16)
+    limits = replace(LIMITS, leads_per_standing_max=16)
     entered = 0
     for tenth in range(10):
         targets = Targets(limits)
         for number in range(40):
             targets.note(target("10.0.0.1", 1000 + number, came_from=f"192.0.2.{number}"), 0.0, tenth / 10)
-        entered += targets.note(target("10.9.9.9", came_from="10.9.9.9"), 0.0, tenth / 10)
+        entered += bool(targets.note(target("10.9.9.9", came_from="10.9.9.9"), 0.0, tenth / 10))
     assert entered >= 8
 
 
@@ -188,18 +241,6 @@ def test_a_place_that_was_forgotten_since_the_last_look_may_be_named_anew() -> N
     assert not targets.note(target("10.0.0.1", now=again), again - 0.1, 0.5)
     assert targets.note(target("10.0.0.1", now=again), again, 0.5)
     assert len(targets) == 2
-
-
-def test_t46_a_known_peer_takes_the_place_of_one_that_anybody_could_make_up_and_of_no_known_one() -> None:
-    targets = Targets(replace(LIMITS, leads_max=2, leads_per_standing_max=2))
-    for host, standing in (("10.0.0.1", Standing.SIGNED_AGAIN), ("10.0.0.2", Standing.BARE)):
-        assert targets.note(target(host, standing=standing), 0.0, 0.5)
-    known = [target(f"10.0.1.{n}", came_from=f"192.0.2.{n}", standing=Standing.KNOWN) for n in range(3)]
-    assert targets.note(known[0], 0.0, 0.5)
-    assert {there.endpoint.host for _ in range(2) if (there := targets.take(0.0))} == {"10.0.1.0", "10.0.0.1"}
-
-    targets = Targets(replace(LIMITS, leads_max=2, leads_per_standing_max=2))
-    assert [targets.note(each, 0.0, 0.5) for each in known] == [True, True, False]
 
 
 def test_who_came_by_himself_is_waited_for_no_longer() -> None:
