@@ -31,13 +31,15 @@ export PYTHONDONTWRITEBYTECODE =
 WITHIN = timeout --foreground
 PROVE = .venv/bin/python -m pytest -q -p no:xdist -p no:cacheprovider
 
-.PHONY: demo test check lint types docs lock tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs mutants soak soak-guided coverage
+.PHONY: demo test check lint types docs modules lock tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs mutants soak soak-guided coverage
 .DEFAULT_GOAL := test
 
 demo: .venv-demo/.installed
 	.venv-demo/bin/p2p demo
 
-test: check tests
+test: lint
+	@$(MAKE) --no-print-directory -j2 types docs modules
+	@$(MAKE) --no-print-directory tests
 
 # The documentation is built while the types are checked.
 check: lint
@@ -51,6 +53,10 @@ types: .venv/.installed
 
 docs: .venv/.installed
 	.venv/bin/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+# pytest rewrites the asserts of each module once: without this, each of its processes would do so for all at their start.
+modules: .venv/.installed
+	@.venv/bin/python -m pytest -q -p no:xdist --collect-only >docs/_build/modules || { cat docs/_build/modules; exit 1; }
 
 tests: .venv/.installed programs
 	.venv/bin/python -m pytest -q -n $(TEST_JOBS) --dist worksteal

@@ -1,7 +1,8 @@
 """Debian's chromium, driven from a thread beside the nodes that run in trio.
 
-A test has two halves: its nodes run in trio, its visit runs in a worker thread with playwright's blocking interface,
-and asks the nodes for things with `trio.from_thread`.
+A test has two halves: its nodes run in trio, its visit runs in another thread with playwright's blocking interface,
+and asks the nodes for things with `ask`. All visits share one browser, whose start costs more than most of them, and
+each has a profile of its own there: no page sees what another one left.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any
 
@@ -71,29 +74,56 @@ class Visit:
         self.page.locator(selector).filter(has_text=text).first.wait_for()
 
 
-@contextmanager
-def browser() -> Iterator[Browser]:
-    """Chromium without a window."""
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=find_program("chromium"), args=QUIET)
-        try:
-            yield launched
-        finally:
-            launched.close()
+class Shared:
+    """Chromium without a window, and the one thread that playwright lets speak with it."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "browser")
+        self._open = ExitStack()
+        self._browser: Browser | None = None
+
+    def run(self, work: Callable[[Browser], None]) -> None:
+        """Do something with the browser, which is started if it does not run."""
+        self._thread.submit(copy_context().run, self._run, work).result()
+
+    def _run(self, work: Callable[[Browser], None]) -> None:
+        if self._browser is None or not self._browser.is_connected():
+            self._open.close()
+            playwright = self._open.enter_context(sync_playwright())
+            self._browser = playwright.chromium.launch(executable_path=find_program("chromium"), args=QUIET)
+            self._open.callback(self._browser.close)
+        work(self._browser)
+
+    def close(self) -> None:
+        """End the browser and the thread."""
+        self._thread.submit(self._open.close).result()
+        self._thread.shutdown()
+
+
+SHARED = Shared()
+_nodes: ContextVar[trio.lowlevel.TrioToken] = ContextVar("_nodes")
+
+
+def ask(node: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    """Call an async function of a node from a visit."""
+    return trio.from_thread.run(node, *arguments, trio_token=_nodes.get(None))
 
 
 async def visit(url: str, steps: Callable[[Visit], None], **context: Any) -> None:
     """Run the steps in a page; fails if the page complained, or asked anybody else for anything."""
 
-    def run() -> None:
-        with browser() as launched:
-            page = launched.new_page(viewport=context.pop("viewport", {"width": 1280, "height": 900}), **context)
+    def run(browser: Browser) -> None:
+        page = browser.new_page(viewport=context.pop("viewport", {"width": 1280, "height": 900}), **context)
+        try:
             made = Visit(page, url)
             steps(made)
             assert made.complaints == []
             assert made.elsewhere == []
+        finally:
+            page.close()
 
-    await trio.to_thread.run_sync(run)
+    _nodes.set(trio.lowlevel.current_trio_token())
+    await trio.to_thread.run_sync(SHARED.run, run)
 
 
 def killable(url: str, steps: Callable[[Visit, subprocess.Popen[bytes]], None]) -> None:

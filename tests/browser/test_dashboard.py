@@ -16,7 +16,7 @@ from quart_trio import QuartTrio
 
 import http_control
 import p2p
-from tests.browser.chromium import Visit, killable, visit
+from tests.browser.chromium import Visit, ask, killable, visit
 from tests.http.controlled import TOKEN, controlled
 from tests.programs import needs
 
@@ -26,9 +26,9 @@ LONG_NAME = "a-peer-with-the-longest-name-that-there-may-be".ljust(64, "-")
 HOSTILE = '<img src=x onerror="document.title=1"><script>alert(1)</script>'
 
 
-def ask(node: Callable[..., Any], *arguments: Any) -> Any:
-    """Call an async function of a node from the browser's thread."""
-    return trio.from_thread.run(node, *arguments)
+async def at_once(call: Callable[[], None]) -> None:
+    """Call a function of a node, for `ask`."""
+    call()
 
 
 def told_peer(**fields: Any) -> dict[str, Any]:
@@ -95,7 +95,7 @@ async def test_it_shows_a_peer_that_joins_and_how_it_leaves() -> None:
         seen.until("#picture .node text", "shop-2")
         page.locator("#picture .link.ok").wait_for(state="attached")
         seen.until("#logs-lines li", "connected to shop-2")
-        trio.from_thread.run_sync(b.stop)
+        ask(at_once, b.stop)
         page.locator("#peers-table .state.disconnected").wait_for()
         page.locator("#peers-state").select_option("connected")
         page.locator("#peers-table tbody tr").wait_for(state="detached")
@@ -215,7 +215,7 @@ async def test_it_survives_a_restart_of_the_server() -> None:
         def steps(seen: Visit) -> None:
             page = seen.page
             seen.open(TOKEN)
-            trio.from_thread.run_sync(scope.cancel)
+            ask(at_once, scope.cancel)
             page.locator('#health[data-state="lost"]').wait_for()
             ask(start, port)
             seen.until_live()
