@@ -56,7 +56,7 @@ docs: .venv/.installed
 
 # pytest rewrites the asserts of each module once: without this, each of its processes would do so for all at their start.
 modules: .venv/.installed
-	@.venv/bin/python -m pytest -q -p no:xdist --collect-only >docs/_build/modules || { cat docs/_build/modules; exit 1; }
+	@.venv/bin/python -m pytest -q -p no:xdist --collect-only >.venv/modules.log || { cat .venv/modules.log; exit 1; }
 
 tests: .venv/.installed programs
 	.venv/bin/python -m pytest -q -n $(TEST_JOBS) --dist worksteal
