@@ -96,6 +96,7 @@ class Supervisor:
         self._succession = Succession(roster, limits, on_kept=self._on_kept, on_gave_way=self._on_gave_way)
         self._carried_over = CarriedOver(limits)
         self._moving: set[Connection] = set()
+        self._replacing: dict[PeerId, trio.CancelScope] = {}
         self._slots = slots
         self._places = places
         self._guard = guard
@@ -157,6 +158,10 @@ class Supervisor:
     async def disconnect(self, peer_id: PeerId) -> None:
         """Say Goodbye to a peer, on every link it has, and wait for their ends (at most `drain_s_max`)."""
         self._acquaintances.left(peer_id)
+        replacing = self._replacing.get(peer_id)
+        if replacing is not None:
+            replacing.cancel()
+        self._counters.messages_unsent += len(self._carried_over.take(peer_id))
         links = self._succession.of_peer(peer_id)
         for link in links:
             link.close(Reason.DISCONNECTED)
@@ -267,7 +272,8 @@ class Supervisor:
         self._circuits.link_up(link)
         self._paths.link_up(link)
         for message in self._carried_over.take(link.peer_id):
-            link.send_data_nowait(message)
+            if not link.send_data_nowait(message):
+                self._counters.messages_unsent += 1
         # The other side waits for these heads to know that it is live; what follows here it need not wait for.
         link.flush()
         if old is None:
@@ -429,12 +435,14 @@ class Supervisor:
 
     async def _replace(self, link: Connection, is_blameless: bool) -> None:
         """The way of a link that we dialled broke: make another one at once, and let whoever needs it wait."""
-        try:
+        with trio.CancelScope() as scope:
+            self._replacing[link.peer_id] = scope
             if is_blameless:
                 await self._paths.open_again(link)
             else:
                 await self._paths.open_elsewhere(link.peer_id)
-        finally:
+        if self._replacing.get(link.peer_id) is scope:
+            del self._replacing[link.peer_id]
             self._succession.expect_no_more(link.peer_id)
 
     def _carry_over(self, link: Connection) -> None:

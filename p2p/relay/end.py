@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from p2p.binary import Buffer
 from p2p.errors import Reason
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.relay.leg import Leg
+
+_RETURNS_PER_WINDOW: Final = 4
 
 
 class CircuitEnd:
@@ -105,8 +108,9 @@ class CircuitEnd:
             self._first_read = start + read
         self.inbox_bytes -= read
         self._unreturned += read
-        # Not for every read: credit costs a message on each link of the way.
-        if self._unreturned >= self._window // 2 and not self._is_over:
+        # Not for every read: credit costs a message on each link of the way. Nor only when there is little left: three
+        # nodes take their turns meanwhile.
+        if self._unreturned >= self._window // _RETURNS_PER_WINDOW and not self._is_over:
             returned, self._unreturned = self._unreturned, 0
             self._leg.grant(returned)
         return data

@@ -137,6 +137,10 @@ class Member:
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
 
+    def freeze(self) -> None:
+        """Let it stand still for good: its connections stay, and nothing comes over them."""
+        self._process.send_signal(signal.SIGSTOP)
+
     def kill(self) -> None:
         """End it where it stands."""
         self._process.kill()

@@ -115,15 +115,17 @@ def test_t72_two_hosts_behind_a_relay_that_sees_nothing(wires: Wires, tmp_path: 
     assert b"VP2P" in frames
 
 
-def test_a_relay_is_killed_in_the_middle_and_another_takes_over(wires: Wires, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_a_relay_is_gone_in_the_middle_and_another_takes_over(how: str, wires: Wires, tmp_path: Path) -> None:
     ways = lay(wires, ("r1", "r2"))
     with ExitStack() as stack:
-        relays = {name: run_relay(wires, stack, tmp_path, name) for name in ("r1", "r2")}
+        ids = {name: identity(tmp_path / name) for name in ("r1", "r2")}
+        relays = {name: run_relay(wires, stack, tmp_path, name) for name in ids}
         a, b = run_ends(wires, stack, tmp_path, ways)
-        check_talk(a, b)
+        used = check_talk(a, b)[0]
         for end in (a, b):
             end.until("written")
-        relays["r1"].kill()
+        getattr(relays[next(name for name in ids if ids[name] in used)], how)()
         for end in (a, b):
             end.go_on()
             end.until("written")
