@@ -394,6 +394,9 @@ class Limits:
     """For one question, from the name look-up to the last byte; and again for the names that the answer holds."""
     registry_backoff_s_max: float = 120.0
     """The longest pause before a registry that failed is asked again."""
+    registry_outages_burst: int = 4
+    registry_outages_per_s: float = 1 / 600
+    """Lines about failures of a registry that comes and goes: so many at once, then one in ten minutes."""
     registry_names_per_address_max: int = 16
     """Names that WebSocket peers are listed under at one address and port, as nodes behind one proxy are."""
     registry_known_max: int = 1024

@@ -401,7 +401,7 @@ def demo(as_json: bool, records: int, keep: Path | None, http: bool) -> int:
 @AS_JSON
 @click.option("--listen", default="127.0.0.1:8470", metavar="HOST:PORT", help="127.0.0.1:8470 by default.")
 @click.option("--store", metavar="FILE|URL", help="A file, or redis://HOST:PORT/DB; memory by default.")
-@click.option("--ttl", default=60, type=Count(5, 3600), metavar="S", help="For how long a word holds; 60.")
+@click.option("--ttl", default=60, type=Count(6, 3600), metavar="S", help="For how long a word holds; 60.")
 @click.option("--token-file", metavar="F", type=A_PATH, help="What callers must show; a file of mode 0600.")
 @click.option("--open", "is_open", is_flag=True, help="Serve anybody, on an address that others reach.")
 @click.option("--require-signed", is_flag=True, help="Take signed announcements only; Vix's are not.")

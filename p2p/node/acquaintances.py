@@ -31,6 +31,7 @@ class Acquaintances:
     Args:
         known: what was written down in an earlier run, the one that was good longest ago first.
         configured: endpoints that are kept connected anyway.
+        is_welcome: whether an identity would be admitted: places of others are passed over.
         write: has a place written down, or (None) taken out. Never waits.
     """
 
@@ -43,6 +44,7 @@ class Acquaintances:
         roster: Roster,
         places: PeerPlaces[Connection],
         guard: ConnectionGuard,
+        is_welcome: Callable[[PeerId], bool],
         write: Callable[[Address, BookPlace | None], None],
         clock: Clock,
     ) -> None:
@@ -52,6 +54,7 @@ class Acquaintances:
         self._roster = roster
         self._places = places
         self._guard = guard
+        self._is_welcome = is_welcome
         self._write = write
         self._clock = clock
         self._led_by: dict[Address, HintSource] = {}
@@ -125,6 +128,7 @@ class Acquaintances:
                 and place.peer_id not in self._own_business
                 and place.endpoint.address not in self._configured
                 and self._guard.due(place.endpoint, now) <= now
+                and self._is_welcome(place.peer_id)
             ):
                 due.append(place)
         return due

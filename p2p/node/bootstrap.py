@@ -11,8 +11,8 @@ link-local, multicast, unspecified and reserved ones never. WebSocket shows prox
 dials, so such a hint keeps the name beside the addresses, and of one address only so many names are taken.
 
     asking    every poll_interval, with jitter; after failures twice as long each time, up to registry_backoff_s_max
-    announce  the same, but at least three times within the registry's ttl, after failures too: one that came back
-              with an empty table learns of us anew
+    announce  the same, but at least three times within the registry's ttl, if that is 6 s or more, after failures
+              too: one that came back with an empty table learns of us anew
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ from p2p.msg import DiscoveryAnnounce
 from p2p.node.kinds import Kinds, check_kinds, check_plain
 from p2p.node.service import Runs
 from p2p.policy.addresses import AddressClass, DialRule, classify
+from p2p.policy.buckets import TokenBucket
 from p2p.policy.hints import DiscoveryAnnouncement
 from p2p.registry.form import SCHEMES, base_of, host_of, read_announced, read_peers, write_announce
 from p2p.transport.base import Network
 from p2p.transport.http import HttpAnswer, HttpClient, make_http_client
+from p2p.transport.interfaces import own_hosts
 from p2p.transport.tcp import TcpNetwork
 from p2p.windows import Clock, Entropy, SystemClock, system_entropy, uniform
 
@@ -50,7 +52,7 @@ JITTER: Final = 0.25
 ANNOUNCES_PER_TTL: Final = 3
 """So that one that is lost, and one that is late, still leave us listed."""
 ANNOUNCE_S_MIN: Final = 2.0
-"""However soon the registry says that it forgets."""
+"""However soon the registry says that it forgets: ours does after `ANNOUNCES_PER_TTL` times as long at the earliest."""
 TTL_S_ASSUMED: Final = 60.0
 """Of a registry that has not taken an announcement yet: what it is unless somebody chose."""
 POLLS_REMEMBERED: Final = 3
@@ -222,6 +224,8 @@ class HttpBootstrap(Runs):
         self._say = say
         self._warn = warn
         self._failing: dict[str, str] = {}
+        self._outages = TokenBucket(self._limits.registry_outages_per_s, self._limits.registry_outages_burst)
+        self._is_outage_told = False
         self._ttl_s = TTL_S_ASSUMED
         self._base = base_of(config.registry_url)
         self._announces = config.mode is BootstrapMode.PULL_AND_ANNOUNCE
@@ -279,13 +283,17 @@ class HttpBootstrap(Runs):
             await trio.sleep(wait_s * (1 - JITTER * uniform(self._entropy)))
 
     def _tell_failure(self, what: str, why: str) -> None:
-        """Once for an outage, and once more where what is asked for and what is announced fail in different ways."""
-        if what not in self._failing and why not in self._failing.values():
+        """Once for an outage, and once more where what is asked for and what is announced fail in different ways; of
+        a registry that comes and goes, some."""
+        is_news = what not in self._failing and why not in self._failing.values()
+        if is_news and self._outages.take(self._clock.monotonic()):
+            self._is_outage_told = True
             self._warn(f"{what} the registry {self._base} failed, it is tried again: {why}")
         self._failing.setdefault(what, why)
 
     def _tell_success(self, what: str) -> None:
-        if self._failing.pop(what, None) is not None and not self._failing:
+        if self._failing.pop(what, None) is not None and not self._failing and self._is_outage_told:
+            self._is_outage_told = False
             self._say(f"the registry {self._base} works again")
 
     @property
@@ -322,13 +330,15 @@ class HttpBootstrap(Runs):
         answer = await self._request("GET", f"/peers?limit={self.config.max_peers_per_poll}")
         listed = read_peers(answer.body, self.config.max_peers_per_poll)
         self.counters.polls += 1
+        # A machine behind address translation has one that no interface of it has.
+        here = own_hosts() | {usual_host(answer.client)}
         with trio.move_on_after(self._limits.registry_s_max):
             for peer in listed:
                 hint = peer.as_hint()
                 if hint is None:
                     self.counters.hints_refused += 1
                 elif not self._is_ourselves(hint):
-                    for pinned in await self._judged(hint, answer):
+                    for pinned in await self._judged(hint, answer, here):
                         self._hand_on(pinned)
         return self._poll_s
 
@@ -345,7 +355,9 @@ class HttpBootstrap(Runs):
             return hint.node_id == self.config.self_node_id
         return hint.peer_id == self._identity.peer_id
 
-    async def _judged(self, hint: DiscoveryAnnouncement, answer: HttpAnswer) -> list[DiscoveryAnnouncement]:
+    async def _judged(
+        self, hint: DiscoveryAnnouncement, answer: HttpAnswer, here: frozenset[str | None]
+    ) -> list[DiscoveryAnnouncement]:
         """The hint with addresses that may be dialled in place of a name, or beside one: at most one of each family."""
         is_name = classify(hint.host) is AddressClass.NAME
         if is_name:
@@ -356,7 +368,7 @@ class HttpBootstrap(Runs):
             hosts = [endpoint.host for endpoint in found]
         else:
             hosts = [hint.host]
-        fit = [host for host in hosts if self._may_be_dialled(host, hint.port, answer)]
+        fit = [host for host in hosts if self._may_be_dialled(host, hint.port, answer, here)]
         first_of_family = {":" in host: host for host in reversed(fit)}
         pinned = tuple(host for host in dict.fromkeys(fit) if host in first_of_family.values())
         keeps_name = is_name and hint.scheme in ("ws", "wss")
@@ -377,7 +389,7 @@ class HttpBootstrap(Runs):
         ]
         return len(others) >= self._limits.registry_names_per_address_max
 
-    def _may_be_dialled(self, host: str, port: int, answer: HttpAnswer) -> bool:
+    def _may_be_dialled(self, host: str, port: int, answer: HttpAnswer, here: frozenset[str | None]) -> bool:
         kind, registry = classify(host), classify(answer.server)
         if self._loopback_only and kind is not AddressClass.LOOPBACK:
             return False
@@ -387,7 +399,7 @@ class HttpBootstrap(Runs):
         own_ports = frozenset(self.config.own_ports)
         if not DialRule(private, registry is AddressClass.LOOPBACK, own_ports).allows(host, port):
             return False
-        is_here = kind is AddressClass.LOOPBACK or host == usual_host(answer.client)
+        is_here = kind is AddressClass.LOOPBACK or host in here
         return not (is_here and (port == self.config.self_tcp_port or port in own_ports | self._doors))
 
     def _hand_on(self, hint: DiscoveryAnnouncement) -> None:

@@ -26,6 +26,7 @@ from p2p.policy.addresses import DialRule
 from p2p.policy.guard import ConnectionGuard, Verdict
 from p2p.text import one_line
 from p2p.transport.base import LinkStream, Transport
+from p2p.transport.interfaces import own_hosts
 from p2p.windows import Clock, Entropy, uniform
 
 _log = logging.getLogger("p2p.dial")
@@ -187,33 +188,39 @@ class Dialer:
         self._counters.backoff_skips += 1
         return True
 
-    async def dial_within(self, endpoint: PeerEndpoint, rule: DialRule) -> Connection:
+    async def dial_within(self, endpoint: PeerEndpoint, rule: DialRule, *, automatic: bool = False) -> Connection:
         """As `dial`, for somebody else: to addresses that the rule allows, resolved once, judged, and dialled as judged
         (T49), and not before a place that failed lately is due again (T33).
 
         What the rule forbids cannot be told from a place where nothing listens. A way through a relay is no dial of
         ours. WebSocket shows the name that it dials, to proxies and for certificates: it keeps it, and dials the
         addresses that were judged.
+
+        Args:
+            rule: where it may lead; its `own_hosts` are filled in here.
+            automatic: see `dial`.
         """
         if endpoint.scheme == RELAY:
-            return await self.dial(endpoint)
+            return await self.dial(endpoint, automatic=automatic)
         now = self._clock.monotonic()
         due = self._guard.due(endpoint, now)
         if due > now:
             self._counters.backoff_skips += 1
             await trio.lowlevel.checkpoint()
             raise ConnectFailed(Reason.BACKOFF, f"{endpoint} failed lately: try again in {due - now:.1f} s")
+        rule = replace(rule, own_hosts=own_hosts())
         places = [place for place in await self._network.resolve(endpoint) if rule.allows(place.host, place.port)]
         if places and endpoint.scheme in ("ws", "wss"):
-            return await self.dial(replace(endpoint, judged=tuple(place.host for place in places[:PLACES_MAX])))
+            named = replace(endpoint, judged=tuple(place.host for place in places[:PLACES_MAX]))
+            return await self.dial(named, automatic=automatic)
         failure = ConnectFailed(Reason.REFUSED, f"nothing listens on {endpoint}")
         for place in places[:PLACES_MAX]:
             try:
-                return await self.dial(place)
+                return await self.dial(place, automatic=automatic)
             except ConnectFailed as error:
                 failure = error
         if endpoint not in places:
-            self._note_failure(endpoint, failure.reason, automatic=False)
+            self._note_failure(endpoint, failure.reason, automatic=automatic)
         raise failure
 
     def under_way(self) -> dict[PeerEndpoint, PeerState]:

@@ -134,6 +134,7 @@ class Rooms:
             roster=self.roster,
             places=self.places,
             guard=self.guard,
+            is_welcome=self._may_be_met,
             write=self.writer.remember_place,
             clock=config.clock,
         )
@@ -373,6 +374,9 @@ class Rooms:
 
     def _is_welcome(self, peer_id: PeerId) -> bool:
         return self._trusted is None or peer_id in self._trusted.values()
+
+    def _may_be_met(self, peer_id: PeerId) -> bool:
+        return self._is_welcome(peer_id) and not self.scores.is_banned(peer_id, self._config.clock.monotonic())
 
     def _has_room(self, under_way: int = 0) -> bool:
         # Configured peers that are away find a place when they come back; a quarter of all, or leads would never help a

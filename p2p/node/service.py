@@ -54,7 +54,8 @@ ServiceT = TypeVar("ServiceT", bound=Service)
 
 
 class Entered(AbstractAsyncContextManager[ServiceT], Generic[ServiceT]):
-    """`run_around` as an object: a second entry is refused, and takes nothing from the first."""
+    """`run_around` as an object: a second entry is refused, and takes nothing from the first. One that failed is none:
+    whether the service may be run again is its own decision."""
 
     def __init__(self, service: ServiceT) -> None:
         self._service = service
@@ -63,8 +64,12 @@ class Entered(AbstractAsyncContextManager[ServiceT], Generic[ServiceT]):
     async def __aenter__(self) -> ServiceT:
         if self._context is not None:
             raise NodeClosed("this was entered before: it runs once, make a new one")
-        self._context = run_around(self._service)
-        return await self._context.__aenter__()
+        self._context = context = run_around(self._service)
+        try:
+            return await context.__aenter__()
+        except BaseException:
+            self._context = None
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

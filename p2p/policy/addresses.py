@@ -77,7 +77,7 @@ class DialRule:
         private: local networks may be.
         loopback: this machine may be.
         ports_denied: never on this machine or a local network: the doors that only the operator uses.
-        own_hosts: addresses of this machine, public ones among them.
+        own_hosts: addresses of this machine, public ones among them; who dials knows them.
         link_local: the machines on the same cable may be.
     """
 

@@ -92,6 +92,13 @@ def interfaces() -> tuple[Interface, ...]:
     return tuple(found)
 
 
+def own_hosts() -> frozenset[str]:
+    """The addresses of this machine, whatever they are good for; none where they cannot be learnt now."""
+    with suppress(OSError):  # out of descriptors
+        return frozenset(address for interface in interfaces() for address in interface.addresses)
+    return frozenset()
+
+
 def _every_address(asking: socket.socket) -> tuple[dict[str, list[str]], bool]:
     """The addresses of each interface by its name, and whether those of IPv6 could be learnt."""
     found: dict[str, list[str]] = {}

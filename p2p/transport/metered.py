@@ -20,6 +20,7 @@ _HEAD_END: Final = re.compile(rb"\n\r?\n")
 REQUEST: Final = b"GET "
 """What a handshake begins with that asks for a WebSocket."""
 _BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_TLS_RECORDS: Final = frozenset({b"\x15\x03", b"\x16\x03"})
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 
@@ -88,6 +89,11 @@ class Metered(trio.abc.Stream):
         """The HTTP status that was answered; None if it was no HTTP."""
         found = _STATUS.match(self._head)
         return None if found is None else int(found[1])
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the head begins as a record of TLS does, such as the alert that HTTP is answered with."""
+        return self._head[:2] in _TLS_RECORDS
 
     @property
     def has_heard(self) -> bool:

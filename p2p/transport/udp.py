@@ -50,6 +50,13 @@ LOOK_S: Final = 5.0
 """Who only listens looks so often for interfaces that came; who speaks looks each time."""
 
 
+class _Short(ConfigError):
+    """The machine has it, and is short of something now."""
+
+
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+
 class UdpDatagrams:
     """`Datagrams` over UDP. Made by `open_datagrams`.
 
@@ -59,18 +66,19 @@ class UdpDatagrams:
     """
 
     def __init__(
-        self, near: Neighbourhood, ipv4: socket.socket, ipv6: socket.socket | None, *, limits: Limits, entropy: Entropy
+        self, near: Neighbourhood, ipv4: socket.socket, *, limits: Limits, entropy: Entropy
     ) -> None:
         self._near = near
         self._ipv4 = ipv4
-        self._ipv6 = ipv6
-        self._socks = [sock for sock in (ipv4, ipv6) if sock is not None]
+        self._ipv6: socket.socket | None = None
+        self._socks = [ipv4]
         self._limits = limits
         self._entropy = entropy
         self._named = {_plain(name) for name in near.interfaces}
         self._joining = [ipv4]
         self._joined: dict[tuple[int, int], socket.socket] = {}
         self._deaf: dict[tuple[int, int], str] = {}
+        self._short_of: tuple[str, ...] = ()
         self._used: frozenset[int] = frozenset()
         self._look_at = 0.0
         self._woken_at = 0.0
@@ -85,7 +93,7 @@ class UdpDatagrams:
         self._check_open()
         sent = 0
         used = self.join()
-        failures = list(self._deaf.values())
+        failures = [*self._short_of, *self._deaf.values()]
         for interface in used:
             for name, attempt in self._ways(data, interface):
                 try:
@@ -142,6 +150,8 @@ class UdpDatagrams:
     def join(self) -> list[Interface]:
         """Join the groups on interfaces that are new, and return all that are used now."""
         self._look_at = trio.current_time() + LOOK_S
+        if self._short_of:
+            self.open_ipv6()
         try:
             used = [interface for interface in interfaces() if self._is_used(interface)]
         except OSError:  # out of descriptors: the next interval looks again
@@ -168,6 +178,22 @@ class UdpDatagrams:
                 self._deaf[key] = f"{name}: its group cannot be joined: {error.strerror or error}"
         return used
 
+    def open_ipv6(self) -> None:
+        """Open the socket of IPv6 if the machine has that; one that is short of something is asked again at each look.
+
+        Raises:
+            AddressInUse: its port is held.
+        """
+        try:
+            self._ipv6 = _bind(socket.AF_INET6, "::", self._near.port)
+        except _Short as error:
+            self._short_of = (f"IPv6: {error}",)
+        except ConfigError:  # compiled in and switched off: IPv4 alone then
+            self._short_of = ()
+        else:
+            self._socks.append(self._ipv6)
+            self._short_of = ()
+
     def _is_used(self, interface: Interface) -> bool:
         near = self._near
         if near.loopback_only:
@@ -175,7 +201,7 @@ class UdpDatagrams:
         return not self._named or interface.name in self._named or not self._named.isdisjoint(interface.addresses)
 
     def missing(self) -> tuple[str, ...]:
-        deaf = tuple(f"{line}: it is tried again" for line in self._deaf.values())
+        deaf = tuple(f"{line}: it is tried again" for line in (*self._short_of, *self._deaf.values()))
         near = self._near
         if near.loopback_only or not near.interfaces:
             return deaf
@@ -310,16 +336,10 @@ async def open_datagrams(
         ipv4 = _bind(socket.AF_INET, _address_to_hear(near), near.port)
         closing.callback(ipv4.close)
         ipv4.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        ipv6 = None
+        opened = UdpDatagrams(near, ipv4, limits=limits, entropy=entropy)
         if not near.loopback_only and socket.has_ipv6 and sys.platform == "linux":
-            try:
-                ipv6 = _bind(socket.AF_INET6, "::", near.port)
-            except ConfigError:  # compiled in and switched off: IPv4 alone then
-                ipv6 = None
-            else:
-                closing.callback(ipv6.close)
+            opened.open_ipv6()
         closing.pop_all()
-    opened = UdpDatagrams(near, ipv4, ipv6, limits=limits, entropy=entropy)
     opened.join()
     return opened
 
@@ -346,7 +366,8 @@ def _bind(family: int, host: str, port: int) -> socket.socket:
     try:
         sock = socket.socket(family, socket.SOCK_DGRAM)
     except OSError as error:
-        raise ConfigError(f"no datagrams of this family: {error.strerror or error}") from None
+        kind = _Short if error.errno in _SHORTAGES else ConfigError
+        raise kind(f"no datagrams of this family: {error.strerror or error}") from None
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -171,6 +171,8 @@ class WebSocketStream(LinkStream):
         finally:
             if meter.status not in {None, 101}:
                 self._fail(Refused(f"it answered HTTP {meter.status} where a WebSocket was asked for"))
+            elif meter.is_tls:
+                self._fail(Refused("TLS is spoken there: a door with a certificate is dialled with wss://"))
         raise meter.failure or EOFError("the other side ended the handshake")
 
     async def _upgrade(self, nursery: trio.Nursery, meter: Metered) -> WebSocketConnection:

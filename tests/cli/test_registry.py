@@ -103,7 +103,7 @@ async def test_a_token_file_closes_it(tmp_path: Path) -> None:
     [
         (["--listen", "0.0.0.0:0"], "--token-file F .* or --open"),
         (["--listen", "8470"], "--listen '8470': .*HOST:PORT"),
-        (["--listen", "127.0.0.1:0", "--ttl", "1"], "--ttl"),
+        (["--listen", "127.0.0.1:0", "--ttl", "5"], "--ttl"),
         (["--listen", "127.0.0.1:0", "--proxy", "x"], "neither an address nor a network"),
         (["--listen", "127.0.0.1:0", "--tls-cert", "c.pem"], "both the certificate and the key"),
         (["--listen", "0.0.0.0:0", "--open", "--token-file", "f"], "leave one out"),

@@ -33,6 +33,7 @@ from p2p.policy.hints import DiscoveryAnnouncement
 from p2p.registry.form import ListedPeer, read_announce, write_announced, write_peers
 from p2p.transport.http import HttpAnswer
 from p2p.transport.tcp import TcpNetwork
+from p2p.windows import SimulatedClock
 
 KITCHEN = Identity.generate(lambda size: b"k" * size)
 CELLAR = ListedPeer("198.18.0.1", 9102, "cellar")
@@ -162,6 +163,22 @@ async def test_an_outage_is_one_line_though_two_things_fail(autojump: MockClock)
             await trio.sleep(600)
             registry.failure = ConnectFailed(Reason.REFUSED, "nobody there")
     assert (len(warned), len(said)) == (2, 2)
+
+
+async def test_of_a_registry_that_comes_and_goes_some_outages_are_told_and_each_of_these_ends(
+    autojump: MockClock,
+) -> None:
+    registry = Registry()
+    said, warned = list[str](), list[str]()
+    clock = SimulatedClock()
+    every_s = config(registry, poll_interval_ms=1000)
+    async with HttpBootstrap(every_s, lambda *_: None, say=said.append, warn=warned.append, clock=clock):
+        for _ in range(20):
+            registry.failure = ConnectFailed(Reason.REFUSED, "nobody there")
+            await trio.sleep(3)
+            registry.failure = None
+            await trio.sleep(10)
+    assert len(warned) == len(said) == Limits().registry_outages_burst
 
 
 @pytest.mark.parametrize("status", [204, 302, 400, 401, 404, 429, 500, 503])
@@ -383,6 +400,20 @@ async def test_t49_our_own_doors_are_known_in_any_spelling(autojump: MockClock) 
     )
     found, _ = await heard(registry, self_tcp_port=9101)
     assert [hint.host for hint in found] == ["8.8.4.5"]
+
+
+async def test_t49_our_doors_are_left_alone_at_each_address_of_this_machine(
+    autojump: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p.node.bootstrap.own_hosts", lambda: frozenset({"2a01:4f8::1", "10.0.0.1"}))
+    registry = Registry(
+        *(ListedPeer(host, port, "x") for host in ("2a01:4f8::1", "2a01:4f8::2") for port in (8080, 9101, 9102)),
+        client="198.51.100.9",
+    )
+    found, _ = await heard(registry, self_tcp_port=9101, own_ports=(8080,))
+    assert [(hint.host, hint.port) for hint in found] == [
+        ("2a01:4f8::1", 9102), ("2a01:4f8::2", 8080), ("2a01:4f8::2", 9101), ("2a01:4f8::2", 9102)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 import p2p
+from p2p.node.service import Runs
 from p2p.transport.memory import MemoryNetwork
 
 
@@ -40,6 +42,45 @@ async def test_a_second_entry_is_refused_and_takes_nothing_from_the_first(
                 pass
     with pytest.raises(p2p.NodeClosed, match="runs once"):
         await once.__aenter__()
+
+
+async def test_an_entry_that_failed_is_none_and_a_second_one_meanwhile_takes_nothing_from_it() -> None:
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as kept:
+        await kept.bind(("127.255.255.255", 0))
+        port = kept.getsockname()[1]
+        discovery = p2p.make_udp_discovery(p2p.DiscoveryConfig(discovery_port=port, loopback_only=True))
+        with pytest.raises(p2p.AddressInUse):
+            async with discovery:
+                pass
+    async with discovery:
+        with pytest.raises(p2p.NodeClosed, match="runs once"):
+            await discovery.__aenter__()
+
+
+async def test_who_enters_while_another_is_about_to_fail_takes_nothing_from_him() -> None:
+    is_entering, may_fail = trio.Event(), trio.Event()
+
+    class Fails(Runs):
+        async def run(self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
+            is_entering.set()
+            await may_fail.wait()
+            raise p2p.AddressInUse(98, "kept")
+
+        def stop(self) -> None:
+            """It never runs."""
+
+    service = Fails()
+
+    async def enter_first() -> None:
+        with pytest.raises(p2p.AddressInUse):
+            await service.__aenter__()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(enter_first)
+        await is_entering.wait()
+        with pytest.raises(p2p.NodeClosed, match="runs once"):
+            await service.__aenter__()
+        may_fail.set()
 
 
 async def _on_peer(_: p2p.DiscoveryAnnouncement) -> None:

@@ -235,6 +235,30 @@ async def test_a_group_that_cannot_be_joined_is_told_and_joined_later(monkeypatc
             pass
 
 
+async def test_a_machine_that_is_short_of_descriptors_is_told_of_and_speaks_ipv6_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = socket.socket
+
+    def refuse(family: int, kind: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return made(family, kind)
+
+    says = "IPv6: no datagrams of this family: Too many open files"
+    with monkeypatch.context() as full:
+        full.setattr(socket, "socket", refuse)
+        one = await udp.open_datagrams(Neighbourhood(port=free_port()), limits=Limits())
+        assert one.missing() == (f"{says}: it is tried again",)
+        assert says in one.spread(b"1").failures
+    try:
+        assert says not in one.spread(b"2").failures
+        assert one.missing() == ()
+        assert {sock.family for sock in one._socks} == {socket.AF_INET, socket.AF_INET6}
+    finally:
+        await one.aclose()
+
+
 async def test_an_interface_that_went_is_left_and_joined_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     where = near(free_port(), group="239.255.0.1")
     async with opened(where) as one:

@@ -261,6 +261,7 @@ async def test_a_hostile_host_or_path_ends_one_stream_and_nothing_else() -> None
         (b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n" + bytes(900_000), "HTTP 200"),
         (b"HTTP/1.1 101 Switching Protocols\r\n" + b"x-more: 1\r\n" * 1000, "too many bytes of handshake"),
         (b"SSH-2.0-OpenSSH\r\n", "no WebSocket came about"),
+        (b"\x15\x03\x01\x00\x02\x02\x28", "TLS is spoken there: a door with a certificate is dialled with wss://"),
         (b"", "plain TCP is dialled with tcp://127.0.0.1:"),
     ],
 )
