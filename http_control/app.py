@@ -14,6 +14,7 @@ from quart import Request, Response, got_request_exception, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from http_control import site
 from http_control.auth import Refused, Reply
 from http_control.contained import contained
 from http_control.control import Control
@@ -26,12 +27,12 @@ from http_control.request_checks import check_form, check_site
 from http_control.routes import operations
 from http_control.server import ServerOptions, serve_app
 from http_control.serving import Serving
-from http_control.site import Site
 from p2p import ConfigError, NodeClosed, NotStarted, P2PRuntime, one_line
 
 _log = logging.getLogger("p2p.http")
 
 EXTENSION: Final = "p2p_http"
+SITE: Final = "p2p_http_site"
 
 
 def register_routes(app: QuartTrio, runtime: P2PRuntime, options: P2PHttpOptions | None = None) -> None:
@@ -53,7 +54,7 @@ def register_routes(app: QuartTrio, runtime: P2PRuntime, options: P2PHttpOptions
     control = Control(runtime, options)
     controls.append(control)
     got_request_exception.connect(_let_ends_through, app)
-    _mount(app, options.prefix, operations(options), control)
+    _mount(app, options.prefix, operations(options), [control])
 
     @app.before_serving
     async def follow() -> None:
@@ -73,15 +74,21 @@ async def _let_ends_through(_app: QuartTrio, exception: BaseException) -> None:
 def register_site(app: QuartTrio) -> None:
     """Put health, metrics, the description and the dashboard on an application that has a node's routes.
 
-    They ask for the token of the node that was registered first.
+    Whoever may use some of the nodes' routes sees these nodes there, and nothing of the others. Names and origins that
+    it is called by, and limits, are those of the node that was registered first.
 
     Raises:
-        ValueError: no routes are registered yet.
+        ValueError: no routes are registered yet, or the site is there already.
+        ConfigError: it is no such application.
     """
+    check_kind(app, QuartTrio, "app", "a QuartTrio application")
     controls = controls_of(app)
     if not controls:
-        raise ValueError("register_routes first: the site asks for the token of the first node")
-    _mount(app, "", Site(controls).operations(), controls[0])
+        raise ValueError("register_routes first: the site is about nodes")
+    if SITE in app.extensions:
+        raise ValueError("the site is on this application already: once is for all its nodes")
+    app.extensions[SITE] = True
+    _mount(app, "", site.OPERATIONS, controls)
 
 
 def set_live_log_sink(app: QuartTrio, sink: LogSink | None) -> None:
@@ -163,20 +170,22 @@ async def serve(
 # The way of a request.
 
 
-def _mount(app: QuartTrio, prefix: str, found: tuple[Operation, ...], control: Control) -> None:
+def _mount(app: QuartTrio, prefix: str, found: tuple[Operation, ...], controls: list[Control]) -> None:
+    """Put operations on an application. Their nodes may become more; the first one's options say what is asked of a
+    request before anybody is let in."""
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in found:
         by_path.setdefault(operation.path, {})[operation.method] = operation
     for path, methods in by_path.items():
-        _add(app, prefix + path.replace("{", "<").replace("}", ">"), control, methods)
+        _add(app, prefix + path.replace("{", "<").replace("}", ">"), controls, methods)
     if prefix:
         for rule in (prefix, f"{prefix}/", f"{prefix}/<path:rest>"):
-            _add(app, rule, control, {})
+            _add(app, rule, controls, {})
 
 
-def _add(app: QuartTrio, rule: str, control: Control, methods: dict[str, Operation]) -> None:
+def _add(app: QuartTrio, rule: str, controls: list[Control], methods: dict[str, Operation]) -> None:
     async def view(**path: str) -> Response:
-        return await _dispatch(control, methods, request, path)
+        return await _dispatch(controls, methods, request, path)
 
     # Not by `add_url_rule`, which wants all methods named: also one that nobody ever heard of gets its 405 from here.
     endpoint = f"{EXTENSION} {rule}"
@@ -186,9 +195,12 @@ def _add(app: QuartTrio, rule: str, control: Control, methods: dict[str, Operati
     app.view_functions[endpoint] = view
 
 
-async def _dispatch(control: Control, methods: dict[str, Operation], asked: Request, path: dict[str, str]) -> Response:
+async def _dispatch(
+    controls: list[Control], methods: dict[str, Operation], asked: Request, path: dict[str, str]
+) -> Response:
+    control = controls[0]
     try:
-        response = await _answer(control, methods, asked, path)
+        response = await _answer(controls, methods, asked, path)
     except Problem as problem:
         response = _problem_response(problem)
     except Refused as refusal:
@@ -201,7 +213,10 @@ async def _dispatch(control: Control, methods: dict[str, Operation], asked: Requ
     return _finished(control, response)
 
 
-async def _answer(control: Control, methods: dict[str, Operation], asked: Request, path: dict[str, str]) -> Response:
+async def _answer(
+    controls: list[Control], methods: dict[str, Operation], asked: Request, path: dict[str, str]
+) -> Response:
+    control = controls[0]
     check_site(asked, control.options)
     # More slashes than one are another path to whoever stands before us; the framework takes them for one.
     if not methods or asked.scope["path"].startswith("//"):
@@ -212,21 +227,21 @@ async def _answer(control: Control, methods: dict[str, Operation], asked: Reques
         problem = problem_of(405)
         raise Problem(405, problem.error, str(problem), headers=(("allow", allowed),))
     check_form(asked)
+    seen = controls
     if not operation.is_open:
         try:
-            door = await control.door()
+            seen = await site.who_lets_in(controls, asked, trio.current_time())
         except ConfigError as error:
             # Where it lies is for the operator to know, who reads the log.
             _log.error("nobody can be let in: %s", error)
             raise Problem(503, "node_not_running", "the token of this node is not there; the log says why") from None
-        await door.check(asked, trio.current_time())
     query = decode_query(list(asked.args.items(multi=True)), operation.query)
     body = None
     if operation.body is not None:
         body = decode_body(await _read(asked, control), operation.body)
     if asked.method == "HEAD" and operation.answer == EVENTS:
         return Response(b"", content_type=EVENTS)
-    result = await operation.handler(Call(control, asked, query, body, path))
+    result = await operation.handler(Call(control, asked, query, body, path, seen))
     return result if isinstance(result, Response) else json_response(result, operation.status)
 
 

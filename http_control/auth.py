@@ -131,6 +131,17 @@ class Door:
         self._bugs = BugLog(options.limits.bugs_told_per_min, is_ours=False)
         self.failures = 0
 
+    @property
+    def _has_token(self) -> bool:
+        return self._options.auth_ctx is None and self._options.auth_legacy is None
+
+    def fits(self, request: Request) -> bool:
+        """Whether a token opens it and the request shows that one. Nothing is counted."""
+        return self._has_token and self._is_token(_shown(request.headers))
+
+    def _is_token(self, shown: str) -> bool:
+        return hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), self._token)
+
     async def check(self, request: Request, now: float) -> None:
         """Return if the request is allowed.
 
@@ -138,7 +149,7 @@ class Door:
             Problem, Refused: it is not.
         """
         source = self.source_of(request)
-        if self._options.auth_ctx is None and self._options.auth_legacy is None:
+        if self._has_token:
             self._check_token(request.headers, source, int(now))
         else:
             await self._check_rule(request, source, now)
@@ -174,7 +185,7 @@ class Door:
             # A question, and no guess: it is not counted.
             self.failures += 1
             raise problem_of(401)
-        if not hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), self._token):
+        if not self._is_token(shown):
             self._note_failure(source, second)
             raise problem_of(401)
 

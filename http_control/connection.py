@@ -49,9 +49,9 @@ _log = logging.getLogger("p2p.http")
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
 
-
-_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w-]{1,63}(?:\.[\w-]{1,63})*\.?)(?::[0-9]{0,5})?", re.ASCII)
-"""An address or a name, and a port. Whatever maps names to sites fails on labels that are empty or too long."""
+PORT_MAX: Final = 65_535
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w-]{1,63}(?:\.[\w-]{1,63})*\.?)(?::([0-9]{0,5}))?", re.ASCII)
+"""An address or a name, and a port's digits. What maps names to sites fails on labels that are empty or too long."""
 
 
 class _StrictLines(ReceiveBuffer):
@@ -177,7 +177,7 @@ class PlainH11(H11Protocol):
         if b"transfer-encoding" in headers and (b"content-length" in headers or request.http_version == b"1.0"):
             return 400
         host = headers.get(b"host", b"")
-        if host and not _HOST.fullmatch(host):
+        if host and not ((found := _HOST.fullmatch(host)) and int(found[1] or 0) <= PORT_MAX):
             return 400
         # h11 has checked that it is a number, of 20 digits at most.
         return 413 if int(headers.get(b"content-length", b"0")) > self._limits.body_bytes_max else None

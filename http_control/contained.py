@@ -11,18 +11,20 @@ from typing import Final
 
 import trio
 
-_ENDS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
-"""The last one closes a coroutine that nobody runs any more, which must not go on."""
+_ENDS: Final = (KeyboardInterrupt, SystemExit)
 
 
 def contained(error: BaseException) -> BaseException:
     """Give back an error that is a failure and no more.
 
     Raises:
-        KeyboardInterrupt, SystemExit, GeneratorExit: the error is one, or holds one; bare, since whoever runs an ASGI
-            application (hypercorn, Quart) takes a group for a failure whatever is in it.
+        KeyboardInterrupt, SystemExit: the error is one, or holds one; bare, since whoever runs an ASGI application
+            (hypercorn, Quart) takes a group for a failure whatever is in it.
+        GeneratorExit: Python closes a coroutine that nobody runs any more, which must not go on.
         Cancelled, BaseExceptionGroup: it is one of trio's cancellations, or holds one: as it is.
     """
+    if isinstance(error, GeneratorExit) and not trio.lowlevel.in_trio_task():
+        raise error
     found = list(_leaves(error))
     for one in found:
         if isinstance(one, _ENDS):

@@ -39,7 +39,7 @@ class Intake:
 
     Args:
         app: the application.
-        limits: `body_bytes_max` and `body_s_max` are used.
+        limits: `body_bytes_max`, `body_s_max`, `close_s_max` and `bugs_told_per_min` are used.
     """
 
     def __init__(self, app: ASGIFramework, limits: HttpLimits) -> None:
@@ -79,18 +79,31 @@ class Intake:
             with body.refused, stream.scope:
                 await self._app(scope, body.receive, note)
         except BaseException as error:  # noqa: BLE001  # what ends the program is raised on
-            failure = contained(error)
-            path = one_line(scope["path"], 200)
-            self._bugs.tell(f"the application failed at {scope['method']} {path}", failure, trio.current_time())
-            # An answer that has begun is cut off: who reads it sees that it is not whole.
-            if not body.is_answered:
-                await _answer(problem_of(500), send)
+            await self._answer_for(error, scope, send, is_answered=body.is_answered)
         finally:
             self._streams.discard(stream)
         if stream.is_ended:
             await send(cast("ASGISendEvent", {"type": "http.response.body", "body": b"", "more_body": False}))
         elif body.problem is not None:
             await _answer(body.problem, send)
+
+    async def _answer_for(
+        self, error: BaseException, scope: HTTPScope, send: ASGISendCallable, *, is_answered: bool
+    ) -> None:
+        """Answer for what the application raised. One that has begun is cut off: who reads it sees that it is not
+        whole."""
+        try:
+            failure = contained(error)
+        except (KeyboardInterrupt, SystemExit):
+            # The last answer before the program ends; its reader may be slow, and holds nobody up.
+            with trio.move_on_after(self._limits.close_s_max, shield=True):
+                if not is_answered:
+                    await _answer(Problem(503, "stopping", "the process ends"), send)
+            raise
+        what = f"the application failed at {scope['method']} {one_line(scope['path'], 200)}"
+        self._bugs.tell(what, failure, trio.current_time())
+        if not is_answered:
+            await _answer(problem_of(500), send)
 
 
 class _Body:

@@ -5,8 +5,10 @@ Said by name, and not with the value, which may be a secret.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,33 @@ def check_callables(settings: Any, names: str) -> None:
         value = getattr(settings, name)
         if value is not None and not callable(value):
             raise ConfigError(f"{name} is of the kind {type(value).__name__}: it must be a function, or None")
+
+
+def is_async(function: object) -> bool:
+    """Whether it is an `async def`: as a function, a method, what is called like one, and as wrapped or prepared."""
+    while isinstance(function, partial):
+        function = function.func
+    whole = inspect.unwrap(function) if callable(function) else function
+    return any(map(inspect.iscoroutinefunction, (function, whole, getattr(type(whole), "__call__", None))))  # noqa: B004
+
+
+def check_async(settings: Any, names: str, more: str = "", *, wanted: bool) -> None:
+    """Refuse a hook that is async where it must be a plain function, or the other way round.
+
+    Args:
+        settings: has the hooks as fields.
+        names: theirs.
+        more: what to do about it.
+        wanted: whether they must be async.
+
+    Raises:
+        ConfigError: one is of the other kind.
+    """
+    for name in names.split():
+        value = getattr(settings, name)
+        if value is not None and is_async(value) is not wanted:
+            is_what = "a plain function, and must be an async" if wanted else "an async function, and must be a plain"
+            raise ConfigError(f"{name} is {is_what} one{more}")
 
 
 def texts_of(value: object, name: str) -> tuple[str, ...]:

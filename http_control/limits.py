@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -101,9 +102,22 @@ class HttpLimits:
                 allowed, what = _KINDS[str(each.type)]
                 check_kind(bound, allowed, f"HttpLimits.{each.name}", what)
                 # Not `bound < 0`, which is false of what is no number (NaN).
-                if not bound >= 0:
-                    raise ConfigError(f"HttpLimits.{each.name} is {value!r}: a bound is 0 or more")
+                if not (bound > 0 or (bound == 0 and each.name in _MAY_BE_ZERO)):
+                    raise ConfigError(f"HttpLimits.{each.name} is {value!r}: {_lowest(each.name, bound)}")
 
+
+def _lowest(name: str, bound: float) -> str:
+    if math.isnan(bound):
+        return "NaN is no number that anything can be measured by"
+    return "a bound is 0 or more" if name in _MAY_BE_ZERO else "with that nothing could be served; it must be above 0"
+
+
+_MAY_BE_ZERO: Final = frozenset({
+    "give_way_s", "body_bytes_max", "continue_after_s", "linger_s_max", "accept_pause_s", "stop_grace_s", "stop_s_max",
+    "restart_s", "calm_s", "bugs_told_per_min", "heads_every_s", "heads_per_event_max", "away_per_tick_max",
+    "metrics_peers_max", "readers_max",
+})  # fmt: skip
+"""What works without: no grace, no pause, none of something that is kept or told beside the rest."""
 
 _KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     "int": ((int,), "a whole number"),

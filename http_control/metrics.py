@@ -7,7 +7,7 @@ loop for tens of milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec.structs import asdict
 from prometheus_client import CollectorRegistry, generate_latest
@@ -157,30 +157,21 @@ def _labelled(counts: Mapping[Reason, int]) -> dict[str, int]:
 
 
 class Nodes(Collector):
-    """All nodes of an application, each under its node id and prefix.
+    """Nodes, each under its node id and prefix."""
 
-    Args:
-        controls: asked at every collection: nodes may be registered later.
-    """
-
-    def __init__(self, controls: Callable[[], Iterable[Control]]) -> None:
+    def __init__(self, controls: Iterable[Control]) -> None:
         self._controls = controls
 
     def collect(self) -> Iterator[Metric]:
         """What is so at this moment."""
         families = _Families()
-        for control in self._controls():
+        for control in self._controls:
             families.add(control)
         yield from families
 
 
-def registry_of(controls: Callable[[], Iterable[Control]]) -> CollectorRegistry:
-    """A registry with the nodes and nothing else."""
+def render(controls: Iterable[Control]) -> bytes:
+    """The text that Prometheus reads, about these nodes and nothing else."""
     registry = CollectorRegistry()
     registry.register(Nodes(controls))
-    return registry
-
-
-def render(registry: CollectorRegistry) -> bytes:
-    """The text that Prometheus reads."""
     return generate_latest(registry)

@@ -19,7 +19,7 @@ _MORE_WORDS: Final = {
     421: "The server is not known by that name",
     429: "Too many wrong tokens, or all places for readers are taken",
     502: "What was asked for failed elsewhere",
-    503: "The node does not run, or its store is not available",
+    503: "The node does not run or its store is not available, or the process ends",
     504: "It took too long",
     507: "The disk has no room",
 }

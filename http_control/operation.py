@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -21,10 +21,9 @@ TEXT: Final = "text/plain; charset=utf-8"
 EVENTS: Final = "text/event-stream"
 JSON: Final = "application/json"
 
-ALWAYS: Final = (400, 403, 405, 408, 413, 421, 431, 500, 501, 505)
+ALWAYS: Final = (400, 403, 405, 408, 413, 421, 431, 500, 501, 503, 505)
 """Errors that any route may answer with."""
 BEHIND_THE_DOOR: Final = (401, 429)
-OF_A_NODE: Final = (503,)
 WITH_BODY: Final = (415,)
 
 
@@ -33,7 +32,8 @@ class Call:
     """One request, as a handler sees it: the envelope has been checked and the caller let in.
 
     Attributes:
-        control: of the node under whose prefix it came.
+        control: of the node under whose prefix it came; on the site, of the node that was registered first.
+        seen: all whose routes the caller may use; under a prefix that is the one.
         request: Quart's.
         query: the parameters, as the operation's type.
         body: the body, as the operation's type.
@@ -45,6 +45,7 @@ class Call:
     query: Any
     body: Any
     path: dict[str, str]
+    seen: Sequence[Control]
 
     @property
     def node(self) -> p2p.Node:
@@ -70,7 +71,6 @@ class Operation:
         errors: the statuses of errors that are its own.
         query, body: the types of what it takes, for `msgspec`; no body if None.
         is_open: whether it asks for no token.
-        needs_node: whether it answers 503 while the node does not run.
     """
 
     method: str
@@ -83,7 +83,6 @@ class Operation:
     query: type[shapes.Query] = shapes.Query
     body: Any = None
     is_open: bool = False
-    needs_node: bool = True
 
     @property
     def statuses(self) -> tuple[int, ...]:
@@ -91,8 +90,6 @@ class Operation:
         found = {*ALWAYS, *self.errors}
         if not self.is_open:
             found.update(BEHIND_THE_DOOR)
-        if self.needs_node:
-            found.update(OF_A_NODE)
         if self.body is not None:
             found.update(WITH_BODY)
         return tuple(sorted(found))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import ipaddress
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from http_control.kinds import check_callables, check_fields, texts_of
+from http_control.kinds import check_async, check_callables, check_fields, texts_of
 from http_control.limits import HttpLimits
 from http_control.sockets import Bind
 from http_control.source import Networks, networks_of
@@ -121,10 +120,10 @@ class P2PHttpOptions:
         check_callables(self, "auth_ctx auth_legacy log_sink admin_hook on_log_level on_shutdown")
         for name in ("allowed_hosts", "allowed_origins", "trusted_proxies"):
             object.__setattr__(self, name, texts_of(getattr(self, name), name))
-        for name in ("auth_legacy", "log_sink", "on_log_level", "on_shutdown"):
-            if inspect.iscoroutinefunction(getattr(self, name)):
-                more = ": give it as auth_ctx, which takes one argument" if name == "auth_legacy" else ""
-                raise ConfigError(f"{name} is an async function, and must be a plain one{more}")
+        check_async(self, "auth_ctx", ": give it as auth_legacy, which takes two arguments", wanted=True)
+        check_async(self, "auth_legacy", ": give it as auth_ctx, which takes one argument", wanted=False)
+        check_async(self, "admin_hook", ": write async def", wanted=True)
+        check_async(self, "log_sink on_log_level on_shutdown", wanted=False)
 
     def proxy_networks(self) -> Networks:
         """The trusted proxies' networks."""

@@ -21,7 +21,8 @@ APPEND_MAX: Final = 1_024
 TAIL_MAX: Final = 800
 """Lines of GET logs."""
 
-Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", min_length=64, max_length=64)]
+"""With its length, for `$` is also before a line feed that ends a text."""
 State = Literal["disconnected", "connecting", "handshaking", "connected", "stale", "closed"]
 Shown = Literal["disconnected", "connecting", "handshaking", "connected", "stale"]
 """States that a listed peer can be in: a link that is closed is listed no more."""
@@ -441,6 +442,20 @@ class TailQuery(Query, frozen=True, kw_only=True):
     tail: Annotated[int, Meta(ge=0, le=TAIL_MAX)] = TAIL_MAX
 
 
+def _described(**schema: object) -> Meta:
+    """What /openapi.json says beyond the type; the route looks at it, and says in its own words what is wrong."""
+    return Meta(extra_json_schema=schema)
+
+
+Base64 = Annotated[
+    str,
+    _described(
+        contentEncoding="base64", pattern="^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+    ),
+]
+Spoken = Annotated[str, _described(minLength=1)]
+
+
 class Way(NamedTuple):
     """One of the ways to say something: fields that it needs, and those that may come with it."""
 
@@ -462,11 +477,11 @@ class Connect(Body, frozen=True, kw_only=True):
     """Where to connect: an endpoint, or a host and a port."""
 
     ONE_OF: ClassVar[tuple[Way, ...]] = (Way(("endpoint",)), Way(("host", "port"), ("scheme",)))
-    host: str | None = None
-    port: int | None = None
-    scheme: str | None = None
-    endpoint: str | None = None
-    expect: str | None = None
+    host: Spoken | None = None
+    port: Annotated[int, _described(minimum=1, maximum=65_535)] | None = None
+    scheme: Spoken | None = None
+    endpoint: Spoken | None = None
+    expect: Annotated[str, _described(pattern="^[A-Za-z0-9._-]{1,64}$")] | None = None
     wait_ms: WaitMs = CONNECT_MS
 
 
@@ -493,7 +508,7 @@ class Send(Body, frozen=True, kw_only=True):
     peer: Who
     channel: Annotated[str, Meta(min_length=1, max_length=256)]
     body: str | None = None
-    body_b64: str | None = None
+    body_b64: Base64 | None = None
     wait_ms: WaitMs = CONNECT_MS
 
 
@@ -512,7 +527,7 @@ class Append(Body, frozen=True, kw_only=True):
 
     ONE_OF: ClassVar[tuple[Way, ...]] = (Way(("payload",)), Way(("payload_b64",)), Way(("payloads",)))
     payload: str | None = None
-    payload_b64: str | None = None
+    payload_b64: Base64 | None = None
     payloads: Annotated[list[str], Meta(min_length=1, max_length=APPEND_MAX)] | None = None
     kind: Annotated[str, Meta(min_length=1, max_length=64)] = "app"
     target: Hex | None = None

@@ -1,22 +1,27 @@
-"""What a server has once, whatever nodes are behind it: health, metrics, its own description, and the page."""
+"""What a server has once, whatever nodes are behind it: health, metrics, its own description, and the page.
+
+Each node has a door of its own. Whoever opens some of them is shown these nodes, and nothing of the others.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 from importlib.resources import files
 from typing import Final
 
 import trio
-from quart import Response
+from quart import Request, Response
 
 from http_control import shapes
+from http_control.auth import Door, Refused
 from http_control.control import Control, package_version
-from http_control.metrics import registry_of, render
+from http_control.metrics import render
 from http_control.openapi import description
 from http_control.operation import JSON, Call, Operation, json_response
 from http_control.problem import Problem, problem_of
 from http_control.routes import operations
-from p2p import NodeClosed, NotStarted
+from p2p import ConfigError, NodeClosed, NotStarted
 
 PAGE: Final = "index.html"
 TYPES: Final = {
@@ -32,64 +37,74 @@ CONTENT_POLICY: Final = (
 )
 
 
-class Site:
-    """The routes beside those of the nodes.
+async def who_lets_in(controls: Sequence[Control], asked: Request, now: float) -> list[Control]:
+    """The nodes whose doors a request opens: of the others it sees nothing.
 
-    Args:
-        controls: the nodes of the application, as it registers them.
+    A token that fits some doors is shown to no other one, where it would be counted as a guess.
+
+    Raises:
+        ConfigError: there is no token that could be shown.
+        Problem, Refused: it opens none.
     """
+    doors: list[tuple[Control, Door]] = []
+    missing: ConfigError | None = None
+    for control in controls:
+        try:
+            doors.append((control, await control.door()))
+        except ConfigError as error:
+            missing = error
+    doors = [(control, door) for control, door in doors if door.fits(asked)] or doors
+    found: list[Control] = []
+    refusal: Problem | Refused | None = None
+    for control, door in doors:
+        try:
+            await door.check(asked, now)
+        except (Problem, Refused) as error:
+            refusal = refusal or error
+        else:
+            found.append(control)
+    if not found:
+        raise refusal or missing or problem_of(401)
+    return found
 
-    def __init__(self, controls: list[Control]) -> None:
-        self._controls = controls
-        self._registry = registry_of(lambda: self._controls)
 
-    def operations(self) -> tuple[Operation, ...]:
-        """The routes, without a prefix."""
-        anyway = partial(Operation, needs_node=False)
-        public = partial(anyway, is_open=True)
-        html = TYPES[".html"]
-        return (
-            public("GET", "/livez", "The process answers", self._livez, shapes.Answer),
-            Operation("GET", "/readyz", "All nodes can do their work", self._readyz, shapes.Ready),
-            anyway("GET", "/metrics", "Prometheus", self._metrics, METRICS),
-            anyway("GET", "/openapi.json", "This description", self._openapi, JSON),
-            public("GET", "/site.json", "Where the nodes are", self._where, shapes.Site),
-            public("GET", "/", "The dashboard", self._page, html),
-            public("GET", "/connect", "The dashboard", self._page, html),
-            public("GET", "/assets/{name}", "A part of the dashboard", self._asset, TYPES[".js"], errors=(404,)),
-        )
+async def _livez(_call: Call) -> shapes.Answer:
+    return shapes.Answer()
 
-    async def _livez(self, _call: Call) -> shapes.Answer:
-        return shapes.Answer()
 
-    async def _readyz(self, _call: Call) -> shapes.Ready:
-        checks = {control.options.prefix: _checks(control) for control in self._controls}
-        is_ready = all(one.listener and one.store and one.discovery is not False for one in checks.values())
-        if not is_ready:
-            raise Problem(503, "not_ready", "a node cannot do its work, see the checks", checks=checks)
-        return shapes.Ready(checks=checks)
+async def _readyz(call: Call) -> shapes.Ready:
+    checks = {control.options.prefix: _checks(control) for control in call.seen}
+    is_ready = all(one.listener and one.store and one.discovery is not False for one in checks.values())
+    if not is_ready:
+        raise Problem(503, "not_ready", "a node cannot do its work, see the checks", checks=checks)
+    return shapes.Ready(checks=checks)
 
-    async def _metrics(self, _call: Call) -> Response:
-        return Response(render(self._registry), content_type=METRICS)
 
-    async def _openapi(self, _call: Call) -> Response:
-        found = [(operation.path, operation) for operation in self.operations()]
-        for control in self._controls:
-            prefix = control.options.prefix
-            found += [(prefix + operation.path, operation) for operation in operations(control.options)]
-        return json_response(description(found, package_version()))
+async def _metrics(call: Call) -> Response:
+    return Response(render(call.seen), content_type=METRICS)
 
-    async def _where(self, _call: Call) -> shapes.Site:
-        return shapes.Site(prefixes=[control.options.prefix for control in self._controls])
 
-    async def _page(self, _call: Call) -> Response:
-        return await _file(PAGE)
+async def _openapi(call: Call) -> Response:
+    found = [(operation.path, operation) for operation in OPERATIONS]
+    for control in call.seen:
+        prefix = control.options.prefix
+        found += [(prefix + operation.path, operation) for operation in operations(control.options)]
+    return json_response(description(found, package_version()))
 
-    async def _asset(self, call: Call) -> Response:
-        name = call.path["name"]
-        if name == PAGE:
-            raise problem_of(404)
-        return await _file(name)
+
+async def _where(call: Call) -> shapes.Site:
+    return shapes.Site(prefixes=[control.options.prefix for control in call.seen])
+
+
+async def _page(_call: Call) -> Response:
+    return await _file(PAGE)
+
+
+async def _asset(call: Call) -> Response:
+    name = call.path["name"]
+    if name == PAGE:
+        raise problem_of(404)
+    return await _file(name)
 
 
 async def _file(name: str) -> Response:
@@ -123,3 +138,17 @@ def _checks(control: Control) -> shapes.Checks:
     except (NotStarted, NodeClosed):
         return shapes.Checks(listener=False, store=False, discovery=None)
     return shapes.Checks(listener=listens, store=writes, discovery=discovers)
+
+
+_public = partial(Operation, is_open=True)
+
+OPERATIONS: Final = (
+    _public("GET", "/livez", "The process answers", _livez, shapes.Answer),
+    Operation("GET", "/readyz", "The nodes that the caller may see can do their work", _readyz, shapes.Ready),
+    Operation("GET", "/metrics", "Prometheus", _metrics, METRICS),
+    Operation("GET", "/openapi.json", "This description", _openapi, JSON),
+    _public("GET", "/site.json", "Where the nodes are", _where, shapes.Site),
+    _public("GET", "/", "The dashboard", _page, TYPES[".html"]),
+    _public("GET", "/connect", "The dashboard", _page, TYPES[".html"]),
+    _public("GET", "/assets/{name}", "A part of the dashboard", _asset, TYPES[".js"], errors=(404,)),
+)

@@ -59,7 +59,7 @@ def parse_json(text: str, what: str, *, fractions: bool = True) -> object:
     read_fraction: Callable[[str], float] = float if fractions else _refuse_number
     try:
         value: object = json.loads(
-            text, object_pairs_hook=_members, parse_float=read_fraction, parse_constant=_refuse_number
+            text, object_pairs_hook=_members, parse_float=read_fraction, parse_constant=_refuse_constant
         )
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RemoteProtocolError:
@@ -90,3 +90,7 @@ def _members(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse_number(text: str) -> NoReturn:
     raise RemoteProtocolError(f"{text[:80]!r} is not a whole number")
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise RemoteProtocolError(f"{text} is no value that JSON has")

@@ -79,7 +79,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         JSON,
         errors=(501, 502, 504),
         body=dict[str, Any],
-        needs_node=False,
     ),
     Operation(
         "PUT",
@@ -89,7 +88,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         shapes.LevelSet,
         errors=(501, 502),
         body=shapes.LogLevel,
-        needs_node=False,
     ),
     Operation(
         "POST",
@@ -100,6 +98,5 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         status=202,
         errors=(501, 502),
         body=shapes.Body,
-        needs_node=False,
     ),
 )

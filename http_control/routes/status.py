@@ -24,7 +24,7 @@ async def history(call: Call) -> shapes.History:
 
 
 OPERATIONS: Final = (
-    Operation("GET", "/ping", "The routes are there", ping, shapes.Ping, is_open=True, needs_node=False),
+    Operation("GET", "/ping", "The routes are there", ping, shapes.Ping, is_open=True),
     Operation("GET", "/status", "The node at a glance", status, shapes.Status),
-    Operation("GET", "/history", "Samples for charts", history, shapes.History, needs_node=False),
+    Operation("GET", "/history", "Samples for charts", history, shapes.History),
 )

@@ -122,7 +122,7 @@ async def _within(work: Awaitable[T], who: str, wait_ms: int) -> T:
     except UnknownPeer as error:
         raise Problem(404, "unknown_peer", str(error), hint="name it by its peer id, or see GET peers") from None
     except NotConnected as error:
-        raise Problem(502, "not_connected", str(error), peer_asked=who[:80]) from None
+        raise Problem(502, "not_connected", str(error)) from None
     except PayloadTooLarge as error:
         raise Problem(413, "payload_too_large", str(error)) from None
     except ConfigError as error:

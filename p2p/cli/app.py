@@ -508,7 +508,7 @@ def top(node: Target, as_json: bool, every: int) -> int:
     """Show a running node and its peers, again and again."""
     with loading():
         from p2p.cli import remote
-    return remote.run_remote(node, partial(remote.show_top, as_json=as_json, every_s=every / 1000))
+    return remote.run_remote(node, partial(remote.show_top, as_json=as_json, every_s=every / 1000), only_shows=True)
 
 
 @cli.command()
@@ -544,7 +544,8 @@ def log(
     """Show the last lines of a running node's log."""
     with loading():
         from p2p.cli import remote
-    return remote.run_remote(node, partial(remote.show_log, as_json=as_json, follow=follow, lines=lines))
+    act = partial(remote.show_log, as_json=as_json, follow=follow, lines=lines)
+    return remote.run_remote(node, act, only_shows=True)
 
 
 @cli.command()

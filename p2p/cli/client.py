@@ -270,6 +270,11 @@ class Control:
             # Where to look over HTTP is no hint for somebody at a command line.
             if value.get("hint") and "see GET" not in f"{value['hint']}":
                 text += f" ({value['hint']})"
+        if answer.status == 404 and (value is None or value.get("error") == "not_found"):
+            text = (
+                f"{self._place} has no such thing under {self._prefix}: where its node has another prefix, write that "
+                "behind the --url"
+            )
         if answer.status == 401 and "authorization" in self._client.headers:
             text = f"{self._place} does not take this token: it is another node's, or one of before"
         elif answer.status == 401:

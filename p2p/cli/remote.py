@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Never
 
 import trio
@@ -19,26 +20,44 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NAMES_MAX: Final = 1000
+READER_S: Final = 0.25
 
 
-def run_remote(target: Target, act: Callable[[Control, Output], Awaitable[int]]) -> int:
-    """Run one command against a node; a signal ends it in order."""
-    return trio.run(_run, target, act)
+def run_remote(
+    target: Target, act: Callable[[Control, Output], Awaitable[int]], *, only_shows: bool = False
+) -> int:
+    """Run one command against a node; a signal ends it in order.
+
+    Args:
+        target: the node.
+        act: the command.
+        only_shows: whether it changes nothing, and ends as soon as nobody reads what it shows.
+    """
+    return trio.run(partial(_run, target, act, only_shows=only_shows))
 
 
-async def _run(target: Target, act: Callable[[Control, Output], Awaitable[int]]) -> int:
-    code = 0
+async def _run(target: Target, act: Callable[[Control, Output], Awaitable[int]], *, only_shows: bool) -> int:
+    code, output = 0, Output()
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(on_signal, signals, lambda _: nursery.cancel_scope.cancel())
+            if only_shows:
+                nursery.start_soon(_watch_reader, output)
             async with open_control(target) as control:
                 try:
-                    code = await act(control, Output())
+                    code = await act(control, output)
                 except NodeStopped as stopped:
                     # What was watched came to its end: that is no failure.
                     complain(str(stopped))
             nursery.cancel_scope.cancel()
     return code
+
+
+async def _watch_reader(output: Output) -> None:
+    """Raise `ReaderGone` once nobody reads any more: the next line may be an hour away."""
+    while True:
+        output.check_reader()
+        await trio.sleep(READER_S)
 
 
 async def show_status(control: Control, output: Output, *, as_json: bool) -> int:
@@ -174,7 +193,7 @@ async def connect(control: Control, output: Output, *, as_json: bool, endpoint: 
         answer = {"peer": failure.answer["peer"], "endpoint": endpoint, "already_connected": True}
         word = "already connected"
     peer = answer["peer"]
-    text = f"{word} to {peer['node_id'] or '?'} ({peer['id']}) at {answer['endpoint']}"
+    text = f"{word} to {peer['node_id'] or '?'} ({_short(peer)}) at {answer['endpoint']}"
     output.result(json_line(answer) if as_json else one_line(text))
     return 0
 
@@ -182,7 +201,7 @@ async def connect(control: Control, output: Output, *, as_json: bool, endpoint: 
 async def disconnect(control: Control, output: Output, *, as_json: bool, who: str) -> int:
     """Have the node part from a peer."""
     answer = await control.post("/disconnect", {"peer": who})
-    output.result(json_line(answer) if as_json else f"disconnected from {answer['peer']}")
+    output.result(json_line(answer) if as_json else f"disconnected from {answer['peer'][:8]}")
     return 0
 
 

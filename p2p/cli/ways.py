@@ -21,7 +21,7 @@ async def send(
     """Have the node queue a message."""
     body = {"peer": who, "channel": channel, "body": text, "wait_ms": wait_ms}
     answer = await control.post("/send", body, wait_ms=wait_ms)
-    output.result(json_line(answer) if as_json else one_line(f"sent to {answer['peer']}, {_way(answer)}"))
+    output.result(json_line(answer) if as_json else one_line(f"sent to {answer['peer'][:8]}, {_way(answer)}"))
     return 0
 
 
@@ -40,7 +40,7 @@ async def ping(control: Control, output: Output, *, as_json: bool, who: str, wai
     """Have the node measure the round trip to a peer."""
     answer = await control.post(f"/peers/{quote(who, safe='')}/ping", {"wait_ms": wait_ms}, wait_ms=wait_ms)
     peer = answer["peer"]
-    text = f"{peer['node_id'] or '?'} ({peer['id']}) answered in {answer['rtt_ms']:.1f} ms, {_way(peer)}"
+    text = f"{peer['node_id'] or '?'} ({peer['id'][:8]}) answered in {answer['rtt_ms']:.1f} ms, {_way(peer)}"
     output.result(json_line(answer) if as_json else one_line(text))
     return 0
 

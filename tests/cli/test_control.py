@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -20,11 +21,12 @@ import http_control
 import p2p as p2p_package
 from p2p.cli import client, remote
 from p2p.cli.client import ControlFailed, NotServed, Target, open_control
-from p2p.cli.output import Output
+from p2p.cli.output import Output, ReaderGone
 from p2p.cli.settings import UsageError
 from p2p.errors import ConfigError
 from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
 from tests.http.applications import served, small_app
+from tests.http.controlled import TOKEN, one_controlled
 
 
 async def test_a_node_is_served_shown_steered_and_stopped(tmp_path: Path) -> None:
@@ -377,6 +379,43 @@ async def test_what_may_take_so_long_is_waited_for_so_long_and_little_more(monke
     async with stranger_that_says(OK[:20], for_ever=b"X-A: b\r\n", every_s=60) as control:
         with pytest.raises(ControlFailed, match="does not answer"):
             await remote.connect(control, Output(), as_json=True, endpoint="127.0.0.1:1", wait_ms=100)
+
+
+async def test_a_prefix_that_is_missing_from_the_url_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    async with one_controlled(prefix="/api") as a:
+        async with open_control(Target(a.url, None, tmp_path / "token")) as control:
+            with pytest.raises(ControlFailed, match="under /p2p: .* behind the --url"):
+                await control.get("/status")
+        async with open_control(Target(f"{a.url}/api", None, tmp_path / "token")) as control:
+            assert (await control.get("/status"))["node_id"] == "a"
+
+
+async def test_a_log_that_is_followed_ends_with_its_reader_and_not_with_the_next_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(remote, "Output", lambda: Output(stream))
+        act = partial(remote.show_log, as_json=False, follow=True, lines=1)
+        ended: list[BaseException] = []
+
+        async def follow(target: Target) -> None:
+            try:
+                await remote._run(target, act, only_shows=True)
+            except BaseExceptionGroup as group:
+                ended.append(group.exceptions[0])
+
+        async with one_controlled(enable_stats_line=False) as a:
+            a.node._log_line("the only one")
+            with trio.fail_after(30):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(follow, Target(a.url, None, tmp_path / "token"))
+                    await trio.lowlevel.wait_readable(reading)
+                    assert os.read(reading, 100) == b"the only one\n"
+                    os.close(reading)
+        assert isinstance(ended[0], ReaderGone)
 
 
 @pytest.mark.parametrize("said", [OK % b"text/html" + b"<b>hi", OK % b"application/json" + b"{}"])

@@ -79,6 +79,59 @@ async def test_the_site_of_an_application_shows_all_its_nodes() -> None:
             assert {"/a/status", "/b/status", "/livez"} <= set(paths)
 
 
+async def test_t53_the_site_shows_whoever_comes_what_his_doors_lead_to_and_no_more() -> None:
+    app = QuartTrio("shop", static_folder=None)
+
+    async def staff_only(ctx: http_control.AuthContext) -> bool:
+        return ctx.req.headers.get("x-staff") == "yes"
+
+    async with p2p.open_node(node_id="a") as a, p2p.open_node(node_id="b") as b, p2p.open_node(node_id="c") as c:
+        register_routes(app, p2p.P2PRuntime(a), P2PHttpOptions(prefix="/a", token=TOKEN))
+        register_site(app)
+        with pytest.raises(ValueError, match="already"):
+            register_site(app)
+        register_routes(app, p2p.P2PRuntime(b), P2PHttpOptions(prefix="/b", token=OTHER_TOKEN))
+        register_routes(app, p2p.P2PRuntime(c), P2PHttpOptions(prefix="/c", auth_ctx=staff_only))
+        async with served(app) as (url, _), httpx.AsyncClient(base_url=url) as client:
+            for token, staff, seen in (
+                (TOKEN, "no", ["/a"]), (OTHER_TOKEN, "no", ["/b"]), (OTHER_TOKEN, "yes", ["/b"]),
+                ("wrong", "yes", ["/c"]),
+            ):  # fmt: skip
+                headers = {"x-auth-token": token, "x-staff": staff}
+                assert list((await client.get("/readyz", headers=headers)).json()["checks"]) == seen
+                lines = (await client.get("/metrics", headers=headers)).text.splitlines()
+                named = [line.partition('prefix="')[2].partition('"')[0] for line in lines if line.startswith("p2p_up")]
+                assert named == seen
+                paths = (await client.get("/openapi.json", headers=headers)).json()["paths"]
+                assert [path for path in paths if path.endswith("/wal")] == [f"{prefix}/wal" for prefix in seen]
+            refused = await client.get("/readyz", headers={"x-auth-token": "wrong"})
+            assert (refused.status_code, refused.json()["error"]) == (401, "unauthorized")
+
+
+async def test_t53_the_right_token_of_one_node_is_no_guess_at_the_others() -> None:
+    app = QuartTrio("shop", static_folder=None)
+    async with p2p.open_node(node_id="a") as a, p2p.open_node(node_id="b") as b:
+        for node, token in ((a, TOKEN), (b, OTHER_TOKEN)):
+            register_routes(app, p2p.P2PRuntime(node), P2PHttpOptions(prefix=f"/{node.node_id}", token=token))
+        register_site(app)
+        async with served(app) as (url, _), httpx.AsyncClient(base_url=url) as client:
+            for _ in range(12):
+                assert (await client.get("/readyz", headers={"x-auth-token": OTHER_TOKEN})).status_code == 200
+            assert (await client.get("/a/status", headers={"x-auth-token": TOKEN})).status_code == 200
+            text = (await client.get("/metrics", headers={"x-auth-token": TOKEN})).text
+            assert 'p2p_http_auth_failures_total{node="a",prefix="/a"} 0.0' in text
+            # A wrong one is a guess at both.
+            answers = [await client.get("/readyz", headers={"x-auth-token": "wrong"}) for _ in range(30)]
+            assert {answer.status_code for answer in answers} == {401, 429}
+            for prefix, token in (("/a", TOKEN), ("/b", OTHER_TOKEN)):
+                with trio.fail_after(30):
+                    while (found := await client.get("/metrics", headers={"x-auth-token": token})).status_code == 429:
+                        await trio.sleep(0.05)
+                assert f'prefix="{prefix}"}} 0.0' not in [
+                    line.partition('node="')[2] for line in found.text.splitlines() if "auth_failures_total" in line
+                ]
+
+
 async def test_routes_work_under_quarts_own_test_client() -> None:
     app = QuartTrio("shop")
     async with p2p.open_node(node_id="a") as a:

@@ -64,17 +64,24 @@ def raising(kind: type[BaseException], how: str) -> QuartTrio:
 @pytest.mark.parametrize("kind", ENDS)
 @pytest.mark.parametrize("how", ["plain", "nursery", "task", "stream"])
 async def test_what_ends_the_program_leaves_the_server(kind: type[BaseException], how: str) -> None:
+    answers: list[bytes] = []
+
     async def ask(url: str) -> None:
-        await raw(url, GET)
+        with trio.CancelScope(shield=True):
+            answers.append(await raw(url, GET))
 
     with trio.fail_after(30), pytest.raises(BaseExceptionGroup) as caught:
         async with served(raising(kind, how)) as (url, nursery):
             nursery.start_soon(ask, url)
             await trio.sleep_forever()
     assert leaves(caught.value) == [kind]
+    if how in {"plain", "nursery"}:
+        # Whoever asked is told, and has not to guess from an empty answer.
+        assert answers[0].startswith(b"HTTP/1.1 503 ")
+        assert b'"error":"stopping"' in answers[0]
 
 
-@pytest.mark.parametrize("kind", [ValueError, Odd, asyncio.CancelledError])
+@pytest.mark.parametrize("kind", [ValueError, Odd, asyncio.CancelledError, GeneratorExit])
 @pytest.mark.parametrize("how", ["plain", "nursery", "stream"])
 async def test_anything_else_is_one_request_that_failed(
     kind: type[BaseException], how: str, caplog: pytest.LogCaptureFixture
@@ -100,11 +107,12 @@ def rules(kind: type[BaseException]) -> list[dict[str, Any]]:
     return [{"auth_ctx": later}, {"auth_legacy": now}, {"admin_hook": later}, {"on_shutdown": now}]
 
 
+@pytest.mark.parametrize("kind", [Odd, GeneratorExit])
 @pytest.mark.parametrize("which", range(4))
 async def test_a_rule_or_hook_that_raises_anything_is_answered_with_json_and_told_as_the_applications(
-    which: int, caplog: pytest.LogCaptureFixture
+    which: int, kind: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = rules(Odd)[which]
+    options = rules(kind)[which]
     async with one_controlled(**options) as a:
         if "admin_hook" in options:
             assert (await a.post("/admin/hook", {}, status=502))["error"] == "hook_failed"
@@ -114,7 +122,7 @@ async def test_a_rule_or_hook_that_raises_anything_is_answered_with_json_and_tol
             await a.get("/status", status=401)
     (told,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert "application" in told.getMessage()
-    assert "Odd: meant" in told.getMessage()
+    assert f"{kind.__name__}: meant" in told.getMessage()
     assert "report it" not in told.getMessage()
     assert told.exc_info is not None
 
@@ -146,6 +154,9 @@ async def test_a_sink_that_raises_anything_costs_a_line_of_the_log(caplog: pytes
 
 
 def test_what_is_contained() -> None:
+    with pytest.raises(GeneratorExit):
+        # Outside of any task, where Python closes what nobody runs any more.
+        contained(GeneratorExit())
     for error in (ValueError("x"), Odd("x"), ExceptionGroup("g", [ValueError("x"), KeyError("y")])):
         assert contained(error) is error
     with pytest.raises(KeyboardInterrupt):

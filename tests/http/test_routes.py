@@ -118,6 +118,12 @@ async def test_a_body_that_is_not_what_is_asked_for(body: bytes) -> None:
         assert (await a.ask("POST", "/connect", 400, content=body, headers=headers))["error"] == "invalid_json"
 
 
+async def test_a_peer_id_with_a_line_feed_after_it_is_none() -> None:
+    async with one_controlled() as a:
+        await a.get(f"/wal/records?origin={a.node.peer_id}%0a", 400)
+        await a.post("/wal", {"payload": "x", "target": f"{a.node.peer_id}\n"}, 400)
+
+
 async def test_peers_are_listed_filtered_and_paged() -> None:
     async with (
         p2p.open_node(node_id="b") as b,

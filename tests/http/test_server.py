@@ -169,6 +169,7 @@ async def test_a_connection_that_is_to_be_closed_is_closed(request_: bytes) -> N
     ("request_", "status", "error"),
     [
         (b"nonsense\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n", 400, "bad_request"),
         (b"GET ?x HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request"),
         (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request"),
         (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import functools
 import os
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -468,12 +470,51 @@ async def test_what_a_rule_writes_is_what_is_answered() -> None:
     [
         {"restart_s": ()}, {"restart_s": (1.0, -1.0)}, {"body_bytes_max": -1}, {"body_bytes_max": "x"},
         {"body_s_max": float("nan")}, {"body_s_max": (1.0,)}, {"restart_s": 1.0}, {"readers_max": 1.5},
-        {"readers_max": True},
+        {"readers_max": True}, {"connections_max": 0}, {"write_bytes": 0}, {"samples_max": 0}, {"header_s_max": 0.0},
     ],
 )  # fmt: skip
 def test_bounds_that_are_none(bounds: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(bounds))):
         http_control.HttpLimits(**bounds)
+
+
+def test_a_bound_of_nothing_is_said_to_be_one_and_nan_to_be_no_number() -> None:
+    with pytest.raises(ConfigError, match="nothing could be served"):
+        http_control.HttpLimits(connections_max=0)
+    with pytest.raises(ConfigError, match="NaN is no number"):
+        http_control.HttpLimits(body_s_max=float("nan"))
+    assert http_control.HttpLimits(readers_max=0, restart_s=(0.0,)).readers_max == 0
+
+
+async def _rule(ctx: AuthContext) -> bool:
+    return True
+
+
+class _Rule:
+    async def __call__(self, ctx: AuthContext) -> bool:
+        return True
+
+    async def ask(self, ctx: AuthContext) -> bool:
+        return True
+
+
+@functools.wraps(_rule)
+def _wrapped(ctx: AuthContext) -> Awaitable[bool]:
+    return _rule(ctx)
+
+
+@pytest.mark.parametrize("rule", [_rule, _Rule(), _Rule().ask, functools.partial(_rule), _wrapped])
+def test_what_is_async_in_any_way_is_taken_for_it(rule: Any) -> None:
+    assert http_control.P2PHttpOptions(auth_ctx=rule, admin_hook=rule).auth_ctx is rule
+    with pytest.raises(ConfigError, match="auth_legacy is an async function, and must be a plain one: give"):
+        http_control.P2PHttpOptions(auth_legacy=rule)
+
+
+@pytest.mark.parametrize("name", ["auth_ctx", "admin_hook"])
+def test_a_plain_function_where_an_async_one_is_called_for_is_refused_at_once(name: str) -> None:
+    for plain in (print, lambda value: True, functools.partial(print, 1)):
+        with pytest.raises(ConfigError, match=f"{name} is a plain function, and must be an async one: "):
+            http_control.P2PHttpOptions(**{name: plain})
 
 
 @pytest.mark.parametrize(
@@ -482,7 +523,8 @@ def test_bounds_that_are_none(bounds: dict[str, Any]) -> None:
         {"prefix": "p 2p"}, {"prefix": "/a/<x>"}, {"stats_every_ms": 0}, {"token": "short"},
         {"token": "with a space in it, long enough"}, {"allowed_hosts": ("a:80",)},
         {"allowed_origins": ("node.example",)}, {"trusted_proxies": ("localhost",)},
-        {"auth_ctx": print, "auth_legacy": print}, {"prefix": None}, {"stats_every_ms": "x"}, {"stats_every_ms": True},
+        {"auth_ctx": trio.sleep, "auth_legacy": print}, {"prefix": None}, {"stats_every_ms": "x"},
+        {"stats_every_ms": True},
         {"token": 5}, {"token": b"x" * 20}, {"limits": None}, {"bind": "127.0.0.1:80"}, {"allowed_hosts": "abc"},
         {"allowed_hosts": None}, {"allowed_hosts": (5,)}, {"trusted_proxies": "10.0.0.1"}, {"auth_ctx": 5},
         {"auth_legacy": trio.sleep}, {"log_sink": "x"}, {"on_shutdown": trio.sleep},
