@@ -385,7 +385,7 @@ async def test_a_prefix_that_is_missing_from_the_url_is_said_to_be(tmp_path: Pat
     (tmp_path / "token").write_text(TOKEN)
     async with one_controlled(prefix="/api") as a:
         async with open_control(Target(a.url, None, tmp_path / "token")) as control:
-            with pytest.raises(ControlFailed, match="under /p2p: .* behind the --url"):
+            with pytest.raises(ControlFailed, match=r"under /p2p: .* behind the --url"):
                 await control.get("/status")
         async with open_control(Target(f"{a.url}/api", None, tmp_path / "token")) as control:
             assert (await control.get("/status"))["node_id"] == "a"
