@@ -49,7 +49,8 @@ def is_async(function: object) -> bool:
     while isinstance(function, partial):
         function = function.func
     whole = inspect.unwrap(function) if callable(function) else function
-    return any(map(inspect.iscoroutinefunction, (function, whole, getattr(type(whole), "__call__", None))))  # noqa: B004
+    called = type(whole).__call__ if callable(whole) else None
+    return any(map(inspect.iscoroutinefunction, (function, whole, called)))
 
 
 def check_async(settings: Any, names: str, more: str = "", *, wanted: bool) -> None:
