@@ -20,18 +20,26 @@ export class Api {
     this.onLocked = onLocked;
   }
 
-  static get token() {
-    return sessionStorage.getItem(TOKEN) ?? "";
+  // This node's, or the last one that was given to this page: its nodes often have the same. A page at another path of
+  // the same proxy is another server's, which is shown none of them.
+  get token() {
+    return sessionStorage.getItem(keyOf(this.base)) ?? sessionStorage.getItem(keyOf(".")) ?? "";
   }
 
-  static set token(value) {
-    if (value) sessionStorage.setItem(TOKEN, value);
-    else sessionStorage.removeItem(TOKEN);
+  set token(value) {
+    sessionStorage.setItem(keyOf(this.base), value);
+    sessionStorage.setItem(keyOf("."), value);
+  }
+
+  static forgetTokens() {
+    for (const key of Object.keys(sessionStorage)) {
+      if (key.startsWith(keyOf("."))) sessionStorage.removeItem(key);
+    }
   }
 
   async request(method, path, body, signal) {
     const headers = { accept: "application/json" };
-    if (Api.token) headers["x-auth-token"] = Api.token;
+    if (this.token) headers["x-auth-token"] = this.token;
     if (body !== undefined) headers["content-type"] = "application/json";
     const answer = await fetch(this.base + path, {
       method,
@@ -98,7 +106,7 @@ export class Api {
   // Yields null once the stream is open, then {id, type, data} for each event.
   async *events(path, lastId, signal) {
     const headers = { accept: "text/event-stream" };
-    if (Api.token) headers["x-auth-token"] = Api.token;
+    if (this.token) headers["x-auth-token"] = this.token;
     if (lastId !== null) headers["last-event-id"] = lastId;
     const quiet = new AbortController();
     const stop = () => quiet.abort();
@@ -137,6 +145,10 @@ export class Api {
       quiet.abort();
     }
   }
+}
+
+function keyOf(path) {
+  return `${TOKEN} ${new URL(path, document.baseURI).pathname}`;
 }
 
 function parsed(block) {

@@ -17,7 +17,7 @@ const THEMES = ["system", "dark", "light"];
 
 class Page {
   constructor() {
-    this.api = null;
+    this.api = new Api("", () => {});
     this.session = null; // what runs for the chosen node; aborted when another one is chosen or the token changes
     this.status = null;
     this.samples = [];
@@ -155,7 +155,7 @@ class Page {
     card("handshakes", status.handshakes_completed, `${count(status.handshakes_started)} begun, ${count(status.handshakes_failed)} failed`);
     card("connects", status.connect_attempts, `${count(status.connect_deduped)} shared another's`);
     card("failures", status.connect_failures, "dials that reached nobody");
-    card("backoff", status.backoff_skips, `dials, at ${count(status.tracked_endpoints)} places that failed`);
+    card("backoff", status.backoff_skips, `dials, at ${count(status.tracked_endpoints)} ${status.tracked_endpoints === 1 ? "place" : "places"} that failed`);
     setText($("foot"), `trio-p2p ${status.version} · up ${duration(status.uptime_ms)} · ${status.endpoints.map(visible).join(" · ") || "not listening"}`);
     this.showHealth();
   }
@@ -213,12 +213,12 @@ class Page {
     if (signal.aborted) return;
     this.session.abort();
     this.health("locked", "Locked");
-    this.askToken(Api.token ? "This token is not the node's." : "");
+    this.askToken(this.api.token ? "This token is not the node's." : "");
   }
 
   askToken(error) {
     setText($("token-error"), error);
-    $("token-forget").hidden = !Api.token;
+    $("token-forget").hidden = !this.api.token;
     if (!$("token-dialog").open) $("token-dialog").showModal();
     $("token").focus();
   }
@@ -231,13 +231,13 @@ class Page {
       setText($("token-error"), "This token is not the node's.");
       return;
     }
-    Api.token = token;
+    this.api.token = token;
     $("token-dialog").close();
     this.choose($("prefix").value);
   }
 
   forget() {
-    Api.token = "";
+    Api.forgetTokens();
     location.reload();
   }
 

@@ -21,6 +21,7 @@ from tests.http.controlled import TOKEN, controlled
 from tests.programs import needs
 
 pytestmark = [needs("chromium"), pytest.mark.slow]
+OTHER_TOKEN = "another-token-of-the-tests"
 
 LONG_NAME = "a-peer-with-the-longest-name-that-there-may-be".ljust(64, "-")
 HOSTILE = '<img src=x onerror="document.title=1"><script>alert(1)</script>'
@@ -475,10 +476,16 @@ async def test_what_it_shows_is_of_the_node_that_is_chosen() -> None:
         seen.until_live()
         assert sorted(lines(seen, "of the shop")) == sorted(before)
         page.select_option("#prefix", "/van")
+        seen.unlock(OTHER_TOKEN)
         seen.until("#node-name", "van")
         assert not [line for line in lines(seen, "of the van") if "shop" in line]
         seen.until("#wal-empty", "No records yet.")
         assert page.locator("#wal-table tbody tr").count() == 0
+        # Each has its token, kept for this page alone: what a proxy has at another path is another server.
+        page.select_option("#prefix", "/shop")
+        seen.until("#node-name", "shop")
+        kept = page.evaluate("Object.keys(sessionStorage)")
+        assert sorted(kept) == [f"p2p-token /{name}" for name in ("", "shop", "van")]
 
     app = QuartTrio("shop")
     async with (
@@ -487,8 +494,8 @@ async def test_what_it_shows_is_of_the_node_that_is_chosen() -> None:
         trio.open_nursery() as nursery,
     ):
         await shop.wal.append(b"sold")
-        for node in (shop, van):
-            options = http_control.P2PHttpOptions(prefix=node.node_id, token=TOKEN, enable_stats_line=False)
+        for node, token in ((shop, TOKEN), (van, OTHER_TOKEN)):
+            options = http_control.P2PHttpOptions(prefix=node.node_id, token=token, enable_stats_line=False)
             http_control.register_routes(app, p2p.P2PRuntime(node), options)
         http_control.register_site(app)
         urls = await nursery.start(http_control.serve_app, app, http_control.ServerOptions())
