@@ -6,6 +6,10 @@ ci    (default where CI is set) 100 examples from fixed seeds: a red run says so
 soak  5,000 fresh examples: what hunts for new seeds. A seed that fails goes into the test as an @example, for ever.
 
 No profile has a deadline: on a shared machine it would measure the neighbours.
+
+What tests write lies in memory where there is room for it: thousands of syncs of small files are a third of the store's
+tests, and prove nothing that a copy of the bytes, a planted failure or a kill does not. PYTEST_DEBUG_TEMPROOT says
+another place.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from typing import Final
 
 from hypothesis import HealthCheck, settings
 
@@ -29,6 +34,22 @@ settings.register_profile(
 settings.register_profile("soak", max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
+
+_MEMORY: Final = "/dev/shm"  # pytest makes a folder there that is its own
+_MEMORY_BYTES_MIN: Final = 2 << 30
+
+
+def _is_room_in_memory() -> bool:
+    try:
+        place = os.statvfs(_MEMORY)
+    except OSError:
+        return False
+    is_fit = os.access(_MEMORY, os.W_OK) and not place.f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
+    return is_fit and place.f_bavail * place.f_frsize >= _MEMORY_BYTES_MIN
+
+
+if _is_room_in_memory():
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell gives that to what it starts with `&`, and the processes that tests start and interrupt would inherit it.
