@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, NoReturn, TypeVar
 
 import msgspec
@@ -70,6 +70,27 @@ def parse_json(text: str, what: str, *, fractions: bool = True) -> object:
     return value
 
 
+def refuse_twins(data: bytes, what: str) -> None:
+    """Refuse JSON in which a name stands twice in one object, however deep; `msgspec` would take the last of them.
+
+    For what `msgspec` has read already, straight into a type: at a third of what `parse_json` takes, which matters
+    for a megabyte.
+
+    Raises:
+        RemoteProtocolError: there is one, or something else that `msgspec` may have passed over.
+    """
+    try:
+        json.loads(read_text(data), object_pairs_hook=_members, parse_int=_number, parse_float=_number)
+    except RemoteProtocolError as error:
+        raise RemoteProtocolError(f"{what}: {error}") from None
+    except (ValueError, RecursionError):
+        raise RemoteProtocolError(f"{what} is not JSON") from None
+
+
+def _number(_text: str) -> None:
+    """What it is has been read elsewhere."""
+
+
 def _refuse_depth(text: str, what: str) -> None:
     depth = deepest = 0
     for mark in _STRING.sub("", text):
@@ -79,12 +100,14 @@ def _refuse_depth(text: str, what: str) -> None:
         raise RemoteProtocolError(f"{what}: JSON of more than {DEPTH_MAX} levels")
 
 
-def _members(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
-    members: dict[str, object] = {}
-    for name, value in pairs:
-        if name in members:
-            raise RemoteProtocolError(f"{name[:80]!r} stands twice")
-        members[name] = value
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise RemoteProtocolError(f"{name[:80]!r} stands twice")
+            seen.add(name)
     return members
 
 

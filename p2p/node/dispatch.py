@@ -20,7 +20,7 @@ from p2p.limits import Limits
 from p2p.msg import Data
 from p2p.node.kinds import check_count, utf8_of
 from p2p.node.service import first_cause
-from p2p.node.serving import Asked, Body, Handler, Service, encode_body
+from p2p.node.serving import Asked, Body, Handler, Service, check_handler, encode_body
 from p2p.node.status import Counters, Peer, snapshot_of
 from p2p.peer.connection import Connection
 from p2p.peer.owner import Pause
@@ -79,6 +79,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
             body: bytes, or a msgspec struct that is sent as JSON.
 
         Raises:
+            ConfigError: it is neither bytes nor a struct.
             NotConnected: the asker has gone.
             PayloadTooLarge: the answer does not fit a frame.
             LocalProtocolError: it is no request, or was answered before.
@@ -337,8 +338,7 @@ class Dispatch:
         """
         self._check_name(name)
         check_count(concurrency, "concurrency")
-        if not callable(handler):
-            raise ConfigError(f"a handler is an async function, and not a {type(handler).__name__}")
+        check_handler(handler)
         service = Service(name, handler, self._limits)
         self.add(service)
         try:

@@ -40,7 +40,7 @@ from p2p.node.requests import REQUEST_S_DEFAULT, RequestTimeout
 from p2p.node.rooms import Rooms, read_remembered
 from p2p.node.scrub import Scrub
 from p2p.node.service import Entered, first_cause
-from p2p.node.serving import Body, Handler, TypedHandler, decode_body, encode_body, typed
+from p2p.node.serving import Body, Handler, TypedHandler, encode_body, reader_of, typed
 from p2p.node.status import Counters, NodeStats, OutboxView, Peer, PingReply, TableSizes, snapshot_of
 from p2p.node.wal import Wal
 from p2p.peer.connection import Connection, check_fits
@@ -567,10 +567,13 @@ class Node:
             RequestFailed: there was one, and its `status` says why it is none.
             UnknownPeer, NotConnected: there is no live link to that peer (any more), and no way there.
             PayloadTooLarge: the request does not fit a frame.
+            ConfigError: an argument is not usable.
             RemoteProtocolError: the answer cannot be read as `reply_type`.
             NodeClosed: the node stopped meanwhile.
         """
         try:
+            # Before anybody is asked for what could not be read.
+            read = None if reply_type is None else reader_of(reply_type, "reply_type")
             reply = await self._ask(peer, channel, body, timeout_s)
         except Exception as error:
             # Whoever tries again at once lets others run, too.
@@ -578,7 +581,7 @@ class Node:
             if self._stop.is_set() and isinstance(error, NotConnected):
                 raise NodeClosed(f"{self.config.node_id} stopped while a request waited") from None
             raise
-        return reply if reply_type is None else decode_body(reply, reply_type)
+        return reply if read is None else read(reply)
 
     async def _ask(self, peer: Peer | PeerId | str, channel: str, body: Body, timeout_s: float) -> bytes:
         rooms = self._running()
@@ -638,7 +641,7 @@ class Node:
                 None for an empty one. May be async.
             body_type: what requests are read as, from JSON; the handler gets that as a second argument. One that cannot
                 be read counts as a handler that raised.
-            concurrency: how many requests are served at a time.
+            concurrency: how many requests are served at a time. Tasks are made as they are needed.
 
         Raises:
             ConfigError: an argument is not usable.

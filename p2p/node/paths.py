@@ -315,16 +315,21 @@ class Routes:
         """Set the route to a peer, in place of the one that was set before.
 
         Args:
-            expires_s: forget it after so many seconds.
+            expires_s: forget it after so many seconds; infinity, unless said otherwise, for never.
 
         Raises:
-            ConfigError: it leads to this node, from the peer to itself through a relay, or its time is over.
+            ConfigError: it leads to this node or over it, from the peer to itself through a relay, or its time is over.
             UnknownPeer: no identity is known for the node id.
         """
         peer_id = self._paths.identity(target)
         check_kind(route, (Route,), "route", "a Route")
         if peer_id == self._paths.own:
             raise ConfigError("this node needs no route to itself")
+        if route.next_hop == self._paths.own:
+            raise ConfigError(
+                f"a route over this node itself leads nowhere: name the neighbour that leads to {peer_id.short}"
+            )
+        check_kind(expires_s, (int, float), "expires_s", "a number of seconds above 0")
         if not expires_s > 0:
             raise ConfigError(f"expires_s must be above 0, not {expires_s}")
         self._paths.router.upsert_route(peer_id, route, until=self._clock.monotonic() + expires_s)

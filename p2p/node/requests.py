@@ -68,7 +68,7 @@ class Requests:
         Raises:
             ConfigError: the timeout is no number above 0.
         """
-        if not isinstance(timeout_s, (int, float)) or not timeout_s > 0:
+        if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not timeout_s > 0:
             raise ConfigError(f"timeout_s is a number of seconds above 0, not {timeout_s!r}")
         return self._clock.monotonic() + timeout_s
 

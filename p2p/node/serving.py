@@ -13,9 +13,11 @@ its peer's outbox keeps its task, and so slows down nobody but this service.
 
 A request that its asker gives up is taken out of the line, or its handler is cancelled.
 
-Nothing of trio is made per request: the tasks are there from the start, each with a cancel scope that is made anew once
-it was used, and a request that finds one idle wakes it. A handler that is a plain function needs not even that: it is
-called as its request is read, and the answer leaves with the reader's next write.
+Nothing of trio is made per request: a task that was needed once stays, with a cancel scope that is made anew once it
+was used, and a request that finds one idle wakes it. One more is started when a request finds none, up to the number
+that may be served at a time: so no more of them are ever made than there were requests at once, whatever that number.
+A handler that is a plain function needs not even that: it is called as its request is read, and the answer leaves with
+the reader's next write.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 import msgspec
 import trio
 
-from p2p.errors import NotConnected, PayloadTooLarge, RemoteProtocolError
+from p2p.errors import ConfigError, NotConnected, PayloadTooLarge, RemoteProtocolError
 from p2p.limits import Limits
 from p2p.msg import Data, encode_data
 from p2p.policy.buckets import TokenBucket
+from p2p.strict_json import refuse_twins
 
 if TYPE_CHECKING:
     from p2p.node.dispatch import Message
@@ -60,7 +63,7 @@ def encode_body(body: object) -> bytes:
     """Return the bytes of a body; None is an empty one.
 
     Raises:
-        TypeError: it is neither bytes nor a msgspec struct.
+        ConfigError: it is neither bytes nor a msgspec struct.
     """
     if body is None:
         return b""
@@ -68,32 +71,64 @@ def encode_body(body: object) -> bytes:
         return msgspec.json.encode(body)
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
-    raise TypeError(f"a body is bytes or a msgspec struct, not {type(body).__name__}")
+    kind = type(body).__name__
+    raise ConfigError(f"a body is of the kind {kind}: it must be bytes or a msgspec struct; of text, text.encode()")
 
 
-def decode_body(body: bytes, body_type: type[T]) -> T:
-    """Read a body as a type, from JSON.
+def reader_of(body_type: type[T], name: str) -> Callable[[bytes], T]:
+    """Make what reads bodies as a type, from JSON; it raises a RemoteProtocolError where one cannot be read so.
+
+    Args:
+        body_type: what `msgspec` reads.
+        name: of the argument, for the error.
 
     Raises:
-        RemoteProtocolError: it cannot be read so.
+        ConfigError: it is no type that JSON is read as.
     """
     try:
-        return msgspec.json.decode(body, type=body_type)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise RemoteProtocolError(f"a body is no {getattr(body_type, '__name__', body_type)}: {error}") from None
+        decoder = msgspec.json.Decoder(body_type)
+    except TypeError as error:
+        raise ConfigError(f"{name} must be a type that msgspec reads from JSON: {error}") from None
+    what = f"a body is no {getattr(body_type, '__name__', body_type)}"
+
+    def read(body: bytes) -> T:
+        try:
+            value = decoder.decode(body)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise RemoteProtocolError(f"{what}: {error}") from None
+        refuse_twins(body, what)
+        return value
+
+    return read
 
 
 def typed(handler: TypedHandler[T], body_type: type[T]) -> Handler:
-    """Make a handler that reads bodies as a type before it calls the one given."""
+    """Make a handler that reads bodies as a type before it calls the one given.
+
+    Raises:
+        ConfigError: it is no type that bodies are read as, or no handler.
+    """
+    check_handler(handler)
+    body_of = reader_of(body_type, "body_type")
 
     def read(message: Message) -> Awaitable[Body | None] | Body | None:
-        return handler(message, decode_body(message.body, body_type))
+        return handler(message, body_of(message.body))
 
     async def read_and_wait(message: Message) -> Body | None:
         result = read(message)
         return await result if isinstance(result, Awaitable) else result
 
     return read_and_wait if iscoroutinefunction(handler) else read
+
+
+def check_handler(handler: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        ConfigError: it is such a thing.
+    """
+    if not callable(handler):
+        raise ConfigError(f"a handler is an async function, and not a {type(handler).__name__}")
 
 
 class Service:
@@ -116,6 +151,8 @@ class Service:
         self._is_plain = not iscoroutinefunction(handler)
         self._waiting: deque[_Call] = deque()
         self._idle = trio.lowlevel.ParkingLot()
+        self._nursery: trio.Nursery | None = None
+        self._tasks_left = 0
         # Of each link that has requests here.
         self._shares: dict[Connection, _Share] = {}
         self._closed = False
@@ -151,6 +188,13 @@ class Service:
         self._waiting.append(call)
         if self._idle:
             self._idle.unpark()
+        else:
+            self._start_task()
+
+    def _start_task(self) -> None:
+        if self._nursery is not None and self._tasks_left:
+            self._tasks_left -= 1
+            self._nursery.start_soon(self._work)
 
     def _has_room(self, link: Connection, size: int) -> bool:
         limits, share = self._limits, self._shares.get(link)
@@ -180,12 +224,18 @@ class Service:
             del self._shares[link]
 
     async def run(self, concurrency: int, task_status: trio.TaskStatus[None]) -> None:
-        """Serve with so many tasks until `close`, which cancels the handlers that are still at it."""
+        """Serve with up to so many tasks until `close`, which cancels the handlers that are still at it."""
         with self._scope:
             async with trio.open_nursery() as nursery:
-                for _ in range(concurrency):
-                    nursery.start_soon(self._work)
+                self._nursery, self._tasks_left = nursery, concurrency
+                for _ in self._waiting:
+                    self._start_task()
                 task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    # From here the nursery may close to new tasks at any moment, while requests still come in.
+                    self._nursery = None
 
     async def _work(self) -> None:
         while not self._closed:
@@ -246,7 +296,7 @@ class Service:
             if not isinstance(result, bytes) and isinstance(result, Awaitable):
                 return result
             return _encode_answer(asked, result)
-        except Exception:  # noqa: BLE001  # the handler is somebody else's code: its asker is told, and no one else
+        except (Exception, GeneratorExit):  # noqa: BLE001  # somebody else's code: its asker is told, and no one else
             return self._failed(message, asked)
 
     async def _finish(self, message: Message, asked: Asked, result: Awaitable[object]) -> bytes:
@@ -254,12 +304,21 @@ class Service:
             return _encode_answer(asked, await result)
         except Exception:  # noqa: BLE001  # as in _call
             return self._failed(message, asked)
+        except GeneratorExit as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is None:
+                # Not out of the handler: this task itself is thrown away.
+                raise
+            return self._failed(message, asked)
         except BaseExceptionGroup as group:
+            if group.split((Exception, GeneratorExit, trio.Cancelled))[1] is not None:
+                # An interrupt.
+                raise
             # Of a nursery of the handler's that was cancelled. What failed beside that is the handler's own.
             cancelled, failed = group.split(trio.Cancelled)
-            if cancelled is None or not isinstance(failed, ExceptionGroup):
-                raise
-            self._tell(message)
+            if cancelled is None:
+                return self._failed(message, asked)
+            if failed is not None:
+                self._tell(message)
             raise cancelled from None
 
     def _failed(self, message: Message, asked: Asked) -> bytes:

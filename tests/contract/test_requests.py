@@ -81,6 +81,42 @@ async def test_bodies_may_be_structs() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_t29_a_name_that_stands_twice_in_a_body_is_read_by_neither_side() -> None:
+    twins = b'{"first":1,"more":[{"a":1,"\\u0061":2}]}'
+    async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+        called: list[Numbers] = []
+
+        async def take(_message: p2p.Message, numbers: Numbers) -> bytes:
+            called.append(numbers)
+            return b"taken"
+
+        await nursery.start(lambda task_status: b.serve("n", take, body_type=Numbers, task_status=task_status))
+        await nursery.start(b.serve, "echo", echo)
+        for body in (b'{"first":1,"first":2}', twins):
+            with pytest.raises(p2p.RequestFailed) as failed:
+                await a.request(peer, "n", body)
+            assert failed.value.status == 1
+            with pytest.raises(p2p.RemoteProtocolError, match=r"Numbers: .* stands twice"):
+                await a.request(peer, "echo", body, reply_type=Numbers)
+        assert called == []
+        assert await a.request(peer, "n", b'{"first":1,"more":[{"a":1},{"a":2}]}') == b"taken"
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_no_body_and_no_type_is_refused_before_anybody_is_asked() -> None:
+    async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+        asked: list[p2p.Message] = []
+        await nursery.start(b.serve, "x", asked.append)
+        with pytest.raises(p2p.ConfigError, match="a body is of the kind str"):
+            await a.request(peer, "x", "text")  # type: ignore[call-overload]  # what it is about
+        with pytest.raises(p2p.ConfigError, match="reply_type must be a type"):
+            await a.request(peer, "x", b"", reply_type=5)  # type: ignore[call-overload]  # what it is about
+        with pytest.raises(p2p.ConfigError, match="body_type must be a type"):
+            await b.serve("y", echo, body_type=5)  # type: ignore[call-overload]  # what it is about
+        assert asked == []
+        nursery.cancel_scope.cancel()
+
+
 async def test_T68_a_handler_that_raises_answers_status_1_is_logged_and_harms_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -547,7 +583,7 @@ async def test_making_a_way_counts_into_the_timeout(monkeypatch: pytest.MonkeyPa
             await a.request("far", "x", b"", timeout_s=0.01)
 
 
-@pytest.mark.parametrize("timeout_s", [None, "5", 0, -1, float("nan")])
+@pytest.mark.parametrize("timeout_s", [None, "5", 0, -1, True, float("nan")])
 async def test_a_timeout_that_is_no_number_of_seconds_is_refused(timeout_s: object) -> None:
     async with two_nodes() as (a, _, peer):
         with pytest.raises(p2p.ConfigError, match="timeout_s is a number of seconds above 0"):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.errors import RemoteProtocolError
-from p2p.strict_json import DEPTH_MAX, decode_json, parse_json
+from p2p.strict_json import DEPTH_MAX, decode_json, parse_json, refuse_twins
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
@@ -52,6 +52,23 @@ def test_any_text_is_json_or_one_error(text: str) -> None:
 def test_t29_is_refused(text: str) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_json(text, "it")
+
+
+@given(plain)
+def test_what_has_no_twins_is_let_through(value: object) -> None:
+    refuse_twins(json.dumps(value).encode(), "it")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a":1,"a":1}', b'[{"b":{"a":1,"a":2}}]', b'{"a":1,"\\u0061":1}', b'{"a":"\xff"}', b"[" * 100_000,
+        b"\xed\xa0\x80", b"no",
+    ],
+)  # fmt: skip
+def test_t29_twins_and_what_is_no_json_are_refused(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match=r"^it"):
+        refuse_twins(data, "it")
 
 
 def test_depth_is_counted_outside_of_texts() -> None:

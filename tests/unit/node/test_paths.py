@@ -38,6 +38,20 @@ class _Attached:
         self.told.append(message)
 
 
+async def test_a_route_over_oneself_or_for_no_number_of_seconds_is_refused() -> None:
+    async with p2p.open_node(node_id="a", listen_port=None) as node:
+        target, hop = p2p.PeerId(bytes(32)), p2p.PeerId(b"h" * 32)
+        with pytest.raises(p2p.ConfigError, match="over this node itself leads nowhere"):
+            node.routes.upsert_route(target, p2p.Route(node.peer_id, via_relay=True))
+        for expires_s in ("1", True, None):
+            with pytest.raises(p2p.ConfigError, match="expires_s is of the kind"):
+                node.routes.upsert_route(target, p2p.Route(hop), expires_s=expires_s)  # type: ignore[arg-type]
+        for too_short in (0, -1, float("nan")):
+            with pytest.raises(p2p.ConfigError, match="expires_s must be above 0"):
+                node.routes.upsert_route(target, p2p.Route(hop), expires_s=too_short)
+        assert node.routes.list() == []
+
+
 async def test_t72_a_telling_looks_through_the_table_once_and_lets_others_run_between(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,77 @@ async def test_T24_a_plain_handler_leaves_the_loop_its_turns() -> None:
         service.close()
 
 
+async def test_tasks_are_made_as_requests_need_them_and_no_more_than_may_be() -> None:
+    async def wait(message: Message) -> bytes:
+        if message.body:
+            await trio.sleep_forever()
+        return b""
+
+    service, link = Service("x", wait, p2p.Limits()), Link()
+    async with trio.open_nursery() as nursery:
+        ask(service, link, 1, b"it came before the service ran")
+        await nursery.start(service.run, 10**9)
+        ask(service, link, 2, b"wait")
+        await wait_all_tasks_blocked()
+        living = trio.lowlevel.current_statistics().tasks_living
+        for number in range(3, 50):
+            ask(service, link, number)
+            await wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living == living + 1, "one after the other needs one"
+        for number in range(50, 53):
+            ask(service, link, number, b"wait")
+        await wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living == living + 3
+        service.close()
+
+
+@pytest.mark.parametrize("in_a_nursery", [False, True])
+async def test_T68_a_handler_that_raises_GeneratorExit_has_failed_and_harms_nobody_else(
+    in_a_nursery: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leave() -> None:
+        raise GeneratorExit
+
+    async def handler(message: Message) -> bytes:
+        if message.body and in_a_nursery:
+            async with trio.open_nursery() as inner:
+                inner.start_soon(leave)
+        elif message.body:
+            await leave()
+        return b"ok"
+
+    def plain(_message: Message) -> bytes:
+        raise GeneratorExit
+
+    for service, expected in (
+        (Service("x", handler, p2p.Limits()), [Data.HANDLER_FAILED, Data.OK]),
+        (Service("y", plain, p2p.Limits()), [Data.HANDLER_FAILED] * 2),
+    ):
+        link = Link()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(service.run, 1)
+            ask(service, link, 1, b"leave")
+            await wait_all_tasks_blocked()
+            ask(service, link, 2)
+            await wait_all_tasks_blocked()
+            service.close()
+        assert [Data.decode(answer).status for answer in link.answers] == expected
+    assert "GeneratorExit" in caplog.text
+
+
+async def test_a_task_that_is_thrown_away_does_not_go_on_as_if_a_handler_had_failed() -> None:
+    service, link = Service("x", lambda message: message.body, p2p.Limits()), Link()
+    asked = Asked(cast("Any", link), 1)
+    coroutine = service._finish(Message("x", b"", cast("Any", link)), asked, trio.sleep_forever())
+
+    async def begin() -> None:
+        coroutine.send(None)
+        coroutine.close()
+
+    await begin()
+    assert not asked.is_answered
+
+
 async def test_a_service_that_is_closed_ends_its_handlers_and_answers_who_waits() -> None:
     begun = trio.Event()
 
