@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import trio
+
+from p2p.cli.app import run_command_line
 
 COMMAND = [sys.executable, "-m", "p2p.cli"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +59,20 @@ async def p2p_fails(code: int, *arguments: str | Path, stdin: bytes = b"", **mor
     *notices, line = error.splitlines()
     assert line.startswith("p2p: "), error
     assert all(notice.startswith(("p2p: ", "[p2p] ")) for notice in notices), error
+    return line
+
+
+def p2p_refuses(*arguments: str | Path) -> str:
+    """Give arguments that are wrong usage; returns the one line that says so.
+
+    For what is refused before anything begins, so no process has to: its start is most of the time of such a test.
+    """
+    said = io.StringIO()
+    with patch.dict(os.environ, environment(), clear=True), redirect_stderr(said):
+        code = run_command_line([str(argument) for argument in arguments])
+    (line,) = said.getvalue().splitlines()
+    assert code == 2, line
+    assert line.startswith("p2p: ")
     return line
 
 

@@ -15,7 +15,7 @@ import trio
 
 from p2p.registry.form import base_of
 from p2p.store.keys import STORE_FILE, open_store
-from tests.cli.processes import p2p, p2p_fails, p2p_ok, running
+from tests.cli.processes import p2p, p2p_ok, p2p_refuses, running
 from tests.logs import Log, app, identity
 
 
@@ -153,5 +153,5 @@ async def test_a_discovery_port_that_somebody_keeps_for_himself_is_bad() -> None
 
 
 async def test_wrong_options_are_usage() -> None:
-    assert "--listen" in await p2p_fails(2, "doctor", "--listen", "70000")
-    assert "--id" in await p2p_fails(2, "doctor", "--id", "..")
+    assert "--listen" in p2p_refuses("doctor", "--listen", "70000")
+    assert "--id" in p2p_refuses("doctor", "--id", "..")

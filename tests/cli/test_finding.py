@@ -13,7 +13,7 @@ from p2p.cli.settings import UsageError, from_environment, from_flags, settle
 from p2p.errors import ConfigError
 from p2p.node.bootstrap import BootstrapMode
 from p2p.node.discovery import DiscoveryMode
-from tests.cli.processes import Running, p2p_fails, running
+from tests.cli.processes import Running, p2p_refuses, running
 from tests.registries import registry
 
 
@@ -157,7 +157,7 @@ def test_a_token_comes_from_a_file_that_others_cannot_read(tmp_path: Path) -> No
     ],
 )
 async def test_wrong_values_are_usage(arguments: list[str], part: str) -> None:
-    assert part in await p2p_fails(2, "--id", "A", "--memory", *arguments)
+    assert part in p2p_refuses("--id", "A", "--memory", *arguments)
 
 
 async def connected(*nodes: Running) -> None:

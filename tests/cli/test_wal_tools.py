@@ -18,7 +18,7 @@ import trio
 from p2p.replication.fork import make_proof
 from p2p.store.keys import open_store
 from p2p.store.schema import PAGE_BYTES
-from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
+from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, p2p_refuses, running
 from tests.logs import Log
 
 
@@ -335,7 +335,7 @@ async def test_a_network_key_is_random_private_and_never_overwritten(tmp_path: P
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert "exists" in await p2p_fails(1, "id", "--new-network-key", path)
     assert path.read_text() == text
-    assert "stands alone" in await p2p_fails(2, "id", "--new-network-key", path, "--data-dir", tmp_path)
+    assert "stands alone" in p2p_refuses("id", "--new-network-key", path, "--data-dir", tmp_path)
     async with running("--id", "A", "--memory", "--host", "127.0.0.1", "--network-key-file", path) as first:
         where = await first.endpoint()
         async with running("--id", "B", "--memory", "--connect", where, P2P_NETWORK_KEY_FILE=str(path)) as second:

@@ -263,7 +263,7 @@ class Node:
                 assert isinstance(effect, ReleaseAppends)
                 self.held_for = 0
         if not self._loading:
-            load = exchange.next_load(world.now)
+            load = exchange.next_load(world.now) if exchange.has_load else None
             if load is not None:
                 self._loading = True
                 life = self._life

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -68,6 +69,33 @@ def test_what_is_loaded_and_not_sent_leaves_less_room_for_loads() -> None:
     link.pushes.offer(OTHER, 0.0)
     left = LIMITS.load_ahead_bytes - sum(len(batch.wal_bytes) for batch in log)
     assert link.pushes.next_load() == (OTHER, 1, left)
+
+
+def test_nothing_goes_while_the_window_is_spent_and_one_batch_may_overdraw_it() -> None:
+    link = Link(log=8)
+    link.pushes.window = 0
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.loaded(LOG, 1, make_log(4), 0.0)
+    assert link.sent() == []
+    link.pushes.credit(2)
+    assert link.sent() == [(1, 2)]
+    assert link.sent() == []
+    link.pushes.credit(1)
+    assert link.sent() == [(3, 4)]
+    assert link.pushes.window == -1
+
+
+def test_nothing_goes_once_as_much_is_unacknowledged_as_may_be() -> None:
+    log = make_log(3)
+    link = Link(log=6)
+    size = len(log[0].wal_bytes)
+    link.pushes = Pushes(replace(LIMITS, unacked_bytes_max=2 * size), lambda origin: link.held[origin])
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.loaded(LOG, 1, log, 0.0)
+    assert link.sent() == [(1, 2), (3, 4)]
+    assert link.pushes.unacked_bytes == 2 * size
 
 
 def test_a_log_that_changed_between_two_loads_is_loaded_anew() -> None:
@@ -203,6 +231,28 @@ def test_half_of_the_resends_of_a_minute_may_come_at_once() -> None:
     assert link.pushes.next_load() is None
     link.pushes.handle_deadline(link.pushes.next_deadline())
     assert link.pushes.next_load() is not None
+
+
+def test_a_batch_that_proves_a_fork_waits_for_the_window_like_any_other() -> None:
+    log = make_log(2)
+    size = len(log[1].wal_bytes)
+    for window, bytes_max, goes in ((0, size, False), (1, size, True), (1, 0, False)):
+        link = Link(log=4)
+        link.pushes = Pushes(replace(LIMITS, unacked_bytes_max=bytes_max), lambda _: 4)
+        link.pushes.window = window
+        link.pushes.aim(LOG, 4, None, 0.0, wanted=True)
+        link.pushes.cover(LOG, log[1])
+        assert link.sent() == ([(3, 4)] if goes else [])
+
+
+def test_no_more_of_what_proves_forks_goes_than_may_be_unacknowledged() -> None:
+    log = make_log(2)
+    link = Link(log=4)
+    link.pushes = Pushes(replace(LIMITS, unacked_bytes_max=len(log[0].wal_bytes)), lambda _: 4)
+    link.pushes.aim(LOG, 4, None, 0.0, wanted=True)
+    link.pushes.cover(LOG, log[0])
+    link.pushes.cover(LOG, log[1])
+    assert link.sent() == [(1, 2)]
 
 
 def test_a_batch_that_proves_a_fork_and_is_not_taken_lets_its_log_rest_again() -> None:

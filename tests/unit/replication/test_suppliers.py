@@ -63,6 +63,17 @@ def test_a_tentative_supplier_that_shows_nothing_gives_way_at_once() -> None:
     assert world.wanted_from() == [1]
 
 
+def test_a_claim_that_is_taken_back_leaves_nothing_to_be_late_with() -> None:
+    world = World(2)
+    world.suppliers.held(LOG, 5, 0.0)
+    world.claim(0, 10, 0.0)
+    world.suppliers.delivered(LOG, 0)
+    world.claim(0, 5, 1.0)
+    world.claim(1, 6, 100.0)
+    assert world.wanted_from() == [0]
+    assert world.suppliers.next_deadline() == 103.0, "its time began when there was something to send again"
+
+
 def test_a_proven_supplier_has_three_seconds() -> None:
     world = World(2)
     world.claim(0, 5, 0.0)
