@@ -397,11 +397,17 @@ class Node:
         A configured peer is connected again by the redial schedule.
 
         Raises:
-            UnknownPeer, NotConnected: there is no such link.
+            UnknownPeer, NotConnected: there is no such link. One that is made in place of a circuit that broke is given
+                up.
         """
         await trio.lowlevel.checkpoint()
-        link = self._link_to(who)
-        await self._running().supervisor.disconnect(link.peer_id)
+        rooms = self._running()
+        try:
+            link = self._link_to(who)
+        except NotConnected:
+            rooms.supervisor.give_up_on(rooms.paths.identity(who))
+            raise
+        await rooms.supervisor.disconnect(link.peer_id)
 
     def _link_to(self, who: Peer | PeerId | str) -> Connection:
         return self._running().roster.find(who.peer_id if isinstance(who, Peer) else who)

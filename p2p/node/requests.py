@@ -102,7 +102,9 @@ class Requests:
             del self._open[ask]
         if not ask.msg_id and not ask.is_late:
             # It never left, so that it can be asked once more.
-            kept = await self._heir(link.peer_id)
+            kept = None
+            with trio.CancelScope(deadline=deadline):
+                kept = await self._heir(link.peer_id)
             if kept is not None and kept is not link:
                 return await self.ask(kept, channel, payload, deadline, timeout_s)
         return _outcome(ask, link, channel, timeout_s)

@@ -158,15 +158,19 @@ class Supervisor:
     async def disconnect(self, peer_id: PeerId) -> None:
         """Say Goodbye to a peer, on every link it has, and wait for their ends (at most `drain_s_max`)."""
         self._acquaintances.left(peer_id)
-        replacing = self._replacing.get(peer_id)
-        if replacing is not None:
-            replacing.cancel()
-        self._counters.messages_unsent += len(self._carried_over.take(peer_id))
+        self.give_up_on(peer_id)
         links = self._succession.of_peer(peer_id)
         for link in links:
             link.close(Reason.DISCONNECTED)
         for link in links:
             await link.over.wait()
+
+    def give_up_on(self, peer_id: PeerId) -> None:
+        """Make no link in place of one that broke, and forget what waits for it."""
+        replacing = self._replacing.get(peer_id)
+        if replacing is not None:
+            replacing.cancel()
+        self._counters.messages_unsent += len(self._carried_over.take(peer_id))
 
     async def heir(self, peer_id: PeerId) -> Connection | None:
         """The live link that is kept of a peer, or is about to be; None if there is none."""
@@ -431,12 +435,12 @@ class Supervisor:
             self._paths.link_broke(link)
         if link.reason in WAY_BROKE and link.dialed_by_us and not self._stopping and not link.retiring:
             self._succession.expect(link.peer_id)
-            self._nursery.start_soon(self._replace, link, is_blameless)
+            scope = self._replacing[link.peer_id] = trio.CancelScope()
+            self._nursery.start_soon(self._replace, link, is_blameless, scope)
 
-    async def _replace(self, link: Connection, is_blameless: bool) -> None:
+    async def _replace(self, link: Connection, is_blameless: bool, scope: trio.CancelScope) -> None:
         """The way of a link that we dialled broke: make another one at once, and let whoever needs it wait."""
-        with trio.CancelScope() as scope:
-            self._replacing[link.peer_id] = scope
+        with scope:
             if is_blameless:
                 await self._paths.open_again(link)
             else:

@@ -733,55 +733,96 @@ async def test_a_node_is_no_way_to_itself_and_says_so() -> None:
         p2p.NodeConfig("a", via=("relay://r/b",))
 
 
+@asynccontextmanager
+async def two_ways() -> AsyncIterator[tuple[MemoryNetwork, p2p.Node, p2p.Node, p2p.Node]]:
+    """Two nodes in a network that can be cut, behind two relays, with a link over the one that is returned."""
+    net = MemoryNetwork()
+
+    def there(name: str, **options: object) -> AbstractAsyncContextManager[p2p.Node]:
+        return p2p.open_node(node_id=name, network=net.network_for(name), network_key=KEY, **options)  # type: ignore[arg-type]
+
+    with trio.fail_after(500):
+        async with there("r1", relay=True, listen_port=1) as r1, there("r2", relay=True, listen_port=1) as r2:
+            via = ["mem://r1:1", "mem://r2:1"]
+            async with there("b", listen_port=None, via=via) as b, there("a", listen_port=None, via=via) as a:
+                for node in (a, b):
+                    await until_linked(node, r1, r2)
+                for node in (r1, r2):
+                    await until_linked(node, a, b)
+                await a.connect(f"relay://{r1.peer_id}/{b.peer_id}")
+                yield net, a, b, r1
+
+
 async def test_a_frozen_relay_is_left_within_seconds_and_what_only_waited_is_not_lost(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    net = MemoryNetwork()
-    limits = p2p.Limits()
-    common = {"network_key": KEY, "limits": limits}
+    async with two_ways() as (net, a, b, r1), b.channel("count", capacity=100_000) as count:
+        number = 0
 
-    def there(name: str, **options: object) -> AbstractAsyncContextManager[p2p.Node]:
-        return p2p.open_node(node_id=name, network=net.network_for(name), **common, **options)  # type: ignore[arg-type]
+        async def say(size: int) -> None:
+            nonlocal number
+            await a.send(b.peer_id, "count", b"%06d" % number + bytes(size))
+            number += 1
 
-    with trio.fail_after(200):
-        async with there("r1", relay=True, listen_port=1) as r1, there("r2", relay=True, listen_port=1) as r2:
-            via = ["mem://r1:1", "mem://r2:1"]
-            async with (
-                there("b", listen_port=None, via=via) as b,
-                there("a", listen_port=None, via=via) as a,
-                b.channel("count", capacity=100_000) as count,
-            ):
-                for node in (a, b):
-                    await until_linked(node, r1, r2)
-                await until_linked(r1, a, b)
-                await until_linked(r2, a, b)
-                peer = await a.connect(f"relay://{r1.peer_id}/{b.peer_id}")
-                number = 0
+        for _ in range(10):
+            await say(100)
+        received = [int((await count.receive()).body[:6]) for _ in range(10)]
+        for node in (a, b):
+            net.partition(r1.node_id, node.node_id)
+        frozen_at = trio.current_time()
+        # More than is ever under way, so that some of it only waits.
+        assert a._rooms is not None
+        link = a._rooms.roster.links[b.peer_id]
+        while link.outbox_bytes < 100_000:
+            await say(20_000)
+            await trio.testing.wait_all_tasks_blocked()
+        first_kept = number - 5
+        for _ in range(20):
+            await say(20_000)
+        while not received or received[-1] < number - 1:
+            received.append(int((await count.receive()).body[:6]))
+        assert trio.current_time() - frozen_at < 10
+        assert a.get_peer(b.peer_id).endpoint.host != str(r1.peer_id)
+        assert received == sorted(set(received))
+        assert set(range(first_kept, number)) <= set(received)
+        assert a.counters.messages_unsent == 0
 
-                async def say(size: int) -> None:
-                    nonlocal number
-                    await a.send(peer.peer_id, "count", b"%06d" % number + bytes(size))
-                    number += 1
 
-                for _ in range(10):
-                    await say(100)
-                received = [int((await count.receive()).body[:6]) for _ in range(10)]
-                for node in (a, b):
-                    net.partition("r1", node.node_id)
-                frozen_at = trio.current_time()
-                # More than is ever under way, so that some of it only waits.
-                assert a._rooms is not None
-                link = a._rooms.roster.links[b.peer_id]
-                while link.outbox_bytes < 100_000:
-                    await say(20_000)
-                    await trio.testing.wait_all_tasks_blocked()
-                first_kept = number - 5
-                for _ in range(20):
-                    await say(20_000)
-                while not received or received[-1] < number - 1:
-                    received.append(int((await count.receive()).body[:6]))
-                assert trio.current_time() - frozen_at < 10
-                assert a.get_peer(b.peer_id).endpoint.host == str(r2.peer_id)
-                assert received == sorted(set(received))
-                assert set(range(first_kept, number)) <= set(received)
-                assert a.counters.messages_unsent == 0
+async def test_a_question_that_was_not_sent_when_a_relay_froze_is_asked_over_another_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (net, a, b, r1):
+        net.partition(r1.node_id, "a")
+        net.partition(r1.node_id, "b")
+
+        async def echo(message: p2p.Message) -> bytes:
+            return message.body
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(b.serve, "echo", echo)
+            await a.send(b.peer_id, "nobody", b"awaited from here on")
+            await trio.sleep(p2p.Limits().relay_ask_after_s + p2p.Limits().relay_answer_s_max / 2)
+            # The circuit is silent by now, and not dead yet.
+            assert a.get_peer(b.peer_id).endpoint.host == str(r1.peer_id)
+            assert await a.request(b.peer_id, "echo", b"now", timeout_s=10) == b"now"
+            nursery.cancel_scope.cancel()
+        assert a.get_peer(b.peer_id).endpoint.host != str(r1.peer_id)
+
+
+async def test_who_parts_from_a_peer_whose_relay_broke_is_not_connected_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (net, a, b, r1):
+        assert a._rooms is not None
+        link = a._rooms.roster.links[b.peer_id]
+        net.partition(r1.node_id, "b")
+        net.partition("r2", "b")
+        link.abort(Reason.ABNORMAL, "as if the relay had said so")
+        await link.over.wait()
+        assert a._rooms.supervisor._replacing
+        with pytest.raises(p2p.NotConnected):
+            await a.disconnect(b.peer_id)
+        net.heal_all()
+        await trio.sleep(60)
+        assert b.peer_id not in {peer.peer_id for peer in a.peers()}
+        assert not a._rooms.supervisor._replacing
