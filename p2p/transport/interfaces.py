@@ -22,6 +22,8 @@ from typing import Final
 
 import msgspec
 
+from p2p.ids import usual_host
+
 _IFF_UP: Final = 0x1
 _IFF_BROADCAST: Final = 0x2
 _IFF_LOOPBACK: Final = 0x8
@@ -90,6 +92,17 @@ def interfaces() -> tuple[Interface, ...]:
             has_multicast = bool(bits & _IFF_MULTICAST)
             found.append(Interface(index, name, is_loopback, has_multicast, address, broadcast, more, has_ipv6))
     return tuple(found)
+
+
+def with_interface(host: str, index: int) -> str:
+    """An address with the interface that the kernel names beside it: a link-local one leads nowhere without."""
+    if not index or "%" in host:
+        return host
+    with suppress(OSError):  # it is gone by now
+        named = f"{host}%{socket.if_indextoname(index)}"
+        # A name may be anything but a slash or a space; a number is as good to dial.
+        return named if usual_host(named) is not None else f"{host}%{index}"
+    return host
 
 
 def own_hosts() -> frozenset[str]:

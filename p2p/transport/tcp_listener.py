@@ -25,6 +25,7 @@ import trio
 
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
+from p2p.transport.interfaces import with_interface
 from p2p.transport.readiness import wait_any_readable
 from p2p.transport.tcp_stream import TcpStream
 from p2p.windows import Entropy, uniform
@@ -167,11 +168,13 @@ def descriptor_limit() -> int | None:
 def endpoint_of(address: Any) -> PeerEndpoint | None:
     """The endpoint for a socket address as the socket module gives it; None for anything but IPv4 and IPv6.
 
-    An IPv4 address that a dual-stack socket shows as `::ffff:a.b.c.d` becomes the IPv4 address that it is.
+    An IPv4 address that a dual-stack socket shows as `::ffff:a.b.c.d` becomes the IPv4 address that it is, and a
+    link-local one has its interface.
     """
     if not isinstance(address, tuple) or len(address) < 2:
         return None
-    return PeerEndpoint(address[0], address[1])
+    host = with_interface(address[0], address[3]) if len(address) == 4 else address[0]
+    return PeerEndpoint(host, address[1])
 
 
 def _listening_at(sock: socket.socket) -> tuple[PeerEndpoint, ...]:

@@ -32,7 +32,7 @@ from p2p.ids import PeerEndpoint, usual_host
 from p2p.limits import Limits
 from p2p.policy.buckets import TokenBucket
 from p2p.transport.base import Neighbourhood, Spread
-from p2p.transport.interfaces import LOOPBACK_BROADCAST, Interface, interfaces
+from p2p.transport.interfaces import LOOPBACK_BROADCAST, Interface, interfaces, with_interface
 from p2p.transport.readiness import wait_any_readable
 from p2p.windows import Entropy, system_entropy, uniform
 
@@ -412,11 +412,5 @@ def _index_of(control: Iterable[tuple[int, int, bytes]]) -> int:
 
 
 def _source(address: Any) -> PeerEndpoint:
-    host, port = address[0], address[1]
-    if len(address) == 4 and address[3] and "%" not in host:
-        # A link-local address says nothing without its interface.
-        with suppress(OSError):
-            named = f"{host}%{socket.if_indextoname(address[3])}"
-            # A name may be anything but a slash or a space; a number is as good to dial.
-            host = named if usual_host(named) is not None else f"{host}%{address[3]}"
-    return PeerEndpoint(host, port)
+    host = with_interface(address[0], address[3]) if len(address) == 4 else address[0]
+    return PeerEndpoint(host, address[1])

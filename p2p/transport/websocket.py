@@ -166,5 +166,8 @@ def _not_connected(endpoint: PeerEndpoint, error: BaseException, *, is_answered:
     told = f"{endpoint}: no WebSocket came about: {cause or error}"
     if not is_answered:
         place = replace(endpoint, scheme="tcp", judged=())
-        told += f" (no answer at all: a node that listens there on plain TCP is dialled with {place})"
+        told += f" (no answer at all: a node that listens there on plain TCP is dialled with {place}"
+        if endpoint.scheme == "ws":
+            told += f", a door with a certificate with {replace(endpoint, scheme='wss', judged=())}"
+        told += ")"
     return ConnectFailed(Reason.REFUSED, told)

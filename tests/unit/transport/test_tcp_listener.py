@@ -274,5 +274,8 @@ def test_addresses_become_endpoints() -> None:
     assert endpoint_of(("::ffff:192.0.2.1", 9, 0, 0)) == PeerEndpoint("192.0.2.1", 9)
     assert endpoint_of(("2001:db8::1", 9, 0, 0)) == PeerEndpoint("2001:db8::1", 9)
     assert endpoint_of(("fe80::1%lo", 9, 0, 1)) == PeerEndpoint("fe80::1%lo", 9)
+    lo = socket.if_nametoindex("lo")
+    assert endpoint_of(("fe80::1", 9, 0, lo)) == PeerEndpoint("fe80::1%lo", 9), "as a datagram from there is shown"
+    assert endpoint_of(("fe80::1", 9, 0, 2**31 - 1)) == PeerEndpoint("fe80::1", 9)
     assert endpoint_of("/run/socket") is None
     assert endpoint_of(()) is None

@@ -348,6 +348,13 @@ async def test_tls_is_not_spoken_where_it_is_not_expected() -> None:
             await dial(replace(listener.endpoints[0], scheme="wss"))
 
 
+async def test_a_door_with_a_certificate_that_closes_on_what_is_no_tls_is_told_how_to_dial() -> None:
+    async with listening(tls=certificates("127.0.0.1")) as listener, trio.open_nursery() as nursery:
+        nursery.start_soon(serve_echo, listener)
+        with pytest.raises(ConnectFailed, match=r"a door with a certificate with wss://127\.0\.0\.1:\d+\)"):
+            await dial(replace(listener.endpoints[0], scheme="ws"))
+
+
 async def test_who_speaks_another_protocol_to_the_door_is_told_at_once_what_is_spoken_here() -> None:
     async with listening(Limits()) as listener, trio.open_nursery() as nursery:
         nursery.start_soon(serve_echo, listener)
