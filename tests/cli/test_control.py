@@ -24,7 +24,7 @@ from p2p.cli.client import ControlFailed, NotServed, Target, open_control
 from p2p.cli.output import Output, ReaderGone
 from p2p.cli.settings import UsageError
 from p2p.errors import ConfigError
-from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, p2p_refuses, running
+from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
 from tests.http.applications import served, small_app
 from tests.http.controlled import TOKEN, one_controlled
 
@@ -177,8 +177,8 @@ async def test_http_that_is_not_safe_or_not_usable_is_wrong_usage(tmp_path: Path
         (("--http", "127.0.0.1:0", "--http-proxy", "x"), "trusted_proxies"),
     ):
         assert word in await p2p_fails(2, "--id", "A", "--memory", *arguments)
-    assert "which node" in p2p_refuses("status")
-    assert "http://HOST:PORT" in p2p_refuses("status", "--url", "ftp://x")
+    assert "which node" in await p2p_fails(2, "status")
+    assert "http://HOST:PORT" in await p2p_fails(2, "status", "--url", "ftp://x")
     assert "cannot be reached" in await p2p_fails(1, "status", "--url", "http://127.0.0.1:1")
     assert (await p2p("status", "--help")).returncode == 0
 
