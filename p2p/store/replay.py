@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -238,14 +238,16 @@ def file_beyond(transaction: SqliteTransaction, store: Path, beyond: Beyond) -> 
     own = transaction.own
     transaction.big_bytes = None
     while (place := beyond.get(transaction.head(own).seq + 1)) is not None:
-        with suppress(StoreError):
+        try:
             wal_bytes = read_entry(store, *place)
-            batch = None if wal_bytes is None else parse_stored(wal_bytes)
-            is_next = batch is not None and batch.origin == own and _follows(batch, transaction.state(own))
-            if batch is not None and is_next and verify_signature(batch):
-                transaction.append(batch)
-                continue
-        return
+        except StoreError:
+            return
+        batch = None if wal_bytes is None else parse_stored(wal_bytes)
+        if batch is None or batch.origin != own or not _follows(batch, transaction.state(own)):
+            return
+        if not verify_signature(batch):
+            return
+        transaction.append(batch)
 
 
 def _follows(batch: Batch, state: OriginState) -> bool:
