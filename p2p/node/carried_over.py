@@ -13,7 +13,7 @@ from p2p.errors import Reason
 from p2p.ids import PeerId
 from p2p.limits import Limits
 
-WAY_BROKE = frozenset({Reason.ABNORMAL, Reason.DEAD, Reason.OVERLOADED, Reason.CRYPTO})
+WAY_BROKE = frozenset({Reason.ABNORMAL, Reason.DEAD, Reason.OVERLOADED, Reason.TIMEOUT, Reason.CRYPTO})
 """Ends of a circuit that may be a relay's doing, or that of a link on the way."""
 
 

@@ -134,4 +134,4 @@ def _outcome(ask: Ask, link: Connection, channel: str, timeout_s: float) -> byte
         raise RequestFailed(reply.status, _place(link, channel))
     if ask.is_late:
         raise RequestTimeout(f"{_place(link, channel)}: no answer within {timeout_s:g} s")
-    raise NotConnected(f"{_place(link, channel)}: the link ended before the answer came")
+    raise NotConnected(f"{_place(link, channel)}: the link ended before the answer came{link.why}")

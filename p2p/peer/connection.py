@@ -42,8 +42,8 @@ from p2p.policy.buckets import TokenBucket
 from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
 from p2p.session.session import Session
 from p2p.session.states import State
-from p2p.text import TRACE
-from p2p.transport.base import LinkStream
+from p2p.text import TRACE, one_line
+from p2p.transport.base import LinkBroke, LinkStream
 from p2p.windows import Clock
 
 _log = logging.getLogger("p2p.peer")
@@ -273,6 +273,11 @@ class Connection:
         return self._over
 
     @property
+    def why(self) -> str:
+        """Why it ended, to be put behind a sentence that says so; empty while it lasts."""
+        return f" ({one_line(self.detail or self.reason.label)})" if self.reason is not None else ""
+
+    @property
     def outbox_bytes(self) -> int:
         """Bytes of application messages that wait to be written."""
         return self._outbox.data_bytes
@@ -311,7 +316,7 @@ class Connection:
         return True
 
     def _closed(self) -> NotConnected:
-        return NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
+        return NotConnected(f"the link to {self.label or self.peer_id.short} is closed{self.why}")
 
     # Requests and their answers.
 
@@ -478,7 +483,7 @@ class Connection:
                 rtt_s = self.session.rtt_s
                 if rtt_s is not None and self._is_answered_since(asked_at):
                     return rtt_s
-        raise NotConnected(f"the link to {self.label or self.peer_id.short} is closed")
+        raise self._closed()
 
     @property
     def stream(self) -> LinkStream:
@@ -609,6 +614,10 @@ class Connection:
         if self._scope is not None:
             self._scope.cancel()
 
+    def _reason_of(self, error: Exception) -> Reason:
+        """Why the stream is gone: what was said on the way, of a link that was live, and nothing else."""
+        return error.reason if isinstance(error, LinkBroke) and self._live else Reason.ABNORMAL
+
     # The connection's own tasks.
 
     async def run(self) -> None:
@@ -678,7 +687,7 @@ class Connection:
             try:
                 pause = await self._read_or_rest(pause)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self._end(Reason.ABNORMAL, _cause(error), clean=False)
+                self._end(self._reason_of(error), _cause(error), clean=False)
             except RemoteProtocolError as error:
                 # A replication message that cannot be: the session could not know.
                 self.session.goodbye(error.reason, "")
@@ -1013,7 +1022,7 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             # The reader may still find the other's Goodbye; it meets the same error or the end of the stream.
             if self.reason is None and not self.session.is_ending:
-                self.abort(Reason.ABNORMAL, _cause(error))
+                self.abort(self._reason_of(error), _cause(error))
         except Exception:  # noqa: BLE001  # our own bug: see _read_until_over
             _log.exception("link %s failed inside this node", self)
             self.abort(Reason.INTERNAL, "an internal error")

@@ -124,6 +124,7 @@ class _Passage:
     __slots__ = (
         "answers",
         "bytes_passed",
+        "came_round",
         "is_broken",
         "is_open",
         "opened_at",
@@ -141,6 +142,8 @@ class _Passage:
         # What the next relay was left.
         self.ttl = ttl
         self.is_broken = False
+        # Its opening came back here, from the other side: what leads on from here is a ring.
+        self.came_round = False
         self.answers = 0
         self.opened_at = self.touched_at = now
         self.is_open = False
@@ -348,6 +351,10 @@ class Switch:
             passage = side.passage
             if reason is Reason.NO_ROUTE and passage is not None and side is passage.sides[1] and not passage.is_open:
                 self._note_dead_end(passage, side.link)
+            elif reason is Reason.NOT_ADMITTED and passage is not None and passage.came_round:
+                # Our own word, and no more than that of a ring. Only he who asked here is told so: a relay that heard
+                # it would take its way over us for none, which anybody could bring about who asks in two places.
+                reason = Reason.NO_ROUTE
             self._end_side(side, reason)
 
     def next_event(self) -> Happening | None:
@@ -431,8 +438,11 @@ class Switch:
     ) -> Reason | None:
         if not self._relays:
             return Reason.NOT_ADMITTED
-        if source != link.peer_id and source in self._by_peer:
+        if source != link.peer_id and (his := self._by_peer.get(source)) is not None:
             # A neighbour asks for himself: nobody else uses up, in his name, what a target grants him.
+            for passage in {side.passage for side in his.sides.values() if side.passage is not None}:
+                if (passage.source, passage.target) == (source, target) and not passage.is_open:
+                    passage.came_round = True
             return Reason.NOT_ADMITTED
         out, ttl = self._way_to(target, link, ttl - 1)
         if out is None or ttl < 1:

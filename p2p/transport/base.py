@@ -14,11 +14,24 @@ from typing import Final, Protocol
 import msgspec
 import trio
 
+from p2p.errors import Reason
 from p2p.ids import PeerEndpoint
 from p2p.limits import KIB
 
 RECEIVE_BYTES: Final = 64 * KIB
 """What a read asks for unless told. A scratch buffer with recv_into was not faster: the copy costs what it saves."""
+
+
+class LinkBroke(trio.BrokenResourceError):
+    """The way to the other side is gone, and somebody on it said why; nothing proves that it is so.
+
+    Attributes:
+        reason: what was said.
+    """
+
+    def __init__(self, text: str, reason: Reason) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 def receive_size(max_bytes: int | None) -> int:

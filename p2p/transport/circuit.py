@@ -15,7 +15,13 @@ import trio
 from p2p.errors import Reason
 from p2p.ids import RELAY, PeerEndpoint
 from p2p.relay.end import CircuitEnd
-from p2p.transport.base import LinkStream, receive_size
+from p2p.transport.base import LinkBroke, LinkStream, receive_size
+
+_OF_A_LIMIT: Final = {
+    Reason.OVERLOADED: "a relay on the way lets no more bytes through in one circuit",
+    Reason.TIMEOUT: "nothing moved on it for as long as a relay on the way allows",
+}
+"""What a circuit that was taken ends with when a relay's limit for one is reached."""
 
 CHUNKS_PER_CHECKPOINT: Final = 4
 """`receive_chunk` may leave out a checkpoint so many times less one, as with TCP."""
@@ -144,8 +150,11 @@ class CircuitStream(LinkStream):
     def _check_connected(self) -> None:
         if self._is_closed:
             raise trio.ClosedResourceError("this stream was closed")
-        if self._end.reason is not None:
-            raise trio.BrokenResourceError(f"the circuit broke: {self._end.reason.label}")
+        reason = self._end.reason
+        if reason in _OF_A_LIMIT:
+            raise LinkBroke(f"the circuit broke: {_OF_A_LIMIT[reason]}", reason)
+        if reason is not None:
+            raise LinkBroke(f"the circuit broke: {reason.label}", Reason.ABNORMAL)
 
     def _check_sendable(self) -> None:
         self._check_connected()

@@ -349,6 +349,32 @@ async def test_a_stopping_node_says_goodbye_through_the_relay() -> None:
                         break
 
 
+@pytest.mark.parametrize(
+    ("limits", "reason", "why"),
+    [
+        (replace(Limits(), relay_circuit_bytes_max=200_000), Reason.OVERLOADED, "no more bytes"),
+        (replace(Limits(), relay_idle_s_max=0.2), Reason.TIMEOUT, "nothing moved"),
+    ],
+)
+async def test_both_ends_of_a_circuit_learn_that_a_relays_limit_ended_it(
+    limits: Limits, reason: Reason, why: str
+) -> None:
+    with trio.fail_after(60):
+        async with relay_node(limits=limits) as r, client_of(r, node_id="b") as b, client_of(r, node_id="a") as a:
+            async with a.events() as at_a, b.events() as at_b:
+                peer = await a.connect(f"relay://r/{b.peer_id}")
+                await until_linked(b, a)
+                if reason is Reason.OVERLOADED:
+                    for _ in range(5):
+                        await a.send(peer, "nobody-reads", bytes(50_000))
+                for events in (at_a, at_b):
+                    async for event in events:
+                        if isinstance(event, p2p.events.PeerLeft):
+                            assert (event.reason, event.clean) == (reason, False)
+                            assert why in event.detail
+                            break
+
+
 # What a relay can and cannot do. The relay is ours, with a switch that is not honest.
 
 
@@ -489,7 +515,7 @@ async def test_t72_a_ring_of_relays_with_a_wrong_route() -> None:
             for relay, following in ((r1, r2), (r2, r3), (r3, r1)):
                 relay.routes.upsert_route(nobody, p2p.Route(following.peer_id, via_relay=True))
             a.routes.upsert_route(nobody, p2p.Route(r1.peer_id, via_relay=True))
-            with pytest.raises(p2p.NotConnected, match="not_admitted"):
+            with pytest.raises(p2p.NotConnected, match="no_route"):
                 await a.send(nobody, "chat", b"round and round")
             # Where it comes round the first relay knows whose neighbour it is that asks.
             assert [relay.circuits.relayed_total for relay in (r1, r2, r3)] == [1, 1, 1]

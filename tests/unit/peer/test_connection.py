@@ -688,6 +688,21 @@ async def test_what_only_waited_on_a_circuit_that_broke_is_left_and_what_was_sen
         assert list(a.link.left) == sent[queued - len(a.link.left) : queued]
 
 
+async def test_who_waits_on_a_link_that_ends_is_told_why(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined(over_relay=True) as (a, b), trio.open_nursery() as nursery:
+        b.owner.gate = trio.Event()
+        while a.link.send_data_nowait(data(bytes(5000))):
+            await trio.sleep(0)
+
+        async def wait() -> None:
+            with pytest.raises(NotConnected, match=r"is closed \(no more bytes"):
+                await a.link.send_data(data(bytes(5000)))
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        a.link.abort(Reason.OVERLOADED, "no more bytes \x1b")
+
+
 async def test_nothing_more_is_sent_into_a_circuit_that_is_silent_for_long_and_all_of_it_when_it_is_heard_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -106,6 +106,27 @@ def test_t72_wrong_routes_in_a_ring_end_by_the_ttl_and_leave_nothing() -> None:
     assert net.is_empty()
 
 
+def test_t72_a_ring_that_comes_round_to_the_askers_own_relay_is_no_way_and_only_he_is_told_so() -> None:
+    net = Network("A123", relays="123")
+    for pair in ("A1", "12", "23", "31"):
+        net.join(*pair)
+    net.routes = {("1", "B"): "2", ("2", "B"): "3", ("3", "B"): "1"}
+    told: list[tuple[str, str, bytes]] = []
+
+    def note(here: str, there: str, message: Relay) -> list[Relay]:
+        if message.kind == Relay.REFUSED:
+            told.append((here, there, message.payload))
+        return [message]
+
+    net.meddle = note
+    a = net.open("A", "1", "B")
+    net.settle()
+    assert a.reason is Reason.NO_ROUTE
+    word, none = (int(reason).to_bytes(2, "little") for reason in (Reason.NOT_ADMITTED, Reason.NO_ROUTE))
+    assert told == [("1", "3", word), ("3", "2", word), ("2", "1", word), ("1", "A", none)]
+    assert net.is_empty()
+
+
 def test_a_route_that_leads_back_is_none() -> None:
     net = Network("A12", relays="12")
     net.join("A", "1")
