@@ -3,6 +3,9 @@
 SQLite reads what a table is from a line of text in the file. A flipped bit there need be no error: "INTEGER0PRIMARY
 KEY" is a type that SQLite takes, and the column is no key any more; what is written then is not found again, however
 often a peer sends it. But the text is known, so such a line can be told and put right.
+
+Each version of the schema has another list. So it also says which version a file has, should the number in its head be
+another.
 """
 
 from __future__ import annotations
@@ -10,8 +13,11 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from functools import cache
+from pathlib import Path
 from typing import Final, NamedTuple
 
+from p2p.errors import StoreCorrupt
+from p2p.store.base import WHOLE_FILE
 from p2p.store.schema import STEPS
 
 _LINES: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master"
@@ -37,6 +43,36 @@ def altered_tables(connection: sqlite3.Connection) -> list[str]:
     """
     found = {_plain(_Line(*row)) for row in connection.execute(_LINES)}
     return sorted({line.table for line in _lines_of(_version(connection)) if _plain(line) not in found})
+
+
+def check_version_told(connection: sqlite3.Connection, path: Path) -> None:
+    """See that the version that the file's head names is that of its tables.
+
+    Raises:
+        StoreCorrupt: it is not.
+        sqlite3.Error: it cannot be read.
+    """
+    if _version(connection) == len(STEPS):
+        # Those that are altered are put right.
+        return
+    version, of_tables = version_and_tables(connection)
+    if of_tables is not None and version != of_tables:
+        raise StoreCorrupt(
+            f"the store {path} cannot be opened: its head names schema version {version}, and its tables are those of "
+            f"version {of_tables}. {WHOLE_FILE}"
+        )
+
+
+def version_and_tables(connection: sqlite3.Connection) -> tuple[int, int | None]:
+    """The version that the head names, and the one that has these tables; None if that is none.
+
+    Raises:
+        sqlite3.Error: the list cannot be read.
+    """
+    found = {_plain(_Line(*row)) for row in connection.execute(_LINES)}
+    known = range(1, len(STEPS) + 1)
+    of_tables = (version for version in known if found == {_plain(line) for line in _lines_of(version)})
+    return _version(connection), next(of_tables, None)
 
 
 def put_right(connection: sqlite3.Connection) -> None:

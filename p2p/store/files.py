@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import quote
 
 from p2p.errors import ConfigError, P2PError, StoreCorrupt, StoreError, StoreFull
-from p2p.store.base import LOCK_FILE, WHOLE_FILE
+from p2p.store.base import LOCK_FILE, MOVE_FILE, WHOLE_FILE
 from p2p.store.blobs import Connection
 
 BUSY_MS: Final = 2000
@@ -83,7 +83,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     """
     connection: sqlite3.Connection | None = None
     try:
-        if not _is_in_use(path):
+        if not is_in_use(path):
             check_index_room(path)
         connection = connect(path, "ro")
         connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
@@ -98,7 +98,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
                 f"the store {path} cannot be read where it lies, because nothing can be written there ({error}), and "
                 f"{log.name} beside it holds what is not in it yet: copy {path.name}* to a place where you may write"
             ) from error
-        if _is_in_use(path):
+        if is_in_use(path):
             raise
         return connect(path, "ro&immutable=1")
     except BaseException:
@@ -123,7 +123,7 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def _is_in_use(path: Path) -> bool:
+def is_in_use(path: Path) -> bool:
     """Whether a process has the data dir open; what cannot be asked is not."""
     try:
         descriptor = os.open(path.with_name(LOCK_FILE), os.O_RDONLY | os.O_CLOEXEC)
@@ -177,6 +177,11 @@ def make_private(path: Path) -> None:
     # Whatever is the matter with the place, SQLite says it.
     with suppress(OSError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def beyond_mending(path: Path) -> StoreCorrupt:
+    """The error for a file that cannot be written anew."""
+    return StoreCorrupt(f"the store {path} is damaged where it cannot be written anew: {MOVE_FILE}")
 
 
 @contextmanager

@@ -178,14 +178,28 @@ def _open_whole(path: Path, own: PeerId, lock: DirLock, limits: Limits, say: Cal
 
 
 def _mended(path: Path) -> str | None:
-    """Write a store's file anew if its structure is damaged; a line about it, None if the file is whole."""
-    from p2p.store.files import trust
+    """Put the head of a store's file right, and write the file anew if its structure is damaged.
+
+    Returns:
+        A line about it; None if the file is whole.
+
+    Raises:
+        StoreError: it cannot be mended.
+    """
+    from p2p.store.files import beyond_mending, trust
+    from p2p.store.head import put_head_right
     from p2p.store.rebuild import look_through, rebuild
 
-    if look_through(path) is None:
+    try:
+        said = put_head_right(path)
+        is_whole = look_through(path) is None
+    except StoreCorrupt as error:
+        raise beyond_mending(path) from error
+    if is_whole:
         trust(path)
-        return None
-    return rebuild(path)
+        return said
+    line = rebuild(path)
+    return line if said is None else f"{said}; {line}"
 
 
 def mend_store(data_dir: Path) -> str | None:
@@ -218,9 +232,15 @@ def open_reader(data_dir: Path) -> SqliteReader:
         ConfigError: there is no store.
         StoreError: it cannot be read.
     """
+    from p2p.store.files import is_in_use
+    from p2p.store.head import check_head
     from p2p.store.reader import SqliteReader
 
-    return SqliteReader(_store_of(data_dir))
+    path = _store_of(data_dir)
+    # Who has it open looked when it began; it may be this process.
+    if not is_in_use(path):
+        check_head(path)
+    return SqliteReader(path)
 
 
 def _store_of(data_dir: Path) -> Path:

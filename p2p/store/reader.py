@@ -19,6 +19,7 @@ from p2p.replication.accept import Held
 from p2p.store.base import Damage, DamagedRange, Loaded, OriginState, StoredBatch, detail_of, is_what_was_stored
 from p2p.store.blobs import IN_TABLE, is_damage, read_batch
 from p2p.store.check import check_chain, check_proof_kept
+from p2p.store.definitions import check_version_told
 from p2p.store.files import connect_to_read, translated
 from p2p.store.hints import damaged_tables
 from p2p.store.rows import held_of, is_peer_id, peer_id_of, read_states
@@ -63,6 +64,7 @@ class SqliteReader:
         with translated(path, "opened"):
             self._connection = connect_to_read(path)
             try:
+                check_version_told(self._connection, path)
                 self._known_version = check_version(self._connection, path)
                 if not self._known_version:
                     raise StoreError(

@@ -35,11 +35,23 @@ from p2p.ids import PeerId
 from p2p.replication.accept import Held
 from p2p.replication.batch import Batch, verify_signature
 from p2p.replication.heads import ZERO_HASH
-from p2p.store.base import MOVE_FILE, is_what_was_stored, parse_stored
+from p2p.store.base import is_what_was_stored, parse_stored
 from p2p.store.blobs import IN_TABLE, is_damage, read_batch
 from p2p.store.definitions import put_right
 from p2p.store.disk import sync
-from p2p.store.files import DAMAGED, LOG, PART, beside, connect, free_bytes, make_private, size_of, translated, trust
+from p2p.store.files import (
+    DAMAGED,
+    LOG,
+    PART,
+    beside,
+    beyond_mending,
+    connect,
+    free_bytes,
+    make_private,
+    size_of,
+    translated,
+    trust,
+)
 from p2p.store.hints import HINTS, check_table, damaged_tables
 from p2p.store.mend import Head, frozen_from_of, owner_of, walk
 from p2p.store.schema import PAGE_BYTES, STEPS, check_version, has_segments, prepare, read_owner
@@ -64,11 +76,12 @@ def look_through(path: Path) -> str | None:
         The first thing that is wrong.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: it cannot be read, or is not one that this software knows.
     """
     with translated(path, "read"), closing(connect(path, "ro")) as connection:
         # A list of tables that makes no sense is read all the same.
         connection.execute("PRAGMA writable_schema = ON")
+        check_version(connection, path)
         return next((damage.detail for damage in damaged_tables(connection) if damage.what == "file"), None)
 
 
@@ -106,6 +119,11 @@ def rebuild(path: Path) -> str:
         _check_room(path)
         _remove(part)
         with translated(path, "written anew"), closing(connect(path, "rw")) as source:
+            source.execute("PRAGMA writable_schema = ON")
+            if check_version(source, path) != len(STEPS):
+                raise StoreError(
+                    f"the store {path} is damaged, and is one of an older version, which is not written anew"
+                )
             put_right(source)
             if source.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise StoreError(f"the store {path} cannot be written anew: somebody reads it")
@@ -117,7 +135,7 @@ def rebuild(path: Path) -> str:
         with suppress(OSError):
             _remove(part)
         if isinstance(error, StoreCorrupt):
-            raise StoreCorrupt(f"the store {path} is damaged where it cannot be written anew: {MOVE_FILE}") from error
+            raise beyond_mending(path) from error
         if isinstance(error, StoreError):
             raise
         raise StoreError(f"the store {path} cannot be written anew: {error}") from error
@@ -179,8 +197,6 @@ class _Copy:
         Raises:
             sqlite3.Error, StoreError: it cannot be done.
         """
-        if check_version(self._source, self._path) != len(STEPS):
-            raise StoreError("the store is one of an older version, and is brought to this one first")
         target = self._target
         # It counts when it is whole, and is synced then: nobody goes back to a half of it.
         for pragma in (f"page_size = {PAGE_BYTES}", "journal_mode = OFF", "synchronous = OFF"):

@@ -112,7 +112,8 @@ STEPS: Final[tuple[Step, ...]] = (
     )
     """,
 )
-"""For each version what leads to it from the one before: statements, ended by semicolons, or a function."""
+"""For each version what leads to it from the one before: statements, ended by semicolons, or a function. Each changes
+the list of tables: it says which version a file has whose head is damaged."""
 
 
 def prepare(connection: sqlite3.Connection, path: Path, own: PeerId, steps: Sequence[Step] = STEPS) -> None:
@@ -165,7 +166,7 @@ def check_version(connection: sqlite3.Connection, path: Path, steps: Sequence[St
     tables = int(connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0])
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     if tables and (application != APPLICATION_ID or version < 1):
-        raise StoreCorrupt(f"{path} is a database, but not a store of this software")
+        raise StoreCorrupt(f"{path} is a database, but not a store of this software: give another data dir")
     if version > len(steps):
         raise StoreError(
             f"the store {path} has schema version {version}, and this software knows up to {len(steps)}: "

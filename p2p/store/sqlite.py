@@ -34,8 +34,9 @@ from p2p.policy.book import BookPlace
 from p2p.store.base import Damage, Loaded, NotBulk, OriginState, Transaction
 from p2p.store.blobs import is_damage, malformed
 from p2p.store.checkpoints import Checkpoints
-from p2p.store.definitions import altered_tables
+from p2p.store.definitions import altered_tables, check_version_told
 from p2p.store.files import LOG, beside, check_index_room, connect, make_private, size_of, suspect, translated
+from p2p.store.head import check_head
 from p2p.store.hints import mend_hints
 from p2p.store.mend import mend_origins
 from p2p.store.reader import SqliteReader
@@ -94,9 +95,11 @@ class SqliteStore:
         self._writer: sqlite3.Connection | None = None
         try:
             with translated(path, "opened"):
+                check_head(path)
                 check_index_room(path)
                 make_private(path)
                 self._writer = _connect_writer(path, limits)
+                check_version_told(self._writer, path)
                 prepare(self._writer, path, own)
                 self.mended = _mend(self._writer)
                 log_bytes = size_of(beside(path, LOG))
