@@ -364,8 +364,12 @@ class Connection:
         return session.send(_DATA, payload, flags)
 
     def _doubts(self, vigil: Vigil) -> bool:
-        """Whether a circuit is so silent that nothing more is sent into it for now. The next read goes on with it."""
-        return self._parting is None and vigil.is_doubtful(self._clock.monotonic(), self._moved_at)
+        """Whether a circuit is so silent that nothing more is sent into it for now. The next read goes on with it.
+
+        Not while it is not read: the silence is our own, and our reader may be waiting for what is sent.
+        """
+        is_watched = self._parting is None and self._rest_scope is None
+        return is_watched and vigil.is_doubtful(self._clock.monotonic(), self._moved_at)
 
     def _await_answer(self, vigil: Vigil) -> None:
         """In a circuit: something goes out whose arrival only the peer can tell."""

@@ -726,3 +726,20 @@ async def test_nothing_more_is_sent_into_a_circuit_that_is_silent_for_long_and_a
         await a.link.over.wait()
         assert a.link.left[-1] == data(b"24")
         assert ask.is_over and not ask.msg_id
+
+
+async def test_whoever_rests_in_a_circuit_goes_on_sending(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined(over_relay=True, latency_s=0.6) as (a, b):
+        a.owner.gate = trio.Event()
+        await a.link.send_data(data(b"0"))
+        await trio.sleep(1.2)
+        # It comes between the Ping that asks for an answer and the Pong, which is not read then.
+        await b.link.send_data(data(b"now rest"))
+        await a.owner.until_arrived(1)
+        with trio.fail_after(200):
+            for number in range(1, 100):
+                await a.link.send_data(data(b"%d" % number))
+                await b.owner.until_arrived(number + 1)
+        a.owner.gate.set()
+        await trio.sleep(60)
+        assert a.link.is_live and b.link.is_live
