@@ -71,6 +71,20 @@ def test_what_is_loaded_and_not_sent_leaves_less_room_for_loads() -> None:
     assert link.pushes.next_load() == (OTHER, 1, left)
 
 
+def test_a_log_is_loaded_once_at_a_time_and_no_further_than_it_goes() -> None:
+    log = make_log(2)
+    link = Link(log=2)
+    link.pushes.offer(LOG, 0.0)
+    assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)
+    link.held[LOG] = 4
+    link.pushes.offer(LOG, 0.0)
+    assert not link.pushes.has_load(), "it is being loaded"
+    link.pushes.loaded(LOG, 1, log, 0.0)
+    assert not link.pushes.has_load(), "it is loaded to its end"
+    assert link.sent() == [(1, 2), (3, 4)]
+    assert not link.pushes.has_load()
+
+
 def test_nothing_goes_while_the_window_is_spent_and_one_batch_may_overdraw_it() -> None:
     link = Link(log=8)
     link.pushes.window = 0

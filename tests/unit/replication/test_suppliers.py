@@ -74,6 +74,21 @@ def test_a_claim_that_is_taken_back_leaves_nothing_to_be_late_with() -> None:
     assert world.suppliers.next_deadline() == 103.0, "its time began when there was something to send again"
 
 
+def test_what_only_a_declined_link_showed_is_nothing_to_be_late_with() -> None:
+    world = World(3)
+    world.claim(0, 5, 0.0)
+    world.suppliers.delivered(LOG, 0)
+    world.suppliers.held(LOG, 5, 0.0)
+    world.claim(1, 10, 1.0)
+    world.suppliers.decline(LOG, 1, 2.0)
+    world.suppliers.handle_deadline(50.0)
+    world.claim(2, 6, 100.0)
+    assert world.wanted_from() == [0]
+    assert world.suppliers.next_deadline() == 103.0
+    world.suppliers.handle_deadline(102.9)
+    assert world.wanted_from() == [0], "its three seconds began when there was something to send"
+
+
 def test_a_proven_supplier_has_three_seconds() -> None:
     world = World(2)
     world.claim(0, 5, 0.0)
