@@ -23,7 +23,7 @@ import trio
 
 from p2p.crypto.identity import Identity
 from p2p.errors import AddressInUse, ConfigError, NodeClosed
-from p2p.ids import check_node_id
+from p2p.ids import PeerId, check_node_id
 from p2p.limits import Limits
 from p2p.node.announce import SIGNATURE_MARK, Flaw, read_announcement, write_announcement
 from p2p.node.kinds import Kinds, check_kinds, check_plain
@@ -195,6 +195,7 @@ class UdpDiscovery(Runs):
         clock: Clock | None = None,
         entropy: Entropy = system_entropy,
         limits: Limits | None = None,
+        is_known: Callable[[PeerId], bool] = lambda _: False,
         say: Callable[[str], None] = _log.warning,
     ) -> None:
         if config.self_tcp_port:
@@ -208,6 +209,7 @@ class UdpDiscovery(Runs):
         self._network = network or SystemNetwork(self._limits, entropy)
         self._clock = clock or SystemClock()
         self._entropy = entropy
+        self._is_known = is_known
         self._say = say
         self._nonces: deque[int] = deque(maxlen=OWN_NONCES)
         self._sightings = Sightings(
@@ -308,7 +310,8 @@ class UdpDiscovery(Runs):
             counters.own += 1
             return
         hint = DiscoveryAnnouncement(said.node_id, host, said.tcp_port, said.peer_id, scheme)
-        is_due = self._sightings.note(hint, now, said.ts_ms)
+        is_known = said.peer_id is not None and self._is_known(said.peer_id)
+        is_due = self._sightings.note(hint, now, said.ts_ms, is_known=is_known)
         if is_due is None:
             counters.crowded += 1
         elif is_due:

@@ -316,6 +316,7 @@ class Rooms:
             clock=config.clock,
             entropy=config.entropy,
             limits=config.limits,
+            is_known=self.has_met,
             say=self._log_line.warn,
         )
 

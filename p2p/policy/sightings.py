@@ -5,9 +5,10 @@ It knows hints and times, not datagrams and signatures. Every bound is one that 
 - pace: two buckets per source, so that a flood costs little (T46): one for what is signed, one for what is not, which
   anybody can send in a neighbour's name. And four for all: of sources that were heard lately and of others, what is
   signed and what is not;
-- room: so many places per source, per identity and in all. Of a source what nobody signed gives way to what is signed.
-  When the book is full the place not heard of for longest goes, of those that are most: signed or not, heard once or
-  for a while. Who is really there speaks every two seconds and stays, however many names are invented;
+- room: so many places per source, per identity and in all. Of a source what nobody signed gives way to what is signed,
+  and strangers to peers that this node knows. When the book is full the place not heard of for longest goes, of those
+  that are most: signed or not, heard once or for a while. Who is really there speaks every two seconds and stays,
+  however many names are invented;
 - age: a place expires `ttl_s` after it was last heard, by our own clock; what the datagram says of time counts for
   nothing (T47);
 - use: an identity is told of once per `cooldown_s`, whatever its places come and go. Every second turn is of the place
@@ -54,6 +55,7 @@ class _Sighting(msgspec.Struct, eq=False):
     """The newest word that came from here before it came from elsewhere."""
     told_at: float = _LONG_AGO
     kind: _Kind = (False, False)
+    is_known: bool = False
 
 
 class _Named(msgspec.Struct, eq=False):
@@ -112,13 +114,16 @@ class Sightings:
         checks = self._checks[source in self._by_source, signed]
         return (is_loopback(source) or self._pace(source, signed).take(now)) and checks.take(now)
 
-    def note(self, hint: DiscoveryAnnouncement, now: float, said_ms: int = 0) -> bool | None:
+    def note(
+        self, hint: DiscoveryAnnouncement, now: float, said_ms: int = 0, *, is_known: bool = False
+    ) -> bool | None:
         """Enter what was announced from `hint.host`.
 
         Args:
             hint: who is where.
             now: monotonic seconds.
             said_ms: when he says that he said so; without a signature it counts for nothing.
+            is_known: whether the identity is one that this node met, or that an operator named.
 
         Returns:
             Whether to tell of it now; None if there was no room for it.
@@ -130,7 +135,7 @@ class Sightings:
         is_news = hint.peer_id is not None and said_ms > named.newest_ms
         sighting = named.places.get(place)
         if sighting is None:
-            if not self._make_room(named, hint, is_news=is_news):
+            if not self._make_room(named, hint, is_news=is_news, is_known=is_known):
                 return None
             sighting = _Sighting(hint, now, now, told_at=named.told_at - _JUST_BEFORE_S)
             self._named[who] = named
@@ -141,6 +146,7 @@ class Sightings:
             named.newest_ms = sighting.word_ms = said_ms
         sighting.hint = hint
         sighting.heard_at = now
+        sighting.is_known = is_known
         sighting.kind = (now - sighting.heard_from >= self._limits.announce_again_s, hint.peer_id is not None)
         self._seen[sighting.kind][place] = self._by_source.setdefault(hint.host, {})[place] = sighting
         return self._tell(named, sighting, now)
@@ -182,13 +188,13 @@ class Sightings:
         named.told = sighting
         return True
 
-    def _make_room(self, named: _Named, hint: DiscoveryAnnouncement, *, is_news: bool) -> bool:
+    def _make_room(self, named: _Named, hint: DiscoveryAnnouncement, *, is_news: bool, is_known: bool) -> bool:
         limits, source = self._limits, hint.host
-        bare: _Place | None = None
+        less: _Place | None = None
         of_source = self._by_source.get(source, {})
         if len(of_source) >= limits.discovered_per_source_max and not is_loopback(source):
-            bare = None if hint.peer_id is None else _first_bare(of_source)
-            if bare is None:
+            less = None if hint.peer_id is None else _least(of_source, is_known=is_known)
+            if less is None:
                 return False
         if len(named.places) >= limits.discovered_per_peer_max:
             # min() takes the first of equals: the one that came last.
@@ -196,11 +202,11 @@ class Sightings:
             if named.places[place].word_ms and not is_news:
                 return False
             self._forget(place)
-        elif bare is None and len(self) >= limits.discovered_max:
+        elif less is None and len(self) >= limits.discovered_max:
             most = max(self._seen, key=lambda kind: len(self._seen[kind]))
             self._forget(next(iter(self._seen[most])))
-        if bare is not None:
-            self._forget(bare)
+        if less is not None and less in of_source:  # it may have gone just now, as one of his own too many places
+            self._forget(less)
         return True
 
     def _expire(self, now: float) -> None:
@@ -243,6 +249,9 @@ def _heard_at(sighting: _Sighting) -> float:
     return sighting.heard_at
 
 
-def _first_bare(places: dict[_Place, _Sighting]) -> _Place | None:
-    """The one that nobody signed and that was silent for longest."""
-    return next((place for place, one in places.items() if one.hint.peer_id is None), None)
+def _least(places: dict[_Place, _Sighting], *, is_known: bool) -> _Place | None:
+    """What gives way to a signed one: what nobody signed, or to a known peer's, what is none's; the longest silent."""
+    bare = next((place for place, one in places.items() if one.hint.peer_id is None), None)
+    if bare is not None or not is_known:
+        return bare
+    return next((place for place, one in places.items() if not one.is_known), None)

@@ -66,6 +66,27 @@ def test_t46_places_that_nobody_signed_give_way_to_signed_ones_of_the_same_sourc
     assert book.note(hint(1, signed=False), 1.0) is None
 
 
+def test_t46_a_known_peer_finds_room_among_signed_places_of_his_own_address_and_takes_none_of_a_known_one() -> None:
+    book = sightings()
+    for number in range(40):
+        book.note(hint(number), number / 100, is_known=number >= 2)
+    known = [hint(number) for number in range(100, 103)]
+    assert [book.note(one, 1.0, is_known=True) for one in known] == [True, True, None]
+    assert book.note(hint(200), 1.0) is None
+    assert len(book) == 40
+
+
+def test_who_becomes_known_where_he_has_too_many_places_gives_up_one_of_his_own() -> None:
+    book = sightings()
+    for port in range(8):
+        book.note(replace(hint(1), port=1000 + port), 0.0, 1)
+    for number in range(100, 132):
+        book.note(hint(number), 0.1, is_known=True)
+    for port in range(8, 30):
+        book.note(replace(hint(1), port=1000 + port), 1.0, port, is_known=True)
+        assert len(book) <= 40
+
+
 def test_as_many_nodes_on_one_host_as_its_pace_lets_speak_are_all_heard() -> None:
     book = sightings()
     for step in range(20 * 60):
