@@ -94,11 +94,12 @@ class Intake:
         whole."""
         try:
             failure = contained(error)
-        except (KeyboardInterrupt, SystemExit):
-            # The last answer before the program ends; its reader may be slow, and holds nobody up.
-            with trio.move_on_after(self._limits.close_s_max, shield=True):
-                if not is_answered:
-                    await _answer(Problem(503, "stopping", "the process ends"), send)
+        except BaseException as end:
+            is_over = self._is_stopping or isinstance(end, (KeyboardInterrupt, SystemExit))
+            if is_over and not is_answered:
+                # The last word; its reader may be slow, and holds nobody up.
+                with trio.move_on_after(self._limits.close_s_max, shield=True):
+                    await _answer(Problem(503, "stopping", "the server stops before this was answered"), send)
             raise
         what = f"the application failed at {scope['method']} {one_line(scope['path'], 200)}"
         self._bugs.tell(what, failure, trio.current_time())

@@ -451,6 +451,26 @@ async def test_who_asks_before_sending_a_body_is_answered_by_the_header() -> Non
         assert b'{"bytes":3}' in b"".join([part async for part in stream])
 
 
+async def test_a_request_that_takes_longer_than_the_stop_is_told_so() -> None:
+    app, begun, answers = small_app(), trio.Event(), list[bytes]()
+
+    @app.get("/wait")
+    async def wait() -> str:
+        begun.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def ask(url: str) -> None:
+        answers.append(await raw(url, b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"))
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as clients:
+            async with served(app, replace(QUICK, stop_grace_s=0.01)) as (url, _):
+                clients.start_soon(ask, url)
+                await begun.wait()
+    assert problem(answers[0]) == (503, "stopping")
+
+
 async def test_it_stops_with_requests_that_wait_behind_one_under_way() -> None:
     app = QuartTrio("slow")
     begun = trio.Event()
