@@ -126,7 +126,7 @@ async def show_top(control: Control, output: Output, *, as_json: bool, every_s: 
     try:
         await (_every_line(control, output, every_s) if as_json else _every_table(control, every_s))
     except ControlFailed as failure:
-        is_node_gone = failure.answer.get("error") == "node_not_running"
+        is_node_gone = failure.answer.get("error") in {"node_not_running", "stopping"}
         if is_node_gone or (failure.status is None and await control.is_over()):
             raise NodeStopped from None
         if failure.status is None and control.has_answered:

@@ -460,5 +460,6 @@ async def test_who_looks_again_and_again_from_elsewhere_is_told_that_nobody_answ
         monkeypatch.setattr(remote, "show_status", look)
         with trio.CancelScope(shield=True), trio.fail_after(30):
             async with open_control(Target(url, None, token_file)) as control:
-                with pytest.raises(ControlFailed, match="does not answer any more"):
+                # Asked while it stops it may still say so.
+                with pytest.raises(ControlFailed, match=r"does not answer any more|the node stopped"):
                     await remote.show_top(control, Output(), as_json=True, every_s=0.0)
