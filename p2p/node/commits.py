@@ -193,15 +193,11 @@ class Committer:
         own = states.get(self._own)
         if own is None or not own.seq:
             return Taken(states, None)
-        return Taken(states, self._go_on_after(own.seq))
-
-    def _go_on_after(self, seq: int) -> DamagedRange | None:
-        """Let timestamps of our own go on above those of the batch at the head; that batch, if it is damaged."""
-        loaded = self._store.load(self._own, seq, seq, 0)
+        loaded = self._store.load(self._own, own.seq, own.seq, 0)
         if loaded.batches:
             last = parse_batch(loaded.batches[0].wal_bytes)
             self._clock = HybridClock(max(self._clock.last, last.last_hlc), self._limits.hlc_future_s_max)
-        return loaded.damaged
+        return Taken(states, loaded.damaged)
 
     def commit(self, group: Group, wall_ms: int) -> Committed:
         """Judge, seal and write a group. When this returns, all of it is durable.
@@ -222,7 +218,8 @@ class Committer:
             if group.drop_claim:
                 transaction.drop_claim()
             for damaged in group.damaged:
-                transaction.quarantine(damaged)
+                if transaction.is_hurt(damaged):
+                    transaction.quarantine(damaged)
             for job in group.jobs:
                 done.outcomes.append(self._do(transaction, job, done, wall_ms))
             if group.portions:
@@ -237,9 +234,8 @@ class Committer:
             self._note_acquaintances(transaction, group)
         done.states = transaction.changed
         done.damaged = transaction.damaged
-        if done.own_ahead:
-            # What the store had beyond a gap may have followed what closed it.
-            self._go_on_after(transaction.state(self._own).seq)
+        if transaction.filed_hlc > self._clock.last:
+            self._clock = HybridClock(transaction.filed_hlc, self._limits.hlc_future_s_max)
         return done
 
     def _is_bulk(self, group: Group) -> bool:

@@ -277,6 +277,8 @@ class Transaction(ABC):
         changed: the origins whose state this transaction moved.
         damaged: what it found damaged on its way.
         quotas: how many bytes an origin may take, for those that have a bound; the writer of the store sets it.
+        filed_hlc: the last timestamp of what the store had of our own log beyond a gap, and has filed by itself when
+            the transaction ended; else 0.
     """
 
     def __init__(self, own: PeerId, base: Mapping[PeerId, OriginState]) -> None:
@@ -284,6 +286,7 @@ class Transaction(ABC):
         self.changed: dict[PeerId, OriginState | None] = {}
         self.damaged: list[DamagedRange] = []
         self.quotas: Mapping[PeerId, int] = {}
+        self.filed_hlc = 0
         self._base = base
 
     # The view that decisions are made over.
@@ -355,6 +358,12 @@ class Transaction(ABC):
             below = self._below(origin, proof.lower_seq) or Held(0, 0, ZERO_HASH)
             frozen = msgspec.structs.replace(frozen, seq=below.seq_end, hash=below.hash)
         self.changed[origin] = frozen
+
+    def is_hurt(self, damaged: DamagedRange) -> bool:
+        """Whether a batch that was found damaged still is: a disk may have refused to read it, and be well again."""
+        origin, seq_begin, seq_end = damaged
+        held = self.held_within(origin, seq_begin, seq_end)
+        return held is None or held[:2] != (seq_begin, seq_end) or self._read(origin, held) is None
 
     def quarantine(self, damaged: DamagedRange) -> None:
         """Mark a batch as damaged: it is never served again, and the head goes down to the one before it.

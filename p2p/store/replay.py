@@ -28,6 +28,7 @@ from p2p.store.segments import (
     Segment,
     drop_probe,
     drop_segment,
+    is_torn,
     read_entries,
     read_entry,
     segment_numbers,
@@ -72,7 +73,8 @@ def drop_forgotten(connection: sqlite3.Connection, store: Path) -> None:
     for (no,) in rows:
         drop_segment(store, no)
     sync(store.parent)
-    connection.executemany("DELETE FROM segments WHERE no = ?", rows)
+    # No number is given twice: an older index would take the one segment for the other.
+    connection.executemany("DELETE FROM segments WHERE no = ? AND no < (SELECT MAX(no) FROM segments)", rows)
 
 
 def segments_at_open(
@@ -175,8 +177,8 @@ class TakingUp:
                 self._take_up_unknown(tail)
 
     def _take_up_unknown(self, tail: Tail) -> None:
-        """One that the index does not know goes if its log has all of it, or nothing in it is a batch. It may belong to
-        a newer index, which will be put back."""
+        """One that the index does not know goes if its log has all of it, or if it was never more than begun. It may
+        belong to a newer index, which will be put back."""
         entries = (parse_stored(wal_bytes) for _, wal_bytes in read_entries(self._store, tail.no, tail.start, tail.end))
         owner = next((batch.origin for batch in entries if batch is not None), None)
         with self._begin() as transaction:
@@ -189,7 +191,7 @@ class TakingUp:
                     transaction.add_segment(tail.no, owner, tail.start if filed.is_beyond else tail.end)
                     transaction.close_segment(tail.no, is_kept=filed.is_beyond)
             else:
-                is_missed |= owner is not None
+                is_missed |= owner is not None or not is_torn(self._store, tail.no)
         if is_missed:
             self.said.append(
                 f"{segment_path(self._store, tail.no).name} holds batches for which the index has no place (one that "
@@ -248,6 +250,7 @@ def file_beyond(transaction: SqliteTransaction, store: Path, beyond: Beyond) -> 
         if not verify_signature(batch):
             return
         transaction.append(batch)
+        transaction.filed_hlc = batch.last_hlc
 
 
 def _follows(batch: Batch, state: OriginState) -> bool:

@@ -63,6 +63,7 @@ _LENGTH: Final = struct.Struct("<I")
 _NAME: Final = re.compile(r"\.([0-9]{6,18})\.segment")
 _OFFSET_MAX: Final = 1 << 62
 """No place beyond it is one that a system could be asked for."""
+_PIECE_BYTES: Final = 1 << 20
 _PROBE: Final = 0
 """The number of the file that is made to see whether the disk has room. No segment has it."""
 
@@ -119,6 +120,29 @@ def segment_size(store: Path, no: int) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def is_torn(store: Path, no: int) -> bool:
+    """Whether a segment holds nothing but zeros, or the beginning of one entry, as who dies while it is made leaves it.
+
+    Raises:
+        StoreError: that cannot be told now.
+    """
+    path = segment_path(store, no)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_LENGTH.size)
+            size = os.fstat(file.fileno()).st_size
+            if len(head) < _LENGTH.size:
+                return True
+            (length,) = _LENGTH.unpack(head)
+            if length:
+                return bool(size < _LENGTH.size + length <= _LENGTH.size + BATCH_BYTES_MAX)
+            return not any(any(piece) for piece in iter(lambda: file.read(_PIECE_BYTES), b""))
+    except FileNotFoundError:
+        return True
     except OSError as error:
         raise _unreadable(path, error) from error
 

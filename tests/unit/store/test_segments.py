@@ -935,6 +935,52 @@ def test_t61_a_commit_that_fails_as_it_closes_a_gap_closes_it_when_it_is_done_ag
         assert held(store, OWN) == [batch.wal_bytes for batch in gap.batches]
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_t60_no_number_is_given_twice_so_an_older_index_finds_what_is_ours(path: Path, is_known: bool) -> None:
+    log = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        put(store, log.add(b"small"), is_bulk=False)
+        fill(store, Log(2), 1)
+    if not is_known:
+        with closing(SqliteStore(path, OWN)) as store, store.write() as transaction:
+            transaction.forget(OTHER)
+    older = path.read_bytes()
+    if is_known:
+        with closing(SqliteStore(path, OWN)) as store, store.write() as transaction:
+            transaction.forget(OTHER)
+    for _ in range(2):
+        SqliteStore(path, OWN).close()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, log, 3)
+        assert segment_numbers(path) == [2]
+    path.write_bytes(older)
+    with closing(SqliteStore(path, OWN)) as store:
+        assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
+
+
+@pytest.mark.parametrize(
+    "left", [b"", b"\x01", b"\x10\0\0\0begun", bytes(70_000), b"\xff" * 99, b"\x04\0\0\0none", bytes(9) + b"x"]
+)
+def test_t62_a_segment_that_the_index_does_not_know_goes_only_if_it_was_never_more_than_begun(
+    path: Path, left: bytes
+) -> None:
+    SqliteStore(path, OWN).close()
+    segment_path(path, 3).write_bytes(left)
+    with closing(SqliteStore(path, OWN)) as store:
+        is_begun = left in (b"", b"\x01", b"\x10\0\0\0begun", bytes(70_000))
+        assert (segment_numbers(path), len(store.mended)) == (([], 0) if is_begun else ([3], 1))
+
+
+def test_t61_what_a_disk_refused_to_read_for_a_while_is_not_quarantined(store: SqliteStore) -> None:
+    log = Log()
+    fill(store, log, 3)
+    put(store, log.add(b"small"), is_bulk=False)
+    committer = Committer(store, identity(1), Limits())
+    committer.start()
+    found = [DamagedRange(OWN, 2, 2), DamagedRange(OWN, 4, 4)]
+    assert (committer.commit(Group(damaged=found), 1).damaged, store.current()[OWN].seq) == ([], 4)
+
+
 def test_where_the_process_works_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log()
     (tmp_path / "elsewhere").mkdir()
@@ -962,8 +1008,13 @@ def test_what_could_not_be_removed_is_removed_by_the_next_start_and_comes_not_ba
         with closing(SqliteStore(path, OWN)) as store:
             assert (store.current(), store.mended) == ({}, [])
             assert segment_numbers(path) == []
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT * FROM segments").fetchall() == []
+    # That its number was given stays known, until a higher one is.
+    assert is_open(path) == [0]
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, Log(2), 1)
+    with closing(SqliteStore(path, OWN)) as store:
+        assert segment_numbers(path) == [2]
+    assert is_open(path) == [1]
 
 
 def test_an_index_that_is_put_back_finds_the_segments_of_logs_that_the_older_one_did_not_know(path: Path) -> None:
