@@ -215,11 +215,15 @@ async def _store(patient: Patient, say: Say) -> None:
     own = load_identity(data_dir).peer_id
     with closing(open_reader(data_dir)) as reader:
         states = reader.states()
+        own_seq, own_end = states[own].seq if own in states else 0, reader.own_end()
         _newest_ms(reader)
     frozen = [origin.short for origin, state in states.items() if state.frozen_from is not None]
     records = sum(state.seq for state in states.values())
     held = f"{counted(records, 'record')} of {counted(len(states), 'origin')}"
     say("ok", f"{own.short} holds {held}; `p2p wal verify` checks each")
+    if own_end > own_seq:
+        lost = f"a part of its own log is missing: it goes up to seq {own_end}, and it is held up to seq {own_seq}"
+        say("bad", f"{lost}. Nothing is appended: start with --connect ADDRESS of a peer that holds the rest")
     if frozen:
         say("note", f"frozen, for they were forked: {', '.join(frozen)}")
     try:

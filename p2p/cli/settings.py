@@ -202,7 +202,8 @@ def from_file(path: Path) -> Layer:
         raise UsageError(f"{path}: not TOML: {error}") from None
     # A relative path in a file means beside that file, wherever the process was started.
     for key in _PATHS:
-        if isinstance(values.get(key), str):
+        # An empty one is refused below, as everywhere.
+        if isinstance(values.get(key), str) and values[key]:
             values[key] = str(path.parent / Path(values[key]).expanduser())
     for key, value in values.items():
         if key in ON_OFF and isinstance(value, bool):

@@ -173,9 +173,15 @@ def verify_store(data_dir: Path, *, as_json: bool) -> int:
     found = 0
     remedies: dict[str, None] = {}
     records = origins = 0
+    keyless: ConfigError | None = None
     try:
         with closing(open_reader(data_dir)) as reader:
-            foreign = owner_damage(data_dir, reader.own)
+            foreign = None
+            try:
+                foreign = owner_damage(data_dir, reader.own)
+            except ConfigError as error:
+                # The store may be whole all the same.
+                keyless = error
             for damage in chain(() if foreign is None else (foreign,), reader.verify()):
                 found += 1
                 where = None if damage.origin is None else str(damage.origin)
@@ -201,6 +207,10 @@ def verify_store(data_dir: Path, *, as_json: bool) -> int:
         remedies = {remedy: None for remedy in remedies if remedy in (MEND_FILE, OWNER)}
     for remedy in remedies:
         complain(f"what to do: {remedy}")
+    if keyless is not None and found:
+        complain(str(keyless))
+    elif keyless is not None:
+        raise ConfigError(f"{counted(records, 'record')} of {counted(origins, 'origin')} are whole, but {keyless}")
     if as_json:
         output.result(json_line({"ok": not found, "records": records, "origins": origins, "damaged": found}))
     elif not found:

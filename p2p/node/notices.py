@@ -49,8 +49,9 @@ class Notices:
                 self._log_line(f"{self._log_of(origin)} is whole again up to seq {seq}")
             case events.OwnLogAhead(seq):
                 self._log_line.warn(
-                    f"this node's store lost a part of its own log (a restored backup?), which a peer shows up to seq "
-                    f"{seq}: nothing is appended until that is fetched back from who holds it, or fails to come"
+                    "this node's store lost a part of its own log (a restored backup?), which a peer or a segment "
+                    f"shows up to seq {seq}: nothing is appended until that is fetched back from who holds it, "
+                    "or fails to come"
                 )
             case events.OwnLogClaimDropped(seq, claimed_seq):
                 self._log_line.warn(

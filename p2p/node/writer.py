@@ -64,9 +64,9 @@ __all__ = ["PushOutcome", "Writer"]
 _PORTIONS_PER_CHECKPOINT: Final = 4
 _CLOSED: Final = "the node has stopped"
 _LOST: Final = (
-    "this node's store lost a part of its own log (a restored backup?): it was shown up to seq {}, and it is held "
+    "this node's store lost a part of its own log (a restored backup?): it goes up to seq {}, and it is held "
     "up to seq {}. Nothing is appended here: start the node with a peer that holds the rest "
-    "(`p2p run --peer ADDRESS`); if it has not come there after {:g} min, appends go on without it"
+    "(`p2p --id NAME --connect ADDRESS`); if it has not come there after {:g} min, appends go on without it"
 )
 
 Outcome = PushOutcome | Verdict | None

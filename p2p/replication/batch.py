@@ -32,7 +32,7 @@ from p2p.binary import encode_bytes, encode_varint, read_varint
 from p2p.crypto.identity import verify
 from p2p.errors import ConfigError, Reason, RecordTooLarge, RemoteProtocolError
 from p2p.ids import PeerId
-from p2p.limits import KIB, Limits
+from p2p.limits import Limits
 from p2p.replication.clock import HLC_MAX, wall_time
 from p2p.replication.heads import SEQ_MAX, ZERO_HASH
 
@@ -282,10 +282,11 @@ def _prefix(kind: str, target: PeerId | None) -> bytes:
 def _head(prefix: bytes, length: int) -> bytes:
     """What stands before a payload of that length."""
     head = prefix + encode_varint(length)
-    if len(head) + length > len(_NEXT_DELTA) + BODY_BYTES_MAX:
+    room = len(_NEXT_DELTA) + BODY_BYTES_MAX - len(head)
+    if length > room:
         raise RecordTooLarge(
-            f"a record of {length} bytes does not fit a batch: with kind, target and their lengths "
-            f"at most {BODY_BYTES_MAX // KIB} KiB ({BODY_BYTES_MAX} bytes)"
+            f"a payload of {length} bytes does not fit a batch: "
+            f"beside its kind and target it may have {max(0, room)} bytes"
         )
     return head
 

@@ -39,7 +39,9 @@ def check_chain(
             "end", origin, None, f"it was signed up to seq {signed_seq}, and what follows seq {seq} is missing"
         )
     elif seq < state.claimed_seq:
-        yield Damage("end", origin, None, f"it was shown up to seq {state.claimed_seq}, and it is held up to {seq}")
+        yield Damage(
+            "end", origin, None, f"it goes up to seq {state.claimed_seq}, as was shown, and it is held up to {seq}"
+        )
     if not head_seen:
         yield Damage("head", origin, None, f"the head names seq {state.seq}, where no such batch ends")
     elif state.frozen_from is not None and state.seq >= state.frozen_from:

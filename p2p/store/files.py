@@ -214,6 +214,8 @@ def translated(path: Path, done: str) -> Iterator[None]:
 def _translation(path: Path, done: str, error: sqlite3.Error) -> StoreError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     text = f"the store {path} cannot be {done}: {error}"
+    if code == sqlite3.SQLITE_CANTOPEN and path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        return StoreError(f"the store {path} cannot be {done}: this user may not read or write it")
     if code == sqlite3.SQLITE_FULL or (code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) and is_full(path)):
         return StoreFull(f"the store {path} cannot be {done}, for its disk is full ({error}): make room there")
     # Our statements are right, and the schema's version is ours: what SQLite cannot make sense of is damage.

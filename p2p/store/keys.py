@@ -69,8 +69,9 @@ class DirLock:
         except OSError as error:
             os.close(self._fd)
             if isinstance(error, BlockingIOError):
+                holder = "this process" if _pid_in(path) == os.getpid() else "another process"
                 raise StoreLocked(
-                    f"another process has {data_dir} open: stop it, or use another data dir "
+                    f"{holder} has {data_dir} open: stop it, or use another data dir "
                     "(reading tools work beside it)"
                 ) from None
             raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
@@ -84,6 +85,14 @@ class DirLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _pid_in(path: Path) -> int | None:
+    try:
+        named = path.read_bytes().strip()
+    except OSError:
+        return None
+    return int(named) if named.isdigit() else None
 
 
 def holder_of(data_dir: Path) -> int | None:
@@ -253,12 +262,13 @@ def _store_of(data_dir: Path) -> Path:
 
 
 def owner_damage(data_dir: Path, owner: PeerId) -> Damage | None:
-    """Compare what a store says of its owner with the key beside it; where there is no key, there is nothing to say."""
+    """Compare what a store says of its owner with the key beside it; where there is no key, there is nothing to say.
+
+    Raises:
+        ConfigError: the key is not one that can be used, which says nothing of the store.
+    """
     names = [name for name in (KEY_FILE, _NEXT_KEY_FILE) if (data_dir / name).exists()]
-    try:
-        keys = [read_identity(data_dir / name).peer_id for name in names]
-    except ConfigError as error:
-        return Damage("owner", None, None, str(error))
+    keys = [read_identity(data_dir / name).peer_id for name in names]
     # A renewal that was cut short leaves two keys: the next start finishes it.
     if not keys or owner in keys:
         return None

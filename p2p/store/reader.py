@@ -16,14 +16,25 @@ from p2p.errors import ConfigError, StoreCorrupt, StoreError
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.policy.book import BookPlace
 from p2p.replication.accept import Held
-from p2p.store.base import Damage, DamagedRange, Loaded, OriginState, StoredBatch, detail_of, is_what_was_stored
+from p2p.store.base import (
+    MOVE_FILE,
+    Damage,
+    DamagedRange,
+    Loaded,
+    OriginState,
+    StoredBatch,
+    detail_of,
+    is_what_was_stored,
+)
 from p2p.store.blobs import IN_TABLE, is_damage, read_batch
 from p2p.store.check import check_chain, check_proof_kept
 from p2p.store.definitions import check_version_told
-from p2p.store.files import connect_to_read, translated
+from p2p.store.files import connect_to_read, is_in_use, translated
 from p2p.store.hints import damaged_tables
+from p2p.store.replay import end_beyond
 from p2p.store.rows import held_of, is_peer_id, peer_id_of, read_states
 from p2p.store.schema import ANYBODY, STEPS, check_version, read_owner
+from p2p.store.segments import segment_numbers
 
 _ROWS_PER_READ: Final = 256
 _VERIFIED_AGAIN_MAX: Final = 3
@@ -67,9 +78,10 @@ class SqliteReader:
                 check_version_told(self._connection, path)
                 self._known_version = check_version(self._connection, path)
                 if not self._known_version:
-                    raise StoreError(
-                        f"the store {path} is empty: the start that made it did not come to an end; start again"
-                    )
+                    why = "the start that made it did not come to an end; start again"
+                    if segment_numbers(path):
+                        why = f"it lost what was in it, for segments lie beside it. Put it back, or {MOVE_FILE}"
+                    raise StoreError(f"the store {path} is empty: {why}")
                 with translated(path, "opened (table identity)"):
                     self._own = read_owner(self._connection, path)
             except BaseException:
@@ -230,6 +242,26 @@ class SqliteReader:
             return
         for origin, state in sorted(states.items()):
             yield from self._verify_log(origin, state)
+        own = states.get(self._own, OriginState())
+        if (end := self.own_end()) > max(own.tail_seq, own.lost_seq, own.claimed_seq):
+            detail = (
+                f"segments hold it up to seq {end}, beyond what is missing after seq {own.seq}: an older log.sqlite?"
+            )
+            yield Damage("end", self._own, None, detail)
+
+    def own_end(self) -> int:
+        """Up to where the owner's log goes, as far as is known here: above its head, something is missing.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        state = self.states().get(self._own, OriginState())
+        known = state.seq if state.frozen_from is not None else max(state.tail_seq, state.lost_seq, state.claimed_seq)
+        # Who has it open looked, and what he adds now is not in the index yet.
+        if state.frozen_from is not None or self._version < _SEGMENTS_SINCE or is_in_use(self._path):
+            return known
+        with self._in_use, translated(self._path, "read"):
+            return max(known, end_beyond(self._connection, self._path, self._own, state.seq))
 
     def _verify_log(self, origin: PeerId, state: OriginState) -> list[Damage]:
         """What is wrong with a log. Beside a running node it may be forgotten, or fetched again, while it is read: what

@@ -125,6 +125,30 @@ def tails_of_open(
     return [Tail(no, owners[origin], covered, ends.get(no, 0)) for no, origin, covered in rows if origin in owners]
 
 
+def end_beyond(connection: sqlite3.Connection, store: Path, own: PeerId, seq: int) -> int:
+    """Up to where segments hold batches of our own that the index has no place for, beyond a gap after `seq`.
+
+    Returns:
+        0 if there are none. What only follows is taken up by the next start.
+
+    Raises:
+        sqlite3.Error, StoreError: it cannot be read.
+    """
+    covered = dict(connection.execute("SELECT no, covered FROM segments").fetchall())
+    found: list[tuple[int, int]] = []
+    for no in segment_numbers(store):
+        start = covered.get(no, 0)
+        for _, wal_bytes in read_entries(store, no, start if isinstance(start, int) else 0, segment_size(store, no)):
+            batch = parse_stored(wal_bytes)
+            if batch is not None and batch.origin == own and batch.seq_end > seq and verify_signature(batch):
+                found.append((batch.seq_begin, batch.seq_end))
+    for seq_begin, seq_end in sorted(found):
+        if seq_begin > seq + 1:
+            return max(end for _, end in found)
+        seq = max(seq, seq_end)
+    return 0
+
+
 class _Filed(NamedTuple):
     """Whether a batch above the head could not be filed, and whether one is our own, beyond a gap."""
 

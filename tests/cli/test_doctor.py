@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,14 @@ async def test_a_log_from_the_future_says_that_the_clock_went_back(tmp_path: Pat
     found = await doctor("--data-dir", tmp_path, code=1)
     assert found["clock"][1][0] == "bad"
     assert "clock set back" in found["clock"][1][1]
+
+
+async def test_a_part_of_the_own_log_that_is_missing_is_bad(tmp_path: Path) -> None:
+    store, _ = open_store(tmp_path, entropy=os.urandom, say=lambda _: None)
+    with closing(store), store.write() as transaction:
+        transaction.note_claim(6)
+    found = await doctor("--data-dir", tmp_path, code=1)
+    assert any(level == "bad" and "up to seq 6" in what and "--connect" in what for level, what in found["store"])
 
 
 async def test_a_damaged_store_is_no_fault_of_the_clock(tmp_path: Path) -> None:

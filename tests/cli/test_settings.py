@@ -141,6 +141,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         from_file(tmp_path / "absent.toml")
 
 
+@pytest.mark.parametrize("key", ["data_dir", "trust", "network_key_file"])
+def test_an_empty_path_in_a_file_is_not_the_place_of_the_file(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "p2p.toml"
+    file.write_text(f'{key} = ""\n')
+    with pytest.raises(UsageError, match="it is empty; leave it out"):
+        from_file(file)
+
+
 def test_paths_in_a_file_are_relative_to_the_file(tmp_path: Path) -> None:
     settings = settled(file=toml(tmp_path, "data_dir = 'd'\ntrust = '/etc/trust'\nnetwork_key_file = '../k'\n"))
     assert settings.data_dir == tmp_path / "d"

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from p2p.cli.wal import verify_store
+from p2p.errors import ConfigError
 from p2p.replication.fork import make_proof
 from p2p.store.keys import open_store
 from p2p.store.schema import PAGE_BYTES
@@ -187,6 +189,19 @@ async def test_T62_verify_compares_the_owner_with_the_key(data_dir: Path) -> Non
     assert "the store is damaged: see `p2p wal verify`" in await p2p_fails(1, "wal", "append", "--data-dir", data_dir)
 
 
+def test_verify_does_not_call_a_store_damaged_for_its_keys_rights(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store, _ = open_store(tmp_path / "a", entropy=os.urandom, say=lambda _: None)
+    store.close()
+    (tmp_path / "a" / "identity.pem").chmod(0o644)
+    with pytest.raises(ConfigError, match=r"^0 records of 0 origins are whole, but the key file .* run `chmod 600"):
+        verify_store(tmp_path / "a", as_json=False)
+    told = capfd.readouterr()
+    assert "damaged" not in told.out
+    assert "move log" not in told.err
+
+
 async def test_T61_a_disk_that_takes_no_more_is_one_line(data_dir: Path) -> None:
     command = [*COMMAND, "wal", "append", "--data-dir", str(data_dir)]
     with trio.fail_after(60):
@@ -352,6 +367,6 @@ async def test_t42_append_says_what_to_do_when_a_part_of_the_own_log_is_lost(dat
     assert done.returncode == 1
     told = done.stderr.decode()
     assert "up to seq 9" in told
-    assert "p2p run --peer" in told
+    assert "p2p --id NAME --connect ADDRESS" in told
     assert "ResourceWarning" not in told
     assert b"up to seq 9" in (await p2p("wal", "verify", "--data-dir", data_dir)).stdout

@@ -154,7 +154,7 @@ def test_each_event_of_the_log_is_one_line_that_says_what_it_means() -> None:
         (events.BatchDamaged(OTHER, 4), "shop-2 is damaged on the disk at seq 4"),
         (events.BatchDamaged(OWN, 4), "nothing is appended until it is fetched again"),
         (events.LogRepaired(OTHER, 9), "whole again up to seq 9"),
-        (events.OwnLogAhead(30), "which a peer shows up to seq 30"),
+        (events.OwnLogAhead(30), "shows up to seq 30"),
         (events.OwnLogClaimDropped(12, 30), "what is appended follows seq 12"),
         (events.StoreReadOnly("disk full"), "disk full"),
         (events.StoreWritable(), "can be written again"),

@@ -639,7 +639,7 @@ async def test_t42_with_nobody_to_ask_for_what_is_lost_appends_are_refused(
     async with running(Bench(store)) as bench:
         await bench.push(log.batches[1], own_shown=4)
         bench.writer._can_ask = lambda: False
-        with pytest.raises(StoreCorrupt, match="p2p run"):
+        with pytest.raises(StoreCorrupt, match="p2p --id NAME --connect ADDRESS"):
             await bench.append(b"x")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p.errors import StoreCorrupt, StoreError
+from p2p.errors import StoreCorrupt, StoreError, StoreLocked
 from p2p.store.base import MEND_FILE, WHOLE_FILE, Damage, detail_of
 from p2p.store.definitions import version_and_tables
 from p2p.store.files import is_suspect
@@ -217,3 +217,39 @@ def test_where_the_first_page_is_lost_the_way_out_is_the_same_from_everybody(dir
     with pytest.raises(StoreCorrupt, match="run `p2p wal mend`; if that cannot, move log"):
         dir.open()
     assert dir.file.read_bytes() == before
+
+
+# What lies beside the file.
+
+
+def test_an_older_file_beside_newer_segments_is_told(made: Dir, tmp_path: Path) -> None:
+    dir = made.copy(tmp_path / "data")
+    older = dir.file.read_bytes()
+    with closing(dir.open()) as store:
+        for size in (10, IN_A_SEGMENT, IN_A_SEGMENT):
+            with store.write() as transaction:
+                transaction.append(dir.log.add(b"." * size))
+    dir.file.write_bytes(older)
+    (found,) = dir.verify()
+    assert found.what == "end"
+    assert "up to seq 10, beyond what is missing after seq 7" in found.detail
+    assert "--connect" in found.remedy or "peer" in found.remedy
+    with closing(open_reader(dir.path)) as reader:
+        assert reader.own_end() == 10
+    # What only follows is no damage: the next start takes it up.
+    other = made.copy(tmp_path / "other")
+    with closing(other.open()) as store, store.write() as transaction:
+        transaction.append(other.log.add(b"." * IN_A_SEGMENT))
+    other.file.write_bytes(older)
+    assert other.verify() == []
+
+
+def test_an_emptied_file_beside_segments_is_no_start_that_was_cut_short(dir: Dir) -> None:
+    dir.file.write_bytes(b"")
+    with pytest.raises(StoreError, match="it lost what was in it"):
+        open_reader(dir.path)
+
+
+def test_the_lock_says_whether_it_is_this_process_that_has_it(dir: Dir) -> None:
+    with closing(dir.open()), pytest.raises(StoreLocked, match=r"^this process has "):
+        dir.open()
