@@ -22,7 +22,7 @@ from http_control.files import ControlFile
 from http_control.kinds import check_kind
 from http_control.operation import EVENTS, JSON, Call, Operation, decode_body, decode_query, json_response
 from http_control.options import LogSink, P2PHttpOptions
-from http_control.problem import Problem, problem_of
+from http_control.problem import Problem, problem_of, too_large
 from http_control.request_checks import check_form, check_site
 from http_control.routes import operations
 from http_control.server import ServerOptions, serve_app
@@ -249,14 +249,14 @@ async def _read(asked: Request, control: Control) -> bytes:
     """The body, bounded also where another server than ours runs the application."""
     limits = control.options.limits
     if asked.content_length is not None and asked.content_length > limits.body_bytes_max:
-        raise problem_of(413)
+        raise too_large(limits.body_bytes_max)
     parts = bytearray()
     try:
         with trio.fail_after(limits.body_s_max):
             async for part in asked.body:
                 parts += part
                 if len(parts) > limits.body_bytes_max:
-                    raise problem_of(413)
+                    raise too_large(limits.body_bytes_max)
     except trio.TooSlowError:
         raise problem_of(408) from None
     return bytes(parts)

@@ -37,7 +37,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from http_control.limits import HttpLimits
-from http_control.problem import problem_of
+from http_control.problem import problem_of, too_large
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
@@ -193,7 +193,8 @@ class PlainH11(H11Protocol):
         await self.send(Closed())
 
     async def _send_error_response(self, status_code: int) -> None:
-        body = problem_of(status_code).body()
+        problem = too_large(self._limits.body_bytes_max) if status_code == 413 else problem_of(status_code)
+        body = problem.body()
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),

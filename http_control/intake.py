@@ -18,7 +18,7 @@ import trio
 from http_control.bugs import BugLog
 from http_control.contained import contained
 from http_control.limits import HttpLimits
-from http_control.problem import Problem, problem_of
+from http_control.problem import Problem, problem_of, too_large
 from p2p import one_line
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class _Body:
     async def _whole(self) -> ASGIReceiveEvent:
         bytes_max = self._limits.body_bytes_max
         if self._announced > bytes_max:
-            raise problem_of(413)
+            raise too_large(bytes_max)
         body = bytearray()
         try:
             with trio.fail_after(self._limits.body_s_max):
@@ -156,7 +156,7 @@ class _Body:
                         return event
                     body += event.get("body", b"")
                     if len(body) > bytes_max:
-                        raise problem_of(413)
+                        raise too_large(bytes_max)
                     if not event.get("more_body", False):
                         self.is_read = True
                         return cast("ASGIReceiveEvent", {**event, "body": bytes(body), "more_body": False})

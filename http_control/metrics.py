@@ -16,16 +16,17 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from http_control.control import Control
-from http_control.views import View
-from p2p import NodeClosed, NotStarted, Reason
+from http_control.views import View, labelled
+from p2p import NodeClosed, NotStarted
 
 COUNTED = ("handshakes_started", "handshakes_completed", "handshakes_failed", "connect_attempts", "connect_deduped",
            "connect_failures", "backoff_skips")  # fmt: skip
 MORE = ("messages_dropped", "messages_unsent", "hook_failures", "ignored_messages", "links_rested")
 
-RELAYING = {"relay_circuits": "relayed_total", "relay_bytes": "relayed_bytes", "relay_refusals": "refused_total",
-            "relay_circuits_broken": "broken_total"}  # fmt: skip
+RELAYING = {"relay_circuits": "relayed_total", "relay_bytes": "relayed_bytes"}
 """Counters of a relay, and what they are called in `node.circuits`."""
+RELAYING_ENDS = {"relay_refusals": "refused", "relay_circuits_broken": "broken"}
+"""Those that have a reason each."""
 
 DISCOVERY = ("announced", "send_failures", "heard", "too_fast", "crowded", "told", "not_believed")
 REGISTRY = ("polls", "announces", "failures", "hints", "hints_refused")
@@ -72,6 +73,8 @@ class _Families:
         for name, text, label in (
             ("links_ended", "Links that ended, by reason", "reason"),
             ("dials_failed", "Dials that came to nothing, by reason", "reason"),
+            ("relay_refusals", "Openings of circuits that were refused, by reason", "reason"),
+            ("relay_circuits_broken", "Circuits that were ended as a relay by a limit or a fault, by reason", "reason"),
             ("link_bytes", "Bytes of all links", "direction"),
             ("http_requests", "HTTP answers, by status", "status"),
         ):
@@ -103,8 +106,8 @@ class _Families:
         """Counters that are there before the node runs and after it has stopped."""
         live = control.node.counters
         self._count(here, {name: getattr(live, name) for name in MORE})
-        self._count_each(here, "links_ended", _labelled(live.links_ended))
-        self._count_each(here, "dials_failed", _labelled(live.dials_failed))
+        self._count_each(here, "links_ended", labelled(live.links_ended))
+        self._count_each(here, "dials_failed", labelled(live.dials_failed))
 
     def _add_running(self, here: list[str], control: Control) -> None:
         """Counters of the parts that a node has while it runs."""
@@ -112,6 +115,8 @@ class _Families:
         stats, circuits = asdict(node.stats()), asdict(node.circuits)
         self._count(here, {name: stats[name] for name in COUNTED})
         self._count(here, {name: circuits[field] for name, field in RELAYING.items()})
+        for name, field in RELAYING_ENDS.items():
+            self._count_each(here, name, labelled(circuits[field]))
         for found, prefix, names in ((node.discovery, "discovery", DISCOVERY), (node.bootstrap, "registry", REGISTRY)):
             if found is not None:
                 self._count(here, {f"{prefix}_{name}": getattr(found.counters, name) for name in names})
@@ -150,10 +155,6 @@ class _Families:
     def _count_each(self, here: list[str], name: str, values: Mapping[str, int]) -> None:
         for label, value in sorted(values.items()):
             self._counters[name].add_metric([*here, label], value)
-
-
-def _labelled(counts: Mapping[Reason, int]) -> dict[str, int]:
-    return {reason.label: count for reason, count in counts.items()}
 
 
 class Nodes(Collector):

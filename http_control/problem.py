@@ -76,6 +76,12 @@ WORDS: Final = {
 }
 
 
+def too_large(bytes_max: int) -> Problem:
+    """A body of more bytes than are taken."""
+    error, message = WORDS[413]
+    return Problem(413, error, f"{message}: {bytes_max} bytes are taken at the most", bytes_max=bytes_max)
+
+
 def problem_of(status: int) -> Problem:
     """The error of a bare status."""
     error, message = WORDS.get(status, WORDS[400] if status < 500 else WORDS[500])

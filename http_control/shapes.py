@@ -214,6 +214,8 @@ class Circuits(msgspec.Struct, frozen=True, kw_only=True):
     refused_total: int
     broken_total: int
     strays: int
+    refused: dict[str, int]
+    broken: dict[str, int]
 
 
 class Routes(Page, frozen=True, kw_only=True):

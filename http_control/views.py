@@ -15,7 +15,7 @@ from msgspec.structs import asdict
 import p2p
 from http_control import shapes
 from http_control.payload import shown
-from p2p import PeerId
+from p2p import PeerId, Reason
 
 
 class Head(Protocol):
@@ -285,3 +285,8 @@ def record_of(record: p2p.Record, node_id: str | None) -> shapes.Record:
         payload=text,
         payload_b64=encoded,
     )
+
+
+def labelled(counts: Mapping[Reason, int]) -> dict[str, int]:
+    """Counts by reason, as text and metrics call them."""
+    return {reason.label: count for reason, count in counts.items()}

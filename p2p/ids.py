@@ -193,6 +193,12 @@ def is_who(text: str) -> bool:
     return is_peer_id_text(text) or is_node_id(text)
 
 
+def how_to_name(text: str, otherwise: str) -> str:
+    """What to do about a name: one that is a peer id but for its capitals has to be written without them."""
+    is_in_capitals = is_peer_id_text(text.lower()) and not is_peer_id_text(text)
+    return f"a peer id is written in lower case: {text.lower()}" if is_in_capitals else otherwise
+
+
 def _how_to_write(scheme: str, address: str) -> str:
     if scheme not in ("ws", "wss"):
         return "write HOST:PORT, tcp://HOST:PORT or tcp://[::1]:PORT"

@@ -14,12 +14,10 @@ from http_control.operation import Call, Operation
 from http_control.payload import bytes_of, shown
 from http_control.problem import Problem
 from http_control.routes.who import identity
+from http_control.views import labelled
 from p2p import ConfigError, NotConnected, PayloadTooLarge, Peer, RequestFailed, Route, UnknownPeer
 
 T = TypeVar("T")
-
-GRACE_MS: Final = 1000
-
 
 async def routes(call: Call) -> shapes.Routes:
     """Show the routing table."""
@@ -40,7 +38,9 @@ async def routes(call: Call) -> shapes.Routes:
         )
         for one in known[query.offset : query.offset + query.limit]
     ]
-    circuits = shapes.Circuits(**asdict(call.node.circuits))
+    stats = call.node.circuits
+    by_reason = {"refused": labelled(stats.refused), "broken": labelled(stats.broken)}
+    circuits = shapes.Circuits(**asdict(stats) | by_reason)
     return shapes.Routes(total=len(known), offset=query.offset, limit=query.limit, routes=page, circuits=circuits)
 
 
@@ -79,10 +79,10 @@ async def request(call: Call) -> shapes.Answered:
     """Ask a peer, and wait for its answer."""
     body: shapes.Ask = call.body
     question = bytes_of(body.body, body.body_b64, "body")
-    timeout_s, before = body.wait_ms / 1000, _peer(call, body.peer)
-    # The node keeps the time by itself; what is on top is for the way to it.
-    asked = call.node.request(body.peer, body.channel, question, timeout_s=timeout_s)
-    answer = await _within(asked, body.peer, body.wait_ms + GRACE_MS)
+    before = _peer(call, body.peer)
+    # Finding a way there is among that, too.
+    asked = call.node.request(body.peer, body.channel, question, timeout_s=body.wait_ms / 1000)
+    answer = await _within(asked, body.peer, body.wait_ms)
     peer_id, direct, _ = _way(call, body.peer, before)
     text, encoded = shown(answer)
     return shapes.Answered(peer=peer_id, direct=direct, body=text, body_b64=encoded)

@@ -28,7 +28,7 @@ def identity(call: Call, who: str) -> PeerId:
     try:
         return PeerId.parse(who)
     except ConfigError:
-        return connected(call, who, "name it by its peer id").peer_id
+        return connected(call, who, "name it by its peer id, 64 lower-case hex digits").peer_id
 
 
 def unknown(who: str, hint: str = "see GET peers") -> Problem:

@@ -25,6 +25,8 @@ from p2p.cli.settings import (
     settle,
 )
 from p2p.errors import P2PError
+from p2p.ids import how_to_name
+from p2p.limits import Limits
 
 if TYPE_CHECKING:
     from p2p.cli.client import Target
@@ -225,7 +227,16 @@ A_PATH: Final = SomePath(path_type=Path)
 def _somebody(_context: click.Context, _parameter: click.Parameter, who: str) -> str:
     if not who.strip():
         raise UsageError("whom? the name is empty: give a node id or a peer id")
+    if mend := how_to_name(who, ""):
+        raise UsageError(f"whom? {mend}")
     return who
+
+
+def _channel(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    size, size_max = len(name.encode(errors="surrogatepass")), Limits().channel_name_bytes_max
+    if not 1 <= size <= size_max:
+        raise UsageError(f"CHANNEL has 1-{size_max} bytes of UTF-8, and not {size}")
+    return name
 
 
 DATA_DIR = click.option(
@@ -552,7 +563,7 @@ def log(
 @_of_a_node
 @WAIT
 @click.argument("who", metavar="PEER", callback=_somebody)
-@click.argument("channel", metavar="CHANNEL")
+@click.argument("channel", metavar="CHANNEL", callback=_channel)
 @click.argument("text", metavar="TEXT")
 def send(
     node: Target,
@@ -573,7 +584,7 @@ def send(
 @_of_a_node
 @WAIT
 @click.argument("who", metavar="PEER", callback=_somebody)
-@click.argument("channel", metavar="CHANNEL")
+@click.argument("channel", metavar="CHANNEL", callback=_channel)
 @click.argument("text", metavar="TEXT")
 def request(
     node: Target,

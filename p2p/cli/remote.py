@@ -12,6 +12,7 @@ from p2p.cli.client import Control, ControlFailed, NodeStopped, Target, open_con
 from p2p.cli.output import Output, complain, json_line
 from p2p.cli.settings import UsageError
 from p2p.cli.signals import on_signal, stop_signals
+from p2p.cli.ways import circuits_text
 from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint
 from p2p.text import one_line
@@ -63,8 +64,9 @@ async def _watch_reader(output: Output) -> None:
 async def show_status(control: Control, output: Output, *, as_json: bool) -> int:
     """The node and its peers."""
     status, peers = await control.get("/status"), await control.get(f"/peers?limit={NAMES_MAX}")
+    circuits = (await control.get("/routes?limit=1"))["circuits"]
     if as_json:
-        output.result(json_line(status | {"peers": peers["peers"]}))
+        output.result(json_line(status | {"peers": peers["peers"], "circuits": circuits}))
         return 0
     for name, value in (
         ("node", f"{status['node_id']} {status['peer_id']}"),
@@ -73,6 +75,7 @@ async def show_status(control: Control, output: Output, *, as_json: bool) -> int
         ("peers", f"{status['peers_connected']} connected, {status['peers_total']} met"),
         ("records", f"{status['records']} held, {status['own_records']} own, {status['lag_records']} to go"),
         ("digest", status["digest"]),
+        ("circuits", circuits_text(circuits)),
     ):
         output.result(one_line(f"{name:<12}{value}"))
     for peer in peers["peers"]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from p2p.cli.client import ControlFailed
 from p2p.cli.output import json_line
+from p2p.cli.settings import UsageError
 from p2p.text import one_line
 
 if TYPE_CHECKING:
@@ -19,8 +21,7 @@ async def send(
     control: Control, output: Output, *, as_json: bool, who: str, channel: str, text: str, wait_ms: int
 ) -> int:
     """Have the node queue a message."""
-    body = {"peer": who, "channel": channel, "body": text, "wait_ms": wait_ms}
-    answer = await control.post("/send", body, wait_ms=wait_ms)
+    answer = await _post_text(control, "/send", who, channel, text, wait_ms)
     output.result(json_line(answer) if as_json else one_line(f"sent to {answer['peer'][:8]}, {_way(answer)}"))
     return 0
 
@@ -29,11 +30,24 @@ async def request(
     control: Control, output: Output, *, as_json: bool, who: str, channel: str, text: str, wait_ms: int
 ) -> int:
     """Have the node ask a peer."""
-    body = {"peer": who, "channel": channel, "body": text, "wait_ms": wait_ms}
-    answer = await control.post("/request", body, wait_ms=wait_ms)
+    answer = await _post_text(control, "/request", who, channel, text, wait_ms)
     said = answer["body"] if "body" in answer else f"base64:{answer['body_b64']}"
     output.result(json_line(answer) if as_json else one_line(said))
     return 0
+
+
+async def _post_text(control: Control, path: str, who: str, channel: str, text: str, wait_ms: int) -> dict[str, Any]:
+    body = {"peer": who, "channel": channel, "body": text, "wait_ms": wait_ms}
+    try:
+        return await control.post(path, body, wait_ms=wait_ms)
+    except ControlFailed as failure:
+        bytes_max = failure.answer.get("bytes_max")
+        if bytes_max is None:
+            raise
+        raise UsageError(
+            f"TEXT has {len(text.encode())} bytes: one command takes {bytes_max}, counted as JSON with its other "
+            "arguments; what is longer is sent from Python or appended to the log"
+        ) from None
 
 
 async def ping(control: Control, output: Output, *, as_json: bool, who: str, wait_ms: int) -> int:
@@ -51,7 +65,7 @@ def _way(answer: dict[str, Any]) -> str:
 
 
 async def list_routes(control: Control, output: Output, *, as_json: bool) -> int:
-    """The node's routing table, a route a line."""
+    """The node's routing table, a route a line, and at last its circuits."""
     offset = 0
     while True:
         page = await control.get(f"/routes?limit={ROUTES_PER_PAGE}&offset={offset}")
@@ -59,7 +73,27 @@ async def list_routes(control: Control, output: Output, *, as_json: bool) -> int
             output.result(json_line(route) if as_json else one_line(_route(route)))
         offset += len(page["routes"])
         if not page["routes"] or offset >= page["total"]:
-            return 0
+            break
+    circuits = page["circuits"]
+    output.result(json_line({"circuits": circuits}) if as_json else one_line(f"circuits: {circuits_text(circuits)}"))
+    return 0
+
+
+def circuits_text(circuits: dict[str, Any]) -> str:
+    """Circuits of a node: those that end there, those that it passes on, and what it refused or ended, and why."""
+    now = f"{circuits['ends']} end here, {circuits['relayed']} passed on"
+    ever = f"{circuits['relayed_total']} since the start, with {circuits['relayed_bytes']} bytes"
+    told = (f"{circuits[f'{what}_total']} {word}{_reasons(circuits[what])}" for what, word in _ENDS.items())
+    return f"{now} ({ever}); {', '.join(told)}"
+
+
+_ENDS: Final = {"refused": "refused", "broken": "ended by a limit or a fault"}
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    """ (full 2, no_route 1), the most frequent first."""
+    most = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    return f" ({', '.join(f'{reason} {count}' for reason, count in most)})" if most else ""
 
 
 def _route(route: dict[str, Any]) -> str:

@@ -209,7 +209,7 @@ class Circuits:
             relay.take(now)
 
     def _turn_away(self, end: CircuitEnd, reason: Reason) -> None:
-        self._switch.stats.refused_total += 1
+        self._switch.stats.count_refused(reason)
         end.abort(reason)
 
     def proved(self, link: Connection) -> None:

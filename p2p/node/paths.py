@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from p2p.errors import ConfigError, ConnectFailed, NodeClosed, NotConnected, Reason, UnknownPeer
-from p2p.ids import RELAY, PeerEndpoint, PeerId
+from p2p.ids import RELAY, PeerEndpoint, PeerId, how_to_name
 from p2p.msg import Attached, AttachedEntry
 from p2p.node.kinds import check_kind
 from p2p.node.status import Peer
@@ -158,7 +158,8 @@ class Paths:
         if isinstance(who, str):
             found = self._circuits.identity_of(who) or self._roster.holder_of(who)
             if found is None:
-                raise UnknownPeer(f"no identity is known for the node id {who[:80]!r}: name the peer by its peer id")
+                mend = how_to_name(who, "name the peer by its peer id")
+                raise UnknownPeer(f"no identity is known for the node id {who[:80]!r}: {mend}")
             return found
         if isinstance(who, PeerId):
             return who

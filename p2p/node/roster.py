@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from p2p.errors import ConfigError, NotConnected, UnknownPeer
-from p2p.ids import PeerId, is_peer_id_text
+from p2p.ids import PeerId, how_to_name, is_peer_id_text
 from p2p.limits import Limits
 
 if TYPE_CHECKING:
@@ -120,9 +120,8 @@ class Roster:
         if isinstance(who, str):
             link = self._by_label.get(who)
             if link is None:
-                raise UnknownPeer(
-                    f"no connected peer has the node id {who[:80]!r}: one behind a relay is named by its peer id"
-                )
+                mend = how_to_name(who, "one behind a relay is named by its peer id")
+                raise UnknownPeer(f"no connected peer has the node id {who[:80]!r}: {mend}")
             return link
         if not isinstance(who, bytes):
             raise ConfigError(f"a peer is named by a Peer, a PeerId or a node id, not by {type(who).__name__}")

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from p2p.errors import ConfigError
-from p2p.ids import PeerId, is_peer_id_text
+from p2p.ids import PeerId, how_to_name, is_peer_id_text
 from p2p.limits import Limits
 
 TTL_MAX: Final = 8
@@ -253,5 +253,6 @@ def _peer_id(target: PeerId | str) -> PeerId:
     if isinstance(target, str) and is_peer_id_text(target):
         return PeerId.parse(target)
     if not isinstance(target, PeerId):
-        raise ConfigError(f"{str(target)[:80]!r} is no peer id: a MemoryRouter knows peers by nothing else")
+        mend = how_to_name(f"{target}", "a MemoryRouter knows peers by nothing else")
+        raise ConfigError(f"{str(target)[:80]!r} is no peer id: {mend}")
     return target

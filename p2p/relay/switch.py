@@ -95,6 +95,20 @@ class CircuitStats(msgspec.Struct):
     """Circuits that this node ended as a relay: overrun, idleness, a limit."""
     strays: int = 0
     """Messages for circuits that were over."""
+    refused: dict[Reason, int] = msgspec.field(default_factory=dict)
+    """Those of `refused_total` by what they were told."""
+    broken: dict[Reason, int] = msgspec.field(default_factory=dict)
+    """Those of `broken_total` by what their ends were told."""
+
+    def count_refused(self, reason: Reason) -> None:
+        """One more opening was refused."""
+        self.refused_total += 1
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    def count_broken(self, reason: Reason) -> None:
+        """One more circuit was ended."""
+        self.broken_total += 1
+        self.broken[reason] = self.broken.get(reason, 0) + 1
 
 
 class _Side:
@@ -391,7 +405,11 @@ class Switch:
         """The counters, with the circuits there are now."""
         sides = (side for link in self._links.values() for side in link.sides.values())
         return msgspec.structs.replace(
-            self.stats, relayed=len(self._passages), ends=sum(1 for side in sides if side.end is not None)
+            self.stats,
+            relayed=len(self._passages),
+            ends=sum(1 for side in sides if side.end is not None),
+            refused=dict(self.stats.refused),
+            broken=dict(self.stats.broken),
         )
 
     # Inside.
@@ -415,7 +433,7 @@ class Switch:
         else:
             refusal = self._pass_on(link, circuit, source, target, message.ttl, now)
         if refusal is not None:
-            self.stats.refused_total += 1
+            self.stats.count_refused(refusal)
             self._events.append(
                 Answer(link.key, Relay(circuit, Relay.REFUSED, payload=int(refusal).to_bytes(2, "little")))
             )
@@ -597,7 +615,7 @@ class Switch:
             self._break(side.joined()[0], Reason.PROTOCOL)
 
     def _break(self, passage: _Passage, reason: Reason) -> None:
-        self.stats.broken_total += 1
+        self.stats.count_broken(reason)
         passage.is_broken = True
         for side in passage.sides:
             side.held = 0

@@ -23,8 +23,9 @@ from p2p.cli import client, remote
 from p2p.cli.client import ControlFailed, NotServed, Target, open_control
 from p2p.cli.output import Output, ReaderGone
 from p2p.cli.settings import UsageError
+from p2p.cli.ways import circuits_text
 from p2p.errors import ConfigError
-from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, running
+from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, p2p_refuses, running
 from tests.http.applications import served, small_app
 from tests.http.controlled import TOKEN, one_controlled
 
@@ -258,11 +259,36 @@ async def test_a_peer_behind_a_relay_is_found_pinged_and_written_to(tmp_path: Pa
             await b.until(lambda event: event.get("peers_connected") == 2)
             assert f"{target} is reached over" in await p2p_ok("routes", "add", *of_a, target, "R")
             listed = (await p2p_ok("routes", "list", *of_a)).splitlines()
+            assert listed[-1].startswith("circuits: 1 end here, 0 passed on (0 since the start, with 0 bytes); 0 ref")
+            status = json.loads(await p2p_ok("status", "--json", *of_a))
+            assert status["circuits"]["ends"] == 1
+            long = await p2p_fails(2, "send", *of_a, "B", "chat", "x" * 100_000)
+            assert "TEXT has 100000 bytes: one command takes 65536" in long
             assert f"{target}  B" in listed[0]
             assert "over R" in listed[0]
             await p2p_ok("routes", "remove", *of_a, target)
             assert "no route" in await p2p_fails(1, "routes", "remove", *of_a, "00" * 32)
             assert "nobody" in await p2p_fails(1, "ping", *of_a, "nobody")
+
+
+def test_whom_and_where_to_is_checked_before_the_node_is_asked(tmp_path: Path) -> None:
+    of_a = ("--data-dir", tmp_path)
+    for command in ("send", "request"):
+        for channel, size in (("", 0), ("é" * 129, 258)):
+            refusal = p2p_refuses(command, *of_a, "B", channel, "hi")
+            assert f"CHANNEL has 1-256 bytes of UTF-8, and not {size}" in refusal
+    for command in (("routes", "add"), ("routes", "remove"), ("ping",), ("disconnect",)):
+        last = ("R",) if command[-1] == "add" else ()
+        assert f"in lower case: {'ab' * 32}" in p2p_refuses(*command, *of_a, "AB" * 32, *last)
+
+
+def test_circuits_are_told_with_the_reasons_of_their_ends() -> None:
+    counts = {"ends": 2, "relayed": 1, "relayed_total": 9, "relayed_bytes": 12, "refused_total": 5, "broken_total": 1}
+    text = circuits_text({**counts, "refused": {"no_route": 1, "full": 4}, "broken": {"timeout": 1}})
+    assert text == (
+        "2 end here, 1 passed on (9 since the start, with 12 bytes); 5 refused (full 4, no_route 1), "
+        "1 ended by a limit or a fault (timeout 1)"
+    )
 
 
 async def test_a_scheme_that_is_not_spoken_there_is_named() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 
 import pytest
 import trio
 
 import p2p
+from p2p.limits import Limits
 from tests.contract.relays import client_of, relay_node
 from tests.http.controlled import controlled, one_controlled
 
@@ -41,7 +43,8 @@ async def test_a_peer_behind_a_relay_is_reached_by_a_route_that_was_put() -> Non
                 pinged = await a.post("/peers/b/ping", {})
                 assert pinged["rtt_ms"] > 0
                 assert (pinged["peer"]["id"], pinged["peer"]["direct"]) == (str(b.peer_id), False)
-                assert (await a.get("/routes"))["circuits"]["ends"] == 1
+                circuits = (await a.get("/routes"))["circuits"]
+                assert (circuits["ends"], circuits["refused"], circuits["broken"]) == (1, {}, {})
                 metrics = (await a.client.get("/metrics")).text
                 assert 'p2p_circuits_ends{node="a",prefix="/p2p"} 1.0' in metrics
                 for name in (
@@ -51,6 +54,25 @@ async def test_a_peer_behind_a_relay_is_reached_by_a_route_that_was_put() -> Non
                 removed = await a.ask("DELETE", f"/routes?target={b.peer_id}")
                 assert removed["removed"] is True
                 assert (await a.ask("DELETE", f"/routes?target={b.peer_id}", 404))["error"] == "unknown_route"
+
+
+async def test_what_a_relay_refused_and_ended_is_shown_by_reason() -> None:
+    limits = replace(Limits(), relay_idle_s_max=0.1, relay_circuits_per_pair_max=1)
+    with trio.fail_after(60):
+        async with relay_node(limits=limits) as node, client_of(node, node_id="b") as b, controlled(node) as r:
+            async with client_of(node, node_id="a") as a:
+                with pytest.raises(p2p.NotConnected):
+                    a.routes.upsert_route(NOBODY, p2p.Route(node.peer_id, via_relay=True))
+                    await a.connect(NOBODY)
+                await a.connect(f"relay://r/{b.peer_id}")
+                while not node.circuits.broken:
+                    await trio.sleep(0.01)
+                circuits = (await r.get("/routes"))["circuits"]
+                assert circuits["refused"]["no_route"] == circuits["refused_total"] == 1
+                assert circuits["broken"]["timeout"] == circuits["broken_total"]
+                metrics = (await r.client.get("/metrics")).text
+                assert 'p2p_relay_refusals_total{node="r",prefix="/p2p",reason="no_route"} 1.0' in metrics
+                assert 'p2p_relay_circuits_broken_total{node="r",prefix="/p2p",reason="timeout"} ' in metrics
 
 
 async def test_what_cannot_be_is_told() -> None:
@@ -66,6 +88,10 @@ async def test_what_cannot_be_is_told() -> None:
             {"peer": "b", "channel": "é" * 200, "body": ""},
         ):
             assert (await a.post("/send", wrong, 400))["error"] == "invalid_argument"
+        capitals = await a.ask("PUT", "/routes", 404, json={"target": "AB" * 32, "next_hop": "b"})
+        assert "64 lower-case hex digits" in capitals["hint"]
+        itself = {"target": NOBODY, "next_hop": str(a.node.peer_id)}
+        assert "over this node itself" in (await a.ask("PUT", "/routes", 400, json=itself))["message"]
         same = {"target": "b", "next_hop": "b"}
         assert (await a.ask("PUT", "/routes", 400, json=same))["error"] == "invalid_argument"
         unknown = {"target": NOBODY, "next_hop": "nobody"}
@@ -90,6 +116,9 @@ async def test_a_question_is_answered_or_why_not_is_told() -> None:
         assert (await a.post("/request", {**question, "body": "bytes"}))["body_b64"] == "/w=="
         failed = await a.post("/request", {**question, "body": "fail"}, 502)
         assert (failed["error"], failed["request_status"]) == ("request_failed", 1)
+        await nursery.start(b.serve, "slow", lambda _: trio.sleep_forever())
+        late = await a.post("/request", {**question, "channel": "slow", "wait_ms": 30}, 504)
+        assert late["message"] == "nothing came of it within 30 ms"
         unserved = await a.post("/request", {**question, "channel": "nobody-serves-this"}, 502)
         assert unserved["request_status"] == 2
         assert (await a.post("/request", {**question, "peer": "nobody"}, 404))["error"] == "unknown_peer"

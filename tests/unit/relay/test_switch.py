@@ -553,6 +553,7 @@ def test_a_circuit_breaks_once_however_long_its_last_word_waits() -> None:
     for _ in range(5):
         net.wait(Limits().relay_open_s_max)
     assert net.switches["R"].snapshot().broken_total == 1
+    assert sum(net.switches["R"].snapshot().broken.values()) == 1
     assert net.switches["R"].snapshot().relayed == 1
     net.settle()
     assert net.is_empty()
