@@ -29,8 +29,8 @@ found it is the head from then on, or the transaction failed. Then its entry is 
 it be, nobody has been told of it, and before anything else is signed the segment is closed by a commit that is synced:
 no later start takes it for what was signed after it. (If the index's commit had begun, its rows may come back from
 SQLite's log, and name the entry: it is cut off when that log was emptied and begun anew, if they are not there.) A new
-segment begins with a commit that is synced, too, so nothing of a file that the index does not know was ever
-acknowledged, unless an older index was put in its place.
+segment that is left of it is noted as out of use, by such a commit, too. One begins with a commit that is synced, so
+nothing of a file that the index does not know was ever acknowledged, unless an older index was put in its place.
 
 A descriptor whose write or sync has failed is never used again, since each is used for one write. Files are opened for
 one read, too: one that was forgotten gives its room back at once, and one that took its number is not taken for it.

@@ -91,6 +91,8 @@ class SqliteStore:
         self._is_lax = False
         # The last that were written and whose commit failed half-way.
         self._in_doubt: Appends | None = None
+        # Segments that commits which failed have made.
+        self._begun: set[int] = set()
         self._beyond: Beyond = {}
         self._writer: sqlite3.Connection | None = None
         try:
@@ -172,6 +174,7 @@ class SqliteStore:
                 if appends.is_written:
                     # What is left of a file that could not be removed is not written to again.
                     self._next_segment = appends.next_no
+                    self._begun.update(part.no for part in appends.parts.values() if part.is_new)
                     # A commit that failed may come back from the disk as long as SQLite's log is not emptied.
                     if is_committing:
                         self._in_doubt = appends
@@ -231,6 +234,13 @@ class SqliteStore:
         self._beyond.update(taking_up.beyond)
         return taking_up.said
 
+    def _disown_begun(self) -> None:
+        """What a commit that failed has begun counts no more, though its file could not be removed."""
+        if self._begun:
+            with self._write(is_bulk=False) as transaction:
+                transaction.disown_segments(self._begun)
+            self._begun = set()
+
     def current(self) -> Mapping[PeerId, OriginState]:
         """What is held as of the last commit."""
         return self._states
@@ -272,6 +282,7 @@ class SqliteStore:
         acknowledged, self._segments = self._segments, {}
         try:
             self._take_up(tails)
+            self._disown_begun()
         except BaseException:
             self._segments = acknowledged
             self._is_failed = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -89,6 +89,10 @@ class SqliteTransaction(Transaction):
     def add_segment(self, no: int, origin: PeerId, covered: int) -> None:
         """Let the index know a segment up to there, as one that is closed."""
         self._connection.execute("INSERT INTO segments VALUES (?, ?, ?, 0)", (no, self._number(origin), covered))
+
+    def disown_segments(self, numbers: Iterable[int]) -> None:
+        """Those of them that the index does not know are out of use; their files go with the next start."""
+        self._connection.executemany(_FORGOTTEN.replace("INSERT", "INSERT OR IGNORE"), [(no,) for no in numbers])
 
     def close_segment(self, no: int, *, is_kept: bool) -> None:
         """Nothing is added to a segment any more; nor does anything beyond what is known of it count, unless it is

@@ -768,6 +768,30 @@ def test_t61_what_is_left_of_a_failed_write_does_not_count_once_the_store_has_re
             assert list(again.verify()) == []
 
 
+def test_t61_a_new_segment_that_a_failed_write_left_is_not_taken_for_what_was_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise StoreError("planted")
+
+    log = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        put(store, log.add(b"small"), is_bulk=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(segments, "sync", refuse)
+            patch.setattr(Appends, "take_back", lambda *_: None)
+            batches = [log.add(b"never acknowledged %d" % number) for number in range(3)]
+            with pytest.raises(StoreError, match="planted"):
+                write(store, lambda transaction: [transaction.append(batch) for batch in batches])
+        del log.batches[1:]
+        store.recover()
+        assert segment_numbers(path) == [1]
+        put(store, log.add(b"another"), is_bulk=False)
+    with closing(SqliteStore(path, OWN)) as store:
+        assert (store.current()[OWN].seq, store.current()[OWN].is_lost, store.mended) == (2, False, [])
+        assert segment_numbers(path) == []
+
+
 def test_t61_a_disk_without_room_for_a_segment_is_not_fit(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log()
     fill(store, log, 1)
@@ -930,7 +954,7 @@ def test_t61_a_commit_that_fails_as_it_closes_a_gap_closes_it_when_it_is_done_ag
         with pytest.raises(StoreError):
             put(store, gap.batches[1])
         store.recover()
-        assert (store.current()[OWN].seq, is_open(path)) == (1, [2])
+        assert (store.current()[OWN].seq, is_open(path)[0]) == (1, 2)
         put(store, gap.batches[1])
         assert held(store, OWN) == [batch.wal_bytes for batch in gap.batches]
 
