@@ -25,6 +25,11 @@ MORE = ("messages_dropped", "messages_unsent", "hook_failures", "ignored_message
 
 RELAYING = {"relay_circuits": "relayed_total", "relay_bytes": "relayed_bytes"}
 """Counters of a relay, and what they are called in `node.circuits`."""
+MEANING = {
+    "relay_circuits": "Circuits that this node passed on",
+    "relay_bytes": "Bytes in circuits that this node passed on",
+}
+"""Of counters whose name does not say it."""
 RELAYING_ENDS = {"relay_refusals": "refused", "relay_circuits_broken": "broken"}
 """Those that have a reason each."""
 
@@ -67,7 +72,9 @@ class _Families:
             "p2p_lag_records", "Own records that a peer does not hold; the worst", labels=[*labels, "peer"]
         )
         self._counters = {
-            name: CounterMetricFamily(f"p2p_{name}", f"{name.replace('_', ' ')} since the start", labels=labels)
+            name: CounterMetricFamily(
+                f"p2p_{name}", f"{MEANING.get(name, name.replace('_', ' '))} since the start", labels=labels
+            )
             for name in COUNTERS
         }
         for name, text, label in (

@@ -257,7 +257,7 @@ class Limits:
     relay_bytes_per_s: float = 4096 * MIB
     """What a relay lets through per circuit and direction in the long run. An operator may say less."""
     relay_circuit_bytes_max: int = 64 * 1024 * MIB
-    """What a relay lets through one circuit in all; the two may open another."""
+    """What a relay lets through one circuit in all. It ends there, with what is under way; the two may open another."""
     relay_idle_s_max: float = 120.0
     """A relay closes a circuit on which nothing moved: a session inside pings every `ping_after_s`."""
     relay_openings_per_s: float = 2.0

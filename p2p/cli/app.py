@@ -161,7 +161,7 @@ def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> 
 @click.option("--relay-circuits-per-peer", type=int, metavar="N", help="Circuits over one neighbour; 32.")
 @click.option("--relay-circuits-per-pair", type=int, metavar="N", help="Circuits between the same two; 4.")
 @click.option("--relay-bytes-per-s", type=int, metavar="BYTES", help="What it lets through of a circuit, each way.")
-@click.option("--relay-circuit-bytes", type=int, metavar="BYTES", help="What one circuit may carry in all; 64 GiB.")
+@click.option("--relay-circuit-bytes", type=int, metavar="BYTES", help="A circuit that carried it is ended; 64 GiB.")
 @click.option("--relay-idle", type=float, metavar="S", help="A circuit on which nothing moves so long is ended; 120.")
 @click.option(
     "--via", multiple=True, metavar="HOST:PORT", help="A relay to keep connected and to look for peers behind."

@@ -153,6 +153,8 @@ class CircuitStream(LinkStream):
         reason = self._end.reason
         if reason in _OF_A_LIMIT:
             raise LinkBroke(f"the circuit broke: {_OF_A_LIMIT[reason]}", reason)
+        if reason is Reason.ABNORMAL:
+            raise LinkBroke("the circuit broke: a link on the way is gone, or the other end gave it up", reason)
         if reason is not None:
             raise LinkBroke(f"the circuit broke: {reason.label}", Reason.ABNORMAL)
 
