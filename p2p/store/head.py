@@ -58,7 +58,7 @@ def check_head(path: Path) -> None:
     """
     is_, right = _heads(path)
     if is_ != right:
-        raise StoreCorrupt(f"the store {path} cannot be opened: {_what(is_, right)}. {WHOLE_FILE}")
+        raise StoreCorrupt(f"the store {path} cannot be opened: {_what(is_, right)} is damaged. {WHOLE_FILE}")
 
 
 def put_head_right(path: Path) -> str | None:
@@ -82,12 +82,12 @@ def put_head_right(path: Path) -> str | None:
         suspect(path)
         right = right[:_VERSION_AT] + of_tables.to_bytes(4, "big") + right[_VERSION_AT + 4 :]
         _write(path, right)
-    return None if before == right else f"the store {path}: {_what(before, right)}, and was put right"
+    return None if before == right else f"the store {path}: {_what(before, right)} was damaged, and is put right"
 
 
 def _what(is_: bytes, right: bytes) -> str:
     at = [str(place) for place in range(len(right)) if is_[place] != right[place]]
-    return f"the head of its file was damaged (byte {', '.join(at[:8])}{', …' if len(at) > 8 else ''})"
+    return f"the head of its file (byte {', '.join(at[:8])}{', …' if len(at) > 8 else ''})"
 
 
 def _heads(path: Path) -> tuple[bytes, bytes]:

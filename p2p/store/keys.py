@@ -71,8 +71,7 @@ class DirLock:
             if isinstance(error, BlockingIOError):
                 holder = "this process" if _pid_in(path) == os.getpid() else "another process"
                 raise StoreLocked(
-                    f"{holder} has {data_dir} open: stop it, or use another data dir "
-                    "(reading tools work beside it)"
+                    f"{holder} has {data_dir} open: stop it, or use another data dir (reading tools work beside it)"
                 ) from None
             raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
         # The lock is what counts: on a full disk its holder goes unnamed.
@@ -212,7 +211,8 @@ def _mended(path: Path) -> str | None:
 
 
 def mend_store(data_dir: Path) -> str | None:
-    """Write a data dir's store anew if the structure of its file is damaged, or if a segment has what it misses.
+    """Write a data dir's store anew if the structure of its file is damaged, or if a segment has what it misses; of
+    segments alone if nothing of the file can be read.
 
     Returns:
         A line about what was saved; None if the file is whole.
@@ -223,12 +223,19 @@ def mend_store(data_dir: Path) -> str | None:
         StoreError: it cannot be mended; nothing changed.
     """
     from p2p.store.rebuild import has_come_back, rebuild
+    from p2p.store.salvage import is_lost, salvage
 
     path = _store_of(data_dir)
     lock = DirLock(data_dir)
     try:
         check_readable(path)
-        line = _mended(path)
+        try:
+            line = _mended(path)
+        except StoreCorrupt:
+            line = salvage(path, load_identity(data_dir).peer_id) if is_lost(path) else None
+            if line is None:
+                raise
+            return line
         return rebuild(path) if line is None and has_come_back(path) else line
     finally:
         lock.close()

@@ -117,7 +117,7 @@ def rebuild(path: Path) -> str:
     part = beside(path, PART)
     try:
         _check_room(path)
-        _remove(part)
+        remove_part(part)
         with translated(path, "written anew"), closing(connect(path, "rw")) as source:
             source.execute("PRAGMA writable_schema = ON")
             if check_version(source, path) != len(STEPS):
@@ -129,11 +129,11 @@ def rebuild(path: Path) -> str:
                 raise StoreError(f"the store {path} cannot be written anew: somebody reads it")
             make_private(part)
             with closing(connect(part, "rw", path)) as target:
-                said = _Copy(source, target, part, path).run(read_owner(source, path))
-        _take_place(path, part)
+                said = Copy(source, target, part, path).run(read_owner(source, path))
+        take_place(path, part)
     except (P2PError, OSError) as error:
         with suppress(OSError):
-            _remove(part)
+            remove_part(part)
         if isinstance(error, StoreCorrupt):
             raise beyond_mending(path) from error
         if isinstance(error, StoreError):
@@ -153,12 +153,13 @@ def _check_room(path: Path) -> None:
         )
 
 
-def _remove(part: Path) -> None:
+def remove_part(part: Path) -> None:
+    """Take away a new file, and what SQLite has made beside it."""
     for ending in ("", "-journal", LOG, "-shm"):
         beside(part, ending).unlink(missing_ok=True)
 
 
-def _take_place(path: Path, part: Path) -> None:
+def take_place(path: Path, part: Path) -> None:
     """Put the new file in the place of the old one."""
     if size_of(beside(path, LOG)):
         raise StoreError(f"the store {path} cannot be written anew: somebody reads it")
@@ -173,7 +174,7 @@ def _take_place(path: Path, part: Path) -> None:
     sync(path.parent)
 
 
-class _Copy:
+class Copy:
     """The copying of one file.
 
     Args:

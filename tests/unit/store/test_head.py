@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -40,12 +41,12 @@ class Dir:
     def file(self) -> Path:
         return self.path / STORE_FILE
 
-    def make(self) -> None:
+    def make(self, sizes: Sequence[int] = (10, 3000, IN_A_SEGMENT, 20, 3000, IN_A_SEGMENT, 30)) -> None:
         self.path.mkdir(mode=0o700)
         (self.path / KEY_FILE).write_bytes(identity(1).to_pem())
         (self.path / KEY_FILE).chmod(0o600)
         with closing(self.open()) as store:
-            for size in (10, 3000, IN_A_SEGMENT, 20, 3000, IN_A_SEGMENT, 30):
+            for size in sizes:
                 with store.write() as transaction:
                     transaction.append(self.log.add(b"." * size))
             store.recover()
@@ -129,7 +130,7 @@ def test_a_head_of_noise_is_put_right(made: Dir, tmp_path: Path) -> None:
         dir.put(0, random.Random(seed).randbytes(HEAD_BYTES))
         assert dir.verify()
         with closing(dir.open()):
-            assert "head of its file was damaged (byte 0, 1" in dir.said[0]
+            assert "head of its file (byte 0, 1" in dir.said[0]
         dir.check()
 
 
@@ -208,15 +209,65 @@ def test_another_database_is_left_alone(dir: Dir) -> None:
     assert not is_suspect(dir.file)
 
 
-def test_where_the_first_page_is_lost_the_way_out_is_the_same_from_everybody(dir: Dir) -> None:
+def test_where_the_first_page_is_lost_the_start_sends_to_mend_which_makes_a_store_of_segments(dir: Dir) -> None:
+    with closing(dir.open()) as store, store.write() as transaction:
+        transaction.append(Log(2).add(b"." * IN_A_SEGMENT))
     dir.put(0, bytes(8192))
     before = dir.file.read_bytes()
     assert [damage.what for damage in dir.verify()] == ["file"]
-    with pytest.raises(StoreCorrupt, match="cannot be written anew: move log"):
-        mend_store(dir.path)
     with pytest.raises(StoreCorrupt, match="run `p2p wal mend`; if that cannot, move log"):
         dir.open()
     assert dir.file.read_bytes() == before
+    line = mend_store(dir.path)
+    assert line is not None
+    assert "1 records of 2 logs, 1 of which miss something" in line
+    assert "kept as log.sqlite.damaged" in line
+    assert dir.file.with_name("log.sqlite.damaged").read_bytes() == before
+    with closing(dir.open()) as store:
+        own = store.current()[dir.log.origin]
+        # The third and the sixth batch are there; nothing is signed below what they show, nor just above it.
+        assert (own.seq, own.tail_seq, own.lost_seq, own.claimed_seq) == (0, 6, 6, 7)
+        assert not own.is_whole
+        assert store.current()[Log(2).origin].seq == 1
+        with store.write() as transaction:
+            for batch in dir.log.batches:
+                if batch.seq_begin not in (3, 6):
+                    transaction.append(batch)
+        assert store.current()[dir.log.origin].is_whole
+        loaded = store.load(dir.log.origin, 1, EVERYTHING, EVERYTHING)
+        assert [stored.wal_bytes for stored in loaded.batches] == [batch.wal_bytes for batch in dir.log.batches]
+    assert dir.verify() == []
+
+
+def test_where_the_list_of_tables_is_lost_a_store_is_made_of_segments(dir: Dir) -> None:
+    """As in a first page that has an empty one's shape."""
+    dir.put(HEAD_BYTES, bytes((13, 0, 0, 0, 0, 0x20, 0, 0)) + bytes(8192 - HEAD_BYTES - 8))
+    assert dir.verify()
+    line = mend_store(dir.path)
+    assert line is not None
+    assert "made anew of what its segments hold" in line
+    with closing(dir.open()) as store:
+        assert store.current()[dir.log.origin].tail_seq == 6
+
+
+def test_where_no_segment_holds_anything_the_file_is_left_and_the_way_out_is_told(dir: Dir) -> None:
+    for segment in dir.path.glob("*.segment"):
+        segment.unlink()
+    dir.put(0, bytes(8192))
+    before = dir.file.read_bytes()
+    with pytest.raises(StoreCorrupt, match="cannot be written anew: move log"):
+        mend_store(dir.path)
+    assert dir.file.read_bytes() == before
+
+
+def test_an_own_log_of_big_batches_alone_is_not_signed_on_before_somebody_was_asked(tmp_path: Path) -> None:
+    dir = Dir(tmp_path / "data")
+    dir.make([IN_A_SEGMENT, IN_A_SEGMENT])
+    dir.put(0, bytes(8192))
+    assert mend_store(dir.path)
+    with closing(dir.open()) as store:
+        own = store.current()[dir.log.origin]
+        assert (own.seq, own.claimed_seq, own.is_lost) == (2, 3, True)
 
 
 # What lies beside the file.

@@ -207,11 +207,11 @@ def test_t62_own_batches_that_no_row_names_are_filed_only_if_their_owner_signed_
 def test_t62_what_can_be_read_from_the_other_end_is_copied_up_to_the_damage(world: World) -> None:
     with closing(sqlite3.connect(world.path)) as connection:
         connection.execute("PRAGMA cache_size = 1")
-        copying = rebuilding._Copy(connection, connection, world.path, world.path)
+        copying = rebuilding.Copy(connection, connection, world.path, world.path)
         assert [row[0] for row in copying._scan("batches", "no", "no {0}")] == list(range(1, 2 * BATCHES + 3))
     world.zero(broken_batches(world), PAGE_BYTES)
     with closing(sqlite3.connect(world.path)) as connection:
-        copying = rebuilding._Copy(connection, connection, world.path, world.path)
+        copying = rebuilding.Copy(connection, connection, world.path, world.path)
         numbers = {row[0] for row in copying._scan("batches", "no", "no {0}")}
         gone = set(range(1, 2 * BATCHES + 3)) - numbers
         assert gone
