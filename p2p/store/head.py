@@ -21,8 +21,9 @@ Nothing here is for a file that this process has open: POSIX would drop SQLite's
 from __future__ import annotations
 
 import os
+import sqlite3
 import struct
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -61,6 +62,16 @@ def check_head(path: Path) -> None:
         raise StoreCorrupt(f"the store {path} cannot be opened: {_what(is_, right)} is damaged. {WHOLE_FILE}")
 
 
+def copy_log(path: Path) -> None:
+    """Have SQLite copy its log into the file, whose head has to be right for all of it then; if that can be now."""
+    if size_of(beside(path, LOG)):
+        with suppress(sqlite3.Error), closing(connect(path, "rw")) as connection:
+            connection.execute("PRAGMA busy_timeout = 0")
+            # A number of pages that is wrong is no reason not to.
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def put_head_right(path: Path) -> str | None:
     """Put the head right. Who calls holds the data dir's lock, and has no connection open.
 
@@ -71,14 +82,21 @@ def put_head_right(path: Path) -> str | None:
         StoreError: the file cannot be read or written, or SQLite can make nothing of it.
     """
     before, right = _heads(path)
+    if before == right:
+        copy_log(path)
+        before, right = _heads(path)
     if before != right:
         # Killed before all is looked through, the next start does it.
         suspect(path)
         _write(path, right)
+        # It may have had numbers of pages, and they did not count until now.
+        copy_log(path)
+        _, right = _heads(path)
+        _write(path, right)
     with translated(path, "read"), closing(connect(path, "ro")) as connection:
         connection.execute("PRAGMA writable_schema = ON")
         version, of_tables = version_and_tables(connection)
-    if of_tables is not None and version != of_tables:
+    if of_tables is not None and version != of_tables and len(right) == _HEAD_BYTES:
         suspect(path)
         right = right[:_VERSION_AT] + of_tables.to_bytes(4, "big") + right[_VERSION_AT + 4 :]
         _write(path, right)

@@ -36,7 +36,7 @@ from p2p.store.blobs import is_damage, malformed
 from p2p.store.checkpoints import Checkpoints
 from p2p.store.definitions import altered_tables, check_version_told
 from p2p.store.files import LOG, beside, check_index_room, connect, make_private, size_of, suspect, translated
-from p2p.store.head import check_head
+from p2p.store.head import check_head, copy_log
 from p2p.store.hints import mend_hints
 from p2p.store.mend import mend_origins
 from p2p.store.reader import SqliteReader
@@ -99,6 +99,8 @@ class SqliteStore:
             with translated(path, "opened"):
                 check_head(path)
                 check_index_room(path)
+                copy_log(path)
+                check_head(path)
                 make_private(path)
                 self._writer = _connect_writer(path, limits)
                 check_version_told(self._writer, path)

@@ -124,6 +124,26 @@ def test_wherever_a_bit_is_flipped_verify_mend_and_start_say_the_same(made: Dir,
         other.check()
 
 
+@pytest.mark.parametrize("at", range(28, 40))
+def test_a_wrong_number_of_pages_is_found_also_where_a_process_was_killed(made: Dir, tmp_path: Path, at: int) -> None:
+    """Then SQLite's log has what is not in the file yet, and not always the first page."""
+    killed = made.copy(tmp_path / "running")
+    with closing(killed.open()) as store:
+        with store.write() as transaction:
+            transaction.append(killed.log.add(b"small"))
+        dir = killed.copy(tmp_path / "killed")
+    assert dir.file.with_name("log.sqlite-wal").stat().st_size
+    for bit in range(8):
+        hurt = dir.copy(tmp_path / "hurt")
+        hurt.flip(at, bit)
+        other = hurt.copy(tmp_path / "other")
+        mend_store(hurt.path)
+        hurt.check()
+        with closing(other.open()) as store, store.write() as transaction:
+            transaction.append(other.log.add(b"another"))
+        other.check()
+
+
 def test_a_head_of_noise_is_put_right(made: Dir, tmp_path: Path) -> None:
     for seed in range(5):
         dir = made.copy(tmp_path / "data")
