@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from p2p.crypto.identity import Identity
-from p2p.errors import Reason, RemoteProtocolError
+from p2p.errors import Reason, RemoteProtocolError, StoreCorrupt
 from p2p.ids import PeerId
 from p2p.limits import MIB, Limits
 from p2p.policy.book import Address, BookPlace
@@ -93,7 +93,7 @@ class Group(msgspec.Struct):
         pins: label -> whose it is, and when it was seen (Unix milliseconds).
         places: address -> what the address book says of it; None takes it out.
         bans: identity -> until when it is left alone (Unix milliseconds); None takes the ban back.
-        damaged: batches that failed their hash when they were read.
+        damaged: batches that failed their hash when they were read. They are read once more before they are marked.
         quotas: bytes that the origins of the pushes may take, where there is a bound.
         drop_claim: what somebody showed of our own log is not believed any more.
     """
@@ -128,6 +128,7 @@ class Committed(msgspec.Struct):
         states: the origins that moved, None for a forgotten one.
         frozen: proofs that were new.
         damaged: batches that were quarantined.
+        readable: origins of batches that a reader could not read, and that are what was stored.
         own_ahead: if batches of our own log came from outside, how far they reach or whoever brought them shows it;
             else 0.
         over_quota: origins that found no room.
@@ -140,6 +141,7 @@ class Committed(msgspec.Struct):
     states: dict[PeerId, OriginState | None] = msgspec.field(default_factory=dict)
     frozen: list[Proof] = msgspec.field(default_factory=list)
     damaged: list[DamagedRange] = msgspec.field(default_factory=list)
+    readable: set[PeerId] = msgspec.field(default_factory=set)
     own_ahead: int = 0
     over_quota: list[PeerId] = msgspec.field(default_factory=list)
 
@@ -195,9 +197,12 @@ class Committer:
             return Taken(states, None)
         loaded = self._store.load(self._own, own.seq, own.seq, 0)
         if loaded.batches:
-            last = parse_batch(loaded.batches[0].wal_bytes)
-            self._clock = HybridClock(max(self._clock.last, last.last_hlc), self._limits.hlc_future_s_max)
+            self._go_on_above(parse_batch(loaded.batches[0].wal_bytes))
         return Taken(states, loaded.damaged)
+
+    def _go_on_above(self, batch: Batch) -> None:
+        """Timestamps of our own are never given out twice, however far ahead they are."""
+        self._clock = HybridClock(max(self._clock.last, batch.last_hlc), self._limits.hlc_future_s_max)
 
     def commit(self, group: Group, wall_ms: int) -> Committed:
         """Judge, seal and write a group. When this returns, all of it is durable.
@@ -212,14 +217,14 @@ class Committer:
             return self._commit(group, wall_ms)
 
     def _commit(self, group: Group, wall_ms: int) -> Committed:
-        done = Committed()
+        hurt = [damaged for damaged in group.damaged if not self._is_readable(damaged)]
+        done = Committed(readable={damaged.origin for damaged in group.damaged if damaged not in hurt})
         with self._store.write(is_bulk=self._is_bulk(group)) as transaction:
             transaction.quotas = group.quotas
             if group.drop_claim:
                 transaction.drop_claim()
-            for damaged in group.damaged:
-                if transaction.is_hurt(damaged):
-                    transaction.quarantine(damaged)
+            for damaged in hurt:
+                transaction.quarantine(damaged)
             for job in group.jobs:
                 done.outcomes.append(self._do(transaction, job, done, wall_ms))
             if group.portions:
@@ -237,6 +242,20 @@ class Committer:
         if transaction.filed_hlc > self._clock.last:
             self._clock = HybridClock(transaction.filed_hlc, self._limits.hlc_future_s_max)
         return done
+
+    def _is_readable(self, damaged: DamagedRange) -> bool:
+        """Whether a batch that could not be read can be by now: a disk that was away for a moment has damaged nothing,
+        and a mark stays."""
+        origin, seq_begin, seq_end = damaged
+        try:
+            batches = self._store.load(origin, seq_begin, seq_end, 0).batches
+        except StoreCorrupt:
+            return False
+        if not batches or (batches[0].seq_begin, batches[0].seq_end) != (seq_begin, seq_end):
+            return False
+        if origin == self._own:
+            self._go_on_above(parse_batch(batches[0].wal_bytes))
+        return True
 
     def _is_bulk(self, group: Group) -> bool:
         """Whether it brings big batches of logs that are held and, as far as can be told, nothing else."""
@@ -316,8 +335,7 @@ class Committer:
             transaction.append(batch)
             self._clock.observe(batch.last_hlc, wall_ms)
             if batch.origin == self._own:
-                # Timestamps of our own are never given out twice, however far ahead they are.
-                self._clock = HybridClock(max(self._clock.last, batch.last_hlc), self._limits.hlc_future_s_max)
+                self._go_on_above(batch)
                 # Who delivers a part of what we lost is believed about the rest, if there can be so much.
                 if own_shown <= batch.seq_end + self._limits.own_claim_records_max:
                     transaction.note_claim(own_shown)

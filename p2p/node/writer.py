@@ -239,7 +239,8 @@ class Writer:
     def subscribe(
         self, on_moved: Callable[[frozenset[PeerId]], None], on_close: Callable[[], None] = _ignore
     ) -> Callable[[], None]:
-        """Call `on_moved` after every commit that moved heads, with the origins; and `on_close` when the writer ends.
+        """Call `on_moved` after every commit that moved heads, or found that what could not be read can be, with the
+        origins; and `on_close` when the writer ends.
 
         Returns:
             A function that ends the subscription.
@@ -255,8 +256,8 @@ class Writer:
     async def load(self, origin: PeerId, from_seq: int, bytes_max: int) -> list[StoredBatch]:
         """Read the batch that covers `from_seq` and those after it, up to the head and `bytes_max`; at least one.
 
-        A batch that is not what was stored is not returned, nor what follows it: it is quarantined, the head goes
-        down, and it will be fetched again.
+        A batch that is not what was stored is not returned, nor what follows it. Unless it is when the next commit
+        reads it once more, it is quarantined, the head goes down, and it will be fetched again.
 
         Returns:
             The batches; none at the log's end.
@@ -690,6 +691,7 @@ class Writer:
         self.just_sealed = done.sealed
         self._announce(moved)
         self.just_sealed = ()
+        self._wake_readers(frozenset(done.readable) - moved)
 
     def _finish_shares(self, done: Committed, shares: Sequence[_Share]) -> None:
         if done.unsealed is Unsealed.AHEAD:
@@ -753,8 +755,12 @@ class Writer:
     def _announce(self, moved: frozenset[PeerId]) -> None:
         if moved:
             self._emit(events.HeadsMoved(moved))
+            self._wake_readers(moved)
+
+    def _wake_readers(self, origins: frozenset[PeerId]) -> None:
+        if origins:
             for subscriber in tuple(self._subscribers.values()):
-                subscriber.on_moved(moved)
+                subscriber.on_moved(origins)
 
     def _take_over(self, taken: Taken) -> frozenset[PeerId]:
         """Put what the store says in the place of what we had."""

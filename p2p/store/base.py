@@ -359,12 +359,6 @@ class Transaction(ABC):
             frozen = msgspec.structs.replace(frozen, seq=below.seq_end, hash=below.hash)
         self.changed[origin] = frozen
 
-    def is_hurt(self, damaged: DamagedRange) -> bool:
-        """Whether a batch that was found damaged still is: a disk may have refused to read it, and be well again."""
-        origin, seq_begin, seq_end = damaged
-        held = self.held_within(origin, seq_begin, seq_end)
-        return held is None or held[:2] != (seq_begin, seq_end) or self._read(origin, held) is None
-
     def quarantine(self, damaged: DamagedRange) -> None:
         """Mark a batch as damaged: it is never served again, and the head goes down to the one before it.
 

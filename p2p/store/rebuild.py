@@ -56,7 +56,7 @@ from p2p.store.hints import HINTS, check_table, damaged_tables
 from p2p.store.mend import Head, frozen_from_of, owner_of, walk
 from p2p.store.schema import PAGE_BYTES, STEPS, check_version, has_segments, prepare, read_owner
 from p2p.store.segments import read_entries, segment_numbers, segment_size
-from p2p.store.transaction import KEPT, OPEN
+from p2p.store.transaction import KEPT, NOBODY, OPEN
 
 _NO_BATCH: Final = 0
 """In the place of a batch's number: its bytes are gone. No batch has it."""
@@ -86,7 +86,8 @@ def look_through(path: Path) -> str | None:
 
 
 def has_come_back(path: Path) -> bool:
-    """Whether a segment has a batch again that was quarantined: its file was gone, and was put back.
+    """Whether a batch that was quarantined is what was stored: its segment was gone, and was put back, or its disk was
+    away when it was read.
 
     Raises:
         StoreError: it cannot be read.
@@ -96,8 +97,7 @@ def has_come_back(path: Path) -> bool:
             return False
         rows = connection.execute(
             "SELECT o.peer_id, c.seq_begin, c.seq_end, c.hash, c.signature_crc, c.segment, c.batch FROM chain AS c"
-            " JOIN origins AS o ON o.no = c.origin WHERE c.damaged <> 0 AND c.segment <> ?",
-            (IN_TABLE,),
+            " JOIN origins AS o ON o.no = c.origin WHERE c.damaged <> 0"
         )
         return any(
             is_what_was_stored(read_batch(connection, segment, number), PeerId(peer_id), Held(*held), signature_crc)
@@ -290,11 +290,15 @@ class Copy:
             Up to where each segment was read.
         """
         execute = self._target.execute
-        known = self._scan("segments", "no, covered, is_open", "no {0}")
+        known = list(self._scan("segments", "no, covered, is_open", "no {0}"))
         closed = {
             no: covered for no, covered, is_open in known if is_open not in (OPEN, KEPT) and isinstance(covered, int)
         }
         numbers_there = segment_numbers(self._store)
+        last = max((no for no, *_ in known if isinstance(no, int)), default=0)
+        if last > max(numbers_there, default=0):
+            # It was forgotten, or is gone, and its number is not given out again.
+            execute("INSERT INTO segments VALUES (?, ?, 0, 0)", (last, NOBODY))
         ends = {no: closed[no] if no in closed else segment_size(self._store, no) for no in numbers_there}
         for no, end in ends.items():
             for offset, wal_bytes in read_entries(self._store, no, 0, end):

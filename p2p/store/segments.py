@@ -64,6 +64,8 @@ _NAME: Final = re.compile(r"\.([0-9]{6,18})\.segment")
 _OFFSET_MAX: Final = 1 << 62
 """No place beyond it is one that a system could be asked for."""
 _PIECE_BYTES: Final = 1 << 20
+_DAMAGED: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA})
+"""What systems say of a place that they cannot read; a disk that is away for a moment says it as well."""
 _PROBE: Final = 0
 """The number of the file that is made to see whether the disk has room. No segment has it."""
 
@@ -148,17 +150,19 @@ def is_torn(store: Path, no: int) -> bool:
 
 
 def read_entry(store: Path, no: int, offset: int) -> bytes | None:
-    """Read the batch that begins there; None if it is gone, or cannot be one.
+    """Read the batch that begins there; None if it is gone, cannot be one, or lies where the disk is damaged.
 
     Raises:
-        StoreError: the file cannot be read as a whole.
+        StoreError: the file cannot be read now.
     """
     descriptor = _open(store, no)
     if descriptor is None:
         return None
     try:
         return _entry(descriptor, offset)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _DAMAGED:
+            raise _unreadable(segment_path(store, no), error) from error
         # One batch that cannot be read is fetched again.
         return None
     finally:

@@ -31,7 +31,7 @@ from p2p.node.commits import Committed, Group, PushOutcome
 from p2p.replication.accept import Verdict
 from p2p.replication.batch import Batch, NewRecord
 from p2p.replication.heads import SEQ_MAX, LogHead
-from p2p.store.base import StoredBatch, Transaction
+from p2p.store.base import DamagedRange, Loaded, StoredBatch, Transaction
 from p2p.store.memory import MemoryStore
 from p2p.store.sqlite import SqliteStore
 from p2p.windows import SystemBlocking
@@ -762,6 +762,43 @@ async def test_t62_a_read_that_the_repair_overtook_hurts_nothing(sqlite_store: S
         await settle()
         assert bench.seq(log) == 8
         assert bench.events_of(events.BatchDamaged) == [events.BatchDamaged(log.origin, 5)]
+
+
+async def test_t62_what_a_disk_that_was_away_did_not_read_is_not_damaged(sqlite_store: SqliteStore) -> None:
+    log = foreign()
+    async with running(Bench(sqlite_store)) as bench:
+        await bench.push(*log.batches)
+        damage_blob(sqlite_store, log.batches[2])
+        bench.blocking.shut()
+        assert len(await bench.writer.load(log.origin, 1, 2**40)) == 2
+        assert sqlite_store._writer is not None
+        sqlite_store._writer.execute("UPDATE batches SET wal = ? WHERE no = 3", (log.batches[2].wal_bytes,))
+        bench.blocking.open.set()
+        await settle()
+        assert (bench.seq(log), bench.events_of(events.BatchDamaged)) == (8, [])
+        assert bench.moves[-1] == frozenset({log.origin}), "who waits for what could not be read reads it again"
+        assert len(await bench.writer.load(log.origin, 1, 2**40)) == 4
+
+
+async def test_t62_timestamps_go_on_above_our_last_batch_when_it_is_read_at_last() -> None:
+    class Away(MemoryStore):
+        is_away = False
+
+        def load(self, origin: PeerId, from_seq: int, to_seq: int, bytes_max: int) -> Loaded:
+            if self.is_away:
+                self.is_away = False
+                return Loaded([], DamagedRange(origin, from_seq, to_seq))
+            return super().load(origin, from_seq, to_seq, bytes_max)
+
+    store, clock = Away(OWN), WallClock()
+    async with running(Bench(store, clock=clock)) as bench:
+        await bench.append(b"before")
+    store.is_away = True
+    clock.ms -= 10_000
+    async with running(Bench(store, clock=clock)) as bench:
+        assert await bench.append(b"after") == [2]
+        first, second = bench.records()
+        assert second.hlc > first.hlc
 
 
 async def test_t62_our_own_last_batch_is_looked_at_before_anything_follows_it(sqlite_store: SqliteStore) -> None:

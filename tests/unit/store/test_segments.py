@@ -110,6 +110,24 @@ def test_a_segment_that_cannot_be_reached_is_no_damage(path: Path) -> None:
         read_entry(path, 1, 0)
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOMEM])
+def test_t62_a_system_that_cannot_read_now_is_no_damage(
+    path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> bytes:
+        raise OSError(code, "refused")
+
+    appends = Appends(path, {}, 1, 1000)
+    appends.add(OWN, b"x")
+    appends.write()
+    monkeypatch.setattr(segments.os, "pread", refuse)
+    if code == errno.EIO:
+        assert read_entry(path, 1, 0) is None
+    else:
+        with pytest.raises(StoreError, match="cannot be read: refused"):
+            read_entry(path, 1, 0)
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_file_is_refused_and_nobody_waits_for_it(path: Path, make: Callable[[Path], None]) -> None:
     SqliteStore(path, OWN).close()
@@ -1041,6 +1059,31 @@ def test_what_could_not_be_removed_is_removed_by_the_next_start_and_comes_not_ba
     assert is_open(path) == [1]
 
 
+@pytest.mark.parametrize("is_forgotten_there", [True, False])
+def test_t60_no_number_is_given_out_twice_so_an_older_index_takes_nothing_for_what_it_was(
+    path: Path, is_forgotten_there: bool
+) -> None:
+    def forget(transaction: Transaction) -> None:
+        transaction.forget(OTHER)
+
+    own = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        put(store, own.add(b"small"), is_bulk=False)
+        fill(store, Log(2), 1)
+        if is_forgotten_there:
+            write(store, forget)
+    older = path.read_bytes()
+    for _ in range(2):
+        with closing(SqliteStore(path, OWN)) as store:
+            write(store, forget)
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, own, 3)
+        assert segment_numbers(path) == [2]
+    path.write_bytes(older)
+    with closing(SqliteStore(path, OWN)) as store:
+        assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
+
+
 def test_an_index_that_is_put_back_finds_the_segments_of_logs_that_the_older_one_did_not_know(path: Path) -> None:
     other = Log(2)
     with closing(SqliteStore(path, OWN)) as store:
@@ -1209,6 +1252,24 @@ def test_t62_a_segment_that_is_put_back_is_whole_again_once_the_store_is_mended(
     path.symlink_to(path)
     with pytest.raises(StoreError, match=r"000001\.segment cannot be read"):
         mend_store(tmp_path)
+
+
+@pytest.mark.parametrize("is_bulk", [True, False])
+def test_t62_what_was_marked_and_is_whole_is_whole_again_once_the_store_is_mended(
+    tmp_path: Path, is_bulk: bool
+) -> None:
+    store, key = open_store(tmp_path, entropy=os.urandom, say=lambda _: None)
+    log = Log()
+    log.identity, log.origin = key, key.peer_id
+    with closing(store):
+        assert isinstance(store, SqliteStore)
+        put(store, *(log.add(b"%d" % number * 300) for number in range(3)), is_bulk=is_bulk)
+        write(store, lambda transaction: transaction.quarantine(DamagedRange(key.peer_id, 2, 2)))
+    assert "3 records of 1 logs" in str(mend_store(tmp_path))
+    store, _ = open_store(tmp_path, entropy=os.urandom, say=lambda _: None)
+    with closing(store):
+        assert isinstance(store, SqliteStore)
+        assert (store.current()[key.peer_id].is_whole, list(store.verify())) == (True, [])
 
 
 @pytest.mark.parametrize("what", ["forgotten", "fetched again", "damaged"])
