@@ -43,7 +43,7 @@ RELAY_FAULT: Final = "relay dies"
 VILLAINS: Final = ("10.6.6.1", "10.6.6.2")
 """Where the Byzantine members live."""
 
-USUAL_S_MAX: Final = 24.0
+USUAL_S_MAX: Final = 36.0
 """How long faults happen at the most where nothing is said of that."""
 REST_S: Final = 35.0
 """What a world takes besides its faults, when it heals at once: to be quiet, and to end."""
