@@ -159,15 +159,22 @@ def remove_part(part: Path) -> None:
         beside(part, ending).unlink(missing_ok=True)
 
 
-def take_place(path: Path, part: Path) -> None:
-    """Put the new file in the place of the old one."""
+def take_place(path: Path, part: Path, *, keeps_log: bool = False) -> None:
+    """Put the new file in the place of the old one.
+
+    Args:
+        keeps_log: whether SQLite's log is kept with the old one, which could not take it up.
+    """
+    kept = beside(path, DAMAGED)
+    beside(kept, LOG).unlink(missing_ok=True)
+    if keeps_log and beside(path, LOG).exists():
+        os.replace(beside(path, LOG), beside(kept, LOG))
     if size_of(beside(path, LOG)):
         raise StoreError(f"the store {path} cannot be written anew: somebody reads it")
     for ending in (LOG, "-shm"):
         # Left there, they would be taken for the new file's.
         beside(path, ending).unlink(missing_ok=True)
     sync(part)
-    kept = beside(path, DAMAGED)
     kept.unlink(missing_ok=True)
     os.link(path, kept)
     os.replace(part, path)

@@ -10,7 +10,6 @@ The file that cannot be read is kept, with SQLite's log.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from p2p.replication.batch import verify_signature
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import parse_stored
 from p2p.store.blobs import Connection
-from p2p.store.files import DAMAGED, LOG, PART, beside, connect, make_private, translated, trust
+from p2p.store.files import DAMAGED, PART, beside, connect, make_private, translated, trust
 from p2p.store.rebuild import Copy, remove_part, take_place
 from p2p.store.schema import prepare
 from p2p.store.segments import read_entries, segment_numbers, segment_size
@@ -62,10 +61,7 @@ def salvage(path: Path, own: PeerId) -> str | None:
             closing(connect(part, "rw", path)) as target,
         ):
             said = Copy(source, target, part, path).run(own)
-        if beside(path, LOG).exists():
-            # It would be taken for the new file's.
-            os.replace(beside(path, LOG), beside(beside(path, DAMAGED), LOG))
-        take_place(path, part)
+        take_place(path, part, keeps_log=True)
     except OSError as error:
         raise StoreError(f"the store {path} cannot be written anew: {error}") from error
     finally:
@@ -75,8 +71,8 @@ def salvage(path: Path, own: PeerId) -> str | None:
     return (
         f"nothing of {path} can be read: it was made anew of what its segments hold, {said}. What was in the file "
         "alone is missing, and peers have to send it: small batches, proofs, labels, addresses. The file is kept as "
-        f"{path.name}{DAMAGED}. Start the node with --connect ADDRESS of a peer that holds its log: it was signed "
-        "further than is known here"
+        f"{path.name}{DAMAGED}. Start the node with --connect ADDRESS of a peer that holds its log: it may have been "
+        "signed further than is known here"
     )
 
 

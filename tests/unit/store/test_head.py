@@ -270,6 +270,19 @@ def test_where_the_list_of_tables_is_lost_a_store_is_made_of_segments(dir: Dir) 
         assert store.current()[dir.log.origin].tail_seq == 6
 
 
+def test_sqlites_log_is_kept_with_a_file_that_cannot_take_it_up(dir: Dir) -> None:
+    killed = dir.copy(dir.path.with_name("killed"))
+    with closing(dir.open()) as store, store.write() as transaction:
+        transaction.append(dir.log.add(b"small"))
+        shutil.copy(dir.file.with_name("log.sqlite-wal"), killed.path)
+    before = killed.file.with_name("log.sqlite-wal").read_bytes()
+    killed.put(0, bytes(8192))
+    assert mend_store(killed.path)
+    assert killed.file.with_name("log.sqlite.damaged-wal").read_bytes() == before
+    with closing(killed.open()) as store:
+        assert store.current()[killed.log.origin].tail_seq == 6
+
+
 def test_where_no_segment_holds_anything_the_file_is_left_and_the_way_out_is_told(dir: Dir) -> None:
     for segment in dir.path.glob("*.segment"):
         segment.unlink()
