@@ -14,13 +14,14 @@ before anything is signed on top of it. That takes one look at each file.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from p2p.errors import StoreError
 from p2p.ids import PeerId
+from p2p.limits import Limits
 from p2p.replication.batch import Batch, verify_signature
 from p2p.store.base import OriginState, parse_stored
 from p2p.store.disk import sync
@@ -36,6 +37,9 @@ from p2p.store.segments import (
     segment_size,
 )
 from p2p.store.transaction import KEPT, LOST, NOBODY, OPEN, SqliteTransaction
+
+_PIECE_BYTES: Final = Limits().segment_tail_bytes_max
+"""What a power cut leaves is hardly more; an older index beside newer segments lacks any amount."""
 
 Beyond: TypeAlias = dict[int, tuple[int, int]]
 """Batches of our own that lie beyond a gap: by the seq that each begins with, its segment and its offset there."""
@@ -184,21 +188,29 @@ class TakingUp:
         Raises:
             StoreError: a segment cannot be read, or the store not be written.
         """
-        known = [(tail, tail.owner) for tail in tails if tail.owner is not None]
-        if known:
+        # First, so that nothing is filed on top of what is lost.
+        known = sorted((tail for tail in tails if tail.owner is not None), key=lambda tail: tail.end >= tail.start)
+        for piece in _pieces(known):
             with self._begin() as transaction:
                 transaction.big_bytes = None
-                # First, so that nothing is filed on top of what is lost.
-                for tail, owner in known:
-                    if tail.end < tail.start:
-                        self._quarantine_lost(transaction, tail, owner)
-                for tail, owner in known:
-                    if tail.end >= tail.start:
-                        filed = self._file(transaction, tail, owner)
-                        transaction.close_segment(tail.no, is_kept=filed.is_beyond)
+                for tail in piece:
+                    self._take_up_known(transaction, tail)
         for tail in tails:
             if tail.owner is None:
                 self._take_up_unknown(tail)
+
+    def _take_up_known(self, transaction: SqliteTransaction, tail: Tail) -> None:
+        assert tail.owner is not None
+        if tail.end < tail.start:
+            self._quarantine_lost(transaction, tail, tail.owner)
+            return
+        filed = self._file(transaction, tail, tail.owner)
+        transaction.close_segment(tail.no, is_kept=filed.is_beyond)
+        if filed.is_beyond:
+            self.said.append(
+                f"{segment_path(self._store, tail.no).name} holds batches of this node's own log above what is missing "
+                "or damaged: they count once a peer has sent that"
+            )
 
     def _take_up_unknown(self, tail: Tail) -> None:
         """One that the index does not know goes if its log has all of it, or if it was never more than begun. It may
@@ -257,6 +269,20 @@ class TakingUp:
                 transaction.note_claim(batch.seq_end)
                 self.beyond[batch.seq_begin] = (tail.no, offset)
         return _Filed(is_missed, is_beyond)
+
+
+def _pieces(tails: Sequence[Tail]) -> Iterator[list[Tail]]:
+    """As many at a time as are filed in one commit, at least one: what SQLite's log takes for it is bounded."""
+    piece: list[Tail] = []
+    size = 0
+    for tail in tails:
+        size += max(0, tail.end - tail.start)
+        if piece and size > _PIECE_BYTES:
+            yield piece
+            piece, size = [], max(0, tail.end - tail.start)
+        piece.append(tail)
+    if piece:
+        yield piece
 
 
 def file_beyond(transaction: SqliteTransaction, store: Path, beyond: Beyond) -> None:

@@ -29,6 +29,7 @@ from p2p.store.reader import SqliteReader
 from p2p.store.rebuild import rebuild
 from p2p.store.segments import Appends, Segment, read_entries, read_entry, segment_numbers, segment_path
 from p2p.store.sqlite import SqliteStore
+from p2p.store.transaction import SqliteTransaction
 from tests.logs import Log, app, identity
 
 OWN = identity(1).peer_id
@@ -111,9 +112,7 @@ def test_a_segment_that_cannot_be_reached_is_no_damage(path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOMEM])
-def test_t62_a_system_that_cannot_read_now_is_no_damage(
-    path: Path, code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_t62_a_system_that_cannot_read_now_is_no_damage(path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> bytes:
         raise OSError(code, "refused")
 
@@ -1141,6 +1140,52 @@ def test_an_older_index_beside_newer_segments_takes_up_what_follows_its_heads(pa
         assert [len(wal_bytes) > 1 for _, wal_bytes in read_entries(path, left, 0, EVERYTHING)] == [True] * 2
         assert list(store.verify()) == []
         fill(store, own, 2)
+
+
+def test_what_many_segments_hold_beyond_an_older_index_is_filed_piece_by_piece(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filed: list[int] = []
+    save = SqliteTransaction.save
+
+    def noted(transaction: SqliteTransaction) -> None:
+        filed.append(transaction.row_bytes)
+        save(transaction)
+
+    logs = [Log(number) for number in range(1, 6)]
+    with closing(SqliteStore(path, OWN)) as store:
+        for log in logs:
+            fill(store, log, 1)
+    older = path.read_bytes()
+    with closing(SqliteStore(path, OWN)) as store:
+        for log in logs:
+            fill(store, log, 4, 500)
+    path.write_bytes(older)
+    monkeypatch.setattr("p2p.store.replay._PIECE_BYTES", 6000)
+    monkeypatch.setattr(SqliteTransaction, "save", noted)
+    with closing(SqliteStore(path, OWN)) as store:
+        assert all(held(store, log.origin) == [batch.wal_bytes for batch in log.batches] for log in logs)
+    assert [0 < size <= 6000 for size in filed] == [True] * 3
+
+
+def test_t60_whole_batches_above_a_hurt_one_count_again_once_that_is_back(path: Path) -> None:
+    own = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, own, 1)
+    older = path.read_bytes()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, own, 4)
+    path.write_bytes(older)
+    segment = segment_path(path, 1)
+    data = bytearray(segment.read_bytes())
+    data[data.index(own.batches[2].wal_bytes) + 90] ^= 1
+    segment.write_bytes(data)
+    with closing(SqliteStore(path, OWN)) as store:
+        assert (store.current()[OWN].seq, store.current()[OWN].claimed_seq) == (2, 5)
+        (line,) = store.mended
+        assert "000001.segment holds batches of this node's own log above what is missing or damaged" in line
+        put(store, own.batches[2])
+        assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
 
 
 def test_what_does_not_follow_is_kept_aside_and_nothing_is_made_of_it(path: Path) -> None:
