@@ -77,6 +77,9 @@ def drop_forgotten(connection: sqlite3.Connection, store: Path) -> None:
     for (no,) in rows:
         drop_segment(store, no)
     sync(store.parent)
+    # What could not be removed stays known as what nobody wants.
+    left = set(segment_numbers(store))
+    rows = [(no,) for (no,) in rows if no not in left]
     # No number is given twice: an older index would take the one segment for the other.
     connection.executemany("DELETE FROM segments WHERE no = ? AND no < (SELECT MAX(no) FROM segments)", rows)
 

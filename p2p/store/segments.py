@@ -190,7 +190,14 @@ def read_entries(store: Path, no: int, start: int, end: int) -> Iterator[tuple[i
             yield start, wal_bytes
             start = after
     except OSError as error:
-        raise _unreadable(segment_path(store, no), error) from error
+        path = segment_path(store, no)
+        if error.errno in _DAMAGED:
+            raise StoreError(
+                f"{path} cannot be read from byte {start} on: {error.strerror}. Is its disk there? If it is, and stays "
+                f"so: stop the node, copy the file with `dd bs=4096 conv=noerror,sync`, put the copy in its place, and "
+                "start with --connect ADDRESS of a peer that holds this node's log"
+            ) from error
+        raise _unreadable(path, error) from error
     finally:
         os.close(descriptor)
 

@@ -1083,6 +1083,55 @@ def test_t60_no_number_is_given_out_twice_so_an_older_index_takes_nothing_for_wh
         assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
 
 
+def test_what_can_still_not_be_removed_stays_known_as_what_nobody_wants(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        for where in ("sqlite", "replay"):
+            patch.setattr(f"p2p.store.{where}.drop_segment", lambda *_: None)
+        with closing(SqliteStore(path, OWN)) as store:
+            fill(store, Log(2), 1)
+            write(store, lambda transaction: transaction.forget(OTHER))
+            fill(store, Log(3), 1)
+        for _ in range(2):
+            with closing(SqliteStore(path, OWN)) as store:
+                assert (segment_numbers(path), store.mended) == ([1, 2], [])
+    with closing(SqliteStore(path, OWN)) as store:
+        assert (segment_numbers(path), store.mended) == ([2], [])
+
+
+def test_a_start_that_a_damaged_disk_prevents_says_where_and_what_to_do(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, log, 1)
+    older = path.read_bytes()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, log, 4)
+    path.write_bytes(older)
+    segment = segment_path(path, 1)
+    data = segment.read_bytes()
+    at = data.index(log.batches[2].wal_bytes)
+    pread = os.pread
+
+    def refuse(descriptor: int, size: int, offset: int) -> bytes:
+        if offset <= at + 90 < offset + size:
+            raise OSError(errno.EIO, "planted")
+        return pread(descriptor, size, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segments.os, "pread", refuse)
+        with pytest.raises(StoreError, match=rf"000001\.segment cannot be read from byte {at - 4} on.*conv=noerror"):
+            SqliteStore(path, OWN)
+    # Who does as it says keeps what is whole.
+    segment.write_bytes(data[: at + 50] + bytes(100) + data[at + 150 :])
+    with closing(SqliteStore(path, OWN)) as store:
+        assert (store.current()[OWN].seq, store.current()[OWN].claimed_seq) == (2, 5)
+        put(store, log.batches[2])
+        assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
+
+
 def test_an_index_that_is_put_back_finds_the_segments_of_logs_that_the_older_one_did_not_know(path: Path) -> None:
     other = Log(2)
     with closing(SqliteStore(path, OWN)) as store:
