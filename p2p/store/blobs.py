@@ -13,7 +13,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from p2p.store.segments import read_entry
+from p2p.store.segments import BATCH_BYTES_MAX, read_entry
 
 IN_TABLE: Final = 0
 """In the place of a segment's number: the batch is a row."""
@@ -29,11 +29,14 @@ class Connection(sqlite3.Connection):
     store: Path
 
 
-def read_batch(connection: sqlite3.Connection, segment: object, number: object) -> bytes | None:
+def read_batch(
+    connection: sqlite3.Connection, segment: object, number: object, size_max: int = BATCH_BYTES_MAX
+) -> bytes | None:
     """Read the bytes of a batch; None if they are gone or cannot be read.
 
     Args:
         segment, number: where its row of `chain` says that it is.
+        size_max: of a longer one so much is read.
 
     Raises:
         sqlite3.Error, StoreError: the file cannot be read as a whole.
@@ -42,10 +45,10 @@ def read_batch(connection: sqlite3.Connection, segment: object, number: object) 
         return None
     if segment != IN_TABLE:
         assert isinstance(connection, Connection)
-        return read_entry(connection.store, segment, number)
+        return read_entry(connection.store, segment, number, size_max)
     try:
         with connection.blobopen("batches", "wal", number, readonly=True) as blob:
-            return blob.read()
+            return blob.read(size_max)
     except sqlite3.Error as error:
         # SQLITE_ERROR: no such row, or no bytes in it.
         if is_damage(error) or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:

@@ -30,7 +30,7 @@ from p2p.replication.accept import Held
 from p2p.replication.fork import check_proof
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import is_what_was_stored
-from p2p.store.blobs import IN_TABLE, malformed, read_batch
+from p2p.store.blobs import malformed, read_batch
 from p2p.store.hints import check_table
 
 _ORIGIN_BYTES: Final = 1 + 32
@@ -156,11 +156,7 @@ def owner_of(connection: sqlite3.Connection, no: int, head: Head, peer_id: bytes
     if head.batch is None:
         return peer_id
     try:
-        if head.segment == IN_TABLE:
-            with connection.blobopen("batches", "wal", head.batch, readonly=True) as blob:
-                named = blob.read(_ORIGIN_BYTES)[1:]
-        else:
-            named = (read_batch(connection, head.segment, head.batch) or b"")[1:_ORIGIN_BYTES]
+        named = (read_batch(connection, head.segment, head.batch, _ORIGIN_BYTES) or b"")[1:]
     except sqlite3.Error:
         return peer_id
     return named if named != peer_id and _is_good(connection, no, named, head.seq) else peer_id

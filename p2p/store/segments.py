@@ -149,8 +149,11 @@ def is_torn(store: Path, no: int) -> bool:
         raise _unreadable(path, error) from error
 
 
-def read_entry(store: Path, no: int, offset: int) -> bytes | None:
+def read_entry(store: Path, no: int, offset: int, size_max: int = BATCH_BYTES_MAX) -> bytes | None:
     """Read the batch that begins there; None if it is gone, cannot be one, or lies where the disk is damaged.
+
+    Args:
+        size_max: of a longer one so much is read.
 
     Raises:
         StoreError: the file cannot be read now.
@@ -159,7 +162,7 @@ def read_entry(store: Path, no: int, offset: int) -> bytes | None:
     if descriptor is None:
         return None
     try:
-        return _entry(descriptor, offset)
+        return _entry(descriptor, offset, size_max)
     except OSError as error:
         if error.errno not in _DAMAGED:
             raise _unreadable(segment_path(store, no), error) from error
@@ -224,7 +227,7 @@ def _unreadable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"{path} cannot be read: {error.strerror}")
 
 
-def _entry(descriptor: int, offset: int) -> bytes | None:
+def _entry(descriptor: int, offset: int, size_max: int = BATCH_BYTES_MAX) -> bytes | None:
     if not 0 <= offset < _OFFSET_MAX:
         return None
     head = os.pread(descriptor, _LENGTH.size, offset)
@@ -233,6 +236,7 @@ def _entry(descriptor: int, offset: int) -> bytes | None:
     (length,) = _LENGTH.unpack(head)
     if not 0 < length <= BATCH_BYTES_MAX:
         return None
+    length = min(length, size_max)
     wal_bytes = os.pread(descriptor, length, offset + _LENGTH.size)
     return wal_bytes if len(wal_bytes) == length else None
 

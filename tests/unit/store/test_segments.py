@@ -91,6 +91,7 @@ def test_what_is_written_is_read_and_only_its_owner_may(path: Path) -> None:
     assert segment_numbers(path) == [7, 8, 9]
     assert stat.S_IMODE(segment_path(path, 7).stat().st_mode) == 0o600
     assert read_entry(path, 7, 404) == b"z" * 500
+    assert read_entry(path, 7, 404, 33) == b"z" * 33
     assert list(read_entries(path, 7, 0, EVERYTHING)) == [(0, b"x" * 400), (404, b"z" * 500)]
     assert list(read_entries(path, 7, 0, 907)) == [(0, b"x" * 400)]
 
