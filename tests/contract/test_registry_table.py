@@ -156,8 +156,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_what_is_not_announced_again_is_forgotten_and_gives_its_room_back(table: Table) -> None:
     short = Room(ttl_s=0.2, entries_max=1, per_source_max=1)
-    table.note(entry(), short)
-    assert table.size() == 1
+    assert table.note(entry(), short) is Noted.TAKEN
     until(lambda: picked(table) == set())
     until(lambda: table.size() == 0)
     until(lambda: table.note(entry(port=9102), short) is Noted.TAKEN)

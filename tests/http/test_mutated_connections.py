@@ -92,6 +92,7 @@ async def attack(url: str, valid: tuple[bytes, ...], seed: int) -> None:
     data = mutated(dice, valid)
     stream = await connect(url)
     try:
+        # No answer comes to what is not whole: nothing is measured by how long it is waited for.
         with trio.move_on_after(1):
             at = 0
             while at < len(data):
@@ -113,7 +114,7 @@ async def attack(url: str, valid: tuple[bytes, ...], seed: int) -> None:
         await trio.aclose_forcefully(stream)
 
 
-LIMITS = HttpLimits(header_s_max=2, body_s_max=2, write_stall_s_max=2, linger_s_max=0.2)
+LIMITS = HttpLimits(linger_s_max=0.2)
 
 
 async def test_t54_mutated_connections_do_not_reach_a_node_and_find_no_bug(caplog: pytest.LogCaptureFixture) -> None:
