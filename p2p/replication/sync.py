@@ -163,6 +163,7 @@ class LinkSync:
         "_spoke_at",
         "_told",
         "_uncompared",
+        "_unheard_at",
         "confirmed",
         "key",
         "peer",
@@ -181,6 +182,7 @@ class LinkSync:
         self._is_open = False
         self._heard: dict[PeerId, HeadEntry] = {}
         self._foreign = 0
+        self._unheard_at = NEVER
         self._told: dict[PeerId, HeadEntry] = {}
         # Dicts, not sets: what is told has the same order in every run.
         self._soon: dict[PeerId, None] = {}
@@ -336,14 +338,23 @@ class LinkSync:
                 self.confirmed = min(self.confirmed, entry.seq) if plain else 0
             if plain:
                 self._compare(entry, now)
-            if was_open:
-                self._spread(origin, now)
-        if not was_open:
-            for origin in shared.heads:
-                if origin not in self._heard:
-                    pushes.offer(origin, now)
-                self._spread(origin, now)
+            self._spread(origin, now)
+        # So full a message is not the last of those that a link begins with: what the next one names is not pushed to
+        # who has it. Where none follows, it was the last.
+        goes_on = len(message.entries) >= self._limits.heads_per_message_max
+        if not was_open or self._unheard_at < NEVER:
+            self._unheard_at = now + self._limits.heads_debounce_quiet_s if goes_on else now
+            self._offer_unheard(now)
         self._collect(now)
+
+    def _offer_unheard(self, now: float) -> None:
+        """Push the logs that the peer has not named, once it has named all that it holds."""
+        if self._unheard_at <= now:
+            self._unheard_at = NEVER
+            for origin in self._shared.heads:
+                if origin not in self._heard:
+                    self.pushes.offer(origin, now)
+                    self._spread(origin, now)
 
     # Comparing heads (rule 5) and proofs.
 
@@ -648,7 +659,7 @@ class LinkSync:
 
     def next_deadline(self) -> float:
         """When `handle_deadline` is due; infinity for an idle link."""
-        due = min(self._soon_at, self._later_at, self._proof_at, self.pushes.next_deadline())
+        due = min(self._soon_at, self._later_at, self._unheard_at, self._proof_at, self.pushes.next_deadline())
         for table in (self._retell, self._checks_later):
             if table:
                 due = min(due, *table.values())
@@ -679,6 +690,7 @@ class LinkSync:
             # From here on it is a load like any other, and no deadline.
             self._proof_at = NEVER
             self._proof_is_due = True
+        self._offer_unheard(now)
         self._line_up_checks(now)
         self.pushes.handle_deadline(now)
         self._collect(now)

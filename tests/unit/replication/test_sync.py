@@ -156,6 +156,30 @@ def test_many_logs_are_told_in_several_messages() -> None:
     assert [len(message.entries) for message in side.first[0] if isinstance(message, WalHeads)] == [4, 4, 2]
 
 
+def test_what_the_second_message_of_a_greeting_names_is_not_pushed_after_the_first() -> None:
+    first, second, third, unnamed = (make_log(PeerId(bytes([number]) * 32), 1) for number in (11, 12, 13, 14))
+    side = Side(first, second, third, unnamed, limits=Limits(heads_per_message_max=2))
+    assert pushed(side.hear(entry(first, 1), entry(second, 1))) == []
+    assert pushed(side.hear(entry(third, 1))) == [(1, 1)]
+    assert pushed(side.wait(5)) == []
+
+
+def test_after_a_full_greeting_that_nothing_follows_the_rest_is_pushed() -> None:
+    first, second, unnamed = (make_log(PeerId(bytes([number]) * 32), 1) for number in (11, 12, 14))
+    side = Side(first, second, unnamed, limits=Limits(heads_per_message_max=2))
+    assert pushed(side.hear(entry(first, 1), entry(second, 1))) == []
+    assert pushed(side.wait(0.9)) == []
+    assert pushed(side.wait(0.2)) == [(1, 1)]
+
+
+def test_a_full_message_later_on_holds_nothing_back() -> None:
+    first, second, unnamed = (make_log(PeerId(bytes([number]) * 32), 1) for number in (11, 12, 14))
+    side = Side(first, second, unnamed, limits=Limits(heads_per_message_max=2))
+    assert pushed(side.hear()) == [(1, 1)] * 3
+    side.hear(entry(first, 1), entry(second, 1))
+    assert pushed(side.wait(5)) == []
+
+
 def test_a_second_link_is_told_that_the_first_supplies() -> None:
     side = Side(make_log(LOG, 2), links=2)
     assert [entry.want for entry in heads(side.first[0])] == [True]
