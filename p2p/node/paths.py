@@ -108,14 +108,16 @@ class Paths:
             self.router.broke(target, relay, now)
 
     async def move(self, link: Connection) -> None:
-        """Make a link in a circuit anew while it serves, which gives way then; without success it stays.
+        """Make a link in a circuit anew while it serves, which gives way then. Tried again as long as it serves.
 
         A relay that asks for that again and again gets no more than one each `flapping_s`.
         """
         assert link.connected_at is not None, "it is live"
         await trio.sleep(max(0.0, link.connected_at + self._limits.flapping_s - self._clock.monotonic()))
-        if link.is_live:
+        while link.is_live:
             await self.open_again(link)
+            if link.is_live:
+                await trio.sleep(self._limits.flapping_s)
 
     async def open_again(self, link: Connection) -> None:
         """Make a link in a circuit anew, as it was dialled: its way changed for no fault of anybody."""

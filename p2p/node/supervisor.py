@@ -13,7 +13,7 @@ A link's life, as seen from here:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import trio
@@ -95,7 +95,6 @@ class Supervisor:
         self._roster = roster
         self._succession = Succession(roster, limits, on_kept=self._on_kept, on_gave_way=self._on_gave_way)
         self._carried_over = CarriedOver(limits)
-        self._moving: set[Connection] = set()
         self._replacing: dict[PeerId, trio.CancelScope] = {}
         self._slots = slots
         self._places = places
@@ -166,7 +165,7 @@ class Supervisor:
             await link.over.wait()
 
     def give_up_on(self, peer_id: PeerId) -> None:
-        """Make no link in place of one that broke, and forget what waits for it."""
+        """Make no link in place of one that broke or moves, and forget what waits for it."""
         replacing = self._replacing.get(peer_id)
         if replacing is not None:
             replacing.cancel()
@@ -275,6 +274,7 @@ class Supervisor:
         self._replicator.link_up(link)
         self._circuits.link_up(link)
         self._paths.link_up(link)
+        self._move_if_asked(link)
         for message in self._carried_over.take(link.peer_id):
             if not link.send_data_nowait(message):
                 self._counters.messages_unsent += 1
@@ -362,18 +362,16 @@ class Supervisor:
         return True
 
     def move_circuit(self, end: CircuitEnd) -> None:
-        """Open another circuit for the link in this one, if it is the kept one of its peer."""
-        for link in self._roster.links.values():
-            is_meant = isinstance(link.stream, CircuitStream) and link.stream.end is end
-            if is_meant and link not in self._moving and not self._stopping:
-                self._moving.add(link)
-                self._nursery.start_soon(self._move, link)
+        """Open another circuit for the link in this one. One that is not kept yet is moved as soon as it is."""
+        link = self._roster.links.get(end.far)
+        if link is not None:
+            self._move_if_asked(link)
 
-    async def _move(self, link: Connection) -> None:
-        try:
-            await self._paths.move(link)
-        finally:
-            self._moving.discard(link)
+    def _move_if_asked(self, link: Connection) -> None:
+        stream = link.stream
+        is_asked = isinstance(stream, CircuitStream) and stream.end.must_move
+        if is_asked and link.is_live and link.peer_id not in self._replacing:
+            self._make_another(link.peer_id, partial(self._paths.move, link))
 
     def on_ignored(self, link: Connection) -> None:
         """Count a message of a type that a later version may know."""
@@ -434,20 +432,31 @@ class Supervisor:
         if not is_blameless:
             self._paths.link_broke(link)
         if link.reason in WAY_BROKE and link.dialed_by_us and not self._stopping and not link.retiring:
+            # The way of a link that we dialled broke: whoever needs another one waits for it.
             self._succession.expect(link.peer_id)
-            scope = self._replacing[link.peer_id] = trio.CancelScope()
-            self._nursery.start_soon(self._replace, link, is_blameless, scope)
-
-    async def _replace(self, link: Connection, is_blameless: bool, scope: trio.CancelScope) -> None:
-        """The way of a link that we dialled broke: make another one at once, and let whoever needs it wait."""
-        with scope:
             if is_blameless:
-                await self._paths.open_again(link)
+                self._make_another(link.peer_id, partial(self._paths.open_again, link))
             else:
-                await self._paths.open_elsewhere(link.peer_id)
-        if self._replacing.get(link.peer_id) is scope:
-            del self._replacing[link.peer_id]
-            self._succession.expect_no_more(link.peer_id)
+                self._make_another(link.peer_id, partial(self._paths.open_elsewhere, link.peer_id))
+
+    def _make_another(self, peer_id: PeerId, make: Callable[[], Awaitable[None]]) -> None:
+        """Make a link in place of one that broke or moves: one at a time, and until somebody parts from the peer."""
+        before = self._replacing.get(peer_id)
+        if before is not None:
+            before.cancel()
+        if not self._stopping:
+            scope = self._replacing[peer_id] = trio.CancelScope()
+            self._nursery.start_soon(self._replace, peer_id, make, scope)
+
+    async def _replace(self, peer_id: PeerId, make: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+        with scope:
+            await make()
+        if self._replacing.get(peer_id) is scope:
+            del self._replacing[peer_id]
+            self._succession.expect_no_more(peer_id)
+            kept = self._roster.links.get(peer_id)
+            if kept is not None:
+                self._move_if_asked(kept)
 
     def _carry_over(self, link: Connection) -> None:
         """What waited on a circuit that broke, and nobody can have got, waits for the next link with the same peer."""

@@ -35,6 +35,7 @@ class CircuitEnd:
         reason: why it broke, None while it did not.
         gave_way: it broke because our own link to the relay made place for another one, which nobody had to tell us.
         is_opener: this node opened it.
+        must_move: a link on its way gives way: another circuit should take its place.
         on_change: called when reading, sending or the state may have changed.
     """
 
@@ -51,6 +52,7 @@ class CircuitEnd:
         "is_finished",
         "is_open",
         "is_opener",
+        "must_move",
         "on_change",
         "reason",
         "relay",
@@ -64,6 +66,7 @@ class CircuitEnd:
         self.is_finished = False
         self.reason: Reason | None = None
         self.gave_way = False
+        self.must_move = False
         self.on_change: Callable[[], object] = _nothing
         self.inbox_bytes = 0
         self._leg = leg

@@ -578,6 +578,7 @@ class Switch:
         """Tell who opened a circuit that a link changes on this side of him; False if that is not his side."""
         if side.end is not None:
             if side.end.is_opener:
+                side.end.must_move = True
                 self._events.append(Moving(side.end))
             return side.end.is_opener
         passage, other = side.joined()
