@@ -106,6 +106,36 @@ def test_clearing_counts_lost_application_messages_only() -> None:
     assert outbox.clear() == 1
 
 
+class Ask:
+    """A request; whoever asked may have given it up."""
+
+    def __init__(self, *, is_over: bool = False) -> None:
+        self.is_over = is_over
+        self.ids: list[int] = []
+
+    def sent(self, msg_id: int) -> None:
+        self.ids.append(msg_id)
+
+
+def test_a_request_that_nobody_waits_for_any_more_is_not_sent_and_gives_its_room_back() -> None:
+    outbox, drained = Outbox(Limits()), Drained()
+    given_up, open_ = Ask(is_over=True), Ask()
+    outbox.put_data(259, b"given up", given_up)
+    outbox.put_data(259, b"open", open_)
+    outbox.drain(drained, KIB)
+    assert [payload for _, payload, _ in drained.taken] == [b"open"]
+    assert (given_up.ids, open_.ids) == ([], [1])
+    assert not outbox and outbox.data_bytes == 0
+
+
+def test_a_request_that_nobody_waits_for_any_more_is_not_lost_with_its_link() -> None:
+    outbox = Outbox(Limits())
+    outbox.put_data(259, b"message")
+    outbox.put_data(259, b"open", Ask())
+    outbox.put_data(259, b"given up", Ask(is_over=True))
+    assert outbox.clear() == 2
+
+
 class Circuits:
     """A relay lane with so many messages of a size."""
 

@@ -38,6 +38,8 @@ def test_what_is_sent_and_not_heard_of_is_asked_for_and_then_given_up() -> None:
     assert not vigil.is_dead(2.0 + ANSWER, 3.0)
     vigil.resumed(4.0)
     assert vigil.next_deadline(3.0) == 4.0 + ANSWER
+    assert not vigil.is_doubtful(4.0 + ANSWER / 3 - 0.01, 3.0)
+    assert vigil.is_doubtful(4.0 + ANSWER / 3 + 0.01, 3.0)
 
 
 def test_what_is_sent_after_the_ping_is_awaited_when_the_ping_is_answered() -> None:

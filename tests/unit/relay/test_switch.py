@@ -226,6 +226,16 @@ def test_t72_credit_for_what_waits_still_is_too_much() -> None:
     assert (leg.credit, leg.queued_bytes) == (0, WINDOW)
 
 
+def test_circuits_of_one_link_take_turns_and_none_speaks_until_it_has_nothing_to_say() -> None:
+    lane = Lane(lambda: None, lambda _leg: None)
+    for number in (1, 2):
+        leg = Leg(lane, number, Limits())
+        assert leg.took_window(WINDOW)
+        leg.put(bytes(WINDOW))
+    said = [Relay.decode(message).circuit for message in iter(lane.take, b"")]
+    assert said == [1, 2] * (WINDOW // Limits().relay_slice_bytes_max)
+
+
 def test_t72_two_ends_in_league_cannot_fill_a_relay() -> None:
     net = triangle()
     a, _ = net.pair("A", "R", "B")

@@ -330,6 +330,15 @@ def test_origins_take_turns() -> None:
     assert origins in ([LOG[0], THIRD[0], LOG[0], THIRD[0], LOG[0]], [THIRD[0], LOG[0], THIRD[0], LOG[0], THIRD[0]])
 
 
+def test_links_take_turns_at_the_store_however_often_one_of_them_speaks() -> None:
+    logs = [make_log(origin, 3) for origin in (LOG, THIRD)]
+    side = Side(*logs, links=2)
+    for link in (0, 0, 0, 1):
+        side.exchange.receive(link, WalHeads(tuple(entry(log, 0) for log in logs)), side.now)
+    loads = [side.exchange.next_load(side.now) for _ in range(5)]
+    assert [load.link if load else None for load in loads] == [0, 1, 0, 1, None]
+
+
 def test_pushes_stop_when_a_mebibyte_is_unacknowledged() -> None:
     log = make_log(LOG, 12, records=1, size=200 * KIB)
     side = Side(log)
@@ -630,6 +639,15 @@ def test_t36_a_lower_head_that_is_not_ours_is_answered_with_the_batch_there(want
 def test_t36_a_head_where_we_have_no_boundary_is_answered_with_the_batch_that_covers_it(want: bool) -> None:
     ours, theirs = make_log(LOG, 5, records=4), make_log(LOG, 3, records=2)
     assert pushed(Side(ours).hear(entry(theirs, 3, want=want))) == [(5, 8)]
+
+
+def test_t36_who_was_shown_where_his_log_is_not_ours_is_shown_nothing_more_of_it() -> None:
+    ours, theirs = make_log(LOG, 3), make_log(LOG, 3, mark=b"x")
+    side = Side(ours)
+    assert pushed(side.hear(entry(theirs, 3, want=False))) == [(3, 3)]
+    side.ack(2)
+    for held in (1, 2):
+        assert pushed(side.hear(entry(theirs, held, want=False)) + side.wait(60)) == []
 
 
 def test_t36_a_head_seen_before_we_got_there_is_compared_when_we_do() -> None:
