@@ -136,7 +136,6 @@ class _Families:
             "up": 1,
             "peers_connected": status.peers_connected,
             "peers_total": status.peers_total,
-            "tracked_endpoints": status.tracked_endpoints,
             "records": status.records,
             "own_records": status.own_records,
             "store_writable": int(status.writable),

@@ -24,13 +24,17 @@ export class Heads {
   know(everybody) {
     const peers = everybody.filter((peer) => peer.id !== null);
     for (const peer of peers) this.names.set(peer.id, nameOf(peer, peer.id));
-    this.near = peers.filter(isLinked).map(({ id }) => id);
+    const before = this.near.join();
+    this.near = peers.filter(isLinked).map(({ id }) => id).sort();
+    // Who comes or goes changes the marks, and not the log.
+    if (this.near.join() !== before) this.refresh();
     const targets = [{ id: "", name: "for everybody" }, ...peers.map((peer) => ({ id: peer.id, name: `for ${nameOf(peer, peer.id)}` }))];
     keyed($("append-target"), targets, ({ id }) => id, ({ id }) => el("option", { value: id }), (option, { name }) => setText(option, name));
   }
 
   clear() {
     this.names.clear();
+    this.near = [];
     this.render({ digest: "", heads: [], total: 0 });
   }
 

@@ -24,6 +24,21 @@ pytestmark = [needs("chromium"), pytest.mark.slow]
 OTHER_TOKEN = "another-token-of-the-tests"
 
 LONG_NAME = "a-peer-with-the-longest-name-that-there-may-be".ljust(64, "-")
+COVERED = """() => {
+    const dialog = document.getElementById("peer-dialog");
+    const covered = [];
+    for (dialog.scrollTop = 0; ; dialog.scrollTop += 8) {
+        const before = dialog.scrollTop;
+        for (const button of dialog.querySelectorAll("menu button")) {
+            const { left, top, width, height } = button.getBoundingClientRect();
+            for (const y of [top + 3, top + height / 2, top + height - 3])
+                if (!button.contains(document.elementFromPoint(left + width / 2, y)))
+                    covered.push([button.id, before, y]);
+        }
+        if (before + dialog.clientHeight >= dialog.scrollHeight - 1) return covered;
+    }
+}"""
+"""Where in the dialog of a peer, scrolled from its beginning to its end, something lies over a button of its menu."""
 HOSTILE = '<img src=x onerror="document.title=1"><script>alert(1)</script>'
 
 
@@ -194,6 +209,33 @@ async def test_a_peer_that_catches_up_while_our_log_stands_still_is_shown_in_ste
         await visit(a.url, steps)
 
 
+async def test_the_marks_of_the_log_follow_who_is_here_while_nothing_is_written() -> None:
+    """Without events: those of a peer that comes or goes are answered before the page knows who is here."""
+    peer = told_peer(id="ab" * 32, node_id="shop-2")
+    head = {"origin": "cd" * 32, "node_id": "a", "own": True, "seq": 1, "hash": "ef" * 32, "frozen": False, "marks": {}}
+    script = """async ([peer, head]) => {
+        const { Heads } = await import("./assets/log.js");
+        const api = { get: async () => ({ digest: "ef", total: 1, heads: [{ ...head, in_step: 1 }] }) };
+        window.heads = new Heads(() => api);
+        await window.heads.refresh();
+        window.heads.know([peer]);
+    }"""
+
+    def steps(seen: Visit) -> None:
+        page = seen.page
+        page.goto(seen.url)
+        page.evaluate(script, [peer, head])
+        marks = page.locator("#wal-table .mark")
+        marks.and_(page.locator(".equal")).filter(has_text="shop-2").wait_for(state="attached")
+        page.evaluate("peer => window.heads.know([peer])", peer | {"connected_ms": None, "state": "disconnected"})
+        marks.wait_for(state="detached")
+        page.evaluate("peer => window.heads.know([peer])", peer)
+        marks.filter(has_text="shop-2").wait_for(state="attached")
+
+    async with p2p.open_node(node_id="a") as node, controlled(node) as a:
+        await visit(a.url, steps)
+
+
 async def test_it_survives_a_restart_of_the_server() -> None:
     async with (
         p2p.open_node(node_id="a") as node,
@@ -357,6 +399,10 @@ async def test_everything_is_within_reach_of_the_keyboard() -> None:
         page.keyboard.press("Enter")
         seen.until("#peer-title", "shop-2")
         seen.until("#peer-facts dd", str(b.peer_id))
+        seen.until("#peer-heads td", "a")
+        page.set_viewport_size({"width": 390, "height": 500})
+        assert page.evaluate(COVERED) == []
+        page.set_viewport_size({"width": 1280, "height": 900})
         page.keyboard.press("Escape")
         page.locator("#peer-dialog[open]").wait_for(state="hidden")
         page.focus('#picture .node[role="button"]')
@@ -380,6 +426,7 @@ async def test_everything_is_within_reach_of_the_keyboard() -> None:
         p2p.open_node(node_id="shop-2") as b,
         controlled(node, stats_every_ms=200) as a,
     ):
+        await node.wal.append(b"sold 3")
         await b.connect(node.endpoints[0])
         await visit(a.url, steps)
 
@@ -456,8 +503,6 @@ async def test_a_browser_that_is_killed_leaves_nothing_behind() -> None:
         await trio.to_thread.run_sync(killable, a.url, steps)
         assert done == [True]
         assert (await a.get("/status"))["running"] is True
-
-
 
 
 async def test_what_it_shows_is_of_the_node_that_is_chosen() -> None:

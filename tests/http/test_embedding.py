@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -75,6 +76,11 @@ async def test_the_site_of_an_application_shows_all_its_nodes() -> None:
             metrics = (await client.get("/metrics")).text
             assert 'p2p_up{node="a",prefix="/a"} 1.0' in metrics
             assert 'p2p_up{node="b",prefix="/b"} 0.0' in metrics
+            series = (
+                " ".join(line.split()[:3]) if line[0] == "#" else line.rpartition(" ")[0]
+                for line in metrics.splitlines()
+            )
+            assert [line for line, count in Counter(series).items() if count > 1] == [], "each stands there once"
             paths = (await client.get("/openapi.json")).json()["paths"]
             assert {"/a/status", "/b/status", "/livez"} <= set(paths)
 
