@@ -131,7 +131,8 @@ class Channel:
 
     While it is full with `when_full="wait"`, the link that brings one message more rests until there is room. If there
     is none within `channel_wait_s_max`, that message is refused, and then every other one at once until the reader
-    takes something: a reader that has gone away costs its peers one rest and not one per message.
+    takes something: a reader that has gone away costs its peers one rest and not one per message. A link over which a
+    relay passes circuits on rests for `relay_answer_s_max / 3` at the most: others are at their ends.
 
     What one peer fills rests the others no more than it must: who has less than his part of a full one in it, which is
     the capacity divided by the peers that have something there, is still taken, up to twice the capacity in all.
@@ -285,11 +286,13 @@ class Channel:
     async def _put_when_room(self, message: Message) -> None:
         is_queued = False
         try:
-            with trio.move_on_after(self._dispatch.wait_s_max) as scope:
+            wait_s = min(self._dispatch.wait_s_max, message._link.rest_s_max)  # noqa: SLF001  # of this module
+            with trio.move_on_after(wait_s) as scope:
                 while not self._has_room(message) and not self._closed:
                     await self._writers.park()
             if scope.cancelled_caught and not self._has_room(message):
-                self._is_stuck = True
+                # A link that may not wait as long as others says nothing about the reader.
+                self._is_stuck = wait_s == self._dispatch.wait_s_max
             elif not self._closed:
                 self._append(message)
                 is_queued = True

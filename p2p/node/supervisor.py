@@ -387,6 +387,13 @@ class Supervisor:
         if link.floods > 1 and link.direct:
             self.penalize(link.peer_id, Reason.OVERLOADED)
 
+    def on_rest(self, link: Connection) -> None:
+        """Let our ends of the circuits over a link that rests tell that they live."""
+        for circuit in tuple(self.links):
+            stream = circuit.stream
+            if isinstance(stream, CircuitStream) and link.carries(stream.end.lane):
+                circuit.carrier_rests()
+
     def on_ended(self, link: Connection) -> None:
         """Take the link out of every table and count how it ended."""
         reason = link.reason

@@ -119,6 +119,7 @@ class Connection:
         "_pongs",
         "_probe_by",
         "_probed_at",
+        "_read_at",
         "_read_scope",
         "_rest",
         "_rest_scope",
@@ -212,6 +213,7 @@ class Connection:
         self._parting: Parting | None = None
         # When bytes came last, the other side made room for a write that waited for it, or a rest of our own was over.
         self._moved_at = -_NEVER
+        self._read_at = -_NEVER
         self._life_scope: trio.CancelScope | None = None
         self._last_words = 0
         self._last_words_by = -_NEVER
@@ -499,6 +501,33 @@ class Connection:
         if self.reason is None:
             self._outbox.relay = circuits
 
+    def carries(self, circuits: RelayLane) -> bool:
+        """Whether these are its circuits."""
+        return self._outbox.relay is circuits
+
+    @property
+    def _carries_any(self) -> bool:
+        return self._outbox.relay is not None and self._outbox.relay.legs > 0
+
+    @property
+    def rest_s_max(self) -> float:
+        """How long this link may wait for a reader of ours from now on.
+
+        Circuits that are passed on over it are not heard meanwhile, at either of their ends, which take one that is
+        silent for `relay_answer_s_max` for dead.
+        """
+        circuits = self._outbox.relay
+        if circuits is None or not circuits.passed_on:
+            return _NEVER
+        return max(0.0, self._read_at + self._limits.relay_answer_s_max / 3 - self._clock.monotonic())
+
+    def carrier_rests(self) -> None:
+        """In a circuit: this node does not read the link that it runs over. So the silence is our own, and the other
+        side cannot know that."""
+        if self.is_live:
+            self._moved_at = self._clock.monotonic()
+            self.greet()
+
     def flush_circuits(self) -> None:
         """The circuits that it carries have something to say: it is written as far as the socket takes it now.
 
@@ -580,7 +609,10 @@ class Connection:
             self._nursery.start_soon(self._show_life, self._life_scope)
 
     async def _show_life(self, scope: trio.CancelScope) -> None:
-        """Ping while the link gives way, or rests in a circuit: the other side cannot know what our readers take."""
+        """Ping while the link gives way, or rests in a circuit: the other side cannot know what our readers take.
+
+        Nor can the far ends of the circuits over a link that rests: this node's own speak for themselves.
+        """
         with scope:
             while self.reason is None and self.session.state is State.LIVE:
                 await trio.sleep(self._limits.probe_s_max / 2)
@@ -588,6 +620,8 @@ class Connection:
                     break
                 self.session.ping(self._clock.monotonic())
                 self.write_soon()
+                if self._rest_scope is not None and self._carries_any:
+                    self._owner.on_rest(self)
         self._life_scope = None
 
     def probe(self) -> None:
@@ -708,7 +742,7 @@ class Connection:
             session.pause(clock.monotonic())
             with trio.CancelScope(deadline=self._rest_by) as scope:
                 self._rest_scope = scope
-                if self._vigil is not None:
+                if self._vigil is not None or self._carries_any:
                     self._show_life_soon()
                 try:
                     await pause()
@@ -748,7 +782,7 @@ class Connection:
         read_bytes = self._limits.read_bytes if self.direct else self._limits.relay_slice_bytes_max
         while self.reason is None:
             data = await stream.receive_chunk(read_bytes)
-            now = self._moved_at = clock.monotonic()
+            now = self._moved_at = self._read_at = clock.monotonic()
             if data:
                 session.receive_data(bytes(data), now)
             else:

@@ -55,6 +55,10 @@ class RelayLane(Protocol):
     def legs(self) -> int:
         """How many circuits there are."""
 
+    @property
+    def passed_on(self) -> int:
+        """Those of them that do not end at this node."""
+
     def __bool__(self) -> bool: ...
 
     def take(self) -> bytes:

@@ -53,5 +53,8 @@ class Owner(Protocol):
     def on_flood(self, link: Connection) -> None:
         """The peer sends more of what costs it nothing than it may; the link is not read for a moment."""
 
+    def on_rest(self, link: Connection) -> None:
+        """The link carries circuits and is not read for a while: told each second."""
+
     def on_ended(self, link: Connection) -> None:
         """The link is over; `reason`, `detail` and `clean` tell how. Called exactly once."""

@@ -18,7 +18,7 @@ from p2p.binary import Buffer
 from p2p.errors import Reason
 from p2p.ids import PeerId
 from p2p.limits import Limits
-from p2p.relay.leg import Leg
+from p2p.relay.leg import Lane, Leg
 
 _RETURNS_PER_WINDOW: Final = 4
 
@@ -77,6 +77,11 @@ class CircuitEnd:
         self._is_closed = False
 
     # For the stream.
+
+    @property
+    def lane(self) -> Lane:
+        """Where it takes its turns: that of the link it runs over."""
+        return self._leg.lane
 
     @property
     def room(self) -> int:

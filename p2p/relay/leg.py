@@ -221,13 +221,15 @@ class Lane:
     Attributes:
         turns: the legs that have something to say; None as long as no circuit had, as most links never carry one.
         legs: how many circuits the link carries.
+        passed_on: those of them that do not end here.
     """
 
-    __slots__ = ("_wake", "left", "legs", "turns")
+    __slots__ = ("_wake", "left", "legs", "passed_on", "turns")
 
     def __init__(self, wake: Callable[[], None], left: Callable[[Leg], None]) -> None:
         self.turns: deque[Leg] | None = None
         self.legs = 0
+        self.passed_on = 0
         self._wake: Final = wake
         self.left: Final = left
 

@@ -489,6 +489,7 @@ class Switch:
         passage = inlet.passage = outlet.passage = _Passage(inlet, outlet, source, target, ttl, now)
         for side in passage.sides:
             side.bucket = TokenBucket(limits.relay_bytes_per_s, limits.relay_window_bytes)
+            side.link.lane.passed_on += 1
         self._passages[passage] = None
         self.stats.relayed_total += 1
         self._due = min(self._due, now + limits.relay_open_s_max)
@@ -635,6 +636,7 @@ class Switch:
         """Take a side off its link; its number is free to be passed over."""
         if side.link.sides.pop(side.leg.circuit, None) is not None:
             side.link.lane.legs -= 1
+            side.link.lane.passed_on -= side.passage is not None
         side.leg.discard()
         passage = side.passage
         if passage is not None and all(each.leg.is_over for each in passage.sides):

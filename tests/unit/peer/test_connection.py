@@ -44,6 +44,7 @@ class Owner:
         self.ended = 0
         self.probed: list[bool] = []
         self.floods = 0
+        self.rests = 0
         self.flushes_when_live = False
         self.live = trio.Event()
         self.arrived = trio.lowlevel.ParkingLot()
@@ -79,6 +80,9 @@ class Owner:
 
     def on_flood(self, link: Connection) -> None:
         self.floods += 1
+
+    def on_rest(self, link: Connection) -> None:
+        self.rests += 1
 
     def on_ended(self, link: Connection) -> None:
         self.ended += 1
