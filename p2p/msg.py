@@ -474,6 +474,9 @@ class Relay(msgspec.Struct, frozen=True):
         return message
 
 
+NO_MORE_DATA: Final = Relay(0, Relay.MOVE)
+"""Said of a link itself, which is no circuit, where it gives way and its circuits run on: the last Data, answers aside,
+has gone out on it."""
 _CIRCUIT_BYTES: Final = 8
 _RELAY_DATA: Final = bytes((Relay.DATA, 0, 0, 0))
 

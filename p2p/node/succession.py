@@ -22,7 +22,8 @@ batches.
 
 One peer's messages keep their order across its links. The sender's half is that a link which gives way is flushed
 before its Goodbye. The receiver's is that it takes the application messages of a link only when every other link of
-that peer that gives way is over, and every one whose handshake is under way has settled: `retire_s_max` later at most.
+that peer that gives way is over, or its last message has come where circuits keep it, and every one whose handshake is
+under way has settled: `retire_s_max` later at most.
 
 Source: wire section 5, "Double links".
 """
@@ -181,25 +182,29 @@ class Succession:
         if expected is not None:
             expected.set()
 
+    def has_turn(self, link: Connection) -> bool:
+        """Whether the messages of its peer's other links were taken."""
+        return not self.is_candidate(link) and all(other.emptied.is_set() for other in link.after)
+
     async def turn(self, link: Connection) -> None:
         """Wait until the messages of its peer's other links were taken."""
         over_by = trio.current_time() + self._limits.retire_s_max
         while (now := trio.current_time()) < over_by:
             # The peer hears meanwhile that this link lives: it is not read, and answers nothing.
             with trio.CancelScope(deadline=min(over_by, now + self._limits.ping_after_s)):
-                await self._others_over(link)
-                break
+                await self._others_emptied(link)
+                return
             link.greet()
         link.after = ()
 
-    async def _others_over(self, link: Connection) -> None:
+    async def _others_emptied(self, link: Connection) -> None:
         await self.decision(link)
-        while link.after:
-            other = link.after[0]
+        while (other := next((other for other in link.after if not other.emptied.is_set()), None)) is not None:
             await other.settled.wait()
             if other.retiring and other in link.after:
-                await other.over.wait()
-            link.after = tuple(later for later in link.after if later is not other)
+                await other.emptied.wait()
+            else:
+                link.after = tuple(later for later in link.after if later is not other)
 
     # Inside.
 

@@ -313,7 +313,7 @@ class Supervisor:
                 self._counters.answers_late += 1
             return None
         # Order is promised to `send`. A question does not wait: its asker may owe an answer on the very link that ends.
-        if link.after and not flags:
+        if link.after and not flags and not self._succession.has_turn(link):
             return partial(self._take_in_turn, link, message_id, flags, data)
         return self._dispatch.deliver(link, message_id, flags, data)
 

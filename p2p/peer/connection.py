@@ -60,6 +60,7 @@ ANSWER_FIELDS_BYTES: Final = 16
 """What an answer has beside its body: channel, reply_to, status and the body's length (wire section 4), rounded up."""
 
 _DATA: Final = int(msg.MessageType.DATA)
+_RELAY: Final = int(msg.MessageType.RELAY)
 _REQUEST_CANCEL: Final = int(msg.MessageType.REQUEST_CANCEL)
 
 WRITES_PER_CHECKPOINT: Final = 4
@@ -100,7 +101,9 @@ class Connection:
     __slots__ = (
         "_clock",
         "_control",
+        "_emptied",
         "_flush_follows",
+        "_is_emptied",
         "_is_over",
         "_last_words",
         "_last_words_by",
@@ -205,6 +208,8 @@ class Connection:
         self._settled: trio.Event | None = None
         self._over: trio.Event | None = None
         self._is_over = False
+        self._emptied: trio.Event | None = None
+        self._is_emptied = False
         self._ponged_at = 0.0
         # When the Ping of `measure_rtt` was sent that is under way.
         self._measured_at = _NEVER
@@ -273,6 +278,15 @@ class Connection:
             if self._is_over:
                 self._over.set()
         return self._over
+
+    @property
+    def emptied(self) -> trio.Event:
+        """Set when all application messages of the peer but answers have come: he said so, or the link is over."""
+        if self._emptied is None:
+            self._emptied = trio.Event()
+            if self._is_emptied:
+                self._emptied.set()
+        return self._emptied
 
     @property
     def why(self) -> str:
@@ -695,6 +709,7 @@ class Connection:
             self._is_over = True
             if self._over is not None:
                 self._over.set()
+            self._note_emptied()
             self._owner.on_ended(self)
 
     def _say_last_words(self) -> None:
@@ -840,7 +855,15 @@ class Connection:
                 owner.on_ignored(self)
         return None
 
+    def _note_emptied(self) -> None:
+        self._is_emptied = True
+        if self._emptied is not None:
+            self._emptied.set()
+
     def _hand_on(self, message: msg.AnyMessage) -> Pause | None:
+        if message == msg.NO_MORE_DATA and self.direct:
+            self._note_emptied()
+            return None
         if isinstance(message, (msg.Relay, msg.Attached)):
             self._owner.on_routing(self, message)
             return None
@@ -993,12 +1016,21 @@ class Connection:
                 if not self._line:
                     self._line = None
         parting = self._parting
+        if parting is not None and parting.gives_way:
+            self._say_all(parting)
         if parting is not None and not outbox and parting.may_part and not self._owes_answers():
             session.goodbye(*parting.farewell)
         data = session.data_to_send()
         if self._traces and data:
             _log.log(TRACE, "%s: %d bytes go out", self, len(data))
         return data
+
+    def _say_all(self, parting: Parting) -> None:
+        """Where circuits run on: the next link need not wait for them, but only for the messages that are sent here."""
+        circuits, is_said = self._outbox.relay, parting.said_all or self._outbox.data_messages
+        if circuits is not None and circuits.legs and not is_said and self.session.state is State.LIVE:
+            parting.said_all = True
+            self.session.send(_RELAY, msg.NO_MORE_DATA.encode())
 
     def _owes_answers(self) -> bool:
         """Whether a link that gives way has requests of either side that wait for their answers, or circuits."""

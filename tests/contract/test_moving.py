@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -83,3 +84,58 @@ async def test_who_parts_from_a_peer_amid_a_move_is_not_connected_again(autojump
         await trio.sleep(30)
         assert not sees(a, b) and not sees(b, a)
         assert not a._rooms.supervisor._replacing
+
+
+@pytest.mark.parametrize("who_speaks", ["r", "b"])
+async def test_what_a_relay_and_its_client_say_on_their_new_link_keeps_no_circuit_on_the_old_one(
+    who_speaks: str, autojump_clock: MockClock
+) -> None:
+    async with a_r_b() as (a, r, b), b.channel("count", capacity=1000) as count:
+        await a.connect(f"relay://r/{b.peer_id}")
+        await trio.sleep(20)
+        begun = trio.current_time()
+        speaker, hearer = (r, b) if who_speaks == "r" else (b, r)
+        async with hearer.channel("order") as heard:
+            for number in range(5):
+                # Some of them are on their way over the old link when the new one is taken.
+                await speaker.send(hearer.peer_id, "order", b"%d" % number)
+            old = await renew(b, r)
+            await speaker.send(hearer.peer_id, "order", b"5")
+            for number in range(100):
+                await a.send(b.peer_id, "count", b"%d" % number)
+                await trio.sleep(LATENCY_S)
+            assert [int((await heard.receive()).body) for _ in range(6)] == list(range(6))
+        assert [int((await count.receive()).body) for _ in range(100)] == list(range(100))
+        assert trio.current_time() - begun < p2p.Limits().retire_s_max / 2
+        assert r.circuits.relayed_total == 2
+        assert old.reason is Reason.MOVED and old.clean
+        assert a.counters.messages_unsent == 0
+
+
+async def test_what_a_link_that_carries_circuits_has_to_deliver_comes_before_what_is_sent_on_the_next(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_r_b() as (a, r, b), b.channel("order", capacity=1, when_full="wait") as heard:
+        await a.connect(f"relay://r/{b.peer_id}")
+        await trio.sleep(20)
+        # Who opened the circuit does not move it.
+        assert a._rooms is not None
+        a._rooms.supervisor._replacing[b.peer_id] = trio.CancelScope()
+        received: list[int] = []
+
+        async def read_slowly() -> None:
+            while len(received) < 20:
+                received.append(int((await heard.receive()).body.rstrip(b"\0")))
+                await trio.sleep(LATENCY_S)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_slowly)
+            for number in range(10):
+                await r.send(b.peer_id, "order", b"%d" % number + bytes(20_000))
+            old = await renew(b, r)
+            assert len(received) < 10, "some of it is not read yet"
+            for number in range(10, 20):
+                await r.send(b.peer_id, "order", b"%d" % number)
+        assert received == list(range(20))
+        assert old.reason is None, "its circuit runs on"
+        assert sees(a, b)
