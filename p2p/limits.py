@@ -57,8 +57,12 @@ class Limits:
     prefix_table_max: int = 4096
     refusal_lines_per_s: float = 1.0
     refusal_lines_burst: int = 20
-    """Lines about connections that ended unproven (the others are told as a number in the next line), and, counted
-    apart, about logs that are left alone."""
+    """Lines about connections that ended unproven or were refused (the others are told as a number in the next line),
+    and, counted apart, about logs that are left alone."""
+    refused_again_s: float = 600.0
+    """How long nothing more is told of an identity that was refused for one reason."""
+    refused_told_max: int = 1024
+    """Identities and reasons that this is remembered of."""
     listen_backlog: int = 128
     """Connections that the kernel keeps until we accept them."""
     descriptors_reserved: int = 16

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -36,7 +37,7 @@ from p2p.node.succession import Succession
 from p2p.peer.connection import Connection
 from p2p.peer.owner import Pause, Routing
 from p2p.policy.admission import ConnectionSlots, Scores
-from p2p.policy.buckets import TokenBucket
+from p2p.policy.buckets import BucketTable, TokenBucket
 from p2p.policy.guard import ConnectionGuard
 from p2p.policy.origins import OriginAdmission
 from p2p.policy.pins import Pins
@@ -122,6 +123,7 @@ class Supervisor:
         self._stopping = False
         self._refusal_lines = TokenBucket(limits.refusal_lines_per_s, limits.refusal_lines_burst)
         self._refusals_untold = 0
+        self._refused_lines = BucketTable(1 / limits.refused_again_s, 1, limits.refused_told_max)
 
     def start(self, stream: LinkStream, *, dialed: PeerEndpoint | None) -> Connection:
         """Serve a fresh stream; `dialed` is where it leads, None for an accepted one."""
@@ -194,6 +196,8 @@ class Supervisor:
         refusal = self._judge(link, proven)
         if refusal is None:
             self._succession.proven(link)
+        else:
+            self._tell_refused(link, proven, *refusal)
         return refusal
 
     def _judge(self, link: Connection, proven: PeerProven) -> tuple[Reason, str] | None:
@@ -493,6 +497,15 @@ class Supervisor:
         untold, self._refusals_untold = self._refusals_untold, 0
         self._log_line(f"{line} (and {untold} more before)" if untold else line)
 
+    def _tell_refused(self, link: Connection, proven: PeerProven, reason: Reason, detail: str) -> None:
+        # It comes again and again, and may be a member that somebody forgot to put on a list: the first time is told.
+        if reason in _REFUSALS_TOLD_ELSEWHERE:
+            return
+        if self._refused_lines.of(f"{reason.label} {proven.peer_id}").take(self._clock.monotonic()):
+            short = proven.peer_id.short
+            who = f"{proven.node_id} ({short})" if is_node_id(proven.node_id) else short
+            self._log_refusal(f"refused {who} at {link.endpoint}: {reason.label}: {detail}")
+
     def penalize(self, peer_id: PeerId, reason: Reason) -> None:
         """Take points from an identity; at 0 its links end and it is left alone for a while. Never this node's own."""
         if peer_id == self._own:
@@ -504,6 +517,10 @@ class Supervisor:
             self._log_line(f"{peer_id.short} is banned for a while: {reason.label}")
             for link in self._succession.of_peer(peer_id):
                 link.close(Reason.BANNED)
+
+
+_REFUSALS_TOLD_ELSEWHERE: Final = (Reason.CLOSED, Reason.LABEL_CONFLICT)
+"""A node that stops says so; a conflict has a line and an event of its own."""
 
 
 def _end_of(link: Connection) -> str:

@@ -327,8 +327,9 @@ async def test_each_way_out_listens_on_all_interfaces(way: dict[str, object]) ->
 async def test_a_trust_list_lets_in_its_names_only(tmp_path: Path) -> None:
     friend, stranger, other = (p2p.Identity.generate(os.urandom) for _ in range(3))
     trust = {"friend": friend.peer_id}
+    lines: list[str] = []
     async with (
-        p2p.open_node(node_id="a", trust=trust, listen_host="127.0.0.1") as a,
+        p2p.open_node(node_id="a", trust=trust, listen_host="127.0.0.1", on_log=lines.append) as a,
         p2p.open_node(node_id="friend", identity=friend, data_dir=tmp_path / "f") as f,
         p2p.open_node(node_id="stranger", identity=stranger, data_dir=tmp_path / "s") as s,
         p2p.open_node(node_id="friend", identity=other, data_dir=tmp_path / "l") as liar,
@@ -338,6 +339,13 @@ async def test_a_trust_list_lets_in_its_names_only(tmp_path: Path) -> None:
             with pytest.raises(p2p.ConnectFailed) as caught:
                 await node.connect(a.endpoints[0])
             assert caught.value.reason in (Reason.NOT_ADMITTED, Reason.LABEL_CONFLICT)
+        with pytest.raises(p2p.ConnectFailed):
+            await s.connect(a.endpoints[0])
+    told = [line for line in lines if line.startswith("refused")]
+    assert [line.partition(" at ")[0] for line in told] == [
+        f"refused {name} ({who.peer_id.short})" for name, who in (("stranger", stranger), ("friend", other))
+    ], "each of them once, though one came twice"
+    assert all(line.endswith(": not_admitted: not on the trust list") for line in told)
 
 
 # Messages
