@@ -334,7 +334,7 @@ class HttpBootstrap(Runs):
         here = own_hosts() | {usual_host(answer.client)}
         with trio.move_on_after(self._limits.registry_s_max):
             for peer in listed:
-                hint = peer.as_hint()
+                hint = peer.as_hint() if peer is not None else None
                 if hint is None:
                     self.counters.hints_refused += 1
                 elif not self._is_ourselves(hint):

@@ -6,8 +6,8 @@
 The body of an announcement is that of the discovery datagram. Vix sends it without `ts_ms` and `nonce`, which only a
 signature needs, and lists peers without the last three members.
 
-The form is judged as a whole: an answer with one member of a wrong type is no answer. What the values mean is judged
-one by one: a listed peer with a port or a label that cannot be is left out, and hides none of the others.
+An answer has to be a list, and each entry is judged for itself: one with a member missing or of a wrong type, or with a
+port or a label that cannot be, is left out and hides none of the others.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ListedPeer(msgspec.Struct, frozen=True):
 
 
 class _Peers(msgspec.Struct):
-    peers: list[ListedPeer]
+    peers: list[object]
 
 
 class _Announced(msgspec.Struct):
@@ -112,13 +112,20 @@ def host_of(base: str) -> str:
     return urlsplit(base).hostname or ""
 
 
-def read_peers(body: bytes, peers_max: int) -> tuple[ListedPeer, ...]:
-    """Read the answer to a question for peers; of more than `peers_max` the first.
+def read_peers(body: bytes, peers_max: int) -> tuple[ListedPeer | None, ...]:
+    """Read the answer to a question for peers; of more than `peers_max` the first. An entry that is none is None.
 
     Raises:
-        RemoteProtocolError: it is none.
+        RemoteProtocolError: it is no answer.
     """
-    return tuple(decode_json(body, _Peers, "the registry's list").peers[:peers_max])
+    return tuple(_listed(entry) for entry in decode_json(body, _Peers, "the registry's list").peers[:peers_max])
+
+
+def _listed(entry: object) -> ListedPeer | None:
+    try:
+        return msgspec.convert(entry, ListedPeer)
+    except msgspec.ValidationError:
+        return None
 
 
 def read_announced(body: bytes) -> float:

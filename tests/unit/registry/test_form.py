@@ -99,12 +99,6 @@ def test_t48_no_more_peers_are_read_than_asked_for() -> None:
         "[]",
         "{}",
         '{"peers":{}}',
-        '{"peers":[1]}',
-        '{"peers":[{"host":"a","tcp_port":1}]}',
-        '{"peers":[{"host":"a","tcp_port":"1","node_id":"a"}]}',
-        '{"peers":[{"host":1,"tcp_port":1,"node_id":"a"}]}',
-        '{"peers":[{"host":"a","tcp_port":1.5,"node_id":"a"}]}',
-        '{"peers":[{"host":"a","tcp_port":1,"node_id":"a","peer_id":7}]}',
         '{"peers":[],"peers":[]}',
         '{"peers":[{"host":"a","host":"b","tcp_port":1,"node_id":"a"}]}',
         '{"peers":[],"x":NaN}',
@@ -116,6 +110,24 @@ def test_t48_no_more_peers_are_read_than_asked_for() -> None:
 def test_t29_another_form_is_no_list(body: str) -> None:
     with pytest.raises(RemoteProtocolError):
         read_peers(body.encode(), 100)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "1",
+        "null",
+        '{"host":"a","tcp_port":1}',
+        '{"host":"a","tcp_port":1,"node_id":"a","scheme":null}',
+        '{"host":"a","tcp_port":"1","node_id":"a"}',
+        '{"host":1,"tcp_port":1,"node_id":"a"}',
+        '{"host":"a","tcp_port":1.5,"node_id":"a"}',
+        '{"host":"a","tcp_port":1,"node_id":"a","peer_id":7}',
+    ],
+)
+def test_an_entry_of_another_form_hides_none_of_the_others(entry: str) -> None:
+    listed = write_peers([PEER])[: -len(b"]}")] + f",{entry}]}}".encode()
+    assert read_peers(listed, 100) == (PEER, None)
 
 
 @given(st.binary(max_size=200))
