@@ -43,7 +43,21 @@ _NOTE: Final = """
     redis.call('ZREMRANGEBYSCORE', scope, '-inf', now)
     redis.call('ZREMRANGEBYSCORE', source, '-inf', now)
     if not redis.call('ZSCORE', source, member) then
-        if redis.call('ZCARD', source) >= tonumber(ARGV[5]) then return 'source_full' end
+        if redis.call('ZCARD', source) >= tonumber(ARGV[5]) then
+            local unsigned = nil
+            if ARGV[6] == 'signed' then
+                for _, other in ipairs(redis.call('ZRANGE', source, 0, -1)) do
+                    if string.find(other, '|=', 1, true) then
+                        unsigned = other
+                        break
+                    end
+                end
+            end
+            if not unsigned then return 'source_full' end
+            -- What it said expires by itself: nobody finds it without these.
+            redis.call('ZREM', source, unsigned)
+            redis.call('ZREM', scope, unsigned)
+        end
         if redis.call('ZCARD', scope) >= tonumber(ARGV[4]) then return 'full' end
     end
     redis.call('SET', peer, value, 'PX', ttl)
@@ -116,6 +130,7 @@ class RedisTable:
             ttl_ms,
             room.entries_max,
             room.of_source(entry.scope),
+            "signed" if peer.peer_id else "unsigned",
         ]
         return Noted(self._within(lambda: self._note_script(keys=keys, args=values)))
 

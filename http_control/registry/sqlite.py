@@ -58,6 +58,10 @@ _ADD: Final = """
     INSERT INTO entries (node_id, scope, spot, expires, host, port, scheme, peer_id, label, source)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_GIVES_WAY: Final = """
+    SELECT host, port, scheme, peer_id, label FROM entries WHERE source = ? AND peer_id = '' ORDER BY expires LIMIT 1
+"""
+_DROP: Final = "DELETE FROM entries WHERE host = ? AND port = ? AND scheme = ? AND peer_id = ? AND label = ?"
 _PICK: Final = """
     SELECT host, port, node_id, scheme, peer_id, expires FROM entries
     WHERE scope = ? AND spot >= ? AND spot < ? AND expires > ? ORDER BY spot LIMIT ?
@@ -138,7 +142,10 @@ class SqliteTable:
             return Noted.TAKEN
         (of_source,) = self._db.execute("SELECT count(*) FROM entries WHERE source = ?", (source,)).fetchone()
         if of_source >= room.of_source(entry.scope):
-            return Noted.SOURCE_FULL
+            unsigned = self._db.execute(_GIVES_WAY, (source,)).fetchone() if peer.peer_id else None
+            if unsigned is None:
+                return Noted.SOURCE_FULL
+            self._count -= self._db.execute(_DROP, unsigned).rowcount
         if self._count >= room.entries_max:
             return Noted.FULL
         self._db.execute(_ADD, (*values, *key, source))

@@ -22,7 +22,7 @@ class Noted(Enum):
 
     TAKEN = "taken"
     SOURCE_FULL = "source_full"
-    """Its source has as many entries as it may have."""
+    """Its source has as many entries as it may have, and none that gives way to this one."""
     FULL = "full"
 
 
@@ -40,6 +40,8 @@ class Table(Protocol):
 
     def note(self, entry: registry.Entry, room: registry.Room) -> Noted:
         """Keep an entry for `room.ttl_s` from now; one that is there already is renewed, whatever room there is.
+
+        Where its source is full, the unsigned entry of it that would expire first gives way to a signed one.
 
         Raises:
             TableUnavailable: the table cannot be used now.

@@ -7,7 +7,9 @@ who come from one, loopback only to this machine's own programs.
 - An entry is one identity, or one unsigned label, at one address and port. So nobody can push out another one's entry:
   who says false things adds an entry of his own, at his own address.
 - One source, an IPv4 address or an IPv6 /56, has at most `registrar_entries_per_source_max` entries, and buckets for
-  its announcements and questions. The registry's own machine has no such bounds: there may be many nodes on it.
+  its announcements and questions. The registry's own machine has no such bounds: there may be many nodes on it. Where
+  a source has no room left, an unsigned entry of it gives way to a signed one: else whoever shares an address could
+  keep all others off the list with labels that cost nothing.
 - An announcement that is signed wrongly is refused; one that is not signed is taken unless signatures are required.
 """
 

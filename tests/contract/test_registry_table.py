@@ -131,6 +131,22 @@ def test_one_source_has_so_many_entries_and_renews_them(table: Table) -> None:
     assert table.size() == 9
 
 
+def test_an_unsigned_entry_gives_way_to_a_signed_one_of_the_same_full_source_and_to_no_other(table: Table) -> None:
+    kept = entry(port=9000, peer_id=KEY)
+    for one in (kept, *(entry(port=port) for port in range(9001, 9008))):
+        assert table.note(one, ROOM) is Noted.TAKEN
+    assert table.note(entry("8.8.4.5", peer_id=KEY), ROOM) is Noted.TAKEN
+    for port in range(9001, 9008):
+        assert table.note(entry(port=port + 100, peer_id=KEY), ROOM) is Noted.TAKEN
+    assert table.note(entry(port=9200, peer_id=KEY), ROOM) is Noted.SOURCE_FULL
+    assert table.note(entry(port=9001), ROOM) is Noted.SOURCE_FULL, "it gave way"
+    assert table.note(kept, ROOM) is Noted.TAKEN
+    assert {(port, key) for host, port, _, _, key in picked(table) if host == "8.8.4.4"} == {
+        (port, KEY) for port in (9000, *range(9101, 9108))
+    }
+    assert table.size() == 9
+
+
 def test_a_full_table_refuses_new_entries_and_renews_old_ones(table: Table) -> None:
     room = Room(ttl_s=60.0, entries_max=3, per_source_max=8)
     for number in range(3):
