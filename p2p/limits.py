@@ -290,9 +290,9 @@ class Limits:
     """Something was sent into a circuit, and nothing was heard there for so long: its other end is pinged."""
     relay_answer_s_max: float = 3.0
     """A circuit that brings nothing for so long after that is dead, be it a frozen relay or a link behind it: another
-    relay may lead there. What was sent before the Ping adds to it, at the pace that was measured."""
-    relay_pace_bytes_per_s: int = 256 * KIB
-    """The pace that is reckoned with while none was measured on a circuit."""
+    relay may lead there. What was sent before the Ping adds to it, half a window at the most."""
+    relay_pace_bytes_per_s: int = 64 * KIB
+    """The pace that is reckoned with there."""
     relay_patience_max: int = 16
     relay_patience_kept_s: float = 600.0
     """The next circuit to the same peer gets twice that, up to so many times, while it is remembered: what is slow is

@@ -148,6 +148,8 @@ class Supervisor:
             endpoint=dialed if dialed is not None else stream.remote,
         )
         self.links[link] = None
+        if isinstance(stream, CircuitStream):
+            stream.end.on_credit = link.heard
         _log.debug("handshake begins: %s", link)
         # A Hello leaves now: the other side works on it while the link's task begins.
         link.flush()
@@ -181,13 +183,17 @@ class Supervisor:
         """Say Goodbye on every link and wait for their ends, at most so long."""
         self._stopping = True
         with trio.move_on_after(within_s):
-            # The Goodbyes inside circuits travel over the direct links, which have to be there still.
-            for is_direct in (False, True):
-                ending = [link for link in self.links if link.direct is is_direct]
-                for link in ending:
-                    link.close(Reason.CLOSED)
-                for link in ending:
-                    await link.over.wait()
+            # The Goodbyes inside circuits travel over the direct links, which have to be there still; and a circuit
+            # that is silent leaves half of the time to them.
+            with trio.move_on_after(within_s / 2):
+                await self._close([link for link in self.links if not link.direct])
+            await self._close([link for link in self.links if link.direct])
+
+    async def _close(self, ending: list[Connection]) -> None:
+        for link in ending:
+            link.close(Reason.CLOSED)
+        for link in ending:
+            await link.over.wait()
 
     # Owner
 
@@ -279,7 +285,7 @@ class Supervisor:
         self._circuits.link_up(link)
         self._paths.link_up(link)
         self._move_if_asked(link)
-        for message in self._carried_over.take(link.peer_id):
+        for message in (*self._carried_over.take(link.peer_id), *self._left_by(old)):
             if not link.send_data_nowait(message):
                 self._counters.messages_unsent += 1
         # The other side waits for these heads to know that it is live; what follows here it need not wait for.
@@ -287,6 +293,18 @@ class Supervisor:
         if old is None:
             self._events.emit(PeerConnected(snapshot_of(link)))
             self._log_line(f"connected to {_name(link)} at {link.endpoint}")
+
+    def _left_by(self, old: Connection | None) -> tuple[bytes, ...]:
+        """What waited on the link whose place another one takes, and is not lost."""
+        if old is None:
+            return ()
+        left, old.left = old.left, ()
+        if old in self.links:
+            old.unsent -= len(left)
+        else:
+            # It is over, and was counted.
+            self._counters.messages_unsent -= len(left)
+        return left
 
     def _on_gave_way(self, link: Connection) -> None:
         """Another link with the same peer takes the place of this one, or has it. Its circuits may end in order."""
@@ -440,9 +458,10 @@ class Supervisor:
 
     def _note_circuit_end(self, link: Connection) -> None:
         is_blameless = self._circuits.gave_way(link)
-        if not is_blameless:
+        # Nor is it held against a relay that our own Goodbye is not answered, or that one which lives is cut.
+        if not (is_blameless or link.cut_short or (link.is_parting and not link.retiring)):
             self._paths.link_broke(link)
-        if link.reason in WAY_BROKE and link.dialed_by_us and not self._stopping and not link.retiring:
+        if link.reason in WAY_BROKE and link.dialed_by_us and not self._stopping and not link.is_parting:
             # The way of a link that we dialled broke: whoever needs another one waits for it.
             self._succession.expect(link.peer_id)
             if is_blameless:

@@ -92,7 +92,8 @@ class Connection:
         after: links of the same peer whose application messages come before this one's.
         cut_short: whether it gave way and was cut at the bound of that, although it lived.
         unsent: application messages that waited here when it ended.
-        left: those of them that nobody can have got: the way broke, and not the peer. Only circuits leave any.
+        left: those of them that another link may send, as nobody can have got them. Only circuits leave any: their way
+            broke, and the peer is where he was; or they gave way, maybe because the peer found out first.
         asks: requests of ours that wait for answers here; None before the first one.
         served: requests of the peer that are with a service of ours, by id; each service bounds its own.
     """
@@ -250,6 +251,11 @@ class Connection:
     def retiring(self) -> bool:
         """Whether it gives way to another link with the same peer, or did."""
         return self._parting is not None and self._parting.gives_way
+
+    @property
+    def is_parting(self) -> bool:
+        """Whether it was told to end in order, be it for good or to give way."""
+        return self._parting is not None
 
     @property
     def state(self) -> PeerState:
@@ -535,6 +541,12 @@ class Connection:
             return _NEVER
         return max(0.0, self._read_at + self._limits.relay_answer_s_max / 3 - self._clock.monotonic())
 
+    def heard(self) -> None:
+        """In a circuit: its far end made room, which is as good as a word."""
+        self._moved_at = self._clock.monotonic()
+        if self._outbox:
+            self.write_soon()
+
     def carrier_rests(self) -> None:
         """In a circuit: this node does not read the link that it runs over. So the silence is our own, and the other
         side cannot know that."""
@@ -584,6 +596,8 @@ class Connection:
     def retire(self, *, parts_first: bool = True) -> None:
         """Give way to another link with the same peer: no new sends, the rest flushed, answers given, Goodbye(Moved).
 
+        What waits to go into a circuit is left to the other link (`left`): nothing may come through this one any more.
+
         The peer is probed meanwhile: if nothing comes back within `probe_s_max`, the link is dead and is cut. One that
         lives goes on as `Parting` says, and while circuits run over it. A peer whose reader is slow says that he lives
         without being asked: our Ping waits behind what he has not read. Requests that were not sent yet are over, to be
@@ -614,8 +628,14 @@ class Connection:
         parting.waits_for = self._probed_at if parts_first else _NEVER
         if self.asks is not None:
             self.asks.withdraw()
+        if not self.direct:
+            self._leave_messages()
         self._part(parting)
         self._show_life_soon()
+
+    def _leave_messages(self) -> None:
+        self.left = self._outbox.withdraw()
+        self.unsent += len(self.left)
 
     def _show_life_soon(self) -> None:
         if self._nursery is not None and self._life_scope is None:
@@ -976,9 +996,9 @@ class Connection:
             return
         self.reason, self.detail, self.clean = reason, detail, clean
         self._live = False
-        if not (self.direct or clean or self.retiring):
-            self.left = self._outbox.messages
-        self.unsent = self._outbox.clear()
+        if not (self.direct or clean or self.is_parting):
+            self._leave_messages()
+        self.unsent += self._outbox.clear()
         if self.asks is not None:
             self.asks.fail()
         for served in tuple(self.served.values()):

@@ -22,7 +22,7 @@ from typing import Final, Protocol, TypeAlias
 
 from p2p.envelope import ACK_REQ
 from p2p.limits import Limits
-from p2p.msg import MessageType
+from p2p.msg import Data, MessageType
 from p2p.session.session import INNER_OVERHEAD_BYTES
 
 ENVELOPE_BYTES_MAX: Final = 128
@@ -235,10 +235,19 @@ class Outbox:
                 session.send(_RELAY, payload)
         return taken
 
-    @property
-    def messages(self) -> tuple[bytes, ...]:
-        """The application messages that wait, without the requests."""
-        return tuple(payload for _, payload, ask in self._data if ask is None)
+    def withdraw(self) -> tuple[bytes, ...]:
+        """Take back the application messages that wait, but requests and answers, which belong to this link."""
+        messages: list[bytes] = []
+        stay: deque[tuple[int, bytes, Sent | None]] = deque()
+        for item in self._data:
+            _, payload, ask = item
+            if ask is None and not Data.decode(payload).reply_to:
+                messages.append(payload)
+                self.data_bytes -= len(payload)
+            else:
+                stay.append(item)
+        self._data = stay or ()
+        return tuple(messages)
 
     def clear(self) -> int:
         """Drop everything and return how many application messages were lost with it."""

@@ -12,8 +12,8 @@ How it moves:
               sent waits (it can go another way then), and after the whole of it the circuit is dead
 
 How long it may take: `relay_answer_s_max`, and on top of it the time for what was written before the Ping, which it
-waits behind. A quarter of the pace that an earlier Ping measured is reckoned with, and `relay_pace_bytes_per_s` before
-one did. A peer that rests its link pings meanwhile (`Connection`), so that it is heard.
+waits behind, at `relay_pace_bytes_per_s`. Half a window of that is reckoned with: when so much was read the other end
+has given credit, which is heard like a word. A peer that rests its link pings meanwhile (`Connection`).
 
 A link on the way may be slower than all that, and what comes the other way, before the answer, is not known here at
 all. So whoever was silent for too long is given twice as long the next time (`factor`).
@@ -27,10 +27,9 @@ from p2p.limits import Limits
 
 _NEVER: Final = float("inf")
 _TICK_S: Final = 1e-6
-_PACE_SHARE: Final = 4
 _DOUBT_SHARE: Final = 3
-_PACE_BYTES_MIN: Final = 65_536
-"""Fewer bytes before a Ping measure the way and not its pace."""
+_CREDIT_SHARE: Final = 2
+"""Credit is given for each quarter of a window that was read, and a slice is read as a whole."""
 
 
 class Vigil:
@@ -49,7 +48,6 @@ class Vigil:
         "_asked_bytes",
         "_behind_bytes",
         "_limits",
-        "_pace",
         "_resumed_at",
         "_sent_at",
         "_since",
@@ -66,7 +64,6 @@ class Vigil:
         self._behind_bytes = 0
         self._answered_bytes = 0
         self._resumed_at = -_NEVER
-        self._pace = float(limits.relay_pace_bytes_per_s)
 
     def sent(self, now: float) -> bool:
         """Something goes out that the peer has to get; whether that begins a wait."""
@@ -92,7 +89,8 @@ class Vigil:
     @property
     def patience_s(self) -> float:
         """How long nothing may be heard once the peer was asked."""
-        return self.factor * (self._limits.relay_answer_s_max + self._behind_bytes / self._pace)
+        limits = self._limits
+        return self.factor * (limits.relay_answer_s_max + self._behind_bytes / limits.relay_pace_bytes_per_s)
 
     def must_ask(self, now: float, heard_at: float) -> bool:
         """Whether it is time for a Ping."""
@@ -101,7 +99,7 @@ class Vigil:
     def asked(self, now: float, bytes_out: int) -> None:
         """A Ping goes out, behind so many bytes in all."""
         self._asked_at = now
-        self._behind_bytes = min(bytes_out - self._answered_bytes, self._limits.relay_window_bytes)
+        self._behind_bytes = min(bytes_out - self._answered_bytes, self._limits.relay_window_bytes // _CREDIT_SHARE)
         self._asked_bytes = bytes_out
 
     def is_dead(self, now: float, heard_at: float) -> bool:
@@ -118,9 +116,6 @@ class Vigil:
         """A Pong came, to a Ping of that moment."""
         if self._asked_at == _NEVER or sent_at < self._asked_at - _TICK_S:
             return
-        took_s = now - sent_at
-        if self._behind_bytes >= _PACE_BYTES_MIN and took_s > 0:
-            self._pace = self._behind_bytes / took_s / _PACE_SHARE
         self._answered_bytes = self._asked_bytes
         self._asked_at = _NEVER
         self._since = now if self._sent_at > sent_at else _NEVER

@@ -37,6 +37,7 @@ class CircuitEnd:
         is_opener: this node opened it.
         must_move: a link on its way gives way: another circuit should take its place.
         on_change: called when reading, sending or the state may have changed.
+        on_credit: called when the other end gave credit: it lives, and no relay makes any.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class CircuitEnd:
         "is_opener",
         "must_move",
         "on_change",
+        "on_credit",
         "reason",
         "relay",
     )
@@ -68,6 +70,7 @@ class CircuitEnd:
         self.gave_way = False
         self.must_move = False
         self.on_change: Callable[[], object] = _nothing
+        self.on_credit: Callable[[], object] = _nothing
         self.inbox_bytes = 0
         self._leg = leg
         self._window = limits.relay_window_bytes
@@ -146,6 +149,7 @@ class CircuitEnd:
     def credit_came(self) -> None:
         """The leg has more credit."""
         self.is_open = True
+        self.on_credit()
         self.on_change()
 
     def close_came(self) -> None:

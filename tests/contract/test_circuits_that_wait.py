@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import trio
 import trio.testing
 
 import p2p
+from p2p.errors import Reason
 from p2p.transport.memory import MemoryNetwork
 from tests.contract.relays import KEY, until_linked
+from tests.contract.test_relay import two_ways
 
 
 def there(net: MemoryNetwork, name: str, **options: object) -> AbstractAsyncContextManager[p2p.Node]:
@@ -95,3 +97,95 @@ async def test_a_relay_does_not_wait_for_a_slow_reader_of_its_own_at_the_cost_of
             assert (await slow.receive()).body == b"0"
             assert slow.dropped == 5
             nursery.cancel_scope.cancel()
+
+
+async def test_what_waited_goes_on_where_the_peer_noticed_first_that_the_relay_is_frozen(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (net, b, a, r1), b.channel("count") as count:
+        # Who is called `a` opened the circuit: the one who sends is the other.
+        assert (a.node_id, b.node_id) == ("b", "a")
+        for node in (a, b):
+            net.partition(r1.node_id, node.node_id)
+        await b.send(a.peer_id, "nobody", b"awaited")
+        await trio.sleep(1)
+        await a.send(b.peer_id, "count", b"under way, and lost as on any link")
+        await trio.sleep(2.5)
+        for number in range(20):
+            await a.send(b.peer_id, "count", b"%d" % number)
+        assert a.get_peer(b.peer_id).endpoint.host == str(r1.peer_id), "the peer did not notice yet"
+        with trio.fail_after(10):
+            received = [(await count.receive()).body for _ in range(20)]
+        assert received == [b"%d" % number for number in range(20)]
+        await trio.sleep(20)
+        assert a.counters.messages_unsent == 0
+
+
+async def test_an_answer_that_waited_in_a_circuit_is_not_sent_on_another_link(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (_, a, b, _), b.channel("asked") as asked, a.channel("said") as said:
+        assert a._rooms is not None
+        assert b._rooms is not None
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with trio.CancelScope(), suppress(p2p.P2PError):
+                    await a.request(b.peer_id, "asked", b"?", timeout_s=5)
+
+            nursery.start_soon(ask)
+            question = await asked.receive()
+            here, there_ = b._rooms.roster.links[a.peer_id], a._rooms.roster.links[b.peer_id]
+            # Nothing more goes into the circuit until it breaks.
+            here._rest = memoryview(b"not yet")
+            await b.send(a.peer_id, "said", b"carried over")
+            await question.reply(b"!")
+            here.abort(Reason.DEAD, "as if the relay were frozen")
+            there_.abort(Reason.DEAD, "as if the relay were frozen")
+            assert (await said.receive()).body == b"carried over"
+            connected_at = a._rooms.roster.links[b.peer_id].connected_at
+        await trio.sleep(10)
+        assert a._rooms.roster.links[b.peer_id].connected_at == connected_at
+        assert b.peer_id in {peer.peer_id for peer in a.peers()}
+
+
+async def test_who_parts_from_a_peer_while_the_relay_breaks_is_not_connected_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (net, a, b, r1), trio.open_nursery() as nursery:
+        net.partition(r1.node_id, b.node_id)
+
+        async def breaks() -> None:
+            await trio.sleep(1)
+            assert r1._rooms is not None
+            r1._rooms.roster.links[b.peer_id].abort(Reason.ABNORMAL, "before the other's Goodbye")
+
+        nursery.start_soon(breaks)
+        await a.disconnect(b.peer_id)
+        await trio.sleep(30)
+        assert b.peer_id not in {peer.peer_id for peer in a.peers()}
+
+
+async def test_a_silent_circuit_leaves_time_for_the_goodbyes_of_direct_links(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (net, a, b, r1):
+        assert a._rooms is not None
+        r2 = next(peer.peer_id for peer in a.peers() if peer.node_id == "r2")
+        link = a._rooms.roster.links[r2]
+        net.partition(r1.node_id, b.node_id)
+        a.stop()
+        await a.wait()
+        assert link.clean
+
+
+async def test_credit_that_comes_back_is_a_sign_of_life(autojump_clock: trio.testing.MockClock) -> None:
+    async with a_r_b() as (net, a, r, b), b.channel("count") as count:
+        net.set_link("r", "b", bytes_per_s=64 * 1024)
+        # What both say at the beginning is said.
+        await trio.sleep(20)
+        for number in range(45):
+            await a.send(b.peer_id, "count", b"%d" % number + b"." + bytes(20 * 1024))
+        received = [int((await count.receive()).body.split(b".")[0]) for _ in range(45)]
+        assert received == list(range(45))
+        assert ways(r) == 1

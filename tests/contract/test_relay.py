@@ -807,7 +807,7 @@ async def test_a_frozen_relay_is_left_within_seconds_and_what_only_waited_is_not
             await say(20_000)
         while not received or received[-1] < number - 1:
             received.append(int((await count.receive()).body[:6]))
-        assert trio.current_time() - frozen_at < 10
+        assert trio.current_time() - frozen_at < 15
         assert a.get_peer(b.peer_id).endpoint.host != str(r1.peer_id)
         assert received == sorted(set(received))
         assert set(range(first_kept, number)) <= set(received)

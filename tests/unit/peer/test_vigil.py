@@ -54,18 +54,17 @@ def test_what_is_sent_after_the_ping_is_awaited_when_the_ping_is_answered() -> N
     assert vigil.next_deadline(3.0) == 3.0 + ASK
 
 
-def test_what_was_written_before_the_ping_is_given_time_at_the_pace_that_was_measured() -> None:
+def test_what_was_written_before_the_ping_is_given_time_until_credit_has_to_come() -> None:
     vigil = Vigil(LIMITS)
-    behind = 512 * 1024
+    behind = 100 * 1024
     vigil.sent(0.0)
     vigil.asked(1.0, behind)
     assert vigil.patience_s == ANSWER + behind / LIMITS.relay_pace_bytes_per_s
     vigil.answered(1.0, 1.5)
     vigil.sent(2.0)
-    vigil.asked(3.0, 2 * behind)
-    assert vigil.patience_s == ANSWER + 4 * 0.5
-    # No more is under way than a window, and a few bytes tell nothing of the pace.
+    vigil.asked(3.0, 3 * behind)
+    assert vigil.patience_s == ANSWER + 2 * behind / LIMITS.relay_pace_bytes_per_s
     vigil.answered(3.0, 3.5)
     vigil.sent(4.0)
     vigil.asked(5.0, 100 * LIMITS.relay_window_bytes)
-    assert vigil.patience_s == ANSWER + 4 * 0.5 * LIMITS.relay_window_bytes / behind
+    assert vigil.patience_s == ANSWER + LIMITS.relay_window_bytes / 2 / LIMITS.relay_pace_bytes_per_s
