@@ -115,15 +115,23 @@ class Paths:
         assert link.connected_at is not None, "it is live"
         await trio.sleep(max(0.0, link.connected_at + self._limits.flapping_s - self._clock.monotonic()))
         while link.is_live:
-            await self.open_again(link)
+            with suppress(ConnectFailed, NodeClosed):
+                await self._dial_again(link)
             if link.is_live:
                 await trio.sleep(self._limits.flapping_s)
 
     async def open_again(self, link: Connection) -> None:
-        """Make a link in a circuit anew, as it was dialled: its way changed for no fault of anybody."""
+        """Make a link in a circuit anew, whose way changed for no fault of anybody: as it was dialled, or elsewhere."""
+        try:
+            await self._dial_again(link)
+        except ConnectFailed:
+            await self.open_elsewhere(link.peer_id)
+        except NodeClosed:
+            return
+
+    async def _dial_again(self, link: Connection) -> None:
         assert link.endpoint is not None, "what was dialled has an endpoint"
-        with suppress(ConnectFailed, NodeClosed):
-            await self._dialer.dial(link.endpoint, automatic=True, in_place_of=link)
+        await self._dialer.dial(link.endpoint, automatic=True, in_place_of=link)
 
     async def open_elsewhere(self, target: PeerId) -> None:
         """Make a link in place of one whose way broke, over a relay where nothing failed lately. Each is tried once."""

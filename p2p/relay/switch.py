@@ -289,13 +289,16 @@ class Switch:
         """A link is over, and with it every circuit on it. Unknown keys are ignored.
 
         Args:
-            reason: why; MOVED where another link to the same neighbour took its place.
+            reason: why; MOVED, which only counts where another link to the same neighbour has its place.
         """
         link = self._links.get(key)
         if link is None:
             return
         if self._by_peer.get(link.peer_id) is link:
             del self._by_peer[link.peer_id]
+            if reason is Reason.MOVED:
+                # Its own word, or a pair of links that both went: there is nowhere to move.
+                reason = Reason.ABNORMAL
         for side in tuple(link.sides.values()):
             if side.end is not None and side.end.reason is None:
                 side.end.gave_way = reason is Reason.MOVED

@@ -835,6 +835,30 @@ async def test_a_question_that_was_not_sent_when_a_relay_froze_is_asked_over_ano
         assert a.get_peer(b.peer_id).endpoint.host != str(r1.peer_id)
 
 
+async def test_t72_a_relay_that_says_that_it_moves_and_does_not_is_left_for_another_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (_, a, b, r1):
+        assert r1._rooms is not None
+        r1._rooms.roster.links[a.peer_id].close(Reason.MOVED)
+        await trio.sleep(1)
+        assert a.get_peer(b.peer_id).endpoint.host != str(r1.peer_id)
+
+
+async def test_a_pair_whose_relay_is_not_there_any_more_to_move_to_takes_another_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (net, a, b, r1):
+        assert a._rooms is not None
+        link = a._rooms.roster.links[b.peer_id]
+        net.partition(r1.node_id, "a")
+        a._rooms.roster.links[r1.peer_id].abort(Reason.ABNORMAL)
+        await link.over.wait()
+        a._rooms.supervisor.give_up_on(b.peer_id)
+        await a._rooms.paths.open_again(link)
+        assert a.get_peer(b.peer_id).endpoint.host != str(r1.peer_id)
+
+
 async def test_who_parts_from_a_peer_whose_relay_broke_is_not_connected_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -768,6 +768,13 @@ def test_circuits_over_a_link_that_gave_way_end_as_moved_and_only_its_owner_know
     net.pair("A", "R", "B")
 
 
+def test_t72_a_relay_that_says_it_moves_on_its_only_link_is_gone() -> None:
+    net = triangle()
+    a, _ = net.pair("A", "R", "B")
+    net.switches["A"].link_down(net._keys["A", "R"], Reason.MOVED)
+    assert (a.reason, a.gave_way) == (Reason.ABNORMAL, False)
+
+
 def test_nobody_is_called_by_his_own_name_or_by_a_neighbour() -> None:
     net = triangle()
     refused: list[Reason] = []
