@@ -334,7 +334,12 @@ async def test_debug_tells_of_dials_and_links_and_trace_of_messages_too() -> Non
             assert done.returncode == 0
             said[level] = done.stderr.decode()
     assert "debug:" not in said["info"]
-    for told in ("dialling tcp://", "handshake begins: <link to tcp://", "live: <link to tcp://", "over: <link to tcp://"):
+    for told in (
+        "dialling tcp://",
+        "handshake begins: <link to tcp://",
+        "live: <link to tcp://",
+        "over: <link to tcp://",
+    ):
         assert told in said["debug"]
     assert "trace:" not in said["debug"]
     assert "WalHeads comes" in said["trace"]

@@ -168,9 +168,7 @@ async def nginx(inside: int) -> AsyncIterator[int]:
     assert program is not None
     with tempfile.TemporaryDirectory(prefix="p2p-nginx-") as place:
         config = Path(place, "nginx.conf")
-        config.write_text(
-            NGINX.format(place=place, inside=inside, outside=outside, cert=FILES.cert, key=FILES.key)
-        )
+        config.write_text(NGINX.format(place=place, inside=inside, outside=outside, cert=FILES.cert, key=FILES.key))
         process = subprocess.Popen([program, "-p", place, "-c", str(config)], stderr=subprocess.PIPE)
         try:
             with trio.fail_after(30):

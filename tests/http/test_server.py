@@ -201,7 +201,11 @@ async def test_t54_what_is_malformed_too_large_or_too_slow(request_: bytes, stat
 @pytest.mark.parametrize(
     "coding",
     [
-        b"gzip", b"identity", b"gzip, chunked", b"chunked, gzip", b"chunked, chunked",
+        b"gzip",
+        b"identity",
+        b"gzip, chunked",
+        b"chunked, gzip",
+        b"chunked, chunked",
         b"chunked\r\nTransfer-Encoding: chunked",
     ],
 )

@@ -192,6 +192,7 @@ async def test_t52_a_name_is_known_however_it_is_spelt() -> None:
 
 async def test_a_link_on_another_site_leads_to_the_page() -> None:
     async with one_controlled() as a:
+
         def sent(mode: str, dest: str) -> dict[str, str]:
             return {"sec-fetch-site": "cross-site", "sec-fetch-mode": mode, "sec-fetch-dest": dest}
 
@@ -212,6 +213,7 @@ async def test_more_slashes_are_another_path() -> None:
 
 async def test_t53_guessing_is_slow_and_learns_nothing() -> None:
     async with one_controlled(trusted_proxies=("127.0.0.1",)) as a:
+
         def as_from(source: str, token: str) -> dict[str, str]:
             return {"authorization": f"Bearer {token}", "x-forwarded-for": source}
 
@@ -403,6 +405,15 @@ async def test_the_application_brings_its_own_rule() -> None:
         assert (answer.status_code, answer.text) == (407, "who?")
 
 
+@pytest.mark.parametrize("said", [1, "yes", object()])
+async def test_t53_only_true_is_a_yes_of_the_applications_rule(said: Any) -> None:
+    async def rule(ctx: AuthContext) -> bool:
+        return said  # type: ignore[no-any-return]  # what an application must not do
+
+    async with one_controlled(auth_ctx=rule) as a:
+        assert (await a.client.get("/p2p/status")).status_code == 401
+
+
 async def test_t53_a_rule_is_asked_no_more_often_than_a_token_could_be_guessed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -453,6 +464,7 @@ async def test_what_a_rule_writes_is_what_is_answered() -> None:
         return False
 
     async with one_controlled(auth_legacy=rule, limits=http_control.HttpLimits(failures_per_s=100)) as a:
+
         async def ask(case: str) -> httpx.Response:
             return await a.client.get("/p2p/status", headers={"x-case": case})
 

@@ -415,6 +415,48 @@ PLANTED: Final = (
             "tests/contract/test_relay.py",
         ),
     ),
+    Planted(
+        "a request that was given up is sent all the same",
+        "p2p/peer/outbox.py",
+        "            elif not ask.is_over:\n",
+        "            else:\n",
+        ("tests/unit/peer/test_outbox.py",),
+    ),
+    Planted(
+        "a link that gives way lasts longer than it may",
+        "p2p/peer/parting.py",
+        "self.end_by = min(now + limits.drain_s_max, self.over_by)",
+        "self.end_by = now + limits.drain_s_max",
+        ("tests/unit/peer/test_parting.py",),
+    ),
+    Planted(
+        "a circuit speaks until it has nothing more to say",
+        "p2p/relay/leg.py",
+        "                turns.append(leg)\n            else:",
+        "                turns.appendleft(leg)\n            else:",
+        ("tests/unit/relay",),
+    ),
+    Planted(
+        "whatever a supplier pushes keeps it its place",
+        "p2p/replication/sync.py",
+        "        if begin != expected:\n            return False\n        self._arr",
+        "        self._arr",
+        ("tests/unit/replication/test_sync.py",),
+    ),
+    Planted(
+        "an entry of a segment is not synced",
+        "p2p/store/segments.py",
+        "                _write_all(descriptor, part.start, part.entries)\n                os.fdatasync(descriptor)\n",
+        "                _write_all(descriptor, part.start, part.entries)\n",
+        ("tests/unit/store/test_segments.py",),
+    ),
+    Planted(
+        "whatever an application's rule returns is a yes unless it is false",
+        "http_control/auth.py",
+        "if is_allowed is True:",
+        "if is_allowed:",
+        ("tests/http/test_who_may.py",),
+    ),
 )
 
 

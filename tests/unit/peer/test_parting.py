@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from p2p.errors import Reason
 from p2p.limits import Limits
 from p2p.peer.parting import NEVER, Parting, Step
 
-LIMITS = Limits()
+LIMITS = replace(Limits(), retire_s_max=2.5 * Limits().drain_s_max)
 DRAIN, RETIRE, PROBE = LIMITS.drain_s_max, LIMITS.retire_s_max, LIMITS.probe_s_max
 BYE = (Reason.CLOSED, "")
 

@@ -116,6 +116,15 @@ def test_what_is_malformed_costs_its_source_too() -> None:
     assert refusal(desk, VIX) == "too_many_requests"
 
 
+@pytest.mark.parametrize("host", ["192.168.1.7", "192.0.2.1"])
+def test_who_comes_from_a_private_network_or_from_nowhere_pays_too(host: str) -> None:
+    desk = Desk(Limits(registrar_announces_per_s=0.1, registrar_announces_burst=1, registrar_questions_burst=1))
+    assert host.startswith("192.168.") or refusal(desk, VIX, host) == "not_routable"
+    if host.startswith("192.168."):
+        desk.take(VIX, host, 0.0)
+    assert refusal(desk, VIX, host) == "too_many_requests"
+
+
 def test_the_registrys_own_machine_is_not_bounded_by_source() -> None:
     desk = Desk(Limits(registrar_announces_burst=1, registrar_questions_burst=1, registrar_entries_per_source_max=1))
     for _ in range(10):

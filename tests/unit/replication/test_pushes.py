@@ -227,6 +227,26 @@ def test_a_refusal_rests_however_the_rest_of_what_was_under_way_is_answered() ->
     assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)
 
 
+def test_a_refusal_that_is_over_makes_no_later_gap_a_refusal() -> None:
+    log = make_log(3)
+    link = Link(log=6)
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.loaded(LOG, 1, log, 0.0)
+    link.sent()
+    for value in (0, 0, 0):
+        link.pushes.acked(value, 0.0)
+    link.pushes.resume(LOG, 1.0)
+    link.pushes.handle_deadline(1.0)
+    assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)
+    link.pushes.loaded(LOG, 1, log[:2], 1.0)
+    assert link.sent(1.0) == [(1, 2), (3, 4)]
+    # The first is taken, and then the peer has lost it.
+    link.pushes.acked(2, 1.0)
+    link.pushes.acked(0, 1.0)
+    assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)
+
+
 def test_half_of_the_resends_of_a_minute_may_come_at_once() -> None:
     link = Link(log=2)
     log = make_log(1)

@@ -602,6 +602,20 @@ def test_a_supplier_whose_push_we_could_not_store_keeps_its_place() -> None:
     assert side.exchange.supplier(LOG) == 1
 
 
+@pytest.mark.parametrize(("number", "supplier"), [(0, 0), (1, 1)])
+def test_t39_only_what_continues_our_log_keeps_a_supplier_its_place_while_we_are_slow(
+    number: int, supplier: int
+) -> None:
+    log = make_log(LOG, 2)
+    side = Side(links=2)
+    for link in (0, 1):
+        side.hear(entry(log, 2), link=link)
+    assert side.exchange.supplier(LOG) == 0
+    side.push(log[number])
+    side.wait(LIMITS.supplier_stall_s + 1.0)
+    assert side.exchange.supplier(LOG) == supplier
+
+
 def test_what_the_store_could_not_take_is_asked_for_again_when_it_can() -> None:
     log = make_log(LOG, 1)
     side = Side()

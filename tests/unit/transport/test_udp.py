@@ -94,9 +94,7 @@ async def test_interfaces_are_chosen_by_name_or_address() -> None:
 
 
 @pytest.mark.parametrize("group", [None, "239.255.0.1"])
-async def test_what_comes_by_another_interface_is_not_heard(
-    group: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_comes_by_another_interface_is_not_heard(group: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     where = near(free_port(), group=group, loopback_only=False, interfaces=("lan0",))
     [loopback] = [one for one in udp.interfaces() if one.is_loopback]
     async with opened(near(where.port, group=group)) as neighbour, opened(where) as one:
