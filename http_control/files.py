@@ -8,7 +8,9 @@ data dir must be held by the process that the file names.
 from __future__ import annotations
 
 import base64
+import errno
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +23,8 @@ from p2p import ConfigError, one_line
 TOKEN_FILE: Final = "control.token"  # noqa: S105  # a file's name
 CONTROL_FILE: Final = "control.json"
 TOKEN_CHARS_MAX: Final = 256
+CONTROL_BYTES_MAX: Final = 65_536
+"""Far more than a server writes there."""
 
 
 class ControlFile(msgspec.Struct, frozen=True):
@@ -52,16 +56,18 @@ def read_token(data_dir: Path) -> str:
     """
     path = data_dir / TOKEN_FILE
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
-            token = file.read(TOKEN_CHARS_MAX + 2).decode("ascii", "replace").strip()
+        data, mode = _read(path, TOKEN_CHARS_MAX + 2)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise ConfigError(f"{path} is a link that leads nowhere: mend or remove it") from None
         raise ConfigError(f"no {TOKEN_FILE} in {data_dir}: no node has served HTTP from there") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     if mode & 0o077:
         raise ConfigError(f"{path} can be read by others (mode {mode:04o}): make it `chmod 600`, or remove it")
-    if not 16 <= len(token) <= TOKEN_CHARS_MAX or not token.isprintable() or " " in token:
+    token = data.decode("ascii", "replace").strip()
+    is_token = token.isascii() and token.isprintable() and " " not in token
+    if not is_token or not 16 <= len(token) <= TOKEN_CHARS_MAX:
         raise ConfigError(f"{path} holds no token: remove it, and the next start makes a new one")
     return token
 
@@ -98,11 +104,25 @@ def read_control(data_dir: Path) -> ControlFile | None:
     """
     path = data_dir / CONTROL_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ControlFile)
+        data, _ = _read(path, CONTROL_BYTES_MAX)
+        return msgspec.json.decode(data, type=ControlFile)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigError(one_line(f"{path}: {error}")) from None
+        raise ConfigError(one_line(f"{path}: {getattr(error, 'strerror', None) or error}")) from None
+
+
+def _read(path: Path, bytes_max: int) -> tuple[bytes, int]:
+    """The beginning of a file, and its permissions. Nothing is waited for: a pipe is no such file, nor is a device.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read(bytes_max), stat.S_IMODE(mode)
 
 
 def _write_private(path: Path, data: bytes, *, replace: bool) -> None:

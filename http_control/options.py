@@ -148,8 +148,8 @@ class P2PHttpOptions:
 
 
 def plain_host(host: str) -> str:
-    """A host as it stands in a URL, in its one spelling: lower case, an IPv6 address in its shortest form."""
-    host = host.lower()
+    """A host as it stands in a URL, in its one spelling: lower case, no dot at its end, IPv6 at its shortest."""
+    host = host.lower().removesuffix(".")
     if not host.startswith("["):
         return host
     try:

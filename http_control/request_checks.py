@@ -43,7 +43,7 @@ def check_site(request: Request, options: P2PHttpOptions) -> None:
 
 
 def check_form(request: Request) -> None:
-    """Return if the request says that its body is JSON, or is of a kind that has none.
+    """Return if the request says that its body is JSON as it stands, or is of a kind that has none.
 
     Raises:
         Problem: it says something else, or nothing.
@@ -52,6 +52,8 @@ def check_form(request: Request) -> None:
         kind, _, parameters = request.headers.get("content-type", "").partition(";")
         charset = parameters.strip().lower()
         if kind.strip().lower() != "application/json" or charset not in {"", "charset=utf-8", 'charset="utf-8"'}:
+            raise problem_of(415)
+        if request.headers.get("content-encoding", "").strip().lower() not in {"", "identity"}:
             raise problem_of(415)
 
 
@@ -65,7 +67,7 @@ def _is_followed_link(request: Request) -> bool:
 def _name_of(host: str) -> str:
     """The host of a Host header without its port, in its one spelling."""
     name, colon, port = host.rpartition(":")
-    if colon and port.isdigit() and not (name.count(":") and not name.endswith("]")):
+    if colon and (port.isdigit() or not port) and not (name.count(":") and not name.endswith("]")):
         host = name
     return plain_host(host)
 
@@ -78,9 +80,15 @@ def _is_ours(name: str, request: Request, options: P2PHttpOptions) -> bool:
     if not server:
         return False
     try:
-        return ipaddress.ip_address(name.strip("[]")) == ipaddress.ip_address(server[0].partition("%")[0])
+        return _plain_ip(name.strip("[]")) == _plain_ip(server[0].partition("%")[0])
     except ValueError:
         return False
+
+
+def _plain_ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address; one of IPv4 that is written as one of IPv6 is the former."""
+    address = ipaddress.ip_address(text)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _is_same_site(origin: str, host: str) -> bool:

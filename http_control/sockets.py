@@ -28,7 +28,8 @@ class Bind:
         tls_cert, tls_key: PEM files; both or neither.
 
     Raises:
-        ConfigError: only one of the two files is given, or TLS on a unix socket; or something is no host, port or path.
+        ConfigError: only one of the two files is given, or TLS or a port with a unix socket; or something is no host,
+            port or path.
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +51,8 @@ class Bind:
             raise ConfigError("TLS on a unix socket protects nothing: leave out the certificate or the socket")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port {self.port} is not within 0-65535")
+        if self.unix is not None and self.port:
+            raise ConfigError(f"a unix socket has no port: leave out port {self.port}, or the socket")
 
     @property
     def is_tls(self) -> bool:

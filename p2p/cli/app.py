@@ -25,7 +25,7 @@ from p2p.cli.settings import (
     settle,
 )
 from p2p.errors import P2PError
-from p2p.ids import how_to_name
+from p2p.ids import how_to_name, is_who
 from p2p.limits import Limits
 
 if TYPE_CHECKING:
@@ -229,6 +229,8 @@ def _somebody(_context: click.Context, _parameter: click.Parameter, who: str) ->
         raise UsageError("whom? the name is empty: give a node id or a peer id")
     if mend := how_to_name(who, ""):
         raise UsageError(f"whom? {mend}")
+    if not is_who(who):
+        raise UsageError(f"whom? no peer is called {who[:80]!r}: give a node id or a peer id")
     return who
 
 

@@ -95,10 +95,12 @@ class Answer:
     Attributes:
         status: of HTTP.
         body: at most `ANSWER_BYTES_MAX`.
+        kind: its media type, as the header has it.
     """
 
     status: int
     body: bytes
+    kind: str
 
     def fields(self) -> dict[str, Any] | None:
         """The JSON object that it is, None if it is none."""
@@ -113,7 +115,7 @@ class Control:
     """An open client. Made by `open_control`.
 
     Attributes:
-        has_answered: whether anything asked of it was answered.
+        has_answered: whether anything asked of it was answered as a node does.
     """
 
     def __init__(self, client: httpx.AsyncClient, prefix: str, place: str, data_dir: Path | None) -> None:
@@ -150,8 +152,11 @@ class Control:
         return await self._ask("DELETE", path, None, ANSWER_S_MAX)
 
     async def text(self, path: str) -> str:
-        """GET a path that answers with text."""
-        return (await self._answer("GET", path, None, LOOK_S_MAX)).body.decode(errors="replace")
+        """GET a path that answers with text; otherwise as `get`."""
+        answer = await self._answer("GET", path, None, LOOK_S_MAX)
+        if not answer.kind.startswith("text/plain"):
+            raise ControlFailed(NO_NODE.format(self._place))
+        return answer.body.decode(errors="replace")
 
     async def events(self, path: str) -> AsyncIterator[dict[str, Any]]:
         """The data of the events of a stream, as they come.
@@ -209,6 +214,7 @@ class Control:
         value = (await self._answer(method, path, body, waits_s)).fields()
         if value is None:
             raise ControlFailed(NO_NODE.format(self._place))
+        self.has_answered = True
         return value
 
     async def _answer(self, method: str, path: str, body: object, waits_s: float) -> Answer:
@@ -230,7 +236,6 @@ class Control:
                 f"{self._place} did not come to the end of its answer within {waits_s + SLOW_S_MAX:g} s: is another "
                 "server there, or is the network slow?"
             )
-        self.has_answered = True
         if answer.status >= 400:
             raise self._failed(answer)
         if answer.status >= 300:
@@ -246,7 +251,7 @@ class Control:
             if len(body) > ANSWER_BYTES_MAX:
                 await _leave(pieces)
                 raise ControlFailed(f"{self._place} answers with more than any node does: is another server there?")
-        return Answer(response.status_code, bytes(body))
+        return Answer(response.status_code, bytes(body), response.headers.get("content-type", ""))
 
     async def _lines(self, response: httpx.Response) -> AsyncIterator[bytes]:
         rest = bytearray()
@@ -311,6 +316,9 @@ def _cause(error: BaseException) -> str:
         text = "no TLS is spoken there: write http://"
     elif "without sending a response" in text:
         text = "it hangs up without an answer: is it https://, or no HTTP at all?"
+    elif text.startswith("illegal "):
+        # What h11 says there goes on with all that came.
+        text = "what answers is no HTTP: is another server there?"
     return one_line(text)
 
 

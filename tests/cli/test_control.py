@@ -280,6 +280,7 @@ def test_whom_and_where_to_is_checked_before_the_node_is_asked(tmp_path: Path) -
     for command in (("routes", "add"), ("routes", "remove"), ("ping",), ("disconnect",)):
         last = ("R",) if command[-1] == "add" else ()
         assert f"in lower case: {'ab' * 32}" in p2p_refuses(*command, *of_a, "AB" * 32, *last)
+        assert "no peer is called '../x?y#z'" in p2p_refuses(*command, *of_a, "../x?y#z", *last)
 
 
 def test_circuits_are_told_with_the_reasons_of_their_ends() -> None:
@@ -450,6 +451,28 @@ async def test_to_follow_what_is_no_node_is_no_orderly_end(said: bytes) -> None:
         with pytest.raises(ControlFailed, match="like a node") as failed:
             await remote.show_log(control, Output(), as_json=True, follow=True, lines=1)
     assert not isinstance(failed.value, client.NodeStopped)
+
+
+@pytest.mark.parametrize("said", [OK % b"text/html" + b"<b>hi", OK % b"application/json" + b"[1]"])
+async def test_the_lines_of_what_is_no_node_are_not_shown(said: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    async with stranger_that_says(said) as control:
+        with pytest.raises(ControlFailed, match="like a node"):
+            await remote.show_log(control, Output(), as_json=False, follow=False, lines=1)
+    assert capsys.readouterr().out == ""
+
+
+async def test_what_is_no_http_is_told_in_few_words() -> None:
+    async with stranger_that_says(bytes(range(128, 256)) * 40 + b"\r\n\r\n") as control:
+        with pytest.raises(ControlFailed, match="is no HTTP") as failed:
+            await control.get("/status")
+    assert len(str(failed.value)) < 200
+
+
+async def test_what_never_answered_like_a_node_does_not_answer_any_less_now() -> None:
+    async with stranger_that_says(OK % b"text/html" + b"<b>hi") as control:
+        with pytest.raises(ControlFailed, match="like a node") as failed:
+            await remote.show_top(control, Output(), as_json=True, every_s=0.0)
+    assert "any more" not in str(failed.value)
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"[]", b"{", b"\xff"])

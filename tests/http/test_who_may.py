@@ -18,6 +18,7 @@ from quart_trio import QuartTrio
 import http_control
 import p2p
 from http_control import AuthContext, Reply
+from http_control.files import read_control
 from p2p import ConfigError
 from tests.http.applications import connect, raw
 from tests.http.controlled import TOKEN, Stream, controlled, one_controlled
@@ -115,18 +116,36 @@ async def test_the_token_is_made_once_and_private(tmp_path: Path) -> None:
     assert len(tokens[0]) == 43
 
 
-@pytest.mark.parametrize("trouble", ["mode", "empty", "directory"])
+@pytest.mark.parametrize("trouble", ["mode", "empty", "directory", "letters", "dangling", "pipe"])
 async def test_a_token_that_is_not_usable_stops_the_start(tmp_path: Path, trouble: str) -> None:
     path = tmp_path / "control.token"
     async with p2p.open_node(node_id="a", data_dir=tmp_path) as node:
         if trouble == "directory":
             path.mkdir()
+        elif trouble == "dangling":
+            path.symlink_to("nowhere")
+        elif trouble == "pipe":
+            os.mkfifo(path, 0o600)
         else:
             path.touch(0o600)
-            path.write_text("" if trouble == "empty" else TOKEN)
+            path.write_text({"empty": "", "letters": "é" * 43}.get(trouble, TOKEN))
             path.chmod(0o644 if trouble == "mode" else 0o600)
         with pytest.raises(ConfigError, match=r"control\.token"):
             await http_control.serve(p2p.P2PRuntime(node))
+
+
+async def test_where_a_server_listens_is_read_from_a_file_of_some_size_and_from_nothing_else(tmp_path: Path) -> None:
+    async with p2p.open_node(node_id="a", data_dir=tmp_path) as node, controlled(node, token=None):
+        path = tmp_path / "control.json"
+        assert read_control(tmp_path) is not None
+        path.write_bytes(b" " * 100_000 + b"{}")
+        with pytest.raises(ConfigError, match=r"control\.json"):
+            read_control(tmp_path)
+        for make in (lambda: path.symlink_to("/dev/zero"), lambda: os.mkfifo(path)):
+            path.unlink()
+            make()
+            with pytest.raises(ConfigError, match="no regular file"):
+                read_control(tmp_path)
 
 
 async def test_t51_a_page_of_another_site_can_do_nothing() -> None:
@@ -145,6 +164,8 @@ async def test_t51_a_page_of_another_site_can_do_nothing() -> None:
         for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx", ""):
             answer = await a.client.post("/p2p/connect", content=body, headers={"content-type": kind})
             assert (answer.status_code, answer.json()["error"]) == (415, "unsupported_media_type")
+        headers = {"content-type": "application/json", "content-encoding": "gzip"}
+        assert (await a.client.post("/p2p/connect", content=body, headers=headers)).status_code == 415
         # And no answer lets another site's page read it.
         for answer in (await a.client.get("/p2p/status"), await a.client.options("/p2p/connect")):
             assert not [name for name in answer.headers if name.startswith("access-control-")]
@@ -164,6 +185,12 @@ async def test_t52_a_name_that_is_not_ours_is_refused(host: str) -> None:
         for path in ("/p2p/status", "/p2p/ping", "/", "/nowhere"):
             answer = await a.client.get(path, headers={"host": host})
             assert (answer.status_code, answer.json()["error"]) == (421, "unknown_host"), path
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:", "localhost.", "[::ffff:127.0.0.1]:1", "[::1]:", "LOCALHOST.:80"])
+async def test_this_machine_has_names_that_are_spelt_in_many_ways(host: str) -> None:
+    async with one_controlled() as a:
+        assert (await a.client.get("/p2p/status", headers={"host": host})).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["localhost:1:1", "a b", ".1", "127..1:18081"])
@@ -550,6 +577,7 @@ def test_options_that_are_not_usable(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "bind", [{"port": "x"}, {"port": True}, {"port": 65_536}, {"host": None}, {"host": ""}, {"unix": 5}, {"unix": ""},
+             {"unix": "x", "port": 1},
              {"tls_cert": 5, "tls_key": "x"}],
 )  # fmt: skip
 def test_a_bind_that_is_none(bind: dict[str, Any]) -> None:
