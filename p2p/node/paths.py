@@ -23,6 +23,7 @@ from p2p.ids import RELAY, PeerEndpoint, PeerId, how_to_name
 from p2p.msg import Attached, AttachedEntry
 from p2p.node.kinds import check_kind
 from p2p.node.status import Peer
+from p2p.policy.patience import Patience
 from p2p.policy.routes import KnownRoute, MemoryRouter, Route
 from p2p.windows import Clock
 
@@ -62,8 +63,10 @@ class Paths:
         self._via = frozenset(config.via)
         self._attached: dict[Connection, None] = {}
         self._changed = trio.Event()
-        # Whose circuits fell silent: how patiently the next one is watched, and until when that is remembered.
-        self._silent: dict[PeerId, tuple[int, float]] = {}
+        # Whose circuits fell silent: how patiently the next one is watched. Whose move: how long the next one stays.
+        limits = config.limits
+        self._silent = Patience(limits.relay_patience_max, limits.relay_patience_kept_s, limits.routes_max)
+        self._moved = Patience(limits.relay_patience_max, limits.relay_patience_kept_s, limits.routes_max)
 
     def enter(self, circuits: Circuits, dialer: Dialer, heir: Callable[[PeerId], Awaitable[Connection | None]]) -> None:
         """What ways are made with, all of which need this table themselves; `heir` waits for a link that is coming."""
@@ -110,15 +113,20 @@ class Paths:
     async def move(self, link: Connection) -> None:
         """Make a link in a circuit anew while it serves, which gives way then. Tried again as long as it serves.
 
-        A relay that asks for that again and again gets no more than one each `flapping_s`.
+        A relay that asks for that again and again gets one after `flapping_s`, and each later one after twice as long,
+        up to half of the time that an older link to a relay stays.
         """
         assert link.connected_at is not None, "it is live"
-        await trio.sleep(max(0.0, link.connected_at + self._limits.flapping_s - self._clock.monotonic()))
+        limits, clock, since = self._limits, self._clock, link.connected_at
         while link.is_live:
-            with suppress(ConnectFailed, NodeClosed):
-                await self._dial_again(link)
+            factor = self._moved.factor(link.peer_id, clock.monotonic())
+            wait_s = min(factor * limits.flapping_s, limits.retire_s_max / 2)
+            await trio.sleep(max(0.0, since + wait_s - clock.monotonic()))
             if link.is_live:
-                await trio.sleep(self._limits.flapping_s)
+                since = clock.monotonic()
+                self._moved.double(link.peer_id, since)
+                with suppress(ConnectFailed, NodeClosed):
+                    await self._dial_again(link)
 
     async def open_again(self, link: Connection) -> None:
         """Make a link in a circuit anew, whose way changed for no fault of anybody: as it was dialled, or elsewhere."""
@@ -247,16 +255,11 @@ class Paths:
         if relay is not None:
             self.router.broke(link.peer_id, relay, now)
         if link.reason is Reason.DEAD:
-            factor = min(2 * self.patience_with(link.peer_id), self._limits.relay_patience_max)
-            self._silent.pop(link.peer_id, None)
-            self._silent[link.peer_id] = factor, now + self._limits.relay_patience_kept_s
-            if len(self._silent) > self._limits.routes_max:
-                del self._silent[next(iter(self._silent))]
+            self._silent.double(link.peer_id, now)
 
     def patience_with(self, peer_id: PeerId) -> int:
         """How many times as long as usual a circuit to a peer may be silent: twice what was too long the last time."""
-        factor, until = self._silent.get(peer_id, (1, math.inf))
-        return factor if self._clock.monotonic() < until else 1
+        return self._silent.factor(peer_id, self._clock.monotonic())
 
     def receive(self, link: Connection, message: Attached) -> None:
         """A neighbour tells whom it leads to. Nobody is listened to unless both take part, and it relays."""

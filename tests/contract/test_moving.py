@@ -139,3 +139,19 @@ async def test_what_a_link_that_carries_circuits_has_to_deliver_comes_before_wha
         assert received == list(range(20))
         assert old.reason is None, "its circuit runs on"
         assert sees(a, b)
+
+
+async def test_t72_a_relay_that_asks_for_moves_without_end_gets_one_each_half_a_minute(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_r_b() as (a, r, b), b.channel("count", capacity=1000) as count:
+        await a.connect(f"relay://r/{b.peer_id}")
+        await trio.sleep(20)
+        assert r._rooms is not None
+        for number in range(250):
+            for passage in r._rooms.circuits._switch._passages:
+                passage.sides[0].leg.ask_to_move()
+            await a.send(b.peer_id, "count", b"%d" % number)
+            await trio.sleep(1)
+        assert 1 < r.circuits.relayed_total < 15
+        assert [int((await count.receive()).body) for _ in range(250)] == list(range(250))
