@@ -232,7 +232,7 @@ SEGMENTS = [f"log.sqlite.{number:06}.segment" for number in range(8)]
 
 def can_trace() -> bool:
     """Whether this user may trace his own processes, with a strace that injects errors."""
-    probe = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=chdir:error=EIO", "true"]
+    probe = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "inject=chdir:error=EIO", "true"]
     try:
         return subprocess.run(probe, capture_output=True, timeout=30, check=False).returncode == 0
     except OSError:
@@ -251,8 +251,8 @@ def test_t61_the_nth_failure_below_sqlite_is_survived(tmp_path: Path, syscall: s
         store.close()
         files = [f"--trace-path={path / name}" for name in ("log.sqlite", "log.sqlite-wal", *SEGMENTS)]
         done = subprocess.run(
-            ["strace", "-f", "-qq", "-o", "/dev/null", *files, "-e", f"inject={syscall}:error={error}:when={n}",
-             sys.executable, "-c", STORER, str(path)],
+            ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", *files, "-e", f"trace={syscall}",
+             "-e", f"inject={syscall}:error={error}:when={n}", sys.executable, "-c", STORER, str(path)],
             cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         lines = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
