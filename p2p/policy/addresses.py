@@ -40,8 +40,8 @@ class AddressClass(Enum):
 def classify(host: str) -> AddressClass:
     """Say where a host leads. A host name, and whatever is no address in its usual form, is NAME.
 
-    An IPv6 address that is carried to an IPv4 one (NAT64, 6to4, the old compatible form) leads where that one does. Any
-    but a link-local one that names an interface is RESERVED: it would be another spelling of a place.
+    An IPv6 address that is carried to an IPv4 one (NAT64, 6to4) leads where that one does; the old compatible form
+    leads nowhere. Any but a link-local one that names an interface is RESERVED: it would be another spelling of a place.
     """
     address = _parse(host)
     if address is None:
@@ -62,7 +62,7 @@ def classify(host: str) -> AddressClass:
         return AddressClass.LINK_LOCAL
     if address.is_multicast:
         return AddressClass.MULTICAST
-    if address.is_global:
+    if address.is_global and not address.is_reserved:
         return AddressClass.PUBLIC
     if _is_local_network(address):
         return AddressClass.PRIVATE
@@ -145,14 +145,11 @@ _CARRYING: Final = (
     (ipaddress.IPv6Network("64:ff9b:1::/48"), 0),
     (ipaddress.IPv6Network("2002::/16"), 80),
     (ipaddress.IPv6Network("::ffff:0:0:0/96"), 0),
-    (ipaddress.IPv6Network("::/96"), 0),
 )
 """Networks whose addresses hold an IPv4 address, and how many bits stand behind it."""
 
 
 def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    if int(address) <= 1:
-        return None  # :: and ::1 are themselves
     for network, behind in _CARRYING:
         if address in network:
             return ipaddress.IPv4Address(int(address) >> behind & 0xFFFF_FFFF)
