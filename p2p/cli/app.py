@@ -22,6 +22,7 @@ from p2p.cli.settings import (
     from_environment,
     from_file,
     from_flags,
+    refuse_odd_id,
     settle,
 )
 from p2p.errors import P2PError
@@ -443,6 +444,7 @@ def vectors() -> int:
 @click.option("--host", default="127.0.0.1", metavar="ADDR", help="On which address; loopback by default.")
 @click.option("--disc-port", default=37020, type=Count(1, 65535), metavar="PORT", help="UDP port of discovery; 37020.")
 @click.option("--registry", metavar="URL", help="A registry that should answer.")
+@click.option("--registry-token-file", metavar="F", type=A_PATH, help="The token that it asks for.")
 @click.option("--tls-ca", metavar="F", type=A_PATH, help="Who may have signed its certificate.")
 @click.option("--network-key-file", metavar="F", type=A_PATH, help="A network key to check.")
 @click.option("--trust", metavar="FILE", type=A_PATH, help="A trust list to check.")
@@ -454,6 +456,7 @@ def doctor(
     host: str,
     disc_port: int,
     registry: str | None,
+    registry_token_file: Path | None,
     tls_ca: Path | None,
     network_key_file: Path | None,
     trust: Path | None,
@@ -462,14 +465,18 @@ def doctor(
     """See whether this machine is fit to run a node: a verdict a line, exit 1 if one is bad."""
     with loading():
         from p2p.cli.doctor import Patient, run_doctor
-    if data_dir is None and node_id is not None:
-        data_dir = default_data_dir(node_id, os.environ)
+    if node_id is not None:
+        refuse_odd_id(node_id)
+        data_dir = default_data_dir(node_id, os.environ) if data_dir is None else data_dir
+    if registry is None and registry_token_file is not None:
+        raise UsageError("--registry-token-file is for a registry, and there is none: name it with --registry URL")
     patient = Patient(
         data_dir=data_dir,
         host=host,
         port=listen,
         discovery_port=disc_port,
         registry=registry,
+        registry_token_file=registry_token_file,
         tls_ca=tls_ca,
         network_key_file=network_key_file,
         trust=trust,

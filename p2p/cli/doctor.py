@@ -25,10 +25,12 @@ from typing import Final, Literal, Protocol
 import trio
 
 from p2p.cli.output import Output, counted, json_line
+from p2p.cli.registry import load_token
 from p2p.cli.signals import on_signal, stop_signals
 from p2p.errors import AddressInUse, P2PError, RemoteProtocolError, StoreLocked
+from p2p.ids import is_loopback
 from p2p.limits import Limits
-from p2p.registry.form import base_of, read_peers
+from p2p.registry.form import base_of, host_of, read_peers
 from p2p.replication.batch import parse_batch
 from p2p.store.base import LogReader
 from p2p.store.keys import KEY_FILE, STORE_FILE, DirLock, load_identity, load_network_key, load_trust, open_reader
@@ -72,7 +74,7 @@ class Patient:
         data_dir: a node's, which need not exist yet.
         host, port: where it would listen.
         discovery_port: UDP port of discovery.
-        registry, tls_ca: its URL, and who may have signed its certificate.
+        registry, registry_token_file, tls_ca: its URL, what it asks for, and who may have signed its certificate.
     """
 
     data_dir: Path | None
@@ -80,6 +82,7 @@ class Patient:
     port: int
     discovery_port: int
     registry: str | None
+    registry_token_file: Path | None
     tls_ca: Path | None
     network_key_file: Path | None
     trust: Path | None
@@ -286,13 +289,18 @@ async def _discovery(patient: Patient, say: Say) -> None:
 async def _registry(patient: Patient, say: Say) -> None:
     if patient.registry is None:
         return
-    base = base_of(patient.registry)
+    base, token_file = base_of(patient.registry), patient.registry_token_file
+    token = load_token(token_file) if token_file is not None else None
+    if token is not None and base.startswith("http:") and not is_loopback(host_of(base)):
+        say("note", f"the token for {base} travels in clear: use https")
     began = trio.current_time()
-    async with make_http_client(ca_file=patient.tls_ca) as http:
+    async with make_http_client(token=token, ca_file=patient.tls_ca) as http:
         answer = await http.request("GET", f"{base}/peers?limit=1")
     took_ms = (trio.current_time() - began) * 1000
-    if answer.status in (401, 403):
-        say("note", f"{base} answers {answer.status}: it wants a token")
+    if answer.status in (401, 403) and token is None:
+        say("note", f"{base} answers {answer.status}: it wants a token: give --registry-token-file")
+    elif answer.status in (401, 403):
+        raise RemoteProtocolError(f"{base} answers {answer.status}: it wants another token than {token_file} holds")
     elif answer.status != 200:
         raise RemoteProtocolError(f"{base} answers {answer.status}: is it the URL of a registry?")
     else:

@@ -349,8 +349,7 @@ def settle(flags: Layer, environment: Layer, file: Layer, home: Mapping[str, str
     if "id" not in merged:
         raise UsageError("which node? give it a name: p2p --id A --listen 9001")
     node_id: str = merged["id"]
-    if not is_node_id(node_id):
-        raise UsageError(f"--id {node_id[:80]!r}: a node id is 1-64 of A-Z a-z 0-9 . _ - and not 64 hex digits")
+    refuse_odd_id(node_id)
     if merged.get("json") and merged.get("tui") == "on":
         raise UsageError("--json and --tui on exclude each other")
     network: str = merged.get("network", "")
@@ -453,6 +452,16 @@ def _path(text: str | None) -> Path | None:
 
 def _data_dir(node_id: str, given: str | None, home: Mapping[str, str]) -> Path:
     return default_data_dir(node_id, home) if given is None else Path(given).expanduser()
+
+
+def refuse_odd_id(node_id: str) -> None:
+    """Refuse what no node can be called.
+
+    Raises:
+        UsageError: it is no node id.
+    """
+    if not is_node_id(node_id):
+        raise UsageError(f"--id {node_id[:80]!r}: a node id is 1-64 of A-Z a-z 0-9 . _ - and not 64 hex digits")
 
 
 def default_data_dir(node_id: str, home: Mapping[str, str]) -> Path:

@@ -40,8 +40,8 @@ class AddressClass(Enum):
 def classify(host: str) -> AddressClass:
     """Say where a host leads. A host name, and whatever is no address in its usual form, is NAME.
 
-    An IPv6 address that is carried to an IPv4 one (NAT64, 6to4) leads where that one does; the old compatible form
-    leads nowhere. Any but a link-local one that names an interface is RESERVED: it would be another spelling of a place.
+    An IPv6 address that is carried to an IPv4 one (NAT64, 6to4) leads where that one does; the old compatible form is
+    RESERVED. So is any but a link-local one that names an interface: it would be another spelling of a place.
     """
     address = _parse(host)
     if address is None:

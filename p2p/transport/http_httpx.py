@@ -27,6 +27,7 @@ from p2p.errors import ConfigError, ConnectFailed, P2PError, Reason, RemoteProto
 from p2p.limits import Limits
 from p2p.text import one_line
 from p2p.transport.http import HttpAnswer
+from p2p.transport.tls import NO_TLS
 
 _log = logging.getLogger("p2p.transport")
 
@@ -97,7 +98,9 @@ class HttpxClient:
                 finally:
                     await response.aclose()
         except (httpx.RemoteProtocolError, httpx.DecodingError) as error:
-            raise RemoteProtocolError(f"no HTTP: {_told(error)}") from None
+            raise RemoteProtocolError(f"no HTTP: {_told(error)}{_unless_tls(url)}") from None
+        except httpx.ReadError as error:
+            raise ConnectFailed(Reason.REFUSED, f"{_told(error)}{_unless_tls(url)}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             for cause in _causes(error):
                 if isinstance(cause, ssl.SSLCertVerificationError):
@@ -105,6 +108,9 @@ class HttpxClient:
                     if cause.verify_code in UNKNOWN_AUTHORITY:
                         told += "; name who signed it with --tls-ca, or as ca_file"
                     raise ConnectFailed(Reason.CRYPTO, told) from None
+                if isinstance(cause, ssl.SSLError) and cause.reason in NO_TLS:
+                    what = "no TLS is spoken there: a registry without a certificate is asked with http://"
+                    raise ConnectFailed(Reason.CRYPTO, what) from None
             raise ConnectFailed(Reason.REFUSED, _told(error)) from None
         except P2PError:
             raise
@@ -140,6 +146,11 @@ def _address(response: httpx.Response, which: Literal["server_addr", "client_add
     except OSError:  # reset meanwhile: reading the body will tell
         return ""
     return str(address[0])
+
+
+def _unless_tls(url: str) -> str:
+    # Who awaits TLS mostly closes on what is none, and says nothing.
+    return " (where TLS is spoken, ask with https://)" if url.startswith("http:") else ""
 
 
 def _told(error: BaseException) -> str:

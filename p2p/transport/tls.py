@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from p2p.errors import ConfigError
+
+NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+"""What OpenSSL calls an answer that is none of TLS."""
 
 
 class TlsFiles(msgspec.Struct, frozen=True):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import replace
-from typing import Final
 
 import trio
 
@@ -19,7 +18,7 @@ from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
 from p2p.transport.tcp import TcpNetwork
 from p2p.transport.tcp_listener import TcpListener
-from p2p.transport.tls import TlsFiles
+from p2p.transport.tls import NO_TLS, TlsFiles
 from p2p.transport.websocket_stream import Refused, WebSocketStream
 from p2p.windows import Entropy, system_entropy
 
@@ -138,10 +137,6 @@ class WebSocketListener:
         await self._door.aclose()
 
 
-_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
-"""What OpenSSL calls an answer that is none of TLS."""
-
-
 def _with_scheme(place: PeerEndpoint | None, scheme: str) -> PeerEndpoint | None:
     return None if place is None else PeerEndpoint(place.host, place.port, scheme)
 
@@ -156,7 +151,7 @@ def _not_connected(endpoint: PeerEndpoint, error: BaseException, *, is_answered:
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return ConnectFailed(Reason.CRYPTO, f"{endpoint}: its certificate is not accepted: {cause.verify_message}")
-    if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+    if isinstance(cause, ssl.SSLError) and cause.reason in NO_TLS:
         what = f"{endpoint}: no TLS is spoken there: a WebSocket door without a certificate is dialled with ws://"
         return ConnectFailed(Reason.CRYPTO, what)
     if isinstance(cause, ssl.SSLError):

@@ -18,6 +18,7 @@ from p2p.registry.form import base_of
 from p2p.store.keys import STORE_FILE, open_store
 from tests.cli.processes import p2p, p2p_ok, p2p_refuses, running
 from tests.logs import Log, app, identity
+from tests.registries import registry
 
 
 async def doctor(*arguments: str | Path, code: int = 0, **more: str) -> dict[str, list[tuple[str, str]]]:
@@ -146,6 +147,18 @@ async def test_a_registry_is_asked(answer: bytes, level: str, part: str) -> None
     assert part in what
 
 
+@pytest.mark.parametrize(("in_file", "level", "part"), [("right", "ok", "answered"), ("wrong", "bad", "another token")])
+async def test_a_registry_is_shown_the_token_in_the_file(tmp_path: Path, in_file: str, level: str, part: str) -> None:
+    file = tmp_path / "token"
+    file.write_text(in_file * 8)
+    file.chmod(0o600)
+    async with registry(token="right" * 8) as url:
+        found = await doctor("--registry", url, "--registry-token-file", file, code=int(level == "bad"))
+    ((said, what),) = found["registry"]
+    assert said == level
+    assert part in what
+
+
 async def test_a_registry_that_is_not_there_is_bad() -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
@@ -164,3 +177,5 @@ async def test_a_discovery_port_that_somebody_keeps_for_himself_is_bad() -> None
 async def test_wrong_options_are_usage() -> None:
     assert "--listen" in p2p_refuses("doctor", "--listen", "70000")
     assert "--id" in p2p_refuses("doctor", "--id", "..")
+    assert "--id '../x': a node id is" in p2p_refuses("doctor", "--id", "../x")
+    assert "--registry URL" in p2p_refuses("doctor", "--registry-token-file", "x")

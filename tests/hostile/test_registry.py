@@ -272,6 +272,23 @@ async def test_https_is_checked_against_the_authorities_given(tmp_path: Path) ->
             await ask(url, ca_file=tmp_path / "ca.pem")
 
 
+async def test_the_wrong_one_of_http_and_https_is_told_as_such() -> None:
+    async with listening(answering(b""), tls=trustme.CA().issue_cert("127.0.0.1")) as url:
+        with pytest.raises((RemoteProtocolError, ConnectFailed), match="ask with https://"):
+            await ask(url.replace("https:", "http:"))
+
+    async def plain(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, plain, 0, host="127.0.0.1"))
+        with pytest.raises(ConnectFailed, match="asked with http://"):
+            await ask(f"https://127.0.0.1:{listener.socket.getsockname()[1]}")
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("content", [None, "no certificate"])
 async def test_a_file_without_authorities_is_named(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "ca.pem"
