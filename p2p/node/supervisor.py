@@ -150,6 +150,7 @@ class Supervisor:
         self.links[link] = None
         if isinstance(stream, CircuitStream):
             stream.end.on_credit = link.heard
+            link.carrier = next((other for other in self.links if other.carries(stream.end.lane)), None)
         _log.debug("handshake begins: %s", link)
         # A Hello leaves now: the other side works on it while the link's task begins.
         link.flush()
@@ -412,8 +413,7 @@ class Supervisor:
     def on_rest(self, link: Connection) -> None:
         """Let our ends of the circuits over a link that rests tell that they live."""
         for circuit in tuple(self.links):
-            stream = circuit.stream
-            if isinstance(stream, CircuitStream) and link.carries(stream.end.lane):
+            if circuit.carrier is link:
                 circuit.carrier_rests()
 
     def on_ended(self, link: Connection) -> None:

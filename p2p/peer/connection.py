@@ -52,6 +52,9 @@ _NEVER: Final = float("inf")
 _TICK_S: Final = 1e-6
 """Two readings of the clock that differ by less are the same moment, computed in two ways."""
 
+_LATE_S: Final = 0.1
+"""A deadline that is met so late says that this node stood still: what came meanwhile is not read yet."""
+
 _RATED: Final = frozenset({msg.WalHeads, msg.OutboxPull, msg.ForkProof, msg.Attached})
 """Messages that no window counts, as a Ping is; acks, batches and data are bounded by windows and backpressure. So is
 the opening of a circuit, but nothing else of a circuit."""
@@ -89,6 +92,7 @@ class Connection:
         endpoint: what was dialled, or the remote address of an accepted stream.
         direct: False if the stream is a circuit through a relay.
         label: the peer's node id where the node accepted it as a label, else None.
+        carrier: the link that it runs over, of one in a circuit.
         after: links of the same peer whose application messages come before this one's.
         cut_short: whether it gave way and was cut at the bound of that, although it lived.
         unsent: application messages that waited here when it ended.
@@ -137,6 +141,7 @@ class Connection:
         "after",
         "answer_bytes_max",
         "asks",
+        "carrier",
         "clean",
         "connected_at",
         "cut_short",
@@ -179,6 +184,7 @@ class Connection:
         self.detail = ""
         self.clean = False
         self.replicating = False
+        self.carrier: Connection | None = None
         self.after: tuple[Connection, ...] = ()
         self.asks: Asks | None = None
         self.served: dict[int, Served] = {}
@@ -937,6 +943,11 @@ class Connection:
             self.session.ping(now)
             vigil.asked(now, self.session.bytes_out + self.session.pending_bytes)
         elif vigil.is_dead(now, self._moved_at):
+            is_late = now > vigil.next_deadline(self._moved_at) + _LATE_S
+            carrier = self.carrier
+            comes = carrier is not None and carrier.session.is_amid_frame
+            if (is_late or comes) and vigil.spare(now, self._moved_at):
+                return
             self.abort(Reason.DEAD, f"nothing came through the circuit for {vigil.patience_s:.3g} s")
 
     def _check_end(self, now: float) -> None:

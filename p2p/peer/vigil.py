@@ -15,6 +15,9 @@ How long it may take: `relay_answer_s_max`, and on top of it the time for what w
 waits behind, at `relay_pace_bytes_per_s`. Half a window of that is reckoned with: when so much was read the other end
 has given credit, which is heard like a word. A peer that rests its link pings meanwhile (`Connection`).
 
+A word may be there and not be heard: this node itself stood still, or a slice comes slowly over the last link. Then the
+wait begins anew, once (`spare`).
+
 A link on the way may be slower than all that, and what comes the other way, before the answer, is not known here at
 all. So whoever was silent for too long is given twice as long the next time (`factor`).
 """
@@ -51,6 +54,7 @@ class Vigil:
         "_resumed_at",
         "_sent_at",
         "_since",
+        "_spared_at",
         "factor",
     )
 
@@ -64,6 +68,7 @@ class Vigil:
         self._behind_bytes = 0
         self._answered_bytes = 0
         self._resumed_at = -_NEVER
+        self._spared_at = -_NEVER
 
     def sent(self, now: float) -> bool:
         """Something goes out that the peer has to get; whether that begins a wait."""
@@ -76,6 +81,13 @@ class Vigil:
     def resumed(self, now: float) -> None:
         """The link is read again: what came meanwhile is heard only now."""
         self._resumed_at = now
+
+    def spare(self, now: float, heard_at: float) -> bool:
+        """Wait once more for as long, where a word may be on its way to this moment; False if that was done already."""
+        if self._spared_at > heard_at:
+            return False
+        self._spared_at = self._resumed_at = now
+        return True
 
     def next_deadline(self, heard_at: float) -> float:
         """When there is something to do, if nothing is heard after that moment."""

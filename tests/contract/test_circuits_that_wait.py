@@ -182,10 +182,24 @@ async def test_a_silent_circuit_leaves_time_for_the_goodbyes_of_direct_links(
 async def test_credit_that_comes_back_is_a_sign_of_life(autojump_clock: trio.testing.MockClock) -> None:
     async with a_r_b() as (net, a, r, b), b.channel("count") as count:
         net.set_link("r", "b", bytes_per_s=64 * 1024)
-        # What both say at the beginning is said.
-        await trio.sleep(20)
         for number in range(45):
             await a.send(b.peer_id, "count", b"%d" % number + b"." + bytes(20 * 1024))
         received = [int((await count.receive()).body.split(b".")[0]) for _ in range(45)]
         assert received == list(range(45))
         assert ways(r) == 1
+
+
+async def test_a_node_that_stood_still_looks_at_what_came_meanwhile_before_it_gives_a_circuit_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with a_r_b() as (net, a, r, b):
+        for name in ("a", "b"):
+            net.set_link("r", name, latency_s=0.05)
+        await trio.sleep(20)
+        await a.send(b.peer_id, "nobody", b"awaited")
+        # Asked by now; the answer arrives while nothing runs here.
+        await trio.sleep(p2p.Limits().relay_ask_after_s + 0.17)
+        autojump_clock.jump(p2p.Limits().relay_answer_s_max + 0.2)
+        await trio.sleep(10)
+        assert ways(r) == 1
+        assert b.peer_id in {peer.peer_id for peer in a.peers()}

@@ -68,3 +68,15 @@ def test_what_was_written_before_the_ping_is_given_time_until_credit_has_to_come
     vigil.sent(4.0)
     vigil.asked(5.0, 100 * LIMITS.relay_window_bytes)
     assert vigil.patience_s == ANSWER + LIMITS.relay_window_bytes / 2 / LIMITS.relay_pace_bytes_per_s
+
+
+def test_who_may_be_there_and_not_be_heard_yet_is_spared_once() -> None:
+    vigil = Vigil(LIMITS)
+    vigil.sent(1.0)
+    vigil.asked(2.0, 0)
+    assert vigil.spare(2.0 + ANSWER, 0.0)
+    assert not vigil.is_dead(2.0 + ANSWER, 0.0)
+    assert vigil.is_dead(2.0 + 2 * ANSWER, 0.0)
+    assert not vigil.spare(2.0 + 2 * ANSWER, 0.0)
+    # Whoever was heard since may be spared again.
+    assert vigil.spare(20.0, 19.0)
