@@ -10,6 +10,7 @@ const PER_RING = 18;
 const DENSE = 24;
 const DENSE_HEIGHT = 500;
 const DENSE_REACH = 165;
+const NAME_EM_MAX = 10;
 const LATE_AFTER_MS = 2500; // a record under way is nothing to be told of
 
 // This node, its peers and the links between them, out of what the node says at every tick.
@@ -30,6 +31,8 @@ export class Picture {
     this.onChosen = onChosen;
     setAttributes(canvas, { viewBox: `0 0 ${WIDTH} ${HEIGHT}` });
     this.past = [];
+    this.pen = document.createElement("canvas").getContext("2d");
+    this.pen.font = `100px ${getComputedStyle(document.body).fontFamily}`;
     this.links = svg("g", { class: "links" });
     this.nodes = svg("g", { class: "nodes" });
     this.hint = svg("text", { class: "hint", x: WIDTH / 2, y: HEIGHT - 40, "text-anchor": "middle" });
@@ -51,6 +54,7 @@ export class Picture {
     const moods = this.moods(links, records);
     setText(this.hint, nodes.length > 1 ? "" : "Nobody is connected: give an address under Peers, below.");
     this.canvas.classList.toggle("dense", nodes.length > DENSE);
+    const em = parseFloat(getComputedStyle(this.canvas).getPropertyValue("--name"));
     const byPeer = new Map(links.map((link) => [link.to, link]));
     keyed(this.links, links.filter((link) => places.has(link.from) && places.has(link.to)), (link) => `${link.from} ${link.to}`,
       () => svg("g", {}, svg("line"), svg("text", { "text-anchor": "middle" })),
@@ -72,11 +76,19 @@ export class Picture {
         const mood = node.self ? "self" : link ? moods.get(node.id) : "stale";
         setAttributes(group, { class: `node ${mood}`, transform: `translate(${x} ${y})`, "aria-label": labelOf(node, link) });
         const label = group.querySelector("text");
-        const name = nameOf(node, node.id);
-        setText(label, name.length > 18 ? `${name.slice(0, 17)}…` : name);
+        setText(label, this.fitting(nameOf(node, node.id), roomAt(place, height) / em));
         placeLabel(label, place, node.self);
         setText(group.querySelector("title"), labelOf(node, link));
       });
+  }
+
+  // A name, or as much of its beginning as there is room for: letters are not of one width.
+  fitting(name, emMax) {
+    const fits = (text) => this.pen.measureText(text).width <= Math.min(emMax, NAME_EM_MAX) * 100;
+    if (fits(name)) return name;
+    let end = name.length - 1;
+    while (end > 1 && !fits(`${name.slice(0, end)}…`)) end -= 1;
+    return `${name.slice(0, end)}…`;
   }
 
   // In step, silent, or late: one of the two does not hold yet what the other one held a while ago. Where records come all
@@ -156,6 +168,13 @@ function placed(nodes, links, height) {
     places.set(node.id, { x, y, angle, outward: y >= relay.y, isDense });
   }
   return places;
+}
+
+// How long a name may be at a place without running out of the picture; names stand as placeLabel has them.
+function roomAt({ x, y, angle, isDense }, height) {
+  if (!isDense) return 2 * Math.min(x, WIDTH - x);
+  const along = (at, end, way) => (Math.abs(way) < 1e-9 ? Infinity : ((way > 0 ? end : 0) - at) / way);
+  return Math.min(along(x, WIDTH, Math.cos(angle)), along(y, height, Math.sin(angle))) - 16;
 }
 
 // Names above or below their node; in a dense ring outwards, like the hours of a clock.

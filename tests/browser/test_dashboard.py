@@ -319,7 +319,15 @@ async def test_many_peers_are_summed_up_and_all_named() -> None:
     marks = {f"{number:064x}": {"seq": 7, "mark": "behind"} for number in range(3)}
     head = {"origin": "ab" * 32, "node_id": "a", "own": True, "seq": 9, "hash": "cd" * 32, "frozen": False}
     wal = {"ok": True, "digest": "ef" * 32, "total": 1, "heads": [head | {"in_step": 37, "marks": marks}]}
-    peers = [told_peer(id=f"{number:064x}", node_id=f"n-{number}") for number in range(40)]
+    names = [f"n-{number}" if number % 2 else "W" * 64 for number in range(40)]
+    peers = [told_peer(id=f"{number:064x}", node_id=name) for number, name in enumerate(names)]
+    cut = """() => {
+        const picture = document.getElementById("picture").getBoundingClientRect();
+        const boxes = [...document.querySelectorAll("#picture .node text")].map((text) => text.getBoundingClientRect());
+        const isIn = (box) => box.left >= picture.left && box.right <= picture.right
+            && box.top >= picture.top && box.bottom <= picture.bottom;
+        return boxes.filter((box) => !isIn(box)).length;
+    }"""
 
     def steps(seen: Visit) -> None:
         page = seen.page
@@ -332,6 +340,7 @@ async def test_many_peers_are_summed_up_and_all_named() -> None:
         page.locator("#picture.dense").wait_for()
         assert page.locator('#picture .node[role="button"] text').count() == 40
         assert page.locator("#picture .node text").filter(has_text="n-17").is_visible()
+        assert page.evaluate(cut) == 0
 
     async with p2p.open_node(node_id="a") as node, controlled(node, stats_every_ms=200) as a:
         await visit(a.url, steps)
@@ -464,6 +473,7 @@ async def test_it_fits_its_screen_in_both_themes(width: int, theme: str) -> None
         seen.open(TOKEN)
         seen.until("#peers-table tbody tr", LONG_NAME[:31])
         assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+        assert page.evaluate("document.getElementById('append-payload').clientWidth") >= 180
         back = "getComputedStyle(document.body).backgroundColor"
         dark = page.evaluate(back)
         page.click("#theme")
