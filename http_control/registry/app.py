@@ -145,8 +145,10 @@ class _Routes:
 
     async def peers(self, source: str) -> bytes:
         """GET /peers."""
-        limit = request.args.get("limit")
-        count, scopes = self._desk.answer(limit, source, trio.current_time())
+        limits = request.args.getlist("limit")
+        if len(limits) > 1:
+            raise registry.Refused("invalid_limit", f"limit is given {len(limits)} times: give it once")
+        count, scopes = self._desk.answer(limits[0] if limits else None, source, trio.current_time())
         return registry.write_peers(await self._in_thread(lambda: self._table.pick(scopes, count)))
 
     async def announce(self, source: str) -> bytes:

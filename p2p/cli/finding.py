@@ -15,7 +15,7 @@ from p2p.cli.registry import load_token
 from p2p.cli.settings import UsageError
 from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint, is_loopback
-from p2p.node.bootstrap import POLL_MS_MIN, BootstrapConfig, BootstrapMode
+from p2p.node.bootstrap import BootstrapConfig, BootstrapMode
 from p2p.node.discovery import DiscoveryConfig, DiscoveryMode
 from p2p.policy.addresses import AddressClass, classify
 from p2p.registry.form import SCHEMES
@@ -81,15 +81,12 @@ def bootstrap_of(
     scheme, advertised = advertised_door(said["advertise"]) if announces and "advertise" in said else (None, None)
     token_file = said.get("registry_token_file")
     plain = BootstrapConfig(registry_url="http://127.0.0.1")
-    interval_ms = said.get("boot_interval", plain.poll_interval_ms)
-    if interval_ms < POLL_MS_MIN:
-        raise UsageError(f"--boot-interval {interval_ms}: it takes {POLL_MS_MIN} milliseconds or more")
     token = load_token(Path(token_file)) if token_file is not None else None
     try:
         return BootstrapConfig(
             registry_url=url,
             mode=BootstrapMode.PULL_AND_ANNOUNCE if announces else BootstrapMode.PULL_ONLY,
-            poll_interval_ms=interval_ms,
+            poll_interval_ms=said.get("boot_interval", plain.poll_interval_ms),
             self_tcp_port=advertised,
             self_scheme=scheme,
             token=token,

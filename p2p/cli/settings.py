@@ -50,6 +50,7 @@ FOREIGN_VARIABLES: Final = frozenset({"P2P_CONFIG", "P2P_NOISE_VECTORS"})
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]
+Interval = Annotated[int, msgspec.Meta(ge=100, le=86_400_000)]
 Bound = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=2**31)]
 
@@ -79,11 +80,11 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     discovery: OnOff | UnsetType = UNSET
     disc_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | UnsetType = UNSET
     disc_mode: Literal["broadcast", "multicast"] | UnsetType = UNSET
-    disc_interval: Milliseconds | UnsetType = UNSET
+    disc_interval: Interval | UnsetType = UNSET
     bootstrap: OnOff | UnsetType = UNSET
     registry: str | UnsetType = UNSET
     registry_token_file: str | UnsetType = UNSET
-    boot_interval: Milliseconds | UnsetType = UNSET
+    boot_interval: Interval | UnsetType = UNSET
     announce: OnOff | UnsetType = UNSET
     advertise: str | UnsetType = UNSET
     relay: OnOff | UnsetType = UNSET
@@ -280,6 +281,7 @@ def _convert(values: dict[str, Any], source: str, *, strict: bool) -> Layer:
 
 _KEYS_ARE: Final = f"; there are {', '.join(KEYS)}"
 _MILLISECONDS: Final = "it takes milliseconds, a whole number from 0 to 86400000"
+_INTERVAL: Final = "it takes milliseconds, a whole number from 100 to 86400000"
 _SECONDS: Final = "it takes seconds, a number above 0"
 _COUNT: Final = "it takes a whole number above 0"
 _NUMBERS: Final[Mapping[str, str]] = {
@@ -287,8 +289,8 @@ _NUMBERS: Final[Mapping[str, str]] = {
     "listen_ws": "it takes a port, a whole number from 0 to 65535",
     "connect_delay": _MILLISECONDS,
     "stats_every": _MILLISECONDS,
-    "disc_interval": _MILLISECONDS,
-    "boot_interval": _MILLISECONDS,
+    "disc_interval": _INTERVAL,
+    "boot_interval": _INTERVAL,
     "disc_port": "it takes a port, a whole number from 1 to 65535",
     "disc_mode": "it takes broadcast or multicast",
     "run": "it takes seconds, a number above 0",

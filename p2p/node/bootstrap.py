@@ -34,6 +34,7 @@ from p2p.ids import PeerEndpoint, check_node_id, is_loopback, usual_host
 from p2p.limits import Limits
 from p2p.msg import DiscoveryAnnounce
 from p2p.node.kinds import Kinds, check_kinds, check_plain
+from p2p.node.lines import tell_of_hook
 from p2p.node.service import Runs
 from p2p.policy.addresses import AddressClass, DialRule, classify
 from p2p.policy.buckets import TokenBucket
@@ -113,8 +114,8 @@ class BootstrapConfig:
         if self.ca_file is not None:
             object.__setattr__(self, "ca_file", Path(self.ca_file))
         object.__setattr__(self, "own_ports", tuple(self.own_ports))
-        if not all(isinstance(port, int) for port in self.own_ports):
-            raise ConfigError(f"own_ports {self.own_ports!r} must be whole numbers")
+        if not all(type(port) is int and 1 <= port <= 65_535 for port in self.own_ports):
+            raise ConfigError(f"own_ports {self.own_ports!r} must be ports, whole numbers from 1 to 65535")
         if not self.registry_url:
             raise ConfigError("registry_url is missing: http://HOST:PORT or https://HOST")
         base_of(self.registry_url)
@@ -411,9 +412,9 @@ class HttpBootstrap(Runs):
         self.counters.hints += 1
         try:
             self._offer(hint, host_of(self._base))
-        except Exception:  # noqa: BLE001  # a hook is somebody else's code: it may not end the task
+        except Exception as error:  # noqa: BLE001  # a hook is somebody else's code: it may not end the task
             self.counters.hook_failures += 1
-            _log.exception("on_peer failed")
+            tell_of_hook(_log, "on_peer", self.counters.hook_failures, error)
 
     def _forget(self) -> None:
         heard_after = self._clock.monotonic() - POLLS_REMEMBERED * self._poll_s

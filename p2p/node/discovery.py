@@ -27,6 +27,7 @@ from p2p.ids import PeerId, check_node_id
 from p2p.limits import Limits
 from p2p.node.announce import SIGNATURE_MARK, Flaw, read_announcement, write_announcement
 from p2p.node.kinds import Kinds, check_kinds, check_plain
+from p2p.node.lines import tell_of_hook
 from p2p.node.service import Runs
 from p2p.policy.addresses import AddressClass, DialRule, classify
 from p2p.policy.buckets import TokenBucket
@@ -322,9 +323,9 @@ class UdpDiscovery(Runs):
         try:
             if not self._offer(hint, again):
                 self._sightings.take_back(hint)
-        except Exception:  # noqa: BLE001  # a hook is somebody else's code: it may not end discovery
+        except Exception as error:  # noqa: BLE001  # a hook is somebody else's code: it may not end discovery
             self.counters.hook_failures += 1
-            _log.exception("on_peer failed")
+            tell_of_hook(_log, "on_peer", self.counters.hook_failures, error)
 
 
 def _may_be_near(host: str) -> bool:

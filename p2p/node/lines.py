@@ -70,9 +70,14 @@ class Lines:
             self._tell_of(error)
 
     def _tell_of(self, error: Exception) -> None:
-        """A hook that fails tends to fail for every line: it is told at the 1st, 2nd, 4th, 8th … time."""
         self._counters.hook_failures = times = self._counters.hook_failures + 1
-        if times & (times - 1) == 0:
-            what = one_line(f"{type(error).__name__}: {error}")
-            _log.warning("%s: a log hook failed, %d so far: %s", self._node_id, times, what)
-            _log.debug("%s: where it failed:", self._node_id, exc_info=error)
+        tell_of_hook(_log, f"{self._node_id}: a log hook", times, error)
+
+
+def tell_of_hook(log: logging.Logger, hook: str, times: int, error: Exception) -> None:
+    """Tell of a hook that failed, its first time being 1. It tends to fail at each call, and others decide how many
+    there are: it is told at the 1st, 2nd, 4th, 8th … time."""
+    if times & (times - 1) == 0:
+        what = one_line(f"{type(error).__name__}: {error}")
+        log.warning("%s failed, %d so far: %s", hook, times, what)
+        log.debug("%s: where it failed:", hook, exc_info=error)

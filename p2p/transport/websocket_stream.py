@@ -205,7 +205,7 @@ class WebSocketStream(LinkStream):
         if why is None and reason is not None and reason.code in _GOING:
             why = Refused("the other side closed the connection")
         elif why is None and reason is not None and reason.code != _NO_CLOSE:
-            why = Refused(f"it closed with code {reason.code} {reason.reason or ''}".rstrip())
+            why = Refused(f"it was closed with code {reason.code} {reason.reason or ''}".rstrip())
         elif why is None:
             failed = self._meter.failure if self._meter is not None else None
             why = failed or EOFError("the connection ended without a Close")

@@ -142,6 +142,9 @@ def test_a_token_comes_from_a_file_that_others_cannot_read(tmp_path: Path) -> No
         bootstrap_of(said(registry="https://registry.example", registry_token_file=str(file)))
 
 
+INTERVAL = "it takes milliseconds, a whole number from 100 to 86400000"
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -149,8 +152,9 @@ def test_a_token_comes_from_a_file_that_others_cannot_read(tmp_path: Path) -> No
         (["--registry", "ftp://x"], "--registry"),
         (["--registry", "http://127.0.0.1:1", "--registry", "http://127.0.0.1:2"], "--registry is given 2 times"),
         (["--registry", "nonsense"], "p2p: --registry: "),
-        (["--registry", "http://127.0.0.1:1", "--boot-interval", "1"], "--boot-interval 1: it takes 100 milliseconds"),
-        (["--discovery", "on", "--disc-interval", "1"], "--disc-interval"),
+        (["--registry", "http://127.0.0.1:1", "--boot-interval", "0"], f"--boot-interval 0: {INTERVAL}"),
+        (["--registry", "http://127.0.0.1:1", "--boot-interval", "-5"], f"--boot-interval -5: {INTERVAL}"),
+        (["--discovery", "on", "--disc-interval", "1"], f"--disc-interval 1: {INTERVAL}"),
         (["--disc-port", "0"], "--disc-port 0: it takes a port"),
         (["--disc-mode", "shouting"], "--disc-mode"),
         (["--registry", "http://127.0.0.1:1", "--advertise", "x"], "--advertise 'x'"),

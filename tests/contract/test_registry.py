@@ -208,6 +208,7 @@ async def test_too_much_from_one_source_waits_and_is_told_how_long() -> None:
     ("method", "path", "body", "status", "error"),
     [
         ("GET", "/", b"", 404, "not_found"),
+        ("GET", "/peers?limit=1&limit=2", b"", 400, "invalid_limit"),
         ("GET", "/peers/x", b"", 404, "not_found"),
         ("PUT", "/announce", VIX, 405, "method_not_allowed"),
         ("GET", "/announce", b"", 405, "method_not_allowed"),

@@ -270,15 +270,20 @@ async def test_t48_the_snapshot_is_bounded(autojump: MockClock) -> None:
     assert len(bootstrap.snapshot()) == 12
 
 
-async def test_what_a_hook_raises_is_counted(autojump: MockClock) -> None:
+async def test_what_a_hook_raises_is_counted_and_told_ever_more_seldom(
+    autojump: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     registry = Registry(ListedPeer("8.8.4.4", 9102, "cellar"), ListedPeer("8.8.4.5", 9102, "attic"))
 
     def broken(_: DiscoveryAnnouncement) -> None:
         raise RuntimeError("mine")
 
     async with make_http_bootstrap(config(registry, poll_interval_ms=1000), broken) as bootstrap:
-        await registry.times(2)
-    assert bootstrap.counters.hook_failures >= 2
+        await registry.times(5)
+    assert bootstrap.counters.hook_failures >= 8
+    told = [record.getMessage() for record in caplog.records if "on_peer" in record.getMessage()]
+    assert told[:4] == [f"on_peer failed, {times} so far: RuntimeError: mine" for times in (1, 2, 4, 8)]
+    assert not any(record.exc_info for record in caplog.records if record.levelname != "DEBUG")
 
 
 async def test_it_leaves_itself_out(autojump: MockClock) -> None:
@@ -546,6 +551,7 @@ async def test_what_the_body_raises_leaves_as_itself(autojump: MockClock) -> Non
         (lambda: BootstrapConfig(registry_url="http://r", token=b"t"), "token .* bytes"),  # type: ignore[arg-type]
         (lambda: BootstrapConfig(registry_url="http://r", own_ports=80), "own_ports"),  # type: ignore[arg-type]
         (lambda: BootstrapConfig(registry_url="http://r", own_ports=("80",)), "own_ports"),  # type: ignore[arg-type]
+        (lambda: BootstrapConfig(registry_url="http://r", own_ports=(0,)), "own_ports .* from 1 to 65535"),
         (lambda: BootstrapConfig(registry_url="http://r", self_scheme="udp"), "tcp, ws, wss"),
         (lambda: BootstrapConfig("a", 0, "http://r"), "self_tcp_port"),
         (lambda: BootstrapConfig("a", 1, "http://r", poll_interval_ms=99), "poll_interval_ms"),
