@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -110,6 +111,28 @@ async def test_what_a_relay_and_its_client_say_on_their_new_link_keeps_no_circui
         assert r.circuits.relayed_total == 2
         assert old.reason is Reason.MOVED and old.clean
         assert a.counters.messages_unsent == 0
+
+
+async def test_a_move_that_fails_is_tried_again_while_the_old_link_is_there(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_r_b() as (a, r, b):
+        await a.connect(f"relay://r/{b.peer_id}")
+        await trio.sleep(20)
+        assert a._rooms is not None
+        dial, failures = a._rooms.dialer.dial, [Reason.FULL, Reason.TIMEOUT]
+
+        async def fail_twice(endpoint: p2p.PeerEndpoint, **how: Any) -> Connection:
+            if failures:
+                raise p2p.ConnectFailed(failures.pop(), "as if the relay was busy")
+            return await dial(endpoint, **how)
+
+        monkeypatch.setattr(a._rooms.dialer, "dial", fail_twice)
+        old = await renew(b, r)
+        await trio.sleep(p2p.Limits().retire_s_max)
+        assert not failures and r.circuits.relayed_total == 2
+        assert old.reason is Reason.MOVED and old.clean
+        assert sees(a, b) and sees(b, a)
 
 
 async def test_what_a_link_that_carries_circuits_has_to_deliver_comes_before_what_is_sent_on_the_next(
