@@ -31,6 +31,8 @@ ANSWER_S_MAX: Final = 40.0
 """For the answer to what changes something, where the node was not told how long it may take."""
 SLOW_S_MAX: Final = 20.0
 """Beyond the time for an answer's next byte: for the whole of one that comes slowly."""
+MODULE: Final = "p2p_http"
+"""In each JSON answer of a node; other servers have JSON, too."""
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """Far more than any answer of a node."""
 EVENT_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -212,7 +214,7 @@ class Control:
 
     async def _ask(self, method: str, path: str, body: object, waits_s: float) -> dict[str, Any]:
         value = (await self._answer(method, path, body, waits_s)).fields()
-        if value is None:
+        if value is None or value.get("module") != MODULE:
             raise ControlFailed(NO_NODE.format(self._place))
         self.has_answered = True
         return value

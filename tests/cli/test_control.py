@@ -475,8 +475,8 @@ async def test_what_never_answered_like_a_node_does_not_answer_any_less_now() ->
     assert "any more" not in str(failed.value)
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b"[]", b"{", b"\xff"])
-async def test_what_is_no_json_object_is_no_answer_of_a_node(body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"[]", b"{", b"\xff", b"{}", b'{"ok": true, "module": "health"}'])
+async def test_what_is_no_json_object_of_a_node_is_no_answer_of_one(body: bytes) -> None:
     async with stranger_that_says(OK % b"application/json" + body) as control:
         with pytest.raises(ControlFailed, match="like a node"):
             await control.get("/status")
