@@ -43,7 +43,7 @@ from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, 
 from p2p.session.session import Session
 from p2p.session.states import State
 from p2p.text import TRACE, one_line
-from p2p.transport.base import LinkBroke, LinkStream
+from p2p.transport.base import LinkBroke, LinkStream, RulesBroken
 from p2p.windows import Clock
 
 _log = logging.getLogger("p2p.peer")
@@ -693,7 +693,13 @@ class Connection:
             self._scope.cancel()
 
     def _reason_of(self, error: Exception) -> Reason:
-        """Why the stream is gone: what was said on the way, of a link that was live, and nothing else."""
+        """Why the stream is gone: what was said on the way, of a link that was live, and nothing else.
+
+        Broken rules of what carries the link are told while nothing is proven. Later they may be anybody's on the way,
+        and nobody is scored for them.
+        """
+        if isinstance(error, RulesBroken) and self.session.peer_id is None:
+            return Reason.PROTOCOL
         return error.reason if isinstance(error, LinkBroke) and self._live else Reason.ABNORMAL
 
     # The connection's own tasks.

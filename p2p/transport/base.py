@@ -34,6 +34,10 @@ class LinkBroke(trio.BrokenResourceError):
         self.reason = reason
 
 
+class RulesBroken(trio.BrokenResourceError):
+    """What carries the link came to its end because the other side broke its rules, as no node does."""
+
+
 def receive_size(max_bytes: int | None) -> int:
     """What to ask for, given the argument of `receive_some`.
 

@@ -26,7 +26,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
-from p2p.transport.base import LinkStream, receive_size
+from p2p.transport.base import LinkStream, RulesBroken, receive_size
 from p2p.transport.metered import REQUEST, Metered
 from p2p.transport.tcp_stream import CHUNKS_PER_CHECKPOINT, TcpStream
 
@@ -37,12 +37,18 @@ _IDLE_MESSAGES: Final = 4
 """The reader has one message waiting, one in hand and one that is coming before a receiver shows up, and some pings."""
 _GOING: Final = frozenset({1000, 1001, 1005})
 """Close codes of an end in order: done, going away, no code given."""
+_RULES: Final = frozenset({1002, 1003, 1007, 1009})
+"""Codes of a Close, of either side, for what may not be sent: no protocol, no such type, no text, too long."""
 _NO_CLOSE: Final = 1006
 """What trio-websocket says of a stream that ended without a Close."""
 
 
 class Refused(Exception):
     """The other side answered, and did not open a WebSocket."""
+
+
+class _Foreign(Refused):
+    """It broke the rules of WebSocket, or ours for it."""
 
 
 class WebSocketStream(LinkStream):
@@ -205,11 +211,13 @@ class WebSocketStream(LinkStream):
         if why is None and reason is not None and reason.code in _GOING:
             why = Refused("the other side closed the connection")
         elif why is None and reason is not None and reason.code != _NO_CLOSE:
-            why = Refused(f"it was closed with code {reason.code} {reason.reason or ''}".rstrip())
+            kind = _Foreign if reason.code in _RULES else Refused
+            why = kind(f"it was closed with code {reason.code} {reason.reason or ''}".rstrip())
         elif why is None:
             failed = self._meter.failure if self._meter is not None else None
             why = failed or EOFError("the connection ended without a Close")
-        raise trio.BrokenResourceError(str(why)) from why
+        broken = RulesBroken if isinstance(why, _Foreign) else trio.BrokenResourceError
+        raise broken(str(why)) from why
 
     # Receiving.
 
@@ -261,7 +269,7 @@ class WebSocketStream(LinkStream):
             # An empty one brings nothing, and costs as much to read as any.
             self._meter.progress()
         if isinstance(message, str):
-            self._cut(Refused("a text message, where all are binary"))
+            self._cut(_Foreign("a text message, where all are binary"))
             self._raise_broken()
         return message
 

@@ -21,9 +21,11 @@ from trio.testing import wait_all_tasks_blocked
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Ping, Pong, Request
 
+import p2p
 from p2p.errors import ConfigError, ConnectFailed, Reason
 from p2p.ids import PeerEndpoint
 from p2p.limits import KIB, Limits
+from p2p.transport.base import RulesBroken
 from p2p.transport.system import SystemNetwork
 from p2p.transport.tls import TlsFiles
 from p2p.transport.websocket import WebSocketListener, WebSocketNetwork
@@ -493,6 +495,26 @@ async def flooded(raw: trio.SocketStream, stream: WebSocketStream, what: bytes) 
     assert sent < 32 * 1024 * KIB, "what the buffers of two sockets hold, and little more"
 
 
+async def test_a_dial_that_text_answers_is_told_so_and_not_of_a_wrong_key() -> None:
+    async with listening() as listener, p2p.open_node(node_id="a") as node:
+        (place,) = listener.endpoints
+        async with trio.open_nursery() as nursery:
+
+            async def speak_text() -> None:
+                stream = await listener.accept()
+                await stream.receive_some()
+                assert stream._ws is not None
+                await stream._ws.send_message("hello")
+                await trio.sleep_forever()
+
+            nursery.start_soon(speak_text)
+            told = r"a text message, where all are binary$"
+            with trio.fail_after(60), pytest.raises(ConnectFailed, match=told) as caught:
+                await node.connect(place)
+            assert caught.value.reason is Reason.PROTOCOL
+            nursery.cancel_scope.cancel()
+
+
 async def test_messages_may_be_as_long_as_the_bound_and_no_longer() -> None:
     limits = replace(QUICK, ws_message_bytes_max=2000)
     async with listening(limits) as listener:
@@ -502,7 +524,7 @@ async def test_messages_may_be_as_long_as_the_bound_and_no_longer() -> None:
                 await raw.send_all(frame(2, b"m" * 2000))
                 assert await stream.receive_some() == b"m" * 2000
             await raw.send_all(frame(2, b"m" * 2001))
-            with pytest.raises(trio.BrokenResourceError, match="1009"):
+            with pytest.raises(RulesBroken, match="it was closed with code 1009"):
                 await stream.receive_some()
 
 
