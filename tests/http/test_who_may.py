@@ -432,6 +432,13 @@ async def test_the_application_brings_its_own_rule() -> None:
         assert (answer.status_code, answer.text) == (407, "who?")
 
 
+@pytest.mark.parametrize("guess", [TOKEN[0], TOKEN[:-1], TOKEN + "x", TOKEN.upper(), TOKEN[1:]])
+async def test_t53_a_part_of_the_token_is_no_token(guess: str) -> None:
+    async with one_controlled() as a:
+        for headers in ({"x-auth-token": guess}, {"x-auth-token": "", "authorization": f"Bearer {guess}"}):
+            assert (await a.client.get("/p2p/status", headers=headers)).status_code == 401
+
+
 @pytest.mark.parametrize("said", [1, "yes", object()])
 async def test_t53_only_true_is_a_yes_of_the_applications_rule(said: Any) -> None:
     async def rule(ctx: AuthContext) -> bool:
