@@ -47,7 +47,7 @@ class Lan:
         self.ip("-n", switch, "link", "add", "name", "br0", "type", "bridge")
         self.ip("-n", switch, "link", "set", "dev", "br0", "up")
 
-    def host(self, host: str, *, ipv4: bool = True, is_up: bool = True, elsewhere: int = 0) -> None:
+    def host(self, host: str, *, ipv4: bool = True, ipv6: bool = True, is_up: bool = True, elsewhere: int = 0) -> None:
         """Plug one more host in, with an address each of IPv4 and of IPv6's link-local ones.
 
         Args:
@@ -66,6 +66,8 @@ class Lan:
         self.ip("-n", there, "link", "set", "dev", "lo", "up")
         if ipv4:
             self.ip("-n", there, "address", "add", f"10.77.0.{number}/24", "broadcast", "10.77.0.255", "dev", "eth0")
+        if not ipv6:
+            self.ip("-n", there, "link", "set", "dev", "eth0", "addrgenmode", "none")
         if is_up:
             self.set_link(host, "up")
 
