@@ -213,15 +213,20 @@ def test_an_ack_below_the_batch_drains_all_that_is_under_way_and_then_goes_back(
     assert link.pushes.next_load() == (LOG, value + 1, LOAD_BYTES)
 
 
-def test_a_refusal_rests_however_the_rest_of_what_was_under_way_is_answered() -> None:
-    log = make_log(3)
-    link = Link(log=6)
+def refused(log: list[Batch]) -> Link:
+    """A link whose peer refused all batches of a log that were under way, with as many still to be sent."""
+    link = Link(log=2 * len(log))
     link.pushes.offer(LOG, 0.0)
     link.pushes.next_load()
     link.pushes.loaded(LOG, 1, log, 0.0)
     link.sent()
-    for value in (0, 0, 0):
-        link.pushes.acked(value, 0.0)
+    for _ in log:
+        link.pushes.acked(0, 0.0)
+    return link
+
+
+def test_a_refusal_rests_however_the_rest_of_what_was_under_way_is_answered() -> None:
+    link = refused(make_log(3))
     assert link.pushes.next_load() is None, "the next one in order was not taken"
     link.pushes.aim(LOG, 0, None, 0.0, wanted=True)
     assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)
@@ -229,13 +234,7 @@ def test_a_refusal_rests_however_the_rest_of_what_was_under_way_is_answered() ->
 
 def test_a_refusal_that_is_over_makes_no_later_gap_a_refusal() -> None:
     log = make_log(3)
-    link = Link(log=6)
-    link.pushes.offer(LOG, 0.0)
-    link.pushes.next_load()
-    link.pushes.loaded(LOG, 1, log, 0.0)
-    link.sent()
-    for value in (0, 0, 0):
-        link.pushes.acked(value, 0.0)
+    link = refused(log)
     link.pushes.resume(LOG, 1.0)
     link.pushes.handle_deadline(1.0)
     assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)
