@@ -151,11 +151,6 @@ class Circuits:
             self._switch.link_down(key, Reason.MOVED if link.reason is Reason.MOVED else Reason.ABNORMAL)
             self._after()
 
-    def gave_way(self, link: Connection) -> bool:
-        """Whether a link in a circuit is over because this node's link to the relay gave way to another one."""
-        stream = link.stream
-        return isinstance(stream, CircuitStream) and stream.end.gave_way
-
     def receive(self, link: Connection, message: Relay) -> None:
         """Take a step of a circuit.
 

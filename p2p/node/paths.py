@@ -63,10 +63,11 @@ class Paths:
         self._via = frozenset(config.via)
         self._attached: dict[Connection, None] = {}
         self._changed = trio.Event()
-        # Whose circuits fell silent: how patiently the next one is watched. Whose move: how long the next one stays.
+        # Whose circuits fell silent: how patiently the next one is watched. Whose were made anew over a relay that asked
+        # for it, or broke one: how long the next one waits.
         limits = config.limits
         self._silent = Patience(limits.relay_patience_max, limits.relay_patience_kept_s, limits.routes_max)
-        self._moved = Patience(limits.relay_patience_max, limits.relay_patience_kept_s, limits.routes_max)
+        self._renewed = Patience(limits.relay_patience_max, limits.relay_patience_kept_s, limits.routes_max)
 
     def enter(self, circuits: Circuits, dialer: Dialer, heir: Callable[[PeerId], Awaitable[Connection | None]]) -> None:
         """What ways are made with, all of which need this table themselves; `heir` waits for a link that is coming."""
@@ -117,44 +118,46 @@ class Paths:
         up to half of the time that an older link to a relay stays.
         """
         assert link.connected_at is not None, "it is live"
-        limits, clock, since = self._limits, self._clock, link.connected_at
-        while link.is_live:
-            factor = self._moved.factor(link.peer_id, clock.monotonic())
-            wait_s = min(factor * limits.flapping_s, limits.retire_s_max / 2)
-            await trio.sleep(max(0.0, since + wait_s - clock.monotonic()))
-            if link.is_live:
-                since = clock.monotonic()
-                self._moved.double(link.peer_id, since)
-                with suppress(ConnectFailed, NodeClosed):
-                    await self._dial_again(link)
-
-    async def open_again(self, link: Connection) -> None:
-        """Make a link in a circuit anew, whose way changed for no fault of anybody: as it was dialled, or elsewhere."""
-        try:
-            await self._dial_again(link)
-        except ConnectFailed:
-            await self.open_elsewhere(link.peer_id)
-        except NodeClosed:
-            return
-
-    async def _dial_again(self, link: Connection) -> None:
         assert link.endpoint is not None, "what was dialled has an endpoint"
-        await self._dialer.dial(link.endpoint, automatic=True, in_place_of=link)
+        since = link.connected_at
+        while link.is_live:
+            await self._wait_to_renew(link.peer_id, since)
+            if link.is_live:
+                since = self._clock.monotonic()
+                with suppress(ConnectFailed, NodeClosed):
+                    await self._dialer.dial(link.endpoint, automatic=True, in_place_of=link)
 
-    async def open_elsewhere(self, target: PeerId) -> None:
-        """Make a link in place of one whose way broke, over a relay where nothing failed lately. Each is tried once."""
+    async def open_anew(self, target: PeerId, relay: PeerId, since: float) -> None:
+        """Make a link in place of one in a circuit that broke, over whichever relay leads there. Each is tried once.
+
+        Those where something failed lately are the last: mostly there is only that one, and its own link to the target
+        broke, or changed. They have to wait as those do who ask to move, so that a relay which spoils every circuit is
+        asked ever more seldom.
+
+        Args:
+            relay: the way of the link that broke. It is the first where nothing is held against it.
+            since: from when on they wait.
+        """
         now = self._clock.monotonic()
-        for relay in self._relays_to(target):
-            if self.router.broken_until(target, relay, now) > now:
-                continue
+        relays = {relay: None, **dict.fromkeys(self._relays_to(target))}
+        for way in sorted(relays, key=lambda at: self.router.broken_until(target, at, now)):
+            if self.router.broken_until(target, way, now) > now:
+                await self._wait_to_renew(target, since)
             try:
-                await self._dialer.dial(PeerEndpoint(str(relay), 0, RELAY, str(target)), automatic=True)
+                await self._dialer.dial(PeerEndpoint(str(way), 0, RELAY, str(target)), automatic=True)
             except ConnectFailed as failure:
-                self._note_failure(target, relay, failure.reason)
+                self._note_failure(target, way, failure.reason)
             except NodeClosed:
                 return
             else:
                 return
+
+    async def _wait_to_renew(self, peer_id: PeerId, since: float) -> None:
+        limits, clock = self._limits, self._clock
+        factor = self._renewed.factor(peer_id, clock.monotonic())
+        wait_s = min(factor * limits.flapping_s, limits.retire_s_max / 2)
+        await trio.sleep(max(0.0, since + wait_s - clock.monotonic()))
+        self._renewed.double(peer_id, clock.monotonic())
 
     async def reach(self, who: str) -> Connection:
         """As `link_to`, for dials.

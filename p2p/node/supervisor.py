@@ -457,17 +457,19 @@ class Supervisor:
             self._note_dialed_end(link, link.endpoint, link.connected_at)
 
     def _note_circuit_end(self, link: Connection) -> None:
-        is_blameless = self._circuits.gave_way(link)
+        carrier, stream = link.carrier, link.stream
+        assert isinstance(stream, CircuitStream) and link.connected_at is not None, "only a live circuit counts"
+        # Our own link to the relay made place for another one.
+        is_blameless = carrier is not None and carrier.retiring and carrier.reason is not None
         # Nor is it held against a relay that our own Goodbye is not answered, or that one which lives is cut.
         if not (is_blameless or link.cut_short or (link.is_parting and not link.retiring)):
             self._paths.link_broke(link)
         if link.reason in WAY_BROKE and link.dialed_by_us and not self._stopping and not link.is_parting:
             # The way of a link that we dialled broke: whoever needs another one waits for it.
             self._succession.expect(link.peer_id)
-            if is_blameless:
-                self._make_another(link.peer_id, partial(self._paths.open_again, link))
-            else:
-                self._make_another(link.peer_id, partial(self._paths.open_elsewhere, link.peer_id))
+            # A relay whose link to the peer made place for another one has that one now.
+            since = link.connected_at if stream.end.reason is Reason.MOVED else self._clock.monotonic()
+            self._make_another(link.peer_id, partial(self._paths.open_anew, link.peer_id, stream.end.relay, since))
 
     def _make_another(self, peer_id: PeerId, make: Callable[[], Awaitable[None]]) -> None:
         """Make a link in place of one that broke or moves: one at a time, and until somebody parts from the peer."""

@@ -33,7 +33,6 @@ class CircuitEnd:
         is_open: the other end took the circuit.
         is_finished: the other end closed it: what came before can still be read.
         reason: why it broke, None while it did not.
-        gave_way: it broke because our own link to the relay made place for another one, which nobody had to tell us.
         is_opener: this node opened it.
         must_move: a link on its way gives way: another circuit should take its place.
         on_change: called when reading, sending or the state may have changed.
@@ -48,7 +47,6 @@ class CircuitEnd:
         "_unreturned",
         "_window",
         "far",
-        "gave_way",
         "inbox_bytes",
         "is_finished",
         "is_open",
@@ -67,7 +65,6 @@ class CircuitEnd:
         self.is_open = False
         self.is_finished = False
         self.reason: Reason | None = None
-        self.gave_way = False
         self.must_move = False
         self.on_change: Callable[[], object] = _nothing
         self.on_credit: Callable[[], object] = _nothing

@@ -300,8 +300,6 @@ class Switch:
                 # Its own word, or a pair of links that both went: there is nowhere to move.
                 reason = Reason.ABNORMAL
         for side in tuple(link.sides.values()):
-            if side.end is not None and side.end.reason is None:
-                side.end.gave_way = reason is Reason.MOVED
             self._end_side(side, reason)
         del self._links[key]
         link.lane.clear()

@@ -135,6 +135,46 @@ async def test_a_move_that_fails_is_tried_again_while_the_old_link_is_there(
         assert sees(a, b) and sees(b, a)
 
 
+async def test_a_circuit_that_was_cut_with_the_old_link_of_its_far_end_is_opened_anew_over_the_only_relay(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_r_b() as (a, r, b):
+        await a.connect(f"relay://r/{b.peer_id}")
+        await trio.sleep(20)
+        # Who opened the circuit does not move it.
+        assert a._rooms is not None
+        a._rooms.supervisor._replacing[b.peer_id] = trio.CancelScope()
+        old = await renew(b, r)
+        await old.over.wait()
+        await trio.sleep(20 * LATENCY_S)
+        assert sees(a, b) and sees(b, a)
+        assert r.circuits.relayed_total == 2
+
+
+async def test_a_circuit_whose_far_link_broke_for_a_moment_is_opened_anew_over_the_only_relay(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_r_b() as (a, r, b):
+        await a.connect(f"relay://r/{b.peer_id}")
+        await trio.sleep(20)
+        link_to(r, b).abort(Reason.ABNORMAL, "as if a router had failed")
+        await trio.sleep(p2p.Limits().flapping_s + 5)
+        assert sees(r, b), "who dialled comes back"
+        assert sees(a, b) and sees(b, a)
+
+
+async def test_t72_a_relay_that_spoils_every_circuit_is_asked_ever_more_seldom(autojump_clock: MockClock) -> None:
+    async with a_r_b() as (a, r, b):
+        await a.connect(f"relay://r/{b.peer_id}")
+        assert r._rooms is not None
+        began = trio.current_time()
+        while trio.current_time() < began + 300:
+            for passage in tuple(r._rooms.circuits._switch._passages):
+                r._rooms.circuits._switch._break(passage, Reason.MOVED)
+            await trio.sleep(1)
+        assert 8 < r.circuits.relayed_total < 15
+
+
 async def test_what_a_link_that_carries_circuits_has_to_deliver_comes_before_what_is_sent_on_the_next(
     autojump_clock: MockClock,
 ) -> None:

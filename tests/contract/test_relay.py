@@ -855,7 +855,8 @@ async def test_a_pair_whose_relay_is_not_there_any_more_to_move_to_takes_another
         a._rooms.roster.links[r1.peer_id].abort(Reason.ABNORMAL)
         await link.over.wait()
         a._rooms.supervisor.give_up_on(b.peer_id)
-        await a._rooms.paths.open_again(link)
+        a._rooms.paths.router._broken.clear()
+        await a._rooms.paths.open_anew(b.peer_id, r1.peer_id, trio.current_time())
         assert a.get_peer(b.peer_id).endpoint.host != str(r1.peer_id)
 
 
