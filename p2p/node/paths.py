@@ -63,8 +63,8 @@ class Paths:
         self._via = frozenset(config.via)
         self._attached: dict[Connection, None] = {}
         self._changed = trio.Event()
-        # Whose circuits fell silent: how patiently the next one is watched. Whose were made anew over a relay that asked
-        # for it, or broke one: how long the next one waits.
+        # Whose circuits fell silent: how patiently the next one is watched. Whose were made anew over a relay that
+        # asked for it, or broke one: how long the next one waits.
         limits = config.limits
         self._silent = Patience(limits.relay_patience_max, limits.relay_patience_kept_s, limits.routes_max)
         self._renewed = Patience(limits.relay_patience_max, limits.relay_patience_kept_s, limits.routes_max)
@@ -253,10 +253,8 @@ class Paths:
 
     def link_broke(self, link: Connection) -> None:
         """A live link through a relay ended, and not in order: maybe by the relay's doing."""
-        assert link.endpoint is not None, "who is behind a relay has an endpoint that names it"
-        relay, now = self._circuits.identity_of(link.endpoint.host), self._clock.monotonic()
-        if relay is not None:
-            self.router.broke(link.peer_id, relay, now)
+        now = self._clock.monotonic()
+        self.router.broke(link.peer_id, relay_of(link), now)
         if link.reason is Reason.DEAD:
             self._silent.double(link.peer_id, now)
 
@@ -306,6 +304,12 @@ class Paths:
             if link.peer_id not in (entry.peer, by):
                 told.setdefault(entry.peer, entry)
         return Attached(tuple(told.values()))
+
+
+def relay_of(link: Connection) -> PeerId:
+    """The neighbour that a circuit runs through, by whatever name it was dialled."""
+    assert link.stream.remote is not None, "a circuit leads somewhere"
+    return PeerId.parse(link.stream.remote.host)
 
 
 class Routes:

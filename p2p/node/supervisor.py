@@ -29,7 +29,7 @@ from p2p.node.carried_over import WAY_BROKE, CarriedOver
 from p2p.node.circuits import Circuits
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import CloneSuspected, EventFeed, LabelConflict, PeerConnected, PeerLeft
-from p2p.node.paths import Paths
+from p2p.node.paths import Paths, relay_of
 from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
 from p2p.node.status import Counters, snapshot_of
@@ -458,7 +458,8 @@ class Supervisor:
 
     def _note_circuit_end(self, link: Connection) -> None:
         carrier, stream = link.carrier, link.stream
-        assert isinstance(stream, CircuitStream) and link.connected_at is not None, "only a live circuit counts"
+        assert isinstance(stream, CircuitStream), "it is not direct"
+        assert link.connected_at is not None, "it was live"
         # Our own link to the relay made place for another one.
         is_blameless = carrier is not None and carrier.retiring and carrier.reason is not None
         # Nor is it held against a relay that our own Goodbye is not answered, or that one which lives is cut.
@@ -469,7 +470,7 @@ class Supervisor:
             self._succession.expect(link.peer_id)
             # A relay whose link to the peer made place for another one has that one now.
             since = link.connected_at if stream.end.reason is Reason.MOVED else self._clock.monotonic()
-            self._make_another(link.peer_id, partial(self._paths.open_anew, link.peer_id, stream.end.relay, since))
+            self._make_another(link.peer_id, partial(self._paths.open_anew, link.peer_id, relay_of(link), since))
 
     def _make_another(self, peer_id: PeerId, make: Callable[[], Awaitable[None]]) -> None:
         """Make a link in place of one that broke or moves: one at a time, and until somebody parts from the peer."""
