@@ -295,9 +295,10 @@ class Limits:
     """The pace that is reckoned with there."""
     relay_patience_max: int = 16
     relay_patience_kept_s: float = 600.0
-    """The next circuit to the same peer gets twice that, up to so many times, while it is remembered: what is slow is
-    not dead, and takes a few circuits to be told from it. So does the time for which a circuit that moved stays
-    where it is if a relay asks for the next move, from `flapping_s` on and up to half of `retire_s_max`."""
+    """The next circuit to the same peer over the same relay gets twice that, up to so many times, while it is
+    remembered: what is slow is not dead, and takes a few circuits to be told from it. So does the time until a circuit
+    is opened anew that a relay asks to move again, or that breaks again: from `flapping_s` on and up to half of
+    `retire_s_max`."""
     relay_carry_s_max: float = 10.0
     """What waited on a circuit that broke is kept for the next link with the same peer for so long."""
     relay_open_s_max: float = 10.0

@@ -23,7 +23,7 @@ from p2p.ids import RELAY, PeerEndpoint, PeerId, how_to_name
 from p2p.msg import Attached, AttachedEntry
 from p2p.node.kinds import check_kind
 from p2p.node.status import Peer
-from p2p.policy.patience import Patience
+from p2p.policy.patience import Patience, Way
 from p2p.policy.routes import KnownRoute, MemoryRouter, Route
 from p2p.windows import Clock
 
@@ -63,7 +63,7 @@ class Paths:
         self._via = frozenset(config.via)
         self._attached: dict[Connection, None] = {}
         self._changed = trio.Event()
-        # Whose circuits fell silent: how patiently the next one is watched. Whose were made anew over a relay that
+        # Where circuits fell silent: how patiently the next one is watched. Where they were made anew because the relay
         # asked for it, or broke one: how long the next one waits.
         limits = config.limits
         self._silent = Patience(limits.relay_patience_max, limits.relay_patience_kept_s, limits.routes_max)
@@ -121,7 +121,7 @@ class Paths:
         assert link.endpoint is not None, "what was dialled has an endpoint"
         since = link.connected_at
         while link.is_live:
-            await self._wait_to_renew(link.peer_id, since)
+            await self._wait_to_renew((link.peer_id, relay_of(link)), since)
             if link.is_live:
                 since = self._clock.monotonic()
                 with suppress(ConnectFailed, NodeClosed):
@@ -142,7 +142,7 @@ class Paths:
         relays = {relay: None, **dict.fromkeys(self._relays_to(target))}
         for way in sorted(relays, key=lambda at: self.router.broken_until(target, at, now)):
             if self.router.broken_until(target, way, now) > now:
-                await self._wait_to_renew(target, since)
+                await self._wait_to_renew((target, way), since)
             try:
                 await self._dialer.dial(PeerEndpoint(str(way), 0, RELAY, str(target)), automatic=True)
             except ConnectFailed as failure:
@@ -152,12 +152,12 @@ class Paths:
             else:
                 return
 
-    async def _wait_to_renew(self, peer_id: PeerId, since: float) -> None:
+    async def _wait_to_renew(self, way: Way, since: float) -> None:
         limits, clock = self._limits, self._clock
-        factor = self._renewed.factor(peer_id, clock.monotonic())
+        factor = self._renewed.factor(way, clock.monotonic())
         wait_s = min(factor * limits.flapping_s, limits.retire_s_max / 2)
         await trio.sleep(max(0.0, since + wait_s - clock.monotonic()))
-        self._renewed.double(peer_id, clock.monotonic())
+        self._renewed.double(way, clock.monotonic())
 
     async def reach(self, who: str) -> Connection:
         """As `link_to`, for dials.
@@ -254,13 +254,14 @@ class Paths:
     def link_broke(self, link: Connection) -> None:
         """A live link through a relay ended, and not in order: maybe by the relay's doing."""
         now = self._clock.monotonic()
-        self.router.broke(link.peer_id, relay_of(link), now)
+        relay = relay_of(link)
+        self.router.broke(link.peer_id, relay, now)
         if link.reason is Reason.DEAD:
-            self._silent.double(link.peer_id, now)
+            self._silent.double((link.peer_id, relay), now)
 
-    def patience_with(self, peer_id: PeerId) -> int:
-        """How many times as long as usual a circuit to a peer may be silent: twice what was too long the last time."""
-        return self._silent.factor(peer_id, self._clock.monotonic())
+    def patience_with(self, link: Connection) -> int:
+        """How many times as long as usual a circuit may be silent: twice what was too long there the last time."""
+        return self._silent.factor((link.peer_id, relay_of(link)), self._clock.monotonic())
 
     def receive(self, link: Connection, message: Attached) -> None:
         """A neighbour tells whom it leads to. Nobody is listened to unless both take part, and it relays."""

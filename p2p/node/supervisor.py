@@ -272,7 +272,7 @@ class Supervisor:
         if old is not None and not old.dialed_by_us and not link.dialed_by_us and old.direct == link.direct:
             self._note_change(link)
         if not link.direct:
-            link.bear(self._paths.patience_with(peer_id))
+            link.bear(self._paths.patience_with(link))
         _log.debug("live: %s", link)
         self._succession.live(link)
 

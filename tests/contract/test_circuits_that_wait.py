@@ -121,6 +121,22 @@ async def test_what_waited_goes_on_where_the_peer_noticed_first_that_the_relay_i
         assert a.counters.messages_unsent == 0
 
 
+async def test_t72_a_silent_relay_makes_nobody_more_patient_with_another_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (net, a, b, r1):
+        assert a._rooms is not None
+        paths, first = a._rooms.paths, a._rooms.roster.links[b.peer_id]
+        for node in (a, b):
+            net.partition(r1.node_id, node.node_id)
+        await a.send(b.peer_id, "nobody", b"awaited")
+        await first.over.wait()
+        await until_linked(a, b)
+        second = a._rooms.roster.links[b.peer_id]
+        assert second.endpoint != first.endpoint
+        assert (paths.patience_with(first), paths.patience_with(second)) == (2, 1)
+
+
 async def test_an_answer_that_waited_in_a_circuit_is_not_sent_on_another_link(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

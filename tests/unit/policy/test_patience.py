@@ -1,14 +1,15 @@
-"""How long something with a peer is waited for."""
+"""How long something with a peer over a relay is waited for."""
 
 from __future__ import annotations
 
 from p2p.ids import PeerId
 from p2p.policy.patience import Patience
 
-A, B, C = (PeerId(bytes([number]) * 32) for number in range(3))
+PEER, *RELAYS = (PeerId(bytes([number]) * 32) for number in range(4))
+A, B, C = ((PEER, relay) for relay in RELAYS)
 
 
-def test_each_time_is_twice_as_long_up_to_a_bound_and_for_that_peer_alone() -> None:
+def test_each_time_is_twice_as_long_up_to_a_bound_and_for_that_way_alone() -> None:
     patience = Patience(8, 100.0, 10)
     factors = []
     for now in range(5):
@@ -27,8 +28,8 @@ def test_it_is_forgotten_after_a_while() -> None:
     assert patience.factor(A, 151.0) == 2
 
 
-def test_of_too_many_peers_the_one_that_was_quiet_longest_is_forgotten() -> None:
+def test_of_too_many_ways_the_one_that_was_quiet_longest_is_forgotten() -> None:
     patience = Patience(8, 100.0, 2)
-    for now, peer_id in enumerate((A, B, A, C)):
-        patience.double(peer_id, now)
-    assert [patience.factor(peer_id, 4.0) for peer_id in (A, B, C)] == [4, 1, 2]
+    for now, way in enumerate((A, B, A, C)):
+        patience.double(way, now)
+    assert [patience.factor(way, 4.0) for way in (A, B, C)] == [4, 1, 2]
