@@ -493,17 +493,22 @@ class Supervisor:
 
     def _carry_over(self, link: Connection) -> None:
         """What waited on a circuit that broke, and nobody can have got, waits for the next link with the same peer."""
-        if self._carried_over.keep(link.peer_id, link.left):
+        taken = self._carried_over.keep(link.peer_id, link.left)
+        if taken is not None:
             self._counters.messages_unsent -= len(link.left)
-            self._nursery.start_soon(self._drop_later, link.peer_id, link.left)
+            link.left = ()
+            self._nursery.start_soon(self._drop_unless, taken, link.peer_id)
 
-    async def _drop_later(self, peer_id: PeerId, messages: tuple[bytes, ...]) -> None:
+    async def _drop_unless(self, taken: trio.Event, peer_id: PeerId) -> None:
+        """Drop what is kept for a peer when it was not taken in time, or the node stops."""
         try:
-            await trio.sleep(self._limits.relay_carry_s_max)
+            with trio.move_on_after(self._limits.relay_carry_s_max):
+                await taken.wait()
         finally:
-            if self._carried_over.drop(peer_id, messages):
-                self._counters.messages_unsent += len(messages)
-                self._log_line(f"{len(messages)} messages for {peer_id.short} are lost: no other way was found in time")
+            if not taken.is_set():
+                lost = len(self._carried_over.take(peer_id))
+                self._counters.messages_unsent += lost
+                self._log_line(f"{lost} messages for {peer_id.short} are lost: no other way was found in time")
 
     def _note_dialed_end(self, link: Connection, endpoint: PeerEndpoint, connected_at: float) -> None:
         now = self._clock.monotonic()
