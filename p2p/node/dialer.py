@@ -39,12 +39,20 @@ class StartLink(Protocol):
 
 
 class _Attempt:
-    """One dial under way, and everybody who waits for it: first for a link to begin, then for the link to settle."""
+    """One dial under way, and everybody who waits for it: first for a link to begin, then for the link to settle.
 
-    __slots__ = ("automatic", "begun", "failure", "link", "over", "scope", "waiting")
+    Attributes:
+        automatic: a failure counts on the automatic schedule.
+        asked_for: somebody asked for it, from the beginning or since.
+        stood_aside: it made way for one that was asked for: whoever waits for it dials again.
+    """
+
+    __slots__ = ("asked_for", "automatic", "begun", "failure", "link", "over", "scope", "stood_aside", "waiting")
 
     def __init__(self, *, automatic: bool) -> None:
         self.automatic = automatic
+        self.asked_for = False
+        self.stood_aside = False
         self.scope = trio.CancelScope()
         self.begun = trio.Event()
         self.over = trio.Event()
@@ -118,10 +126,18 @@ class Dialer:
             ConnectFailed: no authenticated session came of it.
             NodeClosed: the node stopped meanwhile.
         """
+        if endpoint.host == ANY_RELAY and endpoint.scheme == RELAY:
+            return await self._reach(endpoint.expect or "")
+        while (link := await self._dial(endpoint, automatic=automatic, in_place_of=in_place_of)) is None:
+            _log.debug("dialling %s again: another dial to that peer came first", endpoint)
+        return link
+
+    async def _dial(
+        self, endpoint: PeerEndpoint, *, automatic: bool, in_place_of: Connection | None
+    ) -> Connection | None:
+        """As `dial`; None if the attempt made way for another one to the same peer."""
         if endpoint.scheme == RELAY:
-            if endpoint.host == ANY_RELAY:
-                return await self._reach(endpoint.expect or "")
-            await self._let_others_finish(endpoint)
+            await self._let_others_finish(endpoint, automatic=automatic)
         for link in self._roster.links.values():
             if link is in_place_of or not link.is_live:
                 continue
@@ -136,6 +152,7 @@ class Dialer:
         else:
             self._counters.connect_deduped += 1
         attempt.waiting += 1
+        attempt.asked_for |= not automatic
         try:
             await attempt.begun.wait()
             if attempt.link is not None:
@@ -146,24 +163,35 @@ class Dialer:
             attempt.waiting -= 1
             if not attempt.waiting:
                 self._give_up(endpoint, attempt)
+        if attempt.stood_aside:
+            return None
         if attempt.failure is not None:
             raise ConnectFailed(attempt.failure.reason, attempt.failure.detail)
         if attempt.link is None:
             raise NodeClosed(f"the node stopped while it dialled {endpoint}")
         return self._roster.links.get(attempt.link.peer_id, attempt.link)
 
-    async def _let_others_finish(self, endpoint: PeerEndpoint) -> None:
+    async def _let_others_finish(self, endpoint: PeerEndpoint, *, automatic: bool) -> None:
         """Wait for dials to the same peer over other relays: of two links that begin at once, the two sides could each
-        take another one for the newer, and be left with none."""
+        take another one for the newer, and be left with none.
+
+        One that nobody asked for stands aside for one that somebody did, unless there is a link already: its relay may
+        say nothing for `dial_s_max`.
+        """
         while True:
             others = [
-                attempt
+                (other, attempt)
                 for other, attempt in self._attempts.items()
                 if other.scheme == RELAY and other.expect == endpoint.expect and other != endpoint
             ]
             if not others:
                 return
-            await others[0].over.wait()
+            other, attempt = others[0]
+            if automatic or attempt.asked_for or attempt.link is not None:
+                await attempt.over.wait()
+            else:
+                attempt.stood_aside = True
+                self._give_up(other, attempt)
 
     async def dial_unasked(self, endpoint: PeerEndpoint) -> Connection | None:
         """As `dial`, for what the node wants by itself; None if the guard holds it back.
@@ -240,7 +268,7 @@ class Dialer:
         try:
             with attempt.scope:
                 stream = await self._network.connect(endpoint)
-                if attempt.waiting:
+                if attempt.waiting and not attempt.stood_aside:
                     attempt.link = self._start_link(stream, dialed=endpoint)
                 else:
                     stream.abort()

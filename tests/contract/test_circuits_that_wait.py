@@ -137,6 +137,45 @@ async def test_t72_a_silent_relay_makes_nobody_more_patient_with_another_one(
         assert (paths.patience_with(first), paths.patience_with(second)) == (2, 1)
 
 
+@asynccontextmanager
+async def a_dial_that_hangs() -> AsyncIterator[tuple[MemoryNetwork, p2p.Node, p2p.Node, p2p.Node]]:
+    """Two nodes whose circuit broke, and whose next one is dialled over a relay that says nothing; the other relay."""
+    async with two_ways() as (net, a, b, r1):
+        assert a._rooms is not None
+        net.partition("r2", b.node_id)
+        a._rooms.roster.links[b.peer_id].abort(Reason.ABNORMAL, "as if the first relay had failed")
+        await trio.sleep(0.5)
+        assert [endpoint.host for endpoint in a._rooms.dialer.under_way()] != [str(r1.peer_id)]
+        yield net, a, b, r1
+
+
+async def test_a_dial_that_was_asked_for_does_not_wait_for_one_that_hangs_at_another_relay(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with a_dial_that_hangs() as (_, a, b, r1):
+        begun = trio.current_time()
+        peer = await a.connect(f"relay://{r1.peer_id}/{b.peer_id}")
+        assert trio.current_time() - begun < 1
+        assert peer.endpoint.host == str(r1.peer_id)
+        # The one that stood aside is content with that link.
+        await trio.sleep(15)
+        assert a._rooms is not None
+        assert not a._rooms.supervisor._replacing
+        assert a.get_peer(b.peer_id).endpoint.host == str(r1.peer_id)
+        assert ways(r1) == 2
+
+
+async def test_a_dial_that_stood_aside_for_one_that_failed_goes_on(autojump_clock: trio.testing.MockClock) -> None:
+    async with a_dial_that_hangs() as (net, a, b, r1):
+        assert r1._rooms is not None
+        net.partition(r1.node_id, b.node_id)
+        with trio.move_on_after(1):
+            await a.connect(f"relay://{r1.peer_id}/{b.peer_id}")
+        net.heal_all()
+        await until_linked(a, b)
+        assert a.get_peer(b.peer_id).endpoint.host != str(r1.peer_id)
+
+
 async def test_an_answer_that_waited_in_a_circuit_is_not_sent_on_another_link(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
