@@ -125,9 +125,11 @@ class Vigil:
         return now >= max(self._asked_at, heard_at, self._resumed_at) + self.patience_s / _DOUBT_SHARE
 
     def answered(self, sent_at: float, now: float) -> None:
-        """A Pong came, to a Ping of that moment."""
-        if self._asked_at == _NEVER or sent_at < self._asked_at - _TICK_S:
+        """A Pong came, to a Ping of that moment: the one asked for, or a keepalive with which the wait began."""
+        is_asked = self._asked_at != _NEVER
+        if sent_at < (self._asked_at if is_asked else self._since) - _TICK_S:
             return
-        self._answered_bytes = self._asked_bytes
-        self._asked_at = _NEVER
+        if is_asked:
+            self._answered_bytes = self._asked_bytes
+            self._asked_at = _NEVER
         self._since = now if self._sent_at > sent_at else _NEVER

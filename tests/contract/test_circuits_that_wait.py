@@ -176,6 +176,16 @@ async def test_a_dial_that_stood_aside_for_one_that_failed_goes_on(autojump_cloc
         assert a.get_peer(b.peer_id).endpoint.host != str(r1.peer_id)
 
 
+async def test_an_idle_circuit_is_pinged_once_each_time_and_not_twice(autojump_clock: trio.testing.MockClock) -> None:
+    async with a_r_b() as (_, a, _, b):
+        assert a._rooms is not None
+        await trio.sleep(20)
+        liveness = a._rooms.roster.links[b.peer_id].session._liveness
+        before = liveness._pings_sent
+        await trio.sleep(10 * p2p.Limits().ping_after_s)
+        assert liveness._pings_sent - before <= 10
+
+
 async def test_an_answer_that_waited_in_a_circuit_is_not_sent_on_another_link(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

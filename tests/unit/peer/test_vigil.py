@@ -54,6 +54,19 @@ def test_what_is_sent_after_the_ping_is_awaited_when_the_ping_is_answered() -> N
     assert vigil.next_deadline(3.0) == 3.0 + ASK
 
 
+def test_an_answer_to_a_ping_that_went_out_with_what_is_awaited_ends_the_wait() -> None:
+    vigil = Vigil(LIMITS)
+    vigil.sent(1.0)
+    vigil.answered(0.5, 1.1)
+    assert vigil.next_deadline(1.1) == 1.1 + ASK
+    vigil.answered(1.0, 1.2)
+    assert vigil.next_deadline(1.2) == NEVER
+    vigil.sent(2.0)
+    vigil.sent(2.5)
+    vigil.answered(2.0, 3.0)
+    assert vigil.next_deadline(0.0) == 3.0 + ASK
+
+
 def test_what_was_written_before_the_ping_is_given_time_until_credit_has_to_come() -> None:
     vigil = Vigil(LIMITS)
     behind = 100 * 1024
