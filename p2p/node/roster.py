@@ -87,7 +87,8 @@ class Roster:
             del self._by_label[link.label]
 
     def note_change(self, peer_id: PeerId, now: float) -> bool:
-        """Note that one dialer's link replaced its own live one; True if that happens suspiciously often."""
+        """Note that a peer dialled a link in place of one that he dialled, too, and did not leave; True if that happens
+        suspiciously often."""
         if peer_id not in self._changes and len(self._changes) >= self._limits.max_peers * 4:
             del self._changes[next(iter(self._changes))]
         times = self._changes.setdefault(peer_id, deque())

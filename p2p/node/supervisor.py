@@ -268,9 +268,6 @@ class Supervisor:
         self._origins.prove(peer_id)
         self._roster.remember(peer_id)
         self._acquaintances.met(link)
-        old = self._roster.links.get(peer_id)
-        if old is not None and not old.dialed_by_us and not link.dialed_by_us and old.direct == link.direct:
-            self._note_change(link)
         if not link.direct:
             link.bear(self._paths.patience_with(link))
         _log.debug("live: %s", link)
@@ -321,6 +318,10 @@ class Supervisor:
             self._paths.link_down(link)
 
     def _note_change(self, link: Connection) -> None:
+        """A link is over that gave way: see whether its peer knew that he had made another one."""
+        kept = self._roster.links.get(link.peer_id)
+        if kept is None or kept.dialed_by_us or link.dialed_by_us or kept.direct != link.direct:
+            return
         if self._roster.note_change(link.peer_id, self._clock.monotonic()):
             self._events.emit(CloneSuspected(link.peer_id, link.label))
             self._log_line(f"the identity of {_name(link)} seems to be used in two places: its links alternate")
@@ -438,6 +439,8 @@ class Supervisor:
         peer_id = link.session.peer_id
         if peer_id is not None:
             self._succession.ended(link)
+            if link.retiring and link.clean and not link.was_left and not self._stopping:
+                self._note_change(link)
         # Inside a circuit everything but what stands under a good seal may be the relay's doing, or that of somebody
         # who wants the relay to seem guilty: nobody is scored for it.
         is_its_own = link.direct or reason is Reason.PROTOCOL

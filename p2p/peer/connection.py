@@ -56,8 +56,8 @@ _LATE_S: Final = 0.1
 """A deadline that is met so late says that this node stood still: what came meanwhile is not read yet."""
 
 _RATED: Final = frozenset({msg.WalHeads, msg.OutboxPull, msg.ForkProof, msg.Attached})
-"""Messages that no window counts, as a Ping is; acks, batches and data are bounded by windows and backpressure. So is
-the opening of a circuit, but nothing else of a circuit."""
+"""Messages that no window counts, as a Ping is; acks, batches and data are bounded by windows and backpressure. So are
+the opening of a circuit and what asks for it to be moved, but nothing else of a circuit."""
 
 ANSWER_FIELDS_BYTES: Final = 16
 """What an answer has beside its body: channel, reply_to, status and the body's length (wire section 4), rounded up."""
@@ -257,6 +257,11 @@ class Connection:
     def retiring(self) -> bool:
         """Whether it gives way to another link with the same peer, or did."""
         return self._parting is not None and self._parting.gives_way
+
+    @property
+    def was_left(self) -> bool:
+        """Whether it gave way, and the peer said so first, as this node expected him to, who dialled the other link."""
+        return self.clean and self.retiring and self._parting is not None and self._parting.waits_for == _NEVER
 
     @property
     def is_parting(self) -> bool:
@@ -918,7 +923,7 @@ class Connection:
         if parting is not None and not parting.may_part and self._is_answered_since(parting.waits_for):
             parting.waits_for = -_NEVER
         if self._vigil is not None and pong.rtt_s is not None:
-            self._vigil.answered(now - pong.rtt_s, now)
+            self._vigil.answered(now - pong.rtt_s, now, self.session.bytes_out)
             self._tighten_deadline()
         if self._probe_by != _NEVER and not self.retiring:
             self._probe_by = _NEVER
@@ -1149,7 +1154,7 @@ def _kind(event: Event) -> str:
 
 def _is_rated(message: msg.AnyMessage) -> bool:
     if isinstance(message, msg.Relay):
-        return message.kind == msg.Relay.OPEN
+        return message.kind in (msg.Relay.OPEN, msg.Relay.MOVE)
     return type(message) in _RATED
 
 

@@ -124,12 +124,16 @@ class Vigil:
             return False
         return now >= max(self._asked_at, heard_at, self._resumed_at) + self.patience_s / _DOUBT_SHARE
 
-    def answered(self, sent_at: float, now: float) -> None:
-        """A Pong came, to a Ping of that moment: the one asked for, or a keepalive with which the wait began."""
+    def answered(self, sent_at: float, now: float, bytes_out: int) -> None:
+        """A Pong came, to a Ping of that moment: the one asked for, or a keepalive with which the wait began. So many
+        bytes went out by now."""
         is_asked = self._asked_at != _NEVER
         if sent_at < (self._asked_at if is_asked else self._since) - _TICK_S:
             return
         if is_asked:
             self._answered_bytes = self._asked_bytes
             self._asked_at = _NEVER
-        self._since = now if self._sent_at > sent_at else _NEVER
+        if self._sent_at > sent_at:
+            self._since = now
+        else:
+            self._since, self._answered_bytes = _NEVER, bytes_out

@@ -43,6 +43,7 @@ class Leg:
         "_closing",
         "_data_head",
         "_grant",
+        "_has_asked",
         "_is_asking",
         "_is_listed",
         "_opening",
@@ -75,6 +76,7 @@ class Leg:
         self._opening: Relay | None = None
         self._refused: Reason | None = None
         self._closing = False
+        self._has_asked = False
         self._is_asking = False
         self._is_listed = False
 
@@ -117,9 +119,10 @@ class Leg:
             self._enlist()
 
     def ask_to_move(self) -> None:
-        """Ask the side that opened it to open another one and to end this one in order."""
-        if not self.is_ending:
-            self._is_asking = True
+        """Ask the side that opened it to open another one and to end this one in order. Once is enough: it goes on
+        trying, and nobody can make us ask without end."""
+        if not (self.is_ending or self._has_asked):
+            self._has_asked = self._is_asking = True
             self._enlist()
 
     def close(self) -> None:

@@ -579,7 +579,7 @@ class Switch:
     def _ask_to_move(self, side: _Side) -> bool:
         """Tell who opened a circuit that a link changes on this side of him; False if that is not his side."""
         if side.end is not None:
-            if side.end.is_opener:
+            if side.end.is_opener and not side.end.must_move:
                 side.end.must_move = True
                 self._events.append(Moving(side.end))
             return side.end.is_opener

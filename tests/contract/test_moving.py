@@ -208,7 +208,7 @@ async def test_what_a_link_that_carries_circuits_has_to_deliver_comes_before_wha
 async def test_t72_a_relay_that_asks_for_moves_without_end_gets_one_each_half_a_minute(
     autojump_clock: MockClock,
 ) -> None:
-    async with a_r_b() as (a, r, b), b.channel("count", capacity=1000) as count:
+    async with a_r_b() as (a, r, b), b.channel("count", capacity=1000) as count, b.events() as events:
         await a.connect(f"relay://r/{b.peer_id}")
         await trio.sleep(20)
         assert r._rooms is not None
@@ -218,4 +218,6 @@ async def test_t72_a_relay_that_asks_for_moves_without_end_gets_one_each_half_a_
             await a.send(b.peer_id, "count", b"%d" % number)
             await trio.sleep(1)
         assert 1 < r.circuits.relayed_total < 15
+        # Who leaves each of his links for the next one is in one place.
+        assert not any(isinstance(event, p2p.events.CloneSuspected) for event in events._queue)
         assert [int((await count.receive()).body) for _ in range(250)] == list(range(250))

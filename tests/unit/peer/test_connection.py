@@ -312,13 +312,18 @@ async def test_T68_a_bug_of_ours_ends_one_link_only(
         assert "ZeroDivisionError" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "notice",
+    [msg.WalHeads(()), msg.Relay(2, msg.Relay.OPEN, "source", "target", 1), msg.Relay(2, msg.Relay.MOVE)],
+    ids=["heads", "open", "move"],
+)
 async def test_T24_a_link_with_too_much_to_say_for_nothing_is_read_more_slowly(
-    autojump_clock: trio.testing.MockClock,
+    notice: msg.AnyMessage, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with joined(replace(Limits(), control_per_s=10, control_burst=20, control_rest_s=2.0)) as (a, b):
         begun = trio.current_time()
         for _ in range(100):
-            a.link.send_control(msg.WalHeads(()))
+            a.link.send_control(notice)
         await a.link.send_data(data(b"after them"))
         await b.owner.until_arrived(1)
         # 20 at once (one of them at the start), then 20 for each rest.

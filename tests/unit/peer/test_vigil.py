@@ -8,6 +8,7 @@ from p2p.peer.vigil import Vigil
 LIMITS = Limits()
 ASK, ANSWER = LIMITS.relay_ask_after_s, LIMITS.relay_answer_s_max
 NEVER = float("inf")
+OUT = 100
 
 
 def test_nothing_is_due_while_nothing_is_awaited() -> None:
@@ -15,7 +16,7 @@ def test_nothing_is_due_while_nothing_is_awaited() -> None:
     assert vigil.next_deadline(0.0) == NEVER
     assert vigil.sent(1.0)
     vigil.asked(2.0, 100)
-    vigil.answered(2.0, 2.1)
+    vigil.answered(2.0, 2.1, OUT)
     assert vigil.next_deadline(2.1) == NEVER
 
 
@@ -48,23 +49,28 @@ def test_what_is_sent_after_the_ping_is_awaited_when_the_ping_is_answered() -> N
     vigil.asked(2.0, 0)
     vigil.sent(2.5)
     # A Ping of before, of a keepalive, answers nothing.
-    vigil.answered(1.5, 2.6)
+    vigil.answered(1.5, 2.6, OUT)
     assert vigil.next_deadline(0.0) == 2.0 + ANSWER
-    vigil.answered(2.0, 3.0)
+    vigil.answered(2.0, 3.0, OUT)
     assert vigil.next_deadline(3.0) == 3.0 + ASK
 
 
 def test_an_answer_to_a_ping_that_went_out_with_what_is_awaited_ends_the_wait() -> None:
     vigil = Vigil(LIMITS)
     vigil.sent(1.0)
-    vigil.answered(0.5, 1.1)
+    vigil.answered(0.5, 1.1, OUT)
     assert vigil.next_deadline(1.1) == 1.1 + ASK
-    vigil.answered(1.0, 1.2)
+    vigil.answered(1.0, 1.2, OUT)
     assert vigil.next_deadline(1.2) == NEVER
+    # All that went out by then is there, and is not reckoned with at the next Ping.
     vigil.sent(2.0)
-    vigil.sent(2.5)
-    vigil.answered(2.0, 3.0)
-    assert vigil.next_deadline(0.0) == 3.0 + ASK
+    vigil.asked(3.0, OUT)
+    assert vigil.patience_s == ANSWER
+    vigil.answered(3.0, 3.1, OUT)
+    vigil.sent(4.0)
+    vigil.sent(4.5)
+    vigil.answered(4.0, 5.0, OUT)
+    assert vigil.next_deadline(0.0) == 5.0 + ASK
 
 
 def test_what_was_written_before_the_ping_is_given_time_until_credit_has_to_come() -> None:
@@ -73,11 +79,11 @@ def test_what_was_written_before_the_ping_is_given_time_until_credit_has_to_come
     vigil.sent(0.0)
     vigil.asked(1.0, behind)
     assert vigil.patience_s == ANSWER + behind / LIMITS.relay_pace_bytes_per_s
-    vigil.answered(1.0, 1.5)
+    vigil.answered(1.0, 1.5, behind)
     vigil.sent(2.0)
     vigil.asked(3.0, 3 * behind)
     assert vigil.patience_s == ANSWER + 2 * behind / LIMITS.relay_pace_bytes_per_s
-    vigil.answered(3.0, 3.5)
+    vigil.answered(3.0, 3.5, 3 * behind)
     vigil.sent(4.0)
     vigil.asked(5.0, 100 * LIMITS.relay_window_bytes)
     assert vigil.patience_s == ANSWER + LIMITS.relay_window_bytes / 2 / LIMITS.relay_pace_bytes_per_s

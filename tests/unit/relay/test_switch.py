@@ -467,11 +467,10 @@ def test_circuits_stay_on_a_link_that_gives_way_and_who_opened_one_is_asked_to_m
     net.routes["R", "B"] = "2"
     a, b = net.pair("A", "R", "B")
     for here, there in (("A", "R"), ("R", "2"), ("2", "B")):
-        net.moving.clear()
         for one, other in ((here, there), (there, here)):
             net.switches[one].gives_way(net._keys[one, other])
         net.settle()
-        # Nobody but the opener hears of it.
+        # Nobody but the opener hears of it, and he does once.
         assert net.moving == [a]
         send(a, b"still")
         send(b, b"here")
@@ -482,6 +481,18 @@ def test_circuits_stay_on_a_link_that_gives_way_and_who_opened_one_is_asked_to_m
     net.settle()
     assert [lane.legs for lane in net.lanes.values()] == [0] * 6
     assert net.is_empty()
+
+
+def test_t72_a_target_that_asks_to_move_without_end_does_not_make_the_relay_ask_so() -> None:
+    net = triangle()
+    net.pair("A", "R", "B")
+    passage = next(iter(net.switches["R"]._passages))
+    asked = []
+    for _ in range(10):
+        net.say("B", "R", Relay(passage.sides[1].leg.circuit, Relay.MOVE))
+        asked.append(passage.sides[0].leg.has_message)
+        net.settle()
+    assert asked == [True] + 9 * [False]
 
 
 def test_t72_who_was_called_cannot_be_asked_to_move() -> None:
