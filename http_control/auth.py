@@ -170,9 +170,10 @@ class Door:
             except BaseException as error:  # noqa: BLE001  # an application's rule is somebody else's code
                 self._bugs.tell("the application's rule of who may failed, and so refused", contained(error), now)
                 reply = Reply()
-        if patience.cancelled_caught:
+        # Also where it went on all the same, and has said yes by now.
+        if patience.cancel_called:
             _log.error("the application's rule of who may took longer than %g s, and so refused", limits.hook_s_max)
-            reply = Reply()
+            is_allowed, reply = False, Reply()
         if is_allowed is True:
             return
         self._note_failure(source, int(now))

@@ -466,14 +466,24 @@ async def test_t53_a_rule_is_asked_no_more_often_than_a_token_could_be_guessed(
     assert len([record for record in caplog.records if "a bug of the application" in record.getMessage()]) <= 6
 
 
-async def test_a_rule_that_comes_to_no_end_refuses() -> None:
+@pytest.mark.parametrize("ending", ["none", "late", "an error"])
+async def test_a_rule_that_comes_to_no_good_end_refuses_and_what_it_wrote_is_not_used(ending: str) -> None:
     async def rule(ctx: AuthContext) -> bool:
-        await trio.sleep_forever()
-        return True
+        ctx.res.status(200).json({"ok": True, "secret": "of whoever was let in"})
+        if ending == "an error":
+            raise LookupError
+        try:
+            await trio.sleep_forever()
+        finally:
+            if ending == "late":
+                ctx.res.status(403)
+                return True  # noqa: B012  # as somebody's rule may
 
     async with one_controlled(auth_ctx=rule, limits=http_control.HttpLimits(hook_s_max=0.05)) as a:
         with trio.fail_after(30):
-            assert (await a.client.get("/p2p/status")).status_code == 401
+            answer = await a.client.get("/p2p/status")
+        assert (answer.status_code, answer.json()["error"]) == (401, "unauthorized")
+        assert "secret" not in answer.text
 
 
 async def test_what_a_rule_writes_is_what_is_answered() -> None:
