@@ -12,12 +12,9 @@ import pytest
 import trio
 
 import p2p
-from p2p.limits import Limits
 from p2p.store.keys import STORE_FILE, open_reader
 
 KEY = bytes(range(32))
-QUICK = Limits(append_delay_on_claim_s_max=0.3)
-"""Who fetches its own log back waits less for more of it."""
 
 
 @asynccontextmanager
@@ -152,7 +149,7 @@ async def test_T42_a_restored_backup_fetches_its_own_log_back_before_it_writes(t
             await until_equal(a, b)
         shutil.rmtree(tmp_path / "a")
         shutil.copytree(tmp_path / "backup", tmp_path / "a")
-        async with member("a", tmp_path / "a", limits=QUICK) as a:
+        async with member("a", tmp_path / "a") as a:
             await a.connect(b.endpoints[0])
             with trio.fail_after(30):
                 assert await a.wal.append(b"after the restore") == 7
@@ -211,7 +208,7 @@ async def test_T62_a_damaged_batch_is_fetched_again_and_never_served(tmp_path: P
         reader = open_reader(tmp_path / "a")
         assert [damage.what for damage in reader.verify()]
         reader.close()
-        async with member("a", tmp_path / "a", limits=QUICK) as a, member("c") as c:
+        async with member("a", tmp_path / "a") as a, member("c") as c:
             # Reading it (for c) finds the damage; b has it whole.
             await a.connect(b.endpoints[0])
             await c.connect(a.endpoints[0])
@@ -312,7 +309,7 @@ async def test_T62_a_mark_of_damage_that_is_itself_the_damage_stops_nobody(tmp_p
         with sqlite3.connect(tmp_path / "a" / STORE_FILE) as connection:
             assert connection.execute("UPDATE chain SET damaged = 1 WHERE seq_end = 4").rowcount == 1
         connection.close()
-        async with member("a", tmp_path / "a", limits=QUICK) as a, member("c") as c:
+        async with member("a", tmp_path / "a") as a, member("c") as c:
             await a.connect(b.endpoints[0])
             await c.connect(a.endpoints[0])
             await until(c, lambda: origin in c.wal.heads() and c.wal.heads()[origin].seq == 9)

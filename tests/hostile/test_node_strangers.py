@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 import p2p
 from p2p.binary import decode_varint
@@ -21,6 +22,7 @@ from p2p.errors import Reason
 from p2p.framing import encode_varint
 from p2p.limits import KIB, Limits
 from p2p.msg import Ping
+from tests.clocks import as_it_goes, idle_time_skipped
 from tests.hostile.attacker import (
     FOREIGN,
     Direction,
@@ -54,8 +56,11 @@ from tests.hostile.victim import (
     where,
 )
 
-HASTE = limits(handshake_s_max=0.7, first_message_s_max=0.5)
-"""Deadlines short enough to be waited for."""
+
+@pytest.fixture
+def clock(mock_clock: MockClock) -> MockClock:
+    """No deadline is short, and none is waited for."""
+    return as_it_goes(mock_clock)
 
 
 @contextmanager
@@ -85,17 +90,19 @@ async def until_full(node: p2p.Node) -> None:
 # Floods and silence.
 
 
-async def test_T03_a_thousand_silent_connections_leave_room_for_an_honest_peer() -> None:
+async def test_T03_a_thousand_silent_connections_leave_room_for_an_honest_peer(clock: MockClock) -> None:
     lines: list[str] = []
-    bounds = limits(first_message_s_max=1.5)
+    bounds = limits(first_message_s_max=WAIT_S / 2, handshake_s_max=WAIT_S / 2)
     with descriptors(3000):
         async with victim(limits=bounds, on_log=lines.append) as node:
             async with silent_connections(where(node), 1000):
                 await until_full(node)
-                await serve_an_honest_peer(node, within_s=2.0)
+                # It waits less for an answer than silence is borne.
+                await serve_an_honest_peer(node)
                 assert len(slots(node)) <= Limits().unauthenticated_max
                 assert len(links(node)) <= Limits().unauthenticated_max + 1
-                await until_alone(node)
+                with idle_time_skipped(clock):
+                    await until_alone(node)
                 assert len(slots(node)) == 0
             ended = ends(node)
             assert ended[Reason.FULL] + ended[Reason.TIMEOUT] == 1000
@@ -145,23 +152,26 @@ async def test_T10_a_flood_of_resets_leaves_nothing() -> None:
         assert set(ends(node)) <= {Reason.ABNORMAL, Reason.CLOSED, Reason.FULL}
 
 
-async def test_T01_dripped_handshakes_end_at_the_deadline() -> None:
-    async with victim(limits=HASTE) as node:
+async def test_T01_dripped_handshakes_end_at_the_deadline(clock: MockClock) -> None:
+    async with victim() as node:
         recording = await recorded(node)
         hello, _ = frames_of(recording)
         answers = []
-        async with trio.open_nursery() as nursery:
+        with idle_time_skipped(clock):
+            async with trio.open_nursery() as nursery:
 
-            async def slow(opening: bytes, rest: bytes) -> None:
-                pieces = (opening, *(rest[at : at + 1] for at in range(len(rest))))
-                answers.append(await speak_in_pieces(where(node), filter(None, pieces), Ending.STAY, interval_s=0.02))
+                async def slow(opening: bytes, rest: bytes) -> None:
+                    pieces = (opening, *(rest[at : at + 1] for at in range(len(rest))))
+                    answers.append(
+                        await speak_in_pieces(where(node), filter(None, pieces), Ending.STAY, interval_s=0.2)
+                    )
 
-            async with offence(node, *[Reason.TIMEOUT] * 40):
-                for _ in range(20):
-                    nursery.start_soon(slow, b"", recording)
-                    # The first message in time, and then nothing quick.
-                    nursery.start_soon(slow, hello, recording[len(hello) :])
-                await until_full_of(node, 40)
+                async with offence(node, *[Reason.TIMEOUT] * 40):
+                    for _ in range(20):
+                        nursery.start_soon(slow, b"", recording)
+                        # The first message in time, and then nothing quick.
+                        nursery.start_soon(slow, hello, recording[len(hello) :])
+                    await until_full_of(node, 40)
         assert len(answers) == 40
         assert all(answer.end is not End.OPEN for answer in answers)
         assert all(answer.sent < len(recording) for answer in answers)
@@ -173,12 +183,12 @@ async def until_full_of(node: p2p.Node, count: int) -> None:
             await trio.lowlevel.checkpoint()
 
 
-async def test_T01_a_byte_now_and_then_is_no_message_in_time() -> None:
-    bounds = limits(handshake_s_max=WAIT_S, first_message_s_max=0.5)
-    async with victim(limits=bounds) as node:
+async def test_T01_a_byte_now_and_then_is_no_message_in_time(clock: MockClock) -> None:
+    async with victim(limits=limits(handshake_s_max=WAIT_S)) as node:
         recording = await recorded(node)
         async with offence(node, Reason.TIMEOUT):
-            answer = await drip(where(node), recording, 0.02)
+            with idle_time_skipped(clock):
+                answer = await drip(where(node), recording, 0.1)
         assert answer.data == b""
         assert answer.sent < len(recording)
 
@@ -295,8 +305,8 @@ def every_fault(direction: Direction, length: int) -> list[Fault]:
     return faults
 
 
-async def test_T19_a_handshake_changed_at_any_byte_on_its_way_to_us_never_completes() -> None:
-    async with victim(limits=HASTE, entropy=even_lengths) as node:
+async def test_T19_a_handshake_changed_at_any_byte_on_its_way_to_us_never_completes(clock: MockClock) -> None:
+    async with victim(entropy=even_lengths) as node:
         todo = iter(every_fault(Direction.UP, len(await recorded(node))))
         tried = 0
 
@@ -311,9 +321,10 @@ async def test_T19_a_handshake_changed_at_any_byte_on_its_way_to_us_never_comple
                     assert not peer.is_live, tap.fault
                     tried += 1
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(8):
-                nursery.start_soon(work)
+        with idle_time_skipped(clock):
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(work)
         await until_alone(node)
         assert tried > 600
         assert node.stats().handshakes_completed == 1  # the recorded one
@@ -328,9 +339,11 @@ async def test_T19_a_handshake_changed_at_any_byte_on_its_way_to_us_never_comple
         }
 
 
-async def test_T19_an_answer_changed_at_any_byte_on_its_way_to_us_is_no_link() -> None:
-    even = {"limits": HASTE, "entropy": even_lengths}
-    async with victim(**even) as node, member("far", listen_port=0, **even) as far:
+async def test_T19_an_answer_changed_at_any_byte_on_its_way_to_us_is_no_link(clock: MockClock) -> None:
+    async with (
+        victim(entropy=even_lengths) as node,
+        member("far", listen_port=0, entropy=even_lengths) as far,
+    ):
         async with wiretap(where(far)) as tap:
             await node.connect(endpoint(tap.where))
             await node.disconnect(far.peer_id)
@@ -346,9 +359,10 @@ async def test_T19_an_answer_changed_at_any_byte_on_its_way_to_us_is_no_link() -
                         await node.connect(endpoint(tap.where))
                     reasons[caught.value.reason] = reasons.get(caught.value.reason, 0) + 1
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(8):
-                nursery.start_soon(work)
+        with idle_time_skipped(clock):
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(work)
         await until_alone(node)
         await until_alone(far)
         assert node.stats().handshakes_completed == far.stats().handshakes_completed == 1
@@ -469,11 +483,13 @@ async def floods(stream: trio.SocketStream) -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )
-async def test_T08_dialling_what_is_no_node_fails_with_its_reason(behave: Behaviour, reason: Reason) -> None:
-    async with victim(limits=HASTE) as node, server(behave) as place:
+async def test_T08_dialling_what_is_no_node_fails_with_its_reason(
+    behave: Behaviour, reason: Reason, clock: MockClock
+) -> None:
+    async with victim() as node, server(behave) as place:
         for _ in range(3):
             async with offence(node, reason):
-                with pytest.raises(p2p.ConnectFailed) as caught, trio.fail_after(WAIT_S):
+                with pytest.raises(p2p.ConnectFailed) as caught, trio.fail_after(WAIT_S), idle_time_skipped(clock):
                     await node.connect(place)
                 assert caught.value.reason is reason
 

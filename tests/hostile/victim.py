@@ -120,13 +120,12 @@ async def member(node_id: str, **options: object) -> AsyncIterator[p2p.Node]:
         yield node
 
 
-async def serve_an_honest_peer(node: p2p.Node, within_s: float = WAIT_S) -> None:
+async def serve_an_honest_peer(node: p2p.Node) -> None:
     """Show that a peer who keeps to the rules is served: link, messages, records in both directions."""
     rules = {"network_key": node.config.network_key, "network_name": node.config.network_name}
     async with member("honest", **rules) as honest, node.channel("honest") as channel:
-        with trio.fail_after(within_s):
-            peer = await honest.connect(node.endpoints[0])
         with trio.fail_after(WAIT_S):
+            peer = await honest.connect(node.endpoints[0])
             await honest.send(peer, "honest", b"hello")
             assert (await channel.receive()).body == b"hello"
             seq = await honest.wal.append(b"from the honest peer")
