@@ -57,8 +57,8 @@ def run(quick: bool) -> list[Row]:
         decoder.feed(wire_bytes)
         frame = decoder.next_frame()
         assert frame is not None
-        _, _, _, header, _, tag, ciphertext = envelope.parse_sealed(frame)
-        _decode(aead.decrypt(nonce, b"".join((ciphertext, tag)), header))
+        _, _, _, header, _, sealed = envelope.parse_sealed(frame)
+        _decode(aead.decrypt(nonce, sealed, header))
 
     rows = [
         _row("encode a Data of 128 B into a Bundle", 6.0, rounds, lambda: _encode(body), lambda: _encode_least(body)),

@@ -222,8 +222,10 @@ def encode_sealed(type: int, msg_id: int, flags: int, nonce: bytes, sealed: byte
     return encode_framed(type, msg_id, flags, memoryview(sealed)[:size], nonce, sealed[size:])
 
 
-def parse_sealed(data: Buffer) -> tuple[int, int, int, bytes, bytes, bytes, Buffer]:
-    """Read one sealed envelope, which must fill `data`; return type, msg_id, flags, AAD, nonce, tag and ciphertext.
+def parse_sealed(data: Buffer) -> tuple[int, int, int, bytes, bytes, bytes]:
+    """Read one sealed envelope, which must fill `data`; return type, msg_id, flags, AAD, nonce and what an AEAD takes.
+
+    That is the ciphertext with its tag behind it.
 
     Raises:
         RemoteProtocolError: it is none.
@@ -244,7 +246,7 @@ def parse_sealed(data: Buffer) -> tuple[int, int, int, bytes, bytes, bytes, Buff
         or pos + size != len(data)
     ):
         raise RemoteProtocolError("a sealed envelope of this version was awaited")
-    return type, msg_id, flags, bytes(data[_AAD_AT:HEADER_BYTES]), nonce, tag, data[pos:]
+    return type, msg_id, flags, bytes(data[_AAD_AT:HEADER_BYTES]), nonce, b"".join((data[pos:], tag))
 
 
 def parse_envelope(data: Buffer) -> ParsedEnvelope:

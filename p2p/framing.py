@@ -100,6 +100,22 @@ class FrameDecoder:
         else:
             self._backlog += data
 
+    def only_frame(self, data: bytes) -> bytes | None:
+        """The frame that these bytes of the stream are, if they are one small frame and no other byte is held.
+
+        Else None, and nothing was taken: `feed` them. As questions and answers mostly come alone, this is what `feed`
+        and two times `next_frame` come to for them, in a third of the time.
+        """
+        size = len(data)
+        if not 2 < size < _VIEW_BYTES_MIN or self._pos != len(self._chunk) or self._backlog:
+            return None
+        length, start = data[0], 1
+        if length > 127:
+            length, start = length - 128 + (data[1] << 7), 2
+        if start + length != size or not data[start - 1] or length > self.max_frame_bytes:
+            return None
+        return data[start:] if self._length is None and not self._shift and self._error is None else None
+
     def next_frame(self) -> bytes | memoryview | None:
         """Return the next whole frame, or None when more bytes are needed.
 

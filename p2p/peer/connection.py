@@ -833,13 +833,17 @@ class Connection:
         stream, session, clock = self._stream, self.session, self._clock
         read_bytes = self._limits.read_bytes if self.direct else self._limits.relay_slice_bytes_max
         while self.reason is None:
-            data = await stream.receive_chunk(read_bytes)
+            data = bytes(await stream.receive_chunk(read_bytes))
             now = self._moved_at = self._read_at = clock.monotonic()
-            if data:
-                session.receive_data(bytes(data), now)
+            alone = session.receive_alone(data, now)
+            if alone is not None:
+                pause = self._take_alone(alone)
             else:
-                session.receive_eof(now)
-            pause = self._take_events(now)
+                if data:
+                    session.receive_data(data, now)
+                else:
+                    session.receive_eof(now)
+                pause = self._take_events(now)
             # Before a rest, too: the peer may be waiting for these answers to make room.
             self.flush()
             if pause is not None:
@@ -848,6 +852,17 @@ class Connection:
             if session.is_amid_frame:
                 self._tighten_deadline()
         return None
+
+    def _take_alone(self, event: Received) -> Pause | None:
+        """As `_take_events`, of the one event that there is, an application message."""
+        if self._traces:
+            _log.log(TRACE, "%s: %s", self, _kind(event))
+        assert isinstance(event.message, msg.Data), "only these are received alone"
+        self._flush_follows = True
+        try:
+            return self._owner.on_data(self, event.msg_id, event.flags, event.message)
+        finally:
+            self._flush_follows = False
 
     def _take_events(self, now: float) -> Pause | None:
         """Handle the session's events until there are none or one asks for a pause. The caller flushes afterwards."""
@@ -1089,7 +1104,11 @@ class Connection:
         if self._writing:
             return
         if self._rest is None:
-            data = self._next_bytes()
+            if self._outbox or self._parting is not None or self._traces:
+                data = self._next_bytes()
+            else:
+                # A question or an answer that went past the outbox, or nothing.
+                data = self.session.data_to_send()
             if not data:
                 return
             sent = self._stream.send_nowait(data)

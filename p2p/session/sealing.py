@@ -64,7 +64,11 @@ class Direction:
         Raises:
             CryptoError: the counter is used up.
         """
-        nonce = self._next_nonce()
+        counter = self._counter
+        if counter % self._rekey_every == 0 or counter >= _COUNTER_END:
+            self._begin_key(counter)
+        self._counter = counter + 1
+        nonce = _NONCE.pack(counter, 0)
         flags |= ENCRYPTED
         aead = self._aead or self._make()
         return encode_sealed(type, msg_id, flags, nonce, aead.encrypt(nonce, payload, aad(type, msg_id, flags)))
@@ -76,12 +80,16 @@ class Direction:
             RemoteProtocolError: it is no sealed envelope.
             CryptoError: it is not the next one, or anything about it was changed.
         """
-        type, msg_id, flags, header, nonce, tag, ciphertext = parse_sealed(frame)
-        if nonce != self._next_nonce():
+        type, msg_id, flags, header, nonce, sealed = parse_sealed(frame)
+        counter = self._counter
+        if counter % self._rekey_every == 0 or counter >= _COUNTER_END:
+            self._begin_key(counter)
+        self._counter = counter + 1
+        if nonce != _NONCE.pack(counter, 0):
             raise CryptoError(_BROKEN)
         aead = self._aead or self._make()
         try:
-            return type, msg_id, flags & ~ENCRYPTED, aead.decrypt(nonce, b"".join((ciphertext, tag)), header)
+            return type, msg_id, flags & ~ENCRYPTED, aead.decrypt(nonce, sealed, header)
         except InvalidTag:
             raise CryptoError(_BROKEN) from None
 
@@ -97,12 +105,9 @@ class Direction:
             self._aead = aead
         return aead
 
-    def _next_nonce(self) -> bytes:
-        counter = self._counter
+    def _begin_key(self, counter: int) -> None:
         if counter >= _COUNTER_END:
             raise CryptoError("the counter of this key is used up")
-        if counter % self._rekey_every == 0 and counter:
+        if counter:
             self._key = self._cipher(self._key).encrypt(_REKEY_NONCE, bytes(32), b"")[:32]
             self.rest()
-        self._counter = counter + 1
-        return _NONCE.pack(counter, 0)

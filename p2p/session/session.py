@@ -26,7 +26,16 @@ from typing import Final
 
 from p2p.binary import Buffer
 from p2p.crypto.noise import NoiseStatic
-from p2p.envelope import ACK_REQ, BUNDLE_MESSAGES_MAX, COMPRESSED, MAGIC, MessageType, encode_framed, parse_envelope
+from p2p.envelope import (
+    ACK_REQ,
+    BUNDLE_MESSAGES_MAX,
+    COMPRESSED,
+    MAGIC,
+    MessageType,
+    aad,
+    encode_framed,
+    parse_envelope,
+)
 from p2p.errors import CryptoError, LocalProtocolError, PayloadTooLarge, Reason, RemoteProtocolError
 from p2p.framing import FrameDecoder
 from p2p.ids import PeerId
@@ -67,6 +76,8 @@ _PING: Final = int(MessageType.PING)
 _PONG: Final = int(MessageType.PONG)
 _GOODBYE: Final = int(MessageType.GOODBYE)
 _LIVE: Final = State.LIVE
+_DATA_HEAD: Final = MAGIC + aad(_DATA, 0, 0)[:6]
+"""How an envelope of this version begins that carries an application message."""
 _FOR_OWNER: Final = frozenset(int(type) for type in FOR_OWNER)
 
 
@@ -217,6 +228,27 @@ class Session:
         self._decoder.feed(data)
         if self.state is State.DECIDING and self._decoder.buffered > self._limits.frame_bytes_max:
             self._fail(Reason.PROTOCOL, "the peer does not wait for the answer to its handshake")
+
+    def receive_alone(self, data: bytes, now: float) -> Received | None:
+        """Take bytes that are one small application message and nothing else, and return its event.
+
+        Else None, and the long way is to be gone: `receive_data` and `next_event`. This is the short one for questions
+        and answers, which mostly come alone.
+        """
+        events = self._events
+        if self.state is not _LIVE or events or self._ready:
+            return None
+        frame = self._decoder.only_frame(data)
+        if frame is None or not frame.startswith(_DATA_HEAD):
+            return None
+        self._now = now
+        self._read_sealed(frame)
+        (event,) = events
+        if not isinstance(event, Received):
+            # It cannot be read, and the session is over: nothing more is taken, but the end is still to be told.
+            return None
+        self.bytes_in += len(data)
+        return events.pop()
 
     def receive_eof(self, now: float) -> None:
         """The stream has ended. What was received before still gives its events."""
@@ -378,14 +410,19 @@ class Session:
 
     def data_to_send(self) -> bytes:
         """Return all bytes that wait, sealed; b"" when there are none."""
-        if self._group:
+        group = self._group
+        if len(group) == 1 and not self._out:
+            # A question or an answer, mostly: it need not be put where others wait.
+            data = self._sealed(*group.pop())
+            self._group_bytes = 0
+        else:
             self._close_group()
-        out = self._out
-        if not out:
-            return b""
-        data = out[0] if len(out) == 1 else b"".join(out)
-        self._out = []
-        self._out_bytes = 0
+            out = self._out
+            if not out:
+                return b""
+            data = out[0] if len(out) == 1 else b"".join(out)
+            self._out = []
+            self._out_bytes = 0
         self._pongs_pending = 0
         self.bytes_out += len(data)
         return data
@@ -612,11 +649,17 @@ class Session:
         self._group_bytes = 0
 
     def _seal(self, type: int, msg_id: int, flags: int, payload: Buffer) -> None:
+        if frame := self._sealed(type, msg_id, flags, payload):
+            self._put_out(frame)
+
+    def _sealed(self, type: int, msg_id: int, flags: int, payload: Buffer) -> bytes:
+        """The frame of one message; b"" if there can be none any more, which ends the session."""
         assert self._outbound is not None, "there are no keys yet"
         try:
-            self._put_out(self._outbound.seal(type, msg_id, flags, payload))
+            return self._outbound.seal(type, msg_id, flags, payload)
         except CryptoError as error:
             self._fail(Reason.CRYPTO, str(error))
+            return b""
 
     def _put_out(self, frame: bytes) -> None:
         self._out.append(frame)

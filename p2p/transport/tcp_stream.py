@@ -101,7 +101,9 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         data = None if self._was_all else self._receive_now(size)
         if data is None:
             self._at_hand = CHUNKS_PER_CHECKPOINT - 1
-            data = await self._receive_later(size)
+            while data is None:
+                await wait_readable(self._fd)
+                data = self._receive_now(size)
             # What was waited for and leaves room was all there was; and if it is small nothing follows mostly, as after
             # a question or an answer. To look in vain takes a system call and an error, to wait for what is there a
             # turn of the loop.
