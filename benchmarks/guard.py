@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from p2p.crypto.identity import Identity
 from p2p.crypto.noise import NoiseStatic
+from p2p.envelope import ACK_REQ
 from p2p.framing import FrameDecoder
 from p2p.limits import KIB, Limits
-from p2p.msg import Data
+from p2p.msg import Data, encode_data
 from p2p.node.commits import Committer, Group, PushJob
 from p2p.peer.outbox import Outbox
 from p2p.replication.batch import NewRecord, encode_portions, parse_batch, verify_signature
@@ -107,6 +108,7 @@ def _counted() -> Iterator[tuple[str, tuple[Work, int]]]:
     yield "handshake, both sides", (_handshake(), 1)
     yield "message of 128 B, outbox to event", (_messages(128), MESSAGES)
     yield "message of 20 KiB, outbox to event", (_messages(20 * KIB), MESSAGES)
+    yield "question and answer of 128 B, both sessions", (_questions(128), MESSAGES)
     yield "seal, frame, cut and open 1 KiB", (_seals(), MESSAGES)
     yield "parse and verify a batch, 100 records", (_verify(), RECORDS // 100)
     yield "append to SQLite, 100 records", (_append(_records()), RECORDS // 100)
@@ -187,6 +189,22 @@ def _messages(size: int) -> Work:
             _move(a, b)
 
     return count(send_and_receive)
+
+
+def _questions(size: int) -> Work:
+    a, b = _sessions()
+    _shake_hands(a, b)
+    body = bytes(size)
+
+    def ask_and_answer() -> None:
+        for _ in range(MESSAGES):
+            a.send(_DATA, encode_data(b"chat", 0, 0, body), ACK_REQ)
+            question = b.receive_alone(a.data_to_send(), 0.0)
+            assert question is not None
+            b.send(_DATA, encode_data(b"", question.msg_id, Data.OK, body))
+            assert a.receive_alone(b.data_to_send(), 0.0) is not None
+
+    return count(ask_and_answer)
 
 
 def _seals() -> Work:

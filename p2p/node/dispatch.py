@@ -379,26 +379,16 @@ class Dispatch:
     def deliver(self, link: Connection, message_id: int, flags: int, data: Data) -> Pause | None:
         """Give a message to its channel; a pause if the link must rest meanwhile."""
         channel = self._channels.get(data.channel)
-        if flags:
-            return self._deliver_request(link, message_id, data, channel)
+        asked = Asked(link, message_id) if flags else None
         if type(channel) is Channel:
-            return channel.put(Message(data.channel, data.body, link))
+            return channel.put(Message(data.channel, data.body, link, asked))
+        if type(channel) is Service and asked is not None:
+            channel.put(Message(data.channel, data.body, link, asked), asked)
+            return None
         # Nobody reads it, or a service does, which has no use for what is not asked.
         self._counters.messages_dropped += 1
-        return None
-
-    def _deliver_request(
-        self, link: Connection, message_id: int, data: Data, channel: Channel | Service | None
-    ) -> Pause | None:
-        asked = Asked(link, message_id)
-        if channel is None:
-            self._counters.messages_dropped += 1
+        if asked is not None:
             asked.refuse(Data.NO_HANDLER)
-            return None
-        message = Message(data.channel, data.body, link, asked)
-        if isinstance(channel, Channel):
-            return channel.put(message)
-        channel.put(message, asked)
         return None
 
     def drop(self, channel: Channel, message: Message) -> None:

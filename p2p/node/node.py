@@ -580,7 +580,17 @@ class Node:
         try:
             # Before anybody is asked for what could not be read.
             read = None if reply_type is None else reader_of(reply_type, "reply_type")
-            reply = await self._ask(peer, channel, body, timeout_s)
+            rooms = self._running()
+            name = self._encoded_names.get(channel) or self._encode_name(channel)
+            payload = msg.encode_data(name, 0, 0, body if type(body) is bytes else encode_body(body))
+            deadline = rooms.requests.deadline_of(timeout_s)
+            link = rooms.roster.links.get(peer) if type(peer) is PeerId else None
+            if link is None:
+                with trio.CancelScope(deadline=deadline):
+                    link = await self._link_by_route(peer)
+                if link is None:
+                    raise RequestTimeout(f"{channel!r}: no way to the peer was made within {timeout_s:g} s")
+            reply = await rooms.requests.ask(link, channel, payload, deadline, timeout_s)
         except Exception as error:
             # Whoever tries again at once lets others run, too.
             await trio.lowlevel.checkpoint()
@@ -588,19 +598,6 @@ class Node:
                 raise NodeClosed(f"{self.config.node_id} stopped while a request waited") from None
             raise
         return reply if read is None else read(reply)
-
-    async def _ask(self, peer: Peer | PeerId | str, channel: str, body: Body, timeout_s: float) -> bytes:
-        rooms = self._running()
-        name = self._encoded_names.get(channel) or self._encode_name(channel)
-        payload = msg.encode_data(name, 0, 0, body if type(body) is bytes else encode_body(body))
-        deadline = rooms.requests.deadline_of(timeout_s)
-        link = rooms.roster.links.get(peer) if type(peer) is PeerId else None
-        if link is None:
-            with trio.CancelScope(deadline=deadline):
-                link = await self._link_by_route(peer)
-            if link is None:
-                raise RequestTimeout(f"{channel!r}: no way to the peer was made within {timeout_s:g} s")
-        return await rooms.requests.ask(link, channel, payload, deadline, timeout_s)
 
     @overload
     async def serve(

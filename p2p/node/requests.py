@@ -68,7 +68,7 @@ class Requests:
         Raises:
             ConfigError: the timeout is no number above 0.
         """
-        if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not timeout_s > 0:
+        if type(timeout_s) is bool or not isinstance(timeout_s, (int, float)) or not timeout_s > 0:
             raise ConfigError(f"timeout_s is a number of seconds above 0, not {timeout_s!r}")
         return self._clock.monotonic() + timeout_s
 
@@ -97,7 +97,8 @@ class Requests:
                 self._scope.deadline = deadline
         self._open[ask] = None
         try:
-            await ask.wait()
+            if not ask.is_over:
+                await ask.wait()
         finally:
             del self._open[ask]
         if not ask.msg_id and not ask.is_late:

@@ -164,7 +164,7 @@ class Service:
     def put(self, message: Message, asked: Asked) -> None:
         """Answer a request at once, line it up, or refuse it. Never waits."""
         link = asked.link
-        if not self._has_room(link, len(message.body)):
+        if (self._waiting or self._shares) and not self._has_room(link, len(message.body)):
             self.refused += 1
             asked.refuse(Data.OVERLOADED)
             return

@@ -20,10 +20,11 @@ All other answers that nobody waits for end the link.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
+from trio.lowlevel import current_task, wait_task_rescheduled
 
 from p2p.errors import RemoteProtocolError
 from p2p.limits import Limits
@@ -57,8 +58,7 @@ class Ask:
     def sent(self, msg_id: int) -> None:
         """The session gave it this id."""
         assert self.asks is not None, "it is sent from the outbox that it was put into"
-        self.msg_id = msg_id
-        self.asks.was_sent(self)
+        self.asks.was_sent(self, msg_id)
 
     def expire(self) -> None:
         """It is too old: whoever waits goes on without an answer."""
@@ -66,11 +66,12 @@ class Ask:
             self.is_late = True
             self.asks.forget(self)
 
-    async def wait(self) -> None:
-        """Wait until it is over. Cancelled, it is forgotten at once."""
-        if not self.is_over:
-            self.task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
+    def wait(self) -> Awaitable[object]:
+        """Wait until it is over, which it is not yet. Cancelled, it is forgotten at once."""
+        assert not self.is_over, "nobody would wake who waits for what is over"
+        self.task = current_task()
+        # Not a coroutine around it: that is a frame more in every turn of whoever waits.
+        return wait_task_rescheduled(self._abort)  # noqa: ASYNC105  # the caller does
 
     def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self.task = None
@@ -147,14 +148,18 @@ class Asks:
         self._is_closed = True
         self._waiting.unpark_all()
 
-    def begin(self, ask: Ask) -> None:
-        """This request is in the outbox."""
+    def begin(self, ask: Ask, msg_id: int = 0) -> None:
+        """This request is in the outbox; or went past it, and has its id already."""
         ask.asks = self
         self._open[ask] = None
+        if msg_id:
+            ask.msg_id = msg_id
+            self._sent[msg_id] = ask
 
-    def was_sent(self, ask: Ask) -> None:
+    def was_sent(self, ask: Ask, msg_id: int) -> None:
         """This request has its id now."""
-        self._sent[ask.msg_id] = ask
+        ask.msg_id = msg_id
+        self._sent[msg_id] = ask
 
     def answer(self, data: Data) -> bool:
         """Take an answer; False if nobody waits for it any more.

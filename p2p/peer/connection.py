@@ -360,15 +360,15 @@ class Connection:
             asks = self.asks = Asks(self._limits, self._give_up)
         if self._line or not (asks.has_room and self.is_live):
             return False
-        if not asks and (msg_id := self._send_past_outbox(payload, ACK_REQ)):
-            asks.begin(ask)
-            ask.sent(msg_id)
+        # Where somebody waits for the peer already, what is asked at the same time leaves together.
+        is_first = not asks
+        if is_first and (msg_id := self._send_past_outbox(payload, ACK_REQ)):
+            asks.begin(ask, msg_id)
         elif self._outbox.put_data(_DATA, payload, ask):
             asks.begin(ask)
         else:
             return False
-        if len(asks) > 1:
-            # Somebody waits for the peer already: what is asked at the same time leaves together.
+        if not is_first:
             self.write_soon()
         elif not self._flush_follows:
             self.flush()
@@ -454,7 +454,7 @@ class Connection:
 
     def send_reply_nowait(self, payload: bytes) -> bool:
         """Queue an encoded answer if there is room for it. It is written at the next `flush` or `write_soon`."""
-        if self._line or not self._takes_answers:
+        if self._line or not (self._takes_answers if self._parting is not None else self._live):
             return False
         return self._send_past_outbox(payload, 0) > 0 or self._outbox.put_data(_DATA, payload)
 
@@ -476,7 +476,7 @@ class Connection:
 
     def write_soon(self) -> None:
         """Have what waits written by a task, together with what comes until it runs."""
-        if not self._writing:
+        if not (self._writing or self._flush_follows):
             self._start_writer()
 
     # Replication.

@@ -243,12 +243,13 @@ class Session:
             return None
         self._now = now
         self._read_sealed(frame)
-        (event,) = events
+        event = events.pop()
         if not isinstance(event, Received):
             # It cannot be read, and the session is over: nothing more is taken, but the end is still to be told.
+            events.append(event)
             return None
         self.bytes_in += len(data)
-        return events.pop()
+        return event
 
     def receive_eof(self, now: float) -> None:
         """The stream has ended. What was received before still gives its events."""

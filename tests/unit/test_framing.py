@@ -39,6 +39,58 @@ def test_any_cut_gives_the_same_frames(stream: tuple[list[bytes], bytes], data: 
 
 
 @given(wire.streams(), st.data())
+def test_an_only_frame_is_what_the_long_way_gives(stream: tuple[list[bytes], bytes], data: st.DataObject) -> None:
+    joined = data.draw(st.just(stream[1]) | wire.mutations(stream[1]))
+    short, long = FrameDecoder(20_000), FrameDecoder(20_000)
+    # Mostly as the frames lie, which is where there is a short way.
+    whole = [encode_varint(len(payload)) + payload for payload in stream[0]]
+    for chunk in data.draw(st.just(whole) | wire.cuts(joined)):
+        frame = short.only_frame(chunk)
+        assert frame is not None or whole != [chunk] or not 2 < len(chunk) < 2048
+        if frame is None:
+            short.feed(chunk)
+        long.feed(chunk)
+        assert _outcome(short, frame) == _outcome(long, None)
+        assert short.is_amid_frame == long.is_amid_frame
+
+
+def _outcome(decoder: FrameDecoder, frame: bytes | None) -> list[bytes | str]:
+    found: list[bytes | str] = [] if frame is None else [frame]
+    try:
+        while (frame := decoder.next_frame()) is not None:
+            found.append(bytes(frame))
+    except RemoteProtocolError as error:
+        found.append(str(error))
+    return found
+
+
+def test_there_is_no_only_frame_in_a_decoder_that_holds_something_or_has_failed() -> None:
+    decoder = FrameDecoder(1000)
+    decoder.feed(b"\x03ab")
+    assert decoder.next_frame() is None
+    assert decoder.only_frame(b"\x02hi") is None
+    decoder.feed(b"c")
+    assert decoder.only_frame(b"\x02hi") is None, "what was fed was not asked for"
+    assert decoder.next_frame() == b"abc"
+    assert decoder.only_frame(b"\x02hi") == b"hi"
+    decoder.feed(b"\x82")
+    assert decoder.next_frame() is None
+    assert decoder.only_frame(b"\x02hi") is None, "a header has begun"
+    decoder.feed(b"\x00")
+    with pytest.raises(RemoteProtocolError):
+        decoder.next_frame()
+    assert decoder.only_frame(b"\x02hi") is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x00", b"\x01a", b"\x82\x00ab", b"\x02h", b"\x02hi\x00", b"\x80\x81\x00" + bytes(126)]
+)
+def test_what_is_no_whole_small_frame_is_no_only_frame(data: bytes) -> None:
+    assert FrameDecoder().only_frame(data) is None
+    assert FrameDecoder(1).only_frame(b"\x02hi") is None
+
+
+@given(wire.streams(), st.data())
 def test_what_is_fed_before_it_is_asked_for_waits_in_order(
     stream: tuple[list[bytes], bytes], data: st.DataObject
 ) -> None:

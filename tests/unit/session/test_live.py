@@ -7,6 +7,8 @@ import struct
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from hypothesis import given
+from hypothesis import strategies as st
 
 from p2p import msg
 from p2p.binary import encode_bytes, encode_varint
@@ -15,6 +17,7 @@ from p2p.errors import CryptoError, LocalProtocolError, PayloadTooLarge, Reason
 from p2p.ids import PeerId
 from p2p.session import Ended, Ignored, Pinged, Ponged, Received, Session, State
 from p2p.session.sealing import AES_256_GCM, CHACHA20_POLY1305, Direction
+from p2p.testing import strategies as wire
 from tests.unit.session.helpers import (
     DATA,
     EMPTY_DATA,
@@ -94,6 +97,61 @@ def test_every_message_arrives_as_it_was(alone, direction):
     got += deliver(sender, receiver)
     assert got == [Received(msg_id, 0, message) for msg_id, message in zip(ids, MESSAGES, strict=True)]
     assert ids == sorted(set(ids))
+
+
+@given(st.data())
+def test_what_comes_alone_is_read_as_on_the_long_way(draws: st.DataObject) -> None:
+    """Whatever comes: good messages, other ones, several at once, pieces, and what was changed on the way."""
+    (i, short), (_, long) = live(), live()
+    for _ in range(draws.draw(st.integers(1, 4))):
+        kind = draws.draw(st.sampled_from(("alone", "alone", "two", "empty", "large", "ping", "compressed", "no data")))
+        if kind == "compressed":
+            stream = sealed(i, DATA, EMPTY_DATA, flags=2)
+        elif kind == "no data":
+            stream = sealed(i, DATA, b"\xff")
+        else:
+            if kind == "ping":
+                i.ping(0.0)
+            for _ in range(2 if kind == "two" else kind != "ping"):
+                i.send(DATA, EMPTY_DATA if kind == "empty" else data(bytes(128 if kind != "large" else 3000)), 4)
+            stream = i.data_to_send()
+        for chunk in draws.draw(
+            st.just([stream]) | wire.cuts(stream, 3) | wire.mutations(stream).map(lambda wounded: [wounded])
+        ):
+            alone = short.receive_alone(chunk, 1.0)
+            if alone is None:
+                short.receive_data(chunk, 1.0)
+            long.receive_data(chunk, 1.0)
+            assert ([] if alone is None else [alone]) + drain(short) == drain(long)
+            assert short.data_to_send() == long.data_to_send()
+            for what in ("state", "bytes_in", "is_amid_frame", "last_seen", "_last_id_in"):
+                assert getattr(short, what) == getattr(long, what)
+
+
+@pytest.mark.parametrize("size", [0, 40, 64, 128, 1024])
+def test_a_small_message_that_comes_alone_goes_the_short_way(size):
+    i, r = live()
+    msg_id = i.send(DATA, data(bytes(size)), 4)
+    assert r.receive_alone(i.data_to_send(), 0.0) == Received(msg_id, 4, msg.Data("c", 0, 0, bytes(size)))
+    assert r.next_event() is None
+    assert r.bytes_in == i.bytes_out
+
+
+def test_nothing_is_received_alone_before_it_has_its_turn():
+    i, r = start()
+    i_hello = i.data_to_send()
+    assert r.receive_alone(i_hello, 0.0) is None
+    assert r.bytes_in == 0
+    i, r = live()
+    i.send(DATA, data(b"one"))
+    i.send(DATA, data(b"two"))
+    r.receive_data(i.data_to_send(), 0.0)
+    assert bodies([r.next_event()]) == [b"one"]
+    i.send(DATA, data(b"three"))
+    three = i.data_to_send()
+    assert r.receive_alone(three, 0.0) is None
+    r.receive_data(three, 0.0)
+    assert bodies(drain(r)) == [b"two", b"three"]
 
 
 def test_a_request_keeps_its_flag_and_its_id():
