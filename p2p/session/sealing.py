@@ -64,11 +64,7 @@ class Direction:
         Raises:
             CryptoError: the counter is used up.
         """
-        counter = self._counter
-        if counter % self._rekey_every == 0 or counter >= _COUNTER_END:
-            self._begin_key(counter)
-        self._counter = counter + 1
-        nonce = _NONCE.pack(counter, 0)
+        nonce = self._next_nonce()
         flags |= ENCRYPTED
         aead = self._aead or self._make()
         return encode_sealed(type, msg_id, flags, nonce, aead.encrypt(nonce, payload, aad(type, msg_id, flags)))
@@ -81,11 +77,7 @@ class Direction:
             CryptoError: it is not the next one, or anything about it was changed.
         """
         type, msg_id, flags, header, nonce, sealed = parse_sealed(frame)
-        counter = self._counter
-        if counter % self._rekey_every == 0 or counter >= _COUNTER_END:
-            self._begin_key(counter)
-        self._counter = counter + 1
-        if nonce != _NONCE.pack(counter, 0):
+        if nonce != self._next_nonce():
             raise CryptoError(_BROKEN)
         aead = self._aead or self._make()
         try:
@@ -105,9 +97,12 @@ class Direction:
             self._aead = aead
         return aead
 
-    def _begin_key(self, counter: int) -> None:
+    def _next_nonce(self) -> bytes:
+        counter = self._counter
         if counter >= _COUNTER_END:
             raise CryptoError("the counter of this key is used up")
-        if counter:
+        if counter % self._rekey_every == 0 and counter:
             self._key = self._cipher(self._key).encrypt(_REKEY_NONCE, bytes(32), b"")[:32]
             self.rest()
+        self._counter = counter + 1
+        return _NONCE.pack(counter, 0)

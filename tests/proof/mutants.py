@@ -236,8 +236,8 @@ PLANTED: Final = (
     Planted(
         "an envelope may be opened again",
         "p2p/session/sealing.py",
-        "if nonce != _NONCE.pack(counter, 0):",
-        "if nonce > _NONCE.pack(counter, 0):",
+        "if nonce != self._next_nonce():",
+        "if nonce > self._next_nonce():",
         ("tests/unit/session",),
     ),
     Planted(
