@@ -290,8 +290,8 @@ class Limits:
     """Something was sent into a circuit, and nothing was heard there for so long: its other end is pinged."""
     relay_answer_s_max: float = 3.0
     """A circuit that brings nothing for so long after that is dead, be it a frozen relay or a link behind it: another
-    relay may lead there. What was sent before the Ping adds to it, half a window at the most."""
-    relay_pace_bytes_per_s: int = 64 * KIB
+    relay may lead there. What was sent before the Ping adds to it, one slice at the most."""
+    relay_pace_bytes_per_s: int = 32 * KIB
     """The pace that is reckoned with there."""
     relay_patience_max: int = 16
     relay_patience_kept_s: float = 600.0

@@ -93,6 +93,7 @@ class Connection:
         direct: False if the stream is a circuit through a relay.
         label: the peer's node id where the node accepted it as a label, else None.
         carrier: the link that it runs over, of one in a circuit.
+        read_at: when bytes came last.
         after: links of the same peer whose application messages come before this one's.
         cut_short: whether it gave way and was cut at the bound of that, although it lived.
         unsent: application messages that waited here when it ended.
@@ -127,7 +128,6 @@ class Connection:
         "_pongs",
         "_probe_by",
         "_probed_at",
-        "_read_at",
         "_read_scope",
         "_rest",
         "_rest_scope",
@@ -152,6 +152,7 @@ class Connection:
         "floods",
         "label",
         "left",
+        "read_at",
         "reason",
         "replicating",
         "served",
@@ -225,7 +226,7 @@ class Connection:
         self._parting: Parting | None = None
         # When bytes came last, the other side made room for a write that waited for it, or a rest of our own was over.
         self._moved_at = -_NEVER
-        self._read_at = -_NEVER
+        self.read_at = -_NEVER
         self._life_scope: trio.CancelScope | None = None
         self._last_words = 0
         self._last_words_by = -_NEVER
@@ -550,7 +551,7 @@ class Connection:
         circuits = self._outbox.relay
         if circuits is None or not circuits.passed_on:
             return _NEVER
-        return max(0.0, self._read_at + self._limits.relay_answer_s_max / 3 - self._clock.monotonic())
+        return max(0.0, self.read_at + self._limits.relay_answer_s_max / 3 - self._clock.monotonic())
 
     def heard(self) -> None:
         """In a circuit: its far end made room, which is as good as a word."""
@@ -830,11 +831,13 @@ class Connection:
 
     async def _read_chunks(self) -> Pause | None:
         """Read and handle until the link is over or has to rest; then return what it has to wait for."""
-        stream, session, clock = self._stream, self.session, self._clock
+        stream, session, clock, vigil = self._stream, self.session, self._clock, self._vigil
         read_bytes = self._limits.read_bytes if self.direct else self._limits.relay_slice_bytes_max
         while self.reason is None:
             data = bytes(await stream.receive_chunk(read_bytes))
-            now = self._moved_at = self._read_at = clock.monotonic()
+            now = self._moved_at = self.read_at = clock.monotonic()
+            if vigil is not None:
+                vigil.came(len(data))
             alone = session.receive_alone(data, now)
             if alone is not None:
                 pause = self._take_alone(alone)
@@ -968,13 +971,21 @@ class Connection:
         if vigil.must_ask(now, self._moved_at):
             self.session.ping(now)
             vigil.asked(now, self.session.bytes_out + self.session.pending_bytes)
-        elif vigil.is_dead(now, self._moved_at):
-            is_late = now > vigil.next_deadline(self._moved_at) + _LATE_S
-            carrier = self.carrier
-            comes = carrier is not None and carrier.session.is_amid_frame
-            if (is_late or comes) and vigil.spare(now, self._moved_at):
-                return
+        elif vigil.is_dead(now, self._moved_at) and not self._is_owed_time(vigil, now):
             self.abort(Reason.DEAD, f"nothing came through the circuit for {vigil.patience_s:.3g} s")
+
+    def _is_owed_time(self, vigil: Vigil, now: float) -> bool:
+        """In a circuit: whether a word may be there that was not heard: something else comes in, or we stood still."""
+        heard_at, carrier, comes = self._moved_at, self.carrier, False
+        if carrier is not None:
+            since = vigil.silent_since(heard_at)
+            comes = carrier.session.is_amid_frame and carrier.read_at > since
+            if comes and carrier.session.last_seen <= since:
+                # One slice alone takes so long.
+                vigil.resumed(now)
+                return True
+        is_late = now > vigil.next_deadline(heard_at) + _LATE_S
+        return (is_late or comes) and vigil.spare(now, heard_at)
 
     def _check_end(self, now: float) -> None:
         is_dead, parting = False, self._parting

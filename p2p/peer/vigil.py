@@ -12,14 +12,15 @@ How it moves:
               sent waits (it can go another way then), and after the whole of it the circuit is dead
 
 How long it may take: `relay_answer_s_max`, and on top of it the time for what was written before the Ping, which it
-waits behind, at `relay_pace_bytes_per_s`. Half a window of that is reckoned with: when so much was read the other end
-has given credit, which is heard like a word. A peer that rests its link pings meanwhile (`Connection`).
+waits behind, at `relay_pace_bytes_per_s`. One slice of that is reckoned with: the other end gives credit for each that
+it reads, which is heard like a word. What comes before the answer may be as much as came the last time. A peer that
+rests its link pings meanwhile (`Connection`).
 
-A word may be there and not be heard: this node itself stood still, or a slice comes slowly over the last link. Then the
-wait begins anew, once (`spare`).
+A word may be there and not be heard: this node itself stood still, or something else comes in over the last link. Then
+the wait begins anew, once (`spare`); and as often as that is one and the same slice.
 
-A link on the way may be slower than all that, and what comes the other way, before the answer, is not known here at
-all. So whoever was silent for too long is given twice as long the next time (`factor`).
+A link on the way may be slower than all that, and how much comes the other way, before the answer, is not known here.
+So whoever was silent for too long is given twice as long the next time (`factor`).
 """
 
 from __future__ import annotations
@@ -31,15 +32,13 @@ from p2p.limits import Limits
 _NEVER: Final = float("inf")
 _TICK_S: Final = 1e-6
 _DOUBT_SHARE: Final = 3
-_CREDIT_SHARE: Final = 2
-"""Credit is given for each quarter of a window that was read, and a slice is read as a whole."""
 
 
 class Vigil:
     """What one end of a circuit is waiting for. All times are monotonic seconds.
 
     Args:
-        limits: `relay_ask_after_s`, `relay_answer_s_max`, `relay_window_bytes`, `relay_pace_bytes_per_s` are used.
+        limits: `relay_ask_after_s`, `relay_answer_s_max`, `relay_slice_bytes_max`, `relay_pace_bytes_per_s` are used.
 
     Attributes:
         factor: how many times as long as usual an answer may take.
@@ -50,6 +49,7 @@ class Vigil:
         "_asked_at",
         "_asked_bytes",
         "_behind_bytes",
+        "_came_bytes",
         "_limits",
         "_resumed_at",
         "_sent_at",
@@ -66,6 +66,7 @@ class Vigil:
         self._asked_at = _NEVER
         self._asked_bytes = 0
         self._behind_bytes = 0
+        self._came_bytes = 0
         self._answered_bytes = 0
         self._resumed_at = -_NEVER
         self._spared_at = -_NEVER
@@ -77,6 +78,10 @@ class Vigil:
             return False
         self._since = now
         return True
+
+    def came(self, size: int) -> None:
+        """So many bytes came at once: the next ones may be as many, and take as long."""
+        self._came_bytes = size
 
     def resumed(self, now: float) -> None:
         """The link is read again: what came meanwhile is heard only now."""
@@ -93,16 +98,20 @@ class Vigil:
         """When there is something to do, if nothing is heard after that moment."""
         if self._since == _NEVER:
             return _NEVER
-        heard_at = max(heard_at, self._resumed_at)
         if self._asked_at == _NEVER:
-            return max(self._since, heard_at) + self._limits.relay_ask_after_s
-        return max(self._asked_at, heard_at) + self.patience_s
+            return max(self._since, heard_at, self._resumed_at) + self._limits.relay_ask_after_s
+        return self.silent_since(heard_at) + self.patience_s
+
+    def silent_since(self, heard_at: float) -> float:
+        """Since when nothing is heard though the peer was asked."""
+        return max(self._asked_at, heard_at, self._resumed_at)
 
     @property
     def patience_s(self) -> float:
         """How long nothing may be heard once the peer was asked."""
         limits = self._limits
-        return self.factor * (limits.relay_answer_s_max + self._behind_bytes / limits.relay_pace_bytes_per_s)
+        slow_bytes = max(self._behind_bytes, self._came_bytes)
+        return self.factor * (limits.relay_answer_s_max + slow_bytes / limits.relay_pace_bytes_per_s)
 
     def must_ask(self, now: float, heard_at: float) -> bool:
         """Whether it is time for a Ping."""
@@ -111,7 +120,7 @@ class Vigil:
     def asked(self, now: float, bytes_out: int) -> None:
         """A Ping goes out, behind so many bytes in all."""
         self._asked_at = now
-        self._behind_bytes = min(bytes_out - self._answered_bytes, self._limits.relay_window_bytes // _CREDIT_SHARE)
+        self._behind_bytes = min(bytes_out - self._answered_bytes, self._limits.relay_slice_bytes_max)
         self._asked_bytes = bytes_out
 
     def is_dead(self, now: float, heard_at: float) -> bool:
@@ -122,7 +131,7 @@ class Vigil:
         """Whether nothing was heard for so long that what is not sent yet had better wait."""
         if self._asked_at == _NEVER:
             return False
-        return now >= max(self._asked_at, heard_at, self._resumed_at) + self.patience_s / _DOUBT_SHARE
+        return now >= self.silent_since(heard_at) + self.patience_s / _DOUBT_SHARE
 
     def answered(self, sent_at: float, now: float, bytes_out: int) -> None:
         """A Pong came, to a Ping of that moment: the one asked for, or a keepalive with which the wait began. So many

@@ -20,7 +20,8 @@ from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.relay.leg import Lane, Leg
 
-_RETURNS_PER_WINDOW: Final = 4
+_RETURNS_PER_WINDOW: Final = 16
+"""Credit goes back for each large slice: on a slow way it is the only sign of life for the time that a slice takes."""
 
 
 class CircuitEnd:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
+import pytest
 import trio
 import trio.testing
 
@@ -244,14 +245,21 @@ async def test_a_silent_circuit_leaves_time_for_the_goodbyes_of_direct_links(
         assert link.clean
 
 
-async def test_credit_that_comes_back_is_a_sign_of_life(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("messages", [12, 20, 45])
+@pytest.mark.parametrize("slow", [("a", "r"), ("r", "b")])
+async def test_a_burst_over_a_slow_link_costs_no_circuit(
+    slow: tuple[str, str], messages: int, autojump_clock: trio.testing.MockClock
+) -> None:
     async with a_r_b() as (net, a, r, b), b.channel("count") as count:
-        net.set_link("r", "b", bytes_per_s=64 * 1024)
-        for number in range(45):
+        await trio.sleep(20)
+        net.set_link(*slow, bytes_per_s=p2p.Limits().relay_pace_bytes_per_s)
+        for number in range(messages):
             await a.send(b.peer_id, "count", b"%d" % number + b"." + bytes(20 * 1024))
-        received = [int((await count.receive()).body.split(b".")[0]) for _ in range(45)]
-        assert received == list(range(45))
+        received = [int((await count.receive()).body.split(b".")[0]) for _ in range(messages)]
+        assert received == list(range(messages))
+        await trio.sleep(20)
         assert ways(r) == 1
+        assert b.peer_id in {peer.peer_id for peer in a.peers()}
 
 
 async def test_a_node_that_stood_still_looks_at_what_came_meanwhile_before_it_gives_a_circuit_up(

@@ -86,7 +86,19 @@ def test_what_was_written_before_the_ping_is_given_time_until_credit_has_to_come
     vigil.answered(3.0, 3.5, 3 * behind)
     vigil.sent(4.0)
     vigil.asked(5.0, 100 * LIMITS.relay_window_bytes)
-    assert vigil.patience_s == ANSWER + LIMITS.relay_window_bytes / 2 / LIMITS.relay_pace_bytes_per_s
+    assert vigil.patience_s == ANSWER + LIMITS.relay_slice_bytes_max / LIMITS.relay_pace_bytes_per_s
+
+
+def test_what_comes_before_the_answer_is_given_as_much_time_as_the_last_slice_may_take() -> None:
+    vigil = Vigil(LIMITS)
+    vigil.came(LIMITS.relay_slice_bytes_max)
+    vigil.sent(0.0)
+    vigil.asked(1.0, 0)
+    slow_s = ANSWER + LIMITS.relay_slice_bytes_max / LIMITS.relay_pace_bytes_per_s
+    assert not vigil.is_dead(1.0 + slow_s - 0.1, 0.0)
+    assert vigil.is_dead(1.0 + slow_s, 0.0)
+    vigil.came(10)
+    assert vigil.is_dead(1.0 + ANSWER + 0.1, 0.0)
 
 
 def test_who_may_be_there_and_not_be_heard_yet_is_spared_once() -> None:
