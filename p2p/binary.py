@@ -188,11 +188,25 @@ class Reader:
 
     def bytes_(self) -> bytes:
         """Take a varint length and so many bytes."""
-        return self.raw(self.varint())
+        # `raw(varint())`, written out: it stands for most of what is read in a handshake.
+        size, pos = read_varint(self._data, self._pos)
+        stop = self._pos = pos + size
+        value = bytes(self._data[pos:stop])
+        if len(value) < size:
+            raise RemoteProtocolError(f"{size} bytes are announced, {len(value)} are there")
+        return value
 
     def str_(self) -> str:
         """Take a varint length and so many bytes of valid UTF-8."""
         return read_text(self.bytes_())
+
+    def skip(self, known: bytes) -> bool:
+        """Whether exactly these bytes come next. If so they are taken, if not nothing is."""
+        stop = self._pos + len(known)
+        if self._data[self._pos : stop] != known:
+            return False
+        self._pos = stop
+        return True
 
     def end(self) -> None:
         """Refuse whatever is left."""

@@ -110,8 +110,10 @@ _FRAMED_2_2: Final = struct.Struct("<HIHHHQIH")
 _FRAMED_1_1: Final = struct.Struct("<BIHHHQIB")
 # The same for a sealed one, with nonce and tag; and a sealed one's head without lengths, as it is read.
 _SEALED_2_2: Final = struct.Struct("<HIHHHQI12s16sH")
+_SEALED_1_1: Final = struct.Struct("<BIHHHQI12s16sB")
 _SEALED_HEAD: Final = struct.Struct("<IHHHQI12s16s")
 _SEALED_HEAD_BYTES: Final = HEADER_BYTES + NONCE_BYTES + TAG_BYTES
+_SEALED_ONE_BYTE_MAX: Final = 127 - _SEALED_HEAD_BYTES - 1
 _SEALED_TWO_BYTE_MAX: Final = 16_383 - _SEALED_HEAD_BYTES - 2
 _INNER_HEADER: Final = struct.Struct("<IHxxHQI")
 _ONE_BYTE_MAX: Final = 127 - HEADER_BYTES - 1
@@ -201,24 +203,20 @@ def encode_sealed(type: int, msg_id: int, flags: int, nonce: bytes, sealed: byte
         LocalProtocolError: a number does not fit its field, or nonce and tag do not go with the flags.
     """
     size = len(sealed) - TAG_BYTES
-    if 127 < size <= _SEALED_TWO_BYTE_MAX and flags & ENCRYPTED and len(nonce) == NONCE_BYTES:
-        frame = size + _SEALED_HEAD_BYTES + 2
+    if size <= _SEALED_TWO_BYTE_MAX and flags & ENCRYPTED and len(nonce) == NONCE_BYTES:
+        tag = sealed[size:]
         try:
-            head = _SEALED_2_2.pack(
-                frame & 127 | 128 | frame >> 7 << 8,
-                _MAGIC_U32,
-                MAJOR,
-                MINOR,
-                type,
-                msg_id,
-                flags,
-                nonce,
-                sealed[size:],
-                size & 127 | 128 | size >> 7 << 8,
-            )
+            if size > 127:
+                frame, length = size + _SEALED_HEAD_BYTES + 2, size & 127 | 128 | size >> 7 << 8
+                frame = frame & 127 | 128 | frame >> 7 << 8
+                head = _SEALED_2_2.pack(frame, _MAGIC_U32, MAJOR, MINOR, type, msg_id, flags, nonce, tag, length)
+                return head + sealed[:size]
+            if 0 <= size <= _SEALED_ONE_BYTE_MAX:
+                frame = size + _SEALED_HEAD_BYTES + 1
+                head = _SEALED_1_1.pack(frame, _MAGIC_U32, MAJOR, MINOR, type, msg_id, flags, nonce, tag, size)
+                return head + sealed[:size]
         except struct.error:
             raise _unfit(type, msg_id, flags) from None
-        return head + sealed[:size]
     return encode_framed(type, msg_id, flags, memoryview(sealed)[:size], nonce, sealed[size:])
 
 

@@ -179,16 +179,18 @@ class _SymmetricState:
         self._cipher = CipherState()
 
     def mix_key(self, material: bytes) -> None:
-        self._ck, key = self._hkdf(material, 2)
-        self._cipher = CipherState(key[:KEYLEN])
+        size, derived = len(self._ck), self._hkdf(material, 2)
+        self._ck = derived[:size]
+        self._cipher = CipherState(derived[size : size + KEYLEN])
 
     def mix_hash(self, data: bytes) -> None:
         self.h = self._new_hash(self.h + data).digest()
 
     def mix_key_and_hash(self, material: bytes) -> None:
-        self._ck, for_hash, key = self._hkdf(material, 3)
-        self.mix_hash(for_hash)
-        self._cipher = CipherState(key[:KEYLEN])
+        size, derived = len(self._ck), self._hkdf(material, 3)
+        self._ck = derived[:size]
+        self.mix_hash(derived[size : 2 * size])
+        self._cipher = CipherState(derived[2 * size : 2 * size + KEYLEN])
 
     @property
     def has_key(self) -> bool:
@@ -205,14 +207,13 @@ class _SymmetricState:
         return plaintext
 
     def split(self) -> tuple[bytes, bytes]:
-        first, second = self._hkdf(b"", 2)
-        return first[:KEYLEN], second[:KEYLEN]
+        size, derived = len(self._ck), self._hkdf(b"", 2)
+        return derived[:KEYLEN], derived[size : size + KEYLEN]
 
-    def _hkdf(self, material: bytes, outputs: int) -> list[bytes]:
+    def _hkdf(self, material: bytes, outputs: int) -> bytes:
+        """So many outputs in a row, each as long as the hash."""
         # Noise's HKDF (section 4.3) is that of RFC 5869 with the chaining key as its salt and an empty info.
-        size = len(self._ck)
-        whole = HKDF(self._hash, size * outputs, self._ck, b"").derive(material)
-        return [whole[pos : pos + size] for pos in range(0, len(whole), size)]
+        return HKDF(self._hash, len(self._ck) * outputs, self._ck, b"").derive(material)
 
 
 class HandshakeState:

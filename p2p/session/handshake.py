@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from p2p.binary import Reader, encode_bytes, encode_str, encode_varint
 from p2p.crypto.identity import SIGNATURE_BYTES, Identity, verify
 from p2p.crypto.noise import HandshakeState, NoiseStatic
-from p2p.envelope import MAJOR, MINOR, Envelope, MessageType, ParsedEnvelope, ProtocolVersion
+from p2p.envelope import MAJOR, MINOR, Envelope, MessageType, ParsedEnvelope, ProtocolVersion, encode_framed
 from p2p.errors import CryptoError, Reason, RemoteProtocolError
 from p2p.ids import PeerId, is_node_id, is_peer_id_text
 from p2p.limits import Limits
@@ -57,6 +57,8 @@ class SessionConfig:
 
     Attributes:
         claims: node id, capabilities and peer id as every proof of ours holds them.
+        hello: what is in the clear of every Hello of ours, behind its nonce and time.
+        offer: the capabilities as they are encoded.
         offered: the capabilities by name.
     """
 
@@ -68,11 +70,15 @@ class SessionConfig:
     capabilities: Capabilities
     limits: Limits = field(repr=False)
     claims: bytes = field(init=False, repr=False)
+    hello: bytes = field(init=False, repr=False)
+    offer: bytes = field(init=False, repr=False)
     offered: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        claims = (encode_str(self.node_id), encode_capabilities(self.capabilities), self.identity.peer_id)
-        object.__setattr__(self, "claims", b"".join(claims))
+        node_id, offer = encode_str(self.node_id), encode_capabilities(self.capabilities)
+        object.__setattr__(self, "claims", b"".join((node_id, offer, self.identity.peer_id)))
+        object.__setattr__(self, "hello", node_id + encode_capabilities(CLEAR_CAPABILITIES))
+        object.__setattr__(self, "offer", offer)
         object.__setattr__(self, "offered", MappingProxyType(dict(self.capabilities)))
 
 
@@ -102,6 +108,7 @@ class Handshake:
         "_noise",
         "_nonce_a",
         "_nonce_b",
+        "_nonces",
         "_peer_label",
         "_role",
     )
@@ -131,11 +138,10 @@ class Handshake:
         """
         assert self._role is Role.INITIATOR
         self._nonce_a = self._random_u64()
-        hello = Hello(self._nonce_a, wall_ms, self._config.node_id, CLEAR_CAPABILITIES).encode()
-        self._noise = self._start_noise(hello)
-        return self._frame(
-            MessageType.HELLO, msg_id, hello.removesuffix(_NO_KEY) + encode_bytes(self._noise.write_message(b""))
-        )
+        # A Hello as `msg.Hello` has it. All but the nonce and the time is the same in each of ours.
+        clear = b"".join((encode_varint(self._nonce_a), encode_varint(wall_ms), self._config.hello))
+        self._noise = self._start_noise(clear + _NO_KEY)
+        return self._frame(MessageType.HELLO, msg_id, clear + encode_bytes(self._noise.write_message(b"")))
 
     def read_hello_ack(self, envelope: ParsedEnvelope) -> Proven:
         """Take message 2 and return who proved to be there.
@@ -150,13 +156,14 @@ class Handshake:
         if ack.public_key is None:
             raise RemoteProtocolError("a HelloAck without a key exchange")
         self._nonce_b = ack.nonce_b
+        self._nonces = encode_varint(self._nonce_a) + encode_varint(self._nonce_b)
         return self._read_proof(ack.nonce_a, ack.public_key)
 
     def write_hello_finish(self, msg_id: int) -> bytes:
         """Return the framed message 3, which ends the exchange."""
-        noise = self._running()
-        finish = HelloFinish(self._nonce_a, self._nonce_b, noise.write_message(self._proof()))
-        return self._frame(MessageType.HELLO_FINISH, msg_id, finish.encode())
+        proof = self._running().write_message(self._proof())
+        # A HelloFinish as `msg.HelloFinish` has it, the nonces encoded once for the clear and for the proof.
+        return self._frame(MessageType.HELLO_FINISH, msg_id, self._nonces + encode_bytes(proof))
 
     # The responder's side.
 
@@ -193,8 +200,10 @@ class Handshake:
         """
         noise = self._running()
         self._nonce_b = self._random_u64()
-        ack = HelloAck(self._nonce_a, self._nonce_b, noise.write_message(self._proof()))
-        return self._frame(MessageType.HELLO_ACK, msg_id, ack.encode())
+        self._nonces = encode_varint(self._nonce_a) + encode_varint(self._nonce_b)
+        # As `msg.HelloAck` has it.
+        proof = noise.write_message(self._proof())
+        return self._frame(MessageType.HELLO_ACK, msg_id, self._nonces + encode_bytes(proof))
 
     def read_hello_finish(self, envelope: ParsedEnvelope) -> Proven:
         """Take message 3 and return who proved to be there.
@@ -249,6 +258,8 @@ class Handshake:
 
     def _frame(self, type: MessageType, msg_id: int, payload: bytes) -> bytes:
         # All three messages carry the version of the Hello, whose minor may be another than ours.
+        if self._minor == MINOR:
+            return encode_framed(type, msg_id, 0, payload)
         envelope = Envelope(ProtocolVersion(MAJOR, self._minor), type, msg_id, 0, payload).encode()
         return encode_varint(len(envelope)) + envelope
 
@@ -256,14 +267,7 @@ class Handshake:
         config, noise = self._config, self._running()
         assert noise.remote_ephemeral is not None
         signed = _signed_bytes(self._role, config.static.public, noise.remote_ephemeral)
-        return b"".join(
-            (
-                encode_varint(self._nonce_a),
-                encode_varint(self._nonce_b),
-                config.claims,
-                config.identity.sign(signed),
-            )
-        )
+        return b"".join((self._nonces, config.claims, config.identity.sign(signed)))
 
     def _read_proof(self, clear_nonce_a: int, noise_message: bytes) -> Proven:
         noise = self._running()
@@ -274,24 +278,24 @@ class Handshake:
         assert noise.ephemeral is not None
         if noise.remote_static == self._config.static.public:
             raise RemoteProtocolError("this node dialled itself", Reason.SELF)
-        nonces = (reader.varint(), reader.varint())
+        if not reader.skip(self._nonces):
+            raise CryptoError(_REFUSED)
         node_id = reader.str_()
-        capabilities = decode_capabilities(reader)
+        if reader.skip(self._config.offer):
+            # Most peers offer what we do: nothing is decoded, and thousands of them share one mapping.
+            offered = self._config.offered
+        else:
+            offered = MappingProxyType(dict(decode_capabilities(reader)))
         peer_id, signature = PeerId(reader.raw(32)), reader.raw(SIGNATURE_BYTES)
         reader.end()
-        if nonces != (self._nonce_a, self._nonce_b):
-            raise CryptoError(_REFUSED)
         theirs = Role.RESPONDER if self._role is Role.INITIATOR else Role.INITIATOR
         if not verify(peer_id, signature, _signed_bytes(theirs, noise.remote_static, noise.ephemeral)):
             raise CryptoError(_REFUSED)
-        if len(capabilities) > self._config.limits.capabilities_max:
+        if len(offered) > self._config.limits.capabilities_max:
             raise RemoteProtocolError(f"more than {self._config.limits.capabilities_max} capabilities")
         if not (is_node_id(node_id) or node_id == str(peer_id)):
             raise RemoteProtocolError("a node id that is none, or looks like another peer's id")
-        if capabilities == self._config.capabilities:
-            # Most peers offer what we do: thousands of them share one mapping.
-            return Proven(peer_id, node_id, self._config.offered)
-        return Proven(peer_id, node_id, MappingProxyType(dict(capabilities)))
+        return Proven(peer_id, node_id, offered)
 
 
 def choose_cipher(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:

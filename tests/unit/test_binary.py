@@ -102,6 +102,18 @@ def test_reader_refuses_a_length_beyond_its_buffer() -> None:
             binary.Reader(binary.encode_varint(claimed) + b"x").bytes_()
 
 
+@pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
+def test_what_is_known_is_stepped_over_where_it_stands_and_nowhere_else(form) -> None:
+    reader = binary.Reader(form(b"\x03abcd"))
+    assert not reader.skip(b"abc")
+    assert not reader.skip(b"\x03abcde")
+    assert reader.skip(b"\x03ab")
+    assert reader.remaining == 2
+    assert reader.skip(b"cd")
+    assert not reader.skip(b"x")
+    reader.end()
+
+
 def test_reader_refuses_trailing_bytes() -> None:
     reader = binary.Reader(b"\x01\x02")
     reader.u8()
