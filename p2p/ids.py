@@ -114,6 +114,8 @@ class PeerEndpoint:
     judged: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self._is_plain:
+            return
         given: tuple[object, ...] = (self.scheme, self.host, "" if self.expect is None else self.expect)
         if not all(isinstance(part, str) for part in given) or type(self.port) is not int:
             raise ConfigError("an endpoint's host is text, its port a whole number, and whom it expects text or None")
@@ -134,6 +136,19 @@ class PeerEndpoint:
             raise ConfigError(f"judged is for addresses: {self.judged!r} holds something else")
         if self.expect is not None and not is_who(self.expect):
             raise ConfigError(f"{self.expect[:80]!r} is neither a peer id nor a node id")
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether it is an IPv4 address and a port, as every connection has one: what follows would find no fault."""
+        return (
+            self.scheme == "tcp"
+            and self.expect is None
+            and not self.judged
+            and type(self.port) is int
+            and 0 <= self.port <= 65535
+            and type(self.host) is str
+            and is_ipv4(self.host)
+        )
 
     @classmethod
     def parse(cls, text: str) -> PeerEndpoint:
@@ -252,6 +267,8 @@ def usual_host(host: str) -> str | None:
 
 def is_loopback(host: str) -> bool:
     """Whether the host is a loopback address or the name localhost. Never resolves anything."""
+    if is_ipv4(host):
+        return host.startswith("127.")
     usual = usual_host(host)
     try:
         return ipaddress.ip_address(usual or "").is_loopback

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from p2p.ids import is_ipv4
+
 _IPV4_PREFIX: Final = 32
 _IPV6_PREFIX: Final = 56
 """What one subscriber usually gets: counting single IPv6 addresses would let him be 2^72 strangers."""
@@ -102,6 +104,8 @@ class DialRule:
 
 def prefix_of(host: str) -> str:
     """The neighbour that an address belongs to: itself for IPv4, its /56 for IPv6. A name stands for itself."""
+    if is_ipv4(host):
+        return f"{host}/{_IPV4_PREFIX}"
     address = _parse(host)
     if address is None:
         return host
@@ -112,6 +116,9 @@ def prefix_of(host: str) -> str:
 
 def neighbour_of(host: str) -> str:
     """Who counts as one on the network: a prefix, and of a link-local one each address, for there all share it."""
+    if is_ipv4(host):
+        # Each address is a neighbour of its own. Every connection is asked for this, and to parse it takes 30 µs.
+        return prefix_of(host)
     return host if classify(host) is AddressClass.LINK_LOCAL else prefix_of(host)
 
 
