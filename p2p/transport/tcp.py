@@ -8,6 +8,7 @@ comes out as one `ConnectFailed`, never as a group.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import sys
@@ -87,13 +88,20 @@ class TcpNetwork:
     async def connect(self, endpoint: PeerEndpoint) -> TcpStream:
         if endpoint.scheme != "tcp":
             raise ConnectFailed(Reason.UNSUPPORTED, f"{endpoint.scheme}:// is not TCP")
-        with trio.move_on_after(self._limits.dial_s_max):
-            addresses = await self._lookup(endpoint)
-            # One address needs no race, and a race costs more than a connect within a machine.
-            race = _race(addresses, self._limits.dial_stagger_s) if len(addresses) > 1 else _only(addresses[0])
-            sock = await race
-            return TcpStream(sock, _peer_of(sock) or endpoint)
-        raise ConnectFailed(Reason.TIMEOUT, f"{endpoint} did not answer within {self._limits.dial_s_max:g} s")
+        within_s = self._limits.dial_s_max
+        try:
+            if is_ipv4(endpoint.host):
+                # There is nothing to resolve and nothing to race, and within a machine nothing to wait for.
+                sock = await _only((socket.AF_INET, (endpoint.host, endpoint.port)), within_s)
+                return TcpStream(sock, PeerEndpoint(endpoint.host, endpoint.port))
+            with trio.fail_after(within_s):
+                addresses = await self._lookup(endpoint)
+                # A race costs more than a connect.
+                race = _race(addresses, self._limits.dial_stagger_s) if len(addresses) > 1 else _only(addresses[0])
+                sock = await race
+                return TcpStream(sock, _peer_of(sock) or endpoint)
+        except trio.TooSlowError:
+            raise ConnectFailed(Reason.TIMEOUT, f"{endpoint} did not answer within {within_s:g} s") from None
 
     async def _lookup(self, endpoint: PeerEndpoint) -> list[_Address]:
         if is_ipv4(endpoint.host):
@@ -110,6 +118,11 @@ class TcpNetwork:
             raise ConnectFailed(Reason.UNRESOLVED, f"{endpoint.host} has no IPv4 or IPv6 address")
         return addresses[: self._limits.dial_addresses_max]
 
+
+_UNDER_WAY: Final = frozenset(
+    {errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)}
+)
+"""What a connect that does not wait says; on Linux also one within the machine, which is there by then."""
 
 _Address = tuple[int, Any]
 """A socket family, and an address of that family as the socket module takes it."""
@@ -164,33 +177,49 @@ async def _race(addresses: Sequence[_Address], stagger_s: float) -> socket.socke
     return winners[0]
 
 
-async def _only(address: _Address) -> socket.socket:
+async def _only(address: _Address, within_s: float = math.inf) -> socket.socket:
     try:
-        return await _connect_one(address)
+        return await _connect_one(address, within_s)
     except OSError as error:
         raise ConnectFailed(Reason.REFUSED, f"{address[1][0]}: {_text(error)}") from None
 
 
-async def _connect_one(address: _Address) -> socket.socket:
+async def _connect_one(address: _Address, within_s: float = math.inf) -> socket.socket:
+    """Connect to one address.
+
+    Raises:
+        OSError: it does not let us.
+        trio.TooSlowError: it said nothing for so long.
+    """
     family, where = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         code = sock.connect_ex(where)
-        if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)):
-            await trio.lowlevel.wait_writable(sock)
+        if code in _UNDER_WAY and not _is_connected(sock):
+            with trio.fail_after(within_s):
+                await trio.lowlevel.wait_writable(sock)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         else:
             await trio.lowlevel.checkpoint()
-        if code:
+        if code and code not in _UNDER_WAY:
             raise OSError(code, os.strerror(code))
-        if sock.getsockname() == sock.getpeername():
+        own = sock.getsockname()
+        if own[1] == where[1] and own == sock.getpeername():
             # Nobody listens, and the kernel gave us the very port that we dial: TCP then connects to itself.
             raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:  # not yet, or it was refused: whoever waits for it is told
+        return False
+    return True
 
 
 def _peer_of(sock: socket.socket) -> PeerEndpoint | None:
