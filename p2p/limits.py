@@ -359,6 +359,8 @@ class Limits:
     book_places_per_peer_max: int = 4
     book_failures_max: int = 256
     """Dials in a row; at the longest pause between them that is most of a day."""
+    book_again_s: float = 60.0
+    """A place where the same peer is met again sooner is not written down again."""
 
     # Discovery datagrams (wire: section 9; threats T44 to T47).
     announce_sent_bytes_max: int = 512

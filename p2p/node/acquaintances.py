@@ -86,11 +86,27 @@ class Acquaintances:
         self._own_business.pop(link.peer_id, None)
         if source == "connect":
             self._leave_alone(link.peer_id)
+        now_ms = self._clock.wall_ms()
+        known = self.book.find(address)
+        if known is not None and self._says_it_all(known, link, source, now_ms):
+            return
         bare = PeerEndpoint(endpoint.host, endpoint.port, endpoint.scheme, judged=endpoint.judged)
-        place = BookPlace(bare, link.peer_id, link.label or "", source, self._clock.wall_ms())
+        place = BookPlace(bare, link.peer_id, link.label or "", source, now_ms)
         for gone in self.book.met(place):
             self._write(gone, None)
         self._write(address, place)
+
+    def _says_it_all(self, known: BookPlace, link: Connection, source: str, now_ms: int) -> bool:
+        """Whether what stands in the book is what a session tells that has just begun: no commit for every redial."""
+        return (
+            known.peer_id == link.peer_id
+            and known.node_id == (link.label or "")
+            and known.source == source
+            and known.failures == 0
+            and 0 <= now_ms - known.good_ms < self._limits.book_again_s * 1000
+            and link.endpoint is not None
+            and known.endpoint.judged == link.endpoint.judged
+        )
 
     def left(self, peer_id: PeerId) -> None:
         """The application ended the links to a peer: it is not looked for in this run any more."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
 
 import trio
 from trio.testing import MockClock
@@ -24,7 +26,13 @@ def peer(number: int) -> PeerId:
     return PeerId(number.to_bytes(32, "big"))
 
 
-def acquaintances(known: Iterable[BookPlace] = (), *, banned: Iterable[PeerId] = ()) -> Acquaintances:
+def acquaintances(
+    known: Iterable[BookPlace] = (),
+    *,
+    banned: Iterable[PeerId] = (),
+    write: Callable[[object, BookPlace | None], None] = lambda _address, _place: None,
+    clock: Any = None,
+) -> Acquaintances:
     return Acquaintances(
         LIMITS,
         known,
@@ -33,9 +41,40 @@ def acquaintances(known: Iterable[BookPlace] = (), *, banned: Iterable[PeerId] =
         places=PeerPlaces(LIMITS),
         guard=ConnectionGuard(LIMITS),
         is_welcome=lambda peer_id: peer_id not in set(banned),
-        write=lambda _address, _place: None,
-        clock=SystemClock(),
+        write=write,
+        clock=clock or SystemClock(),
     )
+
+
+def test_a_place_is_written_down_again_when_it_says_something_new_or_a_minute_has_passed() -> None:
+    written: list[BookPlace | None] = []
+    clock: Any = SimpleNamespace(wall_ms=lambda: clock.now_ms, monotonic=lambda: 0.0, now_ms=1_000_000)
+    known = acquaintances(write=lambda _address, place: written.append(place), clock=clock)
+    at = PeerEndpoint("10.0.0.1", 1)
+
+    def met(number: int, label: str = "n", *, expect: str | None = None) -> bool:
+        count = len(written)
+        endpoint = PeerEndpoint(at.host, at.port, "tcp", expect)
+        link: Any = SimpleNamespace(endpoint=endpoint, dialed_by_us=True, peer_id=peer(number), label=label)
+        known.met(link)
+        return len(written) > count
+
+    assert met(1)
+    assert not met(1)
+    assert not met(1, expect="n")
+    assert met(1, "another")
+    assert met(2, "another")
+    clock.now_ms += 59_999
+    assert not met(2, "another")
+    clock.now_ms += 1
+    assert met(2, "another")
+    known.dialled(at.address, failed=True)
+    assert met(2, "another")
+    clock.now_ms -= 1
+    assert met(2, "another")
+    known.dialling(at.address, HintSource.DISCOVERY)
+    assert met(2, "another")
+    assert [place.good_ms for place in written if place is not None][-1] == clock.now_ms
 
 
 def test_of_two_dials_of_one_place_each_comes_to_its_end() -> None:
