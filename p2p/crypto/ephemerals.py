@@ -1,7 +1,8 @@
 """Ephemeral keys of one node, one of them made ahead of need.
 
 A handshake needs a fresh key pair, which takes about 60 µs, while the other side waits. Made at a moment when this side
-waits for the other anyway, it costs no time: `refill` is for such moments. A key is given out once and kept nowhere.
+waits for the other anyway, or neither for the other, it costs no time: `refill` is for such moments. A key is given out
+once and kept nowhere.
 """
 
 from __future__ import annotations

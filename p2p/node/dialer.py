@@ -32,14 +32,14 @@ from p2p.windows import Clock, Entropy, uniform
 _log = logging.getLogger("p2p.dial")
 
 
-class StartLink(Protocol):
-    """How the node turns an outgoing stream into a served connection."""
+class BeginLink(Protocol):
+    """How the node turns an outgoing stream into a connection, for the dialer to run."""
 
     def __call__(self, stream: LinkStream, *, dialed: PeerEndpoint) -> Connection: ...
 
 
 class _Attempt:
-    """One dial under way, and everybody who waits for it: first for a link to begin, then for the link to settle.
+    """One dial under way, and everybody who waits for it: until it has failed, or its link is live or over.
 
     Attributes:
         automatic: a failure counts on the automatic schedule.
@@ -47,14 +47,14 @@ class _Attempt:
         stood_aside: it made way for one that was asked for: whoever waits for it dials again.
     """
 
-    __slots__ = ("asked_for", "automatic", "begun", "failure", "link", "over", "scope", "stood_aside", "waiting")
+    __slots__ = ("asked_for", "automatic", "failure", "link", "over", "scope", "settled", "stood_aside", "waiting")
 
     def __init__(self, *, automatic: bool) -> None:
         self.automatic = automatic
         self.asked_for = False
         self.stood_aside = False
         self.scope = trio.CancelScope()
-        self.begun = trio.Event()
+        self.settled = trio.Event()
         self.over = trio.Event()
         self.waiting = 0
         self.link: Connection | None = None
@@ -88,7 +88,7 @@ class Dialer:
         counters: Counters,
         *,
         nursery: trio.Nursery,
-        start_link: StartLink,
+        begin_link: BeginLink,
         log_line: Lines,
         limits: Limits,
         clock: Clock,
@@ -100,7 +100,7 @@ class Dialer:
         self._guard = guard
         self._counters = counters
         self._nursery = nursery
-        self._start_link = start_link
+        self._begin_link = begin_link
         self._log_line = log_line
         self._clock = clock
         self._entropy = entropy
@@ -123,9 +123,18 @@ class Dialer:
             in_place_of: a link that does not do, though it leads there.
 
         Raises:
-            ConnectFailed: no authenticated session came of it.
+            ConnectFailed: no authenticated session came of it, or one that is over by now.
             NodeClosed: the node stopped meanwhile.
         """
+        link = await self._session_at(endpoint, automatic=automatic, in_place_of=in_place_of)
+        if link.reason is not None:
+            raise ConnectFailed(link.reason, f"{endpoint}: connected, and over at once{link.why}")
+        return link
+
+    async def _session_at(
+        self, endpoint: PeerEndpoint, *, automatic: bool, in_place_of: Connection | None = None
+    ) -> Connection:
+        """As `dial`; the link may be over: a session came of it, whose end is judged by who sees it."""
         if endpoint.host == ANY_RELAY and endpoint.scheme == RELAY:
             return await self._reach(endpoint.expect or "")
         while (link := await self._dial(endpoint, automatic=automatic, in_place_of=in_place_of)) is None:
@@ -135,7 +144,7 @@ class Dialer:
     async def _dial(
         self, endpoint: PeerEndpoint, *, automatic: bool, in_place_of: Connection | None
     ) -> Connection | None:
-        """As `dial`; None if the attempt made way for another one to the same peer."""
+        """As `_session_at`; None if the attempt made way for another one to the same peer."""
         if endpoint.scheme == RELAY:
             await self._let_others_finish(endpoint, automatic=automatic)
         for link in self._roster.links.values():
@@ -154,10 +163,7 @@ class Dialer:
         attempt.waiting += 1
         attempt.asked_for |= not automatic
         try:
-            await attempt.begun.wait()
-            if attempt.link is not None:
-                # Here and not in the attempt's task: the news of a link takes one turn of the loop to its caller.
-                await attempt.link.settled.wait()
+            await attempt.settled.wait()
             self._finish(endpoint, attempt)
         finally:
             attempt.waiting -= 1
@@ -269,13 +275,18 @@ class Dialer:
             with attempt.scope:
                 stream = await self._network.connect(endpoint)
                 if attempt.waiting and not attempt.stood_aside:
-                    attempt.link = self._start_link(stream, dialed=endpoint)
+                    attempt.link = self._begin_link(stream, dialed=endpoint)
+                    attempt.link.when_settled(attempt.settled)
                 else:
                     stream.abort()
         except ConnectFailed as failure:
             attempt.failure = failure
         finally:
-            attempt.begun.set()
+            if attempt.link is None:
+                attempt.settled.set()
+        if attempt.link is not None:
+            # This task is the link's from here on: another one would cost a handshake a turn of the loop.
+            await attempt.link.run()
 
     def _finish(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         """Judge an attempt that has come to its end, once for all who wait for it; the next dial is a new one."""
@@ -284,7 +295,7 @@ class Dialer:
         del self._attempts[endpoint]
         attempt.over.set()
         link = attempt.link
-        if link is not None and link.reason is not None and not self._is_kept_elsewhere(link):
+        if link is not None and link.reason is not None and link.connected_at is None and not self._gave_way(link):
             detail = f"{endpoint}: {link.detail}" if link.detail else str(endpoint)
             if link.reason is Reason.ABNORMAL and link.session.peer_id is None:
                 # Who cannot read a stranger's first message says nothing, and closes.
@@ -298,10 +309,9 @@ class Dialer:
             self._note_failure(endpoint, reason, automatic=attempt.automatic)
             _log.debug("dialling %s failed: %s", endpoint, one_line(str(attempt.failure)))
 
-    def _is_kept_elsewhere(self, link: Connection) -> bool:
-        """Whether an ended link gave way to another one with the same peer. One that was refused did not."""
-        gave_way = link.connected_at is not None or link.reason is Reason.MOVED
-        return gave_way and link.session.peer_id in self._roster.links
+    def _gave_way(self, link: Connection) -> bool:
+        """Whether a link ended for another one with the same peer. One that was refused did not."""
+        return link.reason is Reason.MOVED and link.session.peer_id in self._roster.links
 
     def _give_up(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         """Cancel an attempt that nobody waits for any more. Without effect on one that has come to its end."""
@@ -347,7 +357,7 @@ class Dialer:
                 # Meanwhile the peer may have dialled us: a second link would only replace one that works.
                 continue
             try:
-                link = await self.dial(endpoint, automatic=True)
+                link = await self._session_at(endpoint, automatic=True)
             except ConnectFailed as failure:
                 now = self._clock.monotonic()
                 if self._guard.due(endpoint, now) <= now:

@@ -35,7 +35,7 @@ async def accept_links(
         if not slots.admits(host, clock.monotonic()):
             stream.abort()
             continue
-        link = supervisor.start(stream, dialed=None)
+        link = supervisor.start(stream)
         evicted = slots.enter(link, host)
         if evicted is not None:
             evicted.abort(Reason.FULL, "too many connections that prove nothing")

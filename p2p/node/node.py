@@ -24,7 +24,7 @@ from typing import Final, Never, TypeVar, Unpack, cast, overload
 import trio
 
 from p2p import msg
-from p2p.errors import AddressInUse, ConfigError, ConnectFailed, NodeClosed, NotConnected, NotStarted
+from p2p.errors import AddressInUse, ConfigError, ConnectFailed, NodeClosed, NotConnected, NotStarted, P2PError
 from p2p.ids import PeerEndpoint, PeerId, is_who
 from p2p.node.away import PeerAway
 from p2p.node.bootstrap import HttpBootstrap
@@ -372,16 +372,17 @@ class Node:
             ConfigError: the endpoint is malformed.
             NodeClosed: the node stopped meanwhile.
         """
-        await trio.lowlevel.checkpoint()
-        rooms = self._running()
-        if isinstance(endpoint, PeerId) or (isinstance(endpoint, str) and is_who(endpoint)):
-            return snapshot_of(await self._link_by_route(endpoint))
-        place = PeerEndpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
-        if type(place) is not PeerEndpoint:
-            kind = type(place).__name__
-            raise ConfigError(f"connect takes 'tcp://HOST:PORT', a PeerEndpoint, a peer id or a node id, not a {kind}")
-        if not place.is_dialable:
-            raise ConfigError(f"{place}: port 0 cannot be dialled")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            rooms = self._running()
+            if isinstance(endpoint, PeerId) or (isinstance(endpoint, str) and is_who(endpoint)):
+                await trio.lowlevel.checkpoint()
+                return snapshot_of(await self._link_by_route(endpoint))
+            place = _dialable(endpoint)
+        except P2PError:
+            # A dial waits for the other side, which is a checkpoint; this did not come to one.
+            await trio.lowlevel.checkpoint()
+            raise
         try:
             if rule is not None:
                 return snapshot_of(await rooms.dialer.dial_within(place, rule))
@@ -400,12 +401,17 @@ class Node:
             UnknownPeer, NotConnected: there is no such link. One that is made in place of a circuit that broke is given
                 up.
         """
-        await trio.lowlevel.checkpoint()
-        rooms = self._running()
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            link = self._link_to(who)
-        except NotConnected:
-            rooms.supervisor.give_up_on(rooms.paths.identity(who))
+            rooms = self._running()
+            try:
+                link = self._link_to(who)
+            except NotConnected:
+                rooms.supervisor.give_up_on(rooms.paths.identity(who))
+                raise
+        except P2PError:
+            # A Goodbye waits for the other side, which is a checkpoint; there is nobody to tell it.
+            await trio.lowlevel.checkpoint()
             raise
         await rooms.supervisor.disconnect(link.peer_id)
 
@@ -668,6 +674,17 @@ class Node:
             ConfigError: an argument is not usable. ChannelBusy comes from entering it twice.
         """
         return self._dispatch.channel(name, capacity, when_full)
+
+
+def _dialable(endpoint: object) -> PeerEndpoint:
+    """Where a dial goes. Raises ConfigError when it is malformed, or no place that can be dialled."""
+    place = PeerEndpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
+    if type(place) is not PeerEndpoint:
+        kind = type(place).__name__
+        raise ConfigError(f"connect takes 'tcp://HOST:PORT', a PeerEndpoint, a peer id or a node id, not a {kind}")
+    if not place.is_dialable:
+        raise ConfigError(f"{place}: port 0 cannot be dialled")
+    return place
 
 
 def _octets(body: object) -> bytes:

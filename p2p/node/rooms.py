@@ -264,7 +264,7 @@ class Rooms:
             self.guard,
             self._counters,
             nursery=nursery,
-            start_link=self.supervisor.start,
+            begin_link=self.supervisor.begin,
             log_line=self._log_line,
             limits=config.limits,
             clock=config.clock,

@@ -125,8 +125,22 @@ class Supervisor:
         self._refusals_untold = 0
         self._refused_lines = BucketTable(1 / limits.refused_again_s, 1, limits.refused_told_max)
 
-    def start(self, stream: LinkStream, *, dialed: PeerEndpoint | None) -> Connection:
-        """Serve a fresh stream; `dialed` is where it leads, None for an accepted one."""
+    def start(self, stream: LinkStream) -> Connection:
+        """Serve a stream that was accepted, in a task of its own."""
+        link = self._make_link(stream, dialed=None)
+        self._nursery.start_soon(link.run)
+        return link
+
+    def begin(self, stream: LinkStream, *, dialed: PeerEndpoint) -> Connection:
+        """Make a link of a stream that was dialled, and say Hello. The caller runs it, in this node's nursery."""
+        link = self._make_link(stream, dialed=dialed)
+        # A Hello leaves now: the other side works on it while the link's task begins.
+        link.flush()
+        # What follows needs the other side's answer first: there is time for the next one's key.
+        self._ephemerals.refill()
+        return link
+
+    def _make_link(self, stream: LinkStream, *, dialed: PeerEndpoint | None) -> Connection:
         self._counters.handshakes_started += 1
         role = Role.RESPONDER if dialed is None else Role.INITIATOR
         now = self._clock.monotonic()
@@ -152,11 +166,6 @@ class Supervisor:
             stream.end.on_credit = link.heard
             link.carrier = next((other for other in self.links if other.carries(stream.end.lane)), None)
         _log.debug("handshake begins: %s", link)
-        # A Hello leaves now: the other side works on it while the link's task begins.
-        link.flush()
-        self._nursery.start_soon(link.run)
-        # What follows of either side needs the other's answer first: there is time for a key.
-        self._ephemerals.refill()
         return link
 
     async def disconnect(self, peer_id: PeerId) -> None:
@@ -272,6 +281,9 @@ class Supervisor:
             link.bear(self._paths.patience_with(link))
         _log.debug("live: %s", link)
         self._succession.live(link)
+        if not link.dialed_by_us:
+            # Its first word is out, and nobody waits for more: the next one that comes finds a key ready.
+            self._ephemerals.refill()
 
     def on_probed(self, link: Connection, *, alive: bool) -> None:
         """Decide between an older link and a newer one."""
@@ -289,7 +301,8 @@ class Supervisor:
         # The other side waits for these heads to know that it is live; what follows here it need not wait for.
         link.flush()
         if old is None:
-            self._events.emit(PeerConnected(snapshot_of(link)))
+            if self._events.streams:
+                self._events.emit(PeerConnected(snapshot_of(link)))
             self._log_line(f"connected to {_name(link)} at {link.endpoint}")
 
     def _left_by(self, old: Connection | None) -> tuple[bytes, ...]:
@@ -379,7 +392,7 @@ class Supervisor:
             self._log_refusal(f"refused {stream.remote}: {Reason.OVERLOADED.label}")
             return False
         stream.end.take()
-        link = self.start(stream, dialed=None)
+        link = self.start(stream)
         evicted = self._slots.enter(link, place)
         if evicted is not None:
             evicted.abort(Reason.FULL, "too many connections that prove nothing")

@@ -288,6 +288,11 @@ class Connection:
                 self._settled.set()
         return self._settled
 
+    def when_settled(self, settled: trio.Event) -> None:
+        """Have this event set when the link is live or over, as it is not yet and nobody has asked for (`settled`)."""
+        assert self._settled is None, "one event tells that a link is settled"
+        self._settled = settled
+
     @property
     def over(self) -> trio.Event:
         """Set when the link's task has done its work."""
@@ -739,9 +744,10 @@ class Connection:
             self._scope = None
             if self.clean or self.session.state is State.ENDING:
                 # A Goodbye is on its way: a reset would overtake it.
-                # Shielded, with no time to wait: a cancellation from outside may not keep the end from being told.
-                with trio.CancelScope(shield=True, deadline=-math.inf):
-                    await self._stream.aclose()
+                if not self._stream.close_nowait():
+                    # Shielded, with no time to wait: a cancellation from outside may not keep the end from being told.
+                    with trio.CancelScope(shield=True, deadline=-math.inf):
+                        await self._stream.aclose()
             else:
                 self._stream.abort()
             self._is_over = True

@@ -82,6 +82,13 @@ class LinkStream(trio.abc.Stream):
         """
         return 0
 
+    def close_nowait(self) -> bool:
+        """As `aclose`, where a close takes no word of the other side; False, with nothing done, where it does.
+
+        Whoever ends many links need not wait a turn of the loop for each.
+        """
+        return False
+
     @abstractmethod
     def abort(self) -> None:
         """Close at once without waiting and without flushing. The other side sees a broken connection (TCP: RST).

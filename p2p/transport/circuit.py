@@ -137,11 +137,15 @@ class CircuitStream(LinkStream):
         self._changed.unpark_all()
 
     async def aclose(self) -> None:
+        self.close_nowait()
+        await trio.lowlevel.checkpoint()
+
+    def close_nowait(self) -> bool:
         if not self._is_closed:
             self._is_closed = True
             self._end.close()
             self._changed.unpark_all()
-        await trio.lowlevel.checkpoint()
+        return True
 
     @property
     def _is_over(self) -> bool:

@@ -426,6 +426,10 @@ class MemoryStream(LinkStream, trio.abc.HalfCloseableStream):
             self._close()
 
     async def aclose(self) -> None:
+        self.close_nowait()
+        await trio.lowlevel.checkpoint()
+
+    def close_nowait(self) -> bool:
         if not self._closed:
             now = self._look_up()
             if self._inward.has_unread(now):
@@ -435,7 +439,7 @@ class MemoryStream(LinkStream, trio.abc.HalfCloseableStream):
                     self._outward.put(END, now)
                 self._outward.notify(Notice.NOT_READING, now)
             self._close()
-        await trio.lowlevel.checkpoint()
+        return True
 
     def sever(self, why: str) -> None:
         """Break this end where it is, now. The other end hears nothing of it by this."""

@@ -225,6 +225,10 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         self._close_now()
         await trio.lowlevel.checkpoint()
 
+    def close_nowait(self) -> bool:
+        self._close_now()
+        return True
+
     def _close_now(self) -> None:
         if self._fd >= 0:
             trio.lowlevel.notify_closing(self._fd)

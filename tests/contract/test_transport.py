@@ -604,6 +604,21 @@ async def test_an_abort_breaks_both_directions_of_the_other_side(ends: Ends) -> 
             await client.receive_some()
 
 
+async def test_a_close_that_does_not_wait_is_a_close_or_nothing_at_all(ends: Ends) -> None:
+    async with pair_of(ends) as (client, server):
+        await client.send_all(b"last")
+        closed = client.close_nowait()
+        assert await receive_exactly(server, 4) == b"last"
+        if closed:
+            assert client.close_nowait()
+            assert await server.receive_some() == b""
+            with pytest.raises(trio.ClosedResourceError):
+                await client.receive_some()
+        else:
+            await server.send_all(b"answer")
+            assert await receive_exactly(client, 6) == b"answer"
+
+
 async def test_an_abort_never_waits_and_wakes_this_side_with_closed(ends: Ends) -> None:
     async with pair_of(ends) as (client, _):
         await clog(client)

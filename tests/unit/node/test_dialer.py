@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 import p2p
 from p2p.crypto.identity import Identity
+from p2p.node.events import PeerConnected
 from p2p.store.memory import MemoryStore
 from p2p.testing.dice import Dice
 from p2p.transport.memory import MemoryNetwork
@@ -72,6 +74,28 @@ async def test_a_peer_that_came_by_itself_is_not_dialled_when_its_backoff_ends(a
         assert a.counters.connect_attempts == attempts
         a.stop()
         b.stop()
+
+
+async def test_a_session_that_is_over_at_once_is_told_and_is_no_failed_dial(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork(latency_s=0.01)
+    one, other = Host(net, A), Host(net, B)
+
+    async def part_at_once(node: p2p.Node) -> None:
+        async with node.events() as events:
+            async for event in events:
+                if isinstance(event, PeerConnected):
+                    await node.disconnect(event.peer)
+
+    async with trio.open_nursery() as nursery:
+        b = await nursery.start(other.node().run)
+        a = await nursery.start(one.node().run)
+        nursery.start_soon(part_at_once, b)
+        await wait_all_tasks_blocked()
+        with pytest.raises(p2p.ConnectFailed, match="connected, and over at once") as caught:
+            await a.connect(B)
+        assert caught.value.reason is p2p.Reason.DISCONNECTED
+        assert (a.stats().connect_failures, a.stats().handshakes_completed) == (0, 1)
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_call_into_a_node_that_is_being_cancelled_says_that_it_is_closed(autojump_clock: MockClock) -> None:
