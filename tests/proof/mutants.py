@@ -243,8 +243,8 @@ PLANTED: Final = (
     Planted(
         "the nonces of a handshake need not be those that were said",
         "p2p/session/handshake.py",
-        "if nonces != (self._nonce_a, self._nonce_b):",
-        "if nonces[0] != self._nonce_a:",
+        "if not reader.skip(self._nonces):",
+        "if reader.varint() != self._nonce_a or reader.varint() < 0:",
         ("tests/unit/session",),
     ),
     Planted(
