@@ -558,6 +558,21 @@ class Connection:
             return _NEVER
         return max(0.0, self.read_at + self._limits.relay_answer_s_max / 3 - self._clock.monotonic())
 
+    @property
+    def deaf_s_max(self) -> float:
+        """How long circuits over this link are served if it waits, and is not read, for another link with the peer."""
+        circuits = self._outbox.relay
+        if circuits is None or not circuits.legs:
+            return _NEVER
+        return self._limits.relay_answer_s_max / 3 if circuits.passed_on else self._limits.channel_wait_s_max
+
+    def hurry_readers(self, by: float) -> None:
+        """Another link, with circuits, waits for what comes on this one, which gives way: our readers have until then.
+        What finds no room after that is refused."""
+        if self._parting is not None and by < self._parting.readers_by:
+            self._parting.readers_by = by
+            self._tighten_deadline()
+
     def heard(self) -> None:
         """In a circuit: its far end made room, which is as good as a word."""
         self._moved_at = self._clock.monotonic()
@@ -922,7 +937,7 @@ class Connection:
             self._emptied.set()
 
     def _hand_on(self, message: msg.AnyMessage) -> Pause | None:
-        if message == msg.NO_MORE_DATA and self.direct:
+        if message == msg.NO_MORE_DATA:
             self._note_emptied()
             return None
         if isinstance(message, (msg.Relay, msg.Attached)):
@@ -1090,19 +1105,20 @@ class Connection:
                 if not self._line:
                     self._line = None
         parting = self._parting
-        if parting is not None and parting.gives_way:
-            self._say_all(parting)
         if parting is not None and not outbox and parting.may_part and not self._owes_answers():
             session.goodbye(*parting.farewell)
+        elif parting is not None and parting.gives_way:
+            self._say_all(parting)
         data = session.data_to_send()
         if self._traces and data:
             _log.log(TRACE, "%s: %d bytes go out", self, len(data))
         return data
 
     def _say_all(self, parting: Parting) -> None:
-        """Where circuits run on: the next link need not wait for them, but only for the messages that are sent here."""
-        circuits, is_said = self._outbox.relay, parting.said_all or self._outbox.data_messages
-        if circuits is not None and circuits.legs and not is_said and self.session.state is State.LIVE:
+        """The next link need not wait for circuits and handlers, but only for the messages that are sent here."""
+        if parting.said_all or self._outbox.data_messages or self.session.state is not State.LIVE:
+            return
+        if RELAY in self.session.peer_capabilities:
             parting.said_all = True
             self.session.send(_RELAY, msg.NO_MORE_DATA.encode())
 

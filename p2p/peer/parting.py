@@ -48,12 +48,13 @@ class Parting:
         gives_way: see above.
         end_by: it is looked at again by then, and over unless there is a reason to wait.
         over_by: it is over by then, whatever moves on it.
+        readers_by: a rest for a reader of ours ends then, as another link waits for it; infinity where none does.
         said_all: the other side knows that no application messages but answers follow.
         waits_for: Goodbye is said once a Ping of this moment or later is answered; infinity where the other side parts
             first, minus infinity when nothing of the kind is waited for.
     """
 
-    __slots__ = ("_limits", "end_by", "farewell", "gives_way", "over_by", "said_all", "waits_for")
+    __slots__ = ("_limits", "end_by", "farewell", "gives_way", "over_by", "readers_by", "said_all", "waits_for")
 
     def __init__(self, limits: Limits, now: float, farewell: tuple[Reason, str], *, gives_way: bool) -> None:
         self._limits = limits
@@ -61,6 +62,7 @@ class Parting:
         self.gives_way = gives_way
         self.end_by = now + limits.drain_s_max
         self.over_by = now + limits.retire_s_max if gives_way else now
+        self.readers_by = NEVER
         self.said_all = False
         self.waits_for = -NEVER
 
@@ -72,7 +74,7 @@ class Parting:
     @property
     def rest_by(self) -> float:
         """When a rest is cut short: its message is lost then. On a link that gives way it is progress to come."""
-        return max(self.end_by, self.over_by) if self.gives_way else self.end_by
+        return min(self.readers_by, max(self.end_by, self.over_by)) if self.gives_way else self.end_by
 
     def hurry(self, now: float) -> None:
         """Do not wait longer than any other link that is closed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -133,6 +134,108 @@ async def test_a_move_that_fails_is_tried_again_while_the_old_link_is_there(
         assert not failures and r.circuits.relayed_total == 2
         assert old.reason is Reason.MOVED and old.clean
         assert sees(a, b) and sees(b, a)
+
+
+@pytest.mark.parametrize("who_speaks", ["r", "b"])
+async def test_a_handler_that_keeps_the_old_link_to_a_relay_keeps_nobody_from_the_new_one(
+    who_speaks: str, autojump_clock: MockClock
+) -> None:
+    async with a_r_b() as (a, r, b), trio.open_nursery() as nursery:
+        may_answer = trio.Event()
+
+        async def slow(message: p2p.Message) -> bytes:
+            await may_answer.wait()
+            return message.body
+
+        async def echo(message: p2p.Message) -> bytes:
+            return message.body
+
+        answers: list[bytes] = []
+
+        async def ask() -> None:
+            answers.append(await b.request(r.peer_id, "slow", b"asked on the old link", timeout_s=50))
+
+        await nursery.start(r.serve, "slow", slow)
+        await nursery.start(b.serve, "echo", echo)
+        nursery.start_soon(ask)
+        await trio.sleep(1)
+        old = await renew(b, r)
+        await a.connect(f"relay://r/{b.peer_id}")
+        speaker, hearer = (r, b) if who_speaks == "r" else (b, r)
+        async with hearer.channel("said") as heard:
+            await speaker.send(hearer.peer_id, "said", b"on the new link")
+            with trio.fail_after(10 * LATENCY_S):
+                assert (await heard.receive()).body == b"on the new link"
+        await trio.sleep(20)
+        assert await a.request(b.peer_id, "echo", b"!", timeout_s=2) == b"!"
+        assert r.circuits.relayed_total == 1
+        assert old.reason is None, "its handler is at it still"
+        may_answer.set()
+        await old.over.wait()
+        assert old.clean and answers == [b"asked on the old link"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_handler_that_keeps_a_circuit_keeps_nobody_from_the_direct_link_that_takes_its_place(
+    autojump_clock: MockClock,
+) -> None:
+    net = MemoryNetwork(latency_s=LATENCY_S)
+
+    def there(name: str, **options: object) -> AbstractAsyncContextManager[p2p.Node]:
+        return p2p.open_node(node_id=name, network=net.network_for(name), network_key=KEY, **options)  # type: ignore[arg-type]
+
+    async def slow(message: p2p.Message) -> None:
+        await trio.sleep_forever()
+
+    with trio.fail_after(600):
+        async with (
+            there("r", relay=True, listen_port=1) as r,
+            there("a", listen_port=None, peers=["mem://r:1"]) as a,
+            there("b", listen_port=2, peers=["mem://r:1"]) as b,
+            b.channel("said") as heard,
+            trio.open_nursery() as nursery,
+        ):
+            await until_linked(a, r)
+            await until_linked(r, a, b)
+            await nursery.start(b.serve, "slow", slow)
+            await a.connect(f"relay://r/{b.peer_id}")
+            await trio.sleep(20)
+            circuit = link_to(a, b)
+            nursery.start_soon(partial(a.request, b.peer_id, "slow", b"", timeout_s=50))
+            await trio.sleep(1)
+            assert (await a.connect("mem://b:2")).direct
+            await a.send(b.peer_id, "said", b"on the direct link")
+            with trio.fail_after(10 * LATENCY_S):
+                assert (await heard.receive()).body == b"on the direct link"
+            assert circuit.reason is None, "its handler is at it still"
+            nursery.cancel_scope.cancel()
+
+
+async def test_circuits_do_not_wait_for_a_relays_own_slow_reader_of_an_older_link(autojump_clock: MockClock) -> None:
+    async with (
+        a_r_b() as (a, r, b),
+        r.channel("slow", capacity=1, when_full="wait") as slow,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def echo(message: p2p.Message) -> bytes:
+            return message.body
+
+        await nursery.start(b.serve, "echo", echo)
+        for number in range(6):
+            await b.send(r.peer_id, "slow", b"%d" % number)
+        old = await renew(b, r)
+        await a.connect(f"relay://r/{b.peer_id}")
+        await b.send(r.peer_id, "slow", b"on the new link, behind them")
+        await trio.sleep(LATENCY_S)
+        with trio.fail_after(p2p.Limits().relay_answer_s_max):
+            assert await a.request(b.peer_id, "echo", b"!") == b"!"
+        await trio.sleep(20)
+        assert r.circuits.relayed_total == 1
+        assert old.clean
+        assert (await slow.receive()).body == b"0"
+        assert slow.dropped == 6
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_circuit_that_was_cut_with_the_old_link_of_its_far_end_is_opened_anew_over_the_only_relay(

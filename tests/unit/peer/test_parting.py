@@ -55,6 +55,13 @@ def test_in_a_hurry_it_takes_as_long_as_any_other_link_from_then_on() -> None:
     assert step(parting, parting.end_by, owes=True, moved_at=parting.end_by) is Step.CUT
 
 
+def test_a_reader_of_one_that_gives_way_is_hurried_by_another_link() -> None:
+    parting = Parting(LIMITS, 0.0, BYE, gives_way=True)
+    assert parting.rest_by == RETIRE
+    parting.readers_by = 1.0
+    assert parting.rest_by == 1.0
+
+
 def test_a_dead_peer_is_waited_for_no_longer() -> None:
     parting = Parting(LIMITS, 0.0, BYE, gives_way=True)
     assert parting.step(0.0, is_dead=True, owes=True, moved_at=0.0, can_speak=True) is Step.CUT
