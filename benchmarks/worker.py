@@ -37,22 +37,23 @@ async def raw_sink() -> None:
     """Take length-prefixed messages as a plain trio server does, and confirm each batch that ends with an empty one."""
 
     async def serve(stream: trio.SocketStream) -> None:
-        buffer = bytearray()
+        rest = b""
         count = 0
+        number = int.from_bytes
         async for chunk in stream:
-            buffer += chunk
-            start = 0
-            while len(buffer) - start >= LENGTH_BYTES:
-                length = int.from_bytes(buffer[start : start + LENGTH_BYTES], "little")
-                if len(buffer) - start - LENGTH_BYTES < length:
+            data = rest + chunk if rest else bytes(chunk)
+            start, size = 0, len(data)
+            while (body_at := start + LENGTH_BYTES) <= size:
+                stop = body_at + number(data[start:body_at], "little")
+                if stop > size:
                     break
-                body = bytes(buffer[start + LENGTH_BYTES : start + LENGTH_BYTES + length])
-                start += LENGTH_BYTES + length
+                body = data[body_at:stop]
+                start = stop
                 if body:
                     count += 1
                 else:
                     await stream.send_all(count.to_bytes(8, "little"))
-            del buffer[:start]
+            rest = data[start:]
 
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     say(port=listeners[0].socket.getsockname()[1])

@@ -236,6 +236,33 @@ class Channel:
         self._append(message)
         return None
 
+    def put_row(self, messages: list[Message]) -> Pause | None:
+        """Queue messages of one link, in order; a pause for it if the policy is to wait for room.
+
+        A row that finds room costs its receiver half of what its messages would one by one.
+        """
+        queue = self._queue
+        waiting = self._bytes + sum([len(message.body) for message in messages])
+        if self._shares is None and len(queue) + len(messages) <= self.capacity and waiting <= self._dispatch.bytes_max:
+            queue.extend(messages)
+            self._bytes = waiting
+            if self._readers:
+                self._readers.unpark(count=len(messages))
+            return None
+        return self._put_rest(deque(messages))
+
+    def _put_rest(self, messages: deque[Message]) -> Pause | None:
+        """Queue one after the other, until one has to wait; the pause goes on with those behind it."""
+        while messages:
+            pause = self.put(messages.popleft())
+            if pause is not None:
+                return partial(self._put_rest_after, pause, messages)
+        return None
+
+    async def _put_rest_after(self, pause: Pause, messages: deque[Message]) -> Pause | None:
+        await pause()
+        return self._put_rest(messages)
+
     def _has_room(self, message: Message) -> bool:
         """A message that is larger than the bound of bytes is taken by an empty queue: none is refused for its size."""
         queue = self._queue
@@ -389,6 +416,14 @@ class Dispatch:
         self._counters.messages_dropped += 1
         if asked is not None:
             asked.refuse(Data.NO_HANDLER)
+        return None
+
+    def deliver_row(self, link: Connection, name: str, bodies: list[bytes]) -> Pause | None:
+        """Give messages that ask nothing to their channel; a pause if the link must rest meanwhile."""
+        channel = self._channels.get(name)
+        if type(channel) is Channel:
+            return channel.put_row([Message(name, body, link) for body in bodies])
+        self._counters.messages_dropped += len(bodies)
         return None
 
     def drop(self, channel: Channel, message: Message) -> None:

@@ -351,14 +351,18 @@ class Supervisor:
             return None
         # Order is promised to `send`. A question does not wait: its asker may owe an answer on the very link that ends.
         if link.after and not flags and not self._succession.has_turn(link):
-            return partial(self._take_in_turn, link, message_id, flags, data)
+            return partial(self._take_in_turn, link, partial(self._dispatch.deliver, link, message_id, flags, data))
         return self._dispatch.deliver(link, message_id, flags, data)
 
-    async def _take_in_turn(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> None:
+    def on_row(self, link: Connection, channel: str, bodies: list[bytes]) -> Pause | None:
+        """Hand application messages that ask nothing to their channel, after those that came before them."""
+        if link.after and not self._succession.has_turn(link):
+            return partial(self._take_in_turn, link, partial(self._dispatch.deliver_row, link, channel, bodies))
+        return self._dispatch.deliver_row(link, channel, bodies)
+
+    async def _take_in_turn(self, link: Connection, deliver: Callable[[], Pause | None]) -> Pause | None:
         await self._succession.turn(link)
-        pause = self.on_data(link, message_id, flags, data)
-        if pause is not None:
-            await pause()
+        return deliver()
 
     def on_wal(self, link: Connection, message: msg.AnyMessage) -> Pause | None:
         """Hand a replication message on; a link that gave way no longer replicates."""

@@ -39,7 +39,7 @@ from p2p.peer.owner import Owner, Pause, Served
 from p2p.peer.parting import Parting, Step
 from p2p.peer.vigil import Vigil
 from p2p.policy.buckets import TokenBucket
-from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
+from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received, ReceivedRow
 from p2p.session.session import Session
 from p2p.session.states import State
 from p2p.text import TRACE, one_line
@@ -808,10 +808,11 @@ class Connection:
                 _log.exception("link %s failed inside this node", self)
                 self._end(Reason.INTERNAL, "an internal error", clean=False)
 
-    async def _read_or_rest(self, pause: Pause | None) -> Pause | None:
+    async def _read_or_rest(self, resting: Pause | None) -> Pause | None:
         """Wait for what the link has to wait for, or else read until the next deadline."""
         session, clock = self.session, self._clock
-        if pause is not None:
+        pause: Pause | None = None
+        if resting is not None:
             # Outside the scope of the deadlines: they rest while we do not read. Only an end that we asked for comes.
             session.pause(clock.monotonic())
             with trio.CancelScope(deadline=self._rest_by) as scope:
@@ -819,7 +820,7 @@ class Connection:
                 if self._vigil is not None or self._carries_any:
                     self._show_life_soon()
                 try:
-                    await pause()
+                    pause = await resting()
                 finally:
                     self._rest_scope = None
             now = clock.monotonic()
@@ -844,7 +845,8 @@ class Connection:
             session.handle_deadline(now)
             if self._vigil is not None and self.is_live:
                 self._keep_vigil(self._vigil, now)
-        pause = self._take_events(now)
+        if pause is None:
+            pause = self._take_events(now)
         if self.reason is None:
             self._check_end(now)
         self.flush()
@@ -901,7 +903,9 @@ class Connection:
         while (event := session.next_event()) is not None:
             if self._traces:
                 _log.log(TRACE, "%s: %s", self, _kind(event))
-            if isinstance(event, Received):
+            if isinstance(event, ReceivedRow):
+                pause = owner.on_row(self, event.channel, event.bodies)
+            elif isinstance(event, Received):
                 message = event.message
                 if isinstance(message, msg.Data):
                     pause = owner.on_data(self, event.msg_id, event.flags, message)
@@ -909,27 +913,31 @@ class Connection:
                     pause = self._hand_on(message)
                     if _is_rated(message) and not self._control.take(now) and pause is None:
                         pause = self._rest_from_flood()
-                if pause is not None:
-                    return pause
             elif isinstance(event, Pinged):
-                if not self._control.take(now):
-                    return self._rest_from_flood()
-            elif isinstance(event, Ponged):
-                self._take_pong(event, now)
-            elif isinstance(event, Ended):
-                self._end(event.reason, event.detail, clean=event.clean)
-                return None
-            elif isinstance(event, Live):
-                self._live = True
-                self._tighten_deadline()
-                self.connected_at = now
-                owner.on_live(self)
-                self._settle()
-            elif isinstance(event, PeerProven):
-                self._admit(event)
-            elif isinstance(event, Ignored):
-                owner.on_ignored(self)
+                pause = None if self._control.take(now) else self._rest_from_flood()
+            else:
+                pause = None
+                self._note(event, now)
+            if pause is not None:
+                return pause
         return None
+
+    def _note(self, event: Event, now: float) -> None:
+        """Take an event that brings no message."""
+        if isinstance(event, Ponged):
+            self._take_pong(event, now)
+        elif isinstance(event, Ended):
+            self._end(event.reason, event.detail, clean=event.clean)
+        elif isinstance(event, Live):
+            self._live = True
+            self._tighten_deadline()
+            self.connected_at = now
+            self._owner.on_live(self)
+            self._settle()
+        elif isinstance(event, PeerProven):
+            self._admit(event)
+        elif isinstance(event, Ignored):
+            self._owner.on_ignored(self)
 
     def _note_emptied(self) -> None:
         self._is_emptied = True

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 Routing: TypeAlias = msg.Relay | msg.Attached
 """Messages about other peers than the two of the link."""
 
-Pause: TypeAlias = Callable[[], Awaitable[object]]
-"""What a link has to wait for before it reads on. It is called when the wait begins, which may be never."""
+Pause: TypeAlias = Callable[[], Awaitable["Pause | None"]]
+"""What a link has to wait for before it reads on, and then for what it gives. It is called when the wait begins, which
+may be never."""
 
 
 class Served(Protocol):
@@ -37,6 +38,9 @@ class Owner(Protocol):
 
     def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause | None:
         """An application message. May return a pause, or raise RemoteProtocolError, which ends the link."""
+
+    def on_row(self, link: Connection, channel: str, bodies: list[bytes]) -> Pause | None:
+        """Application messages that came one after another and ask nothing. May return a pause."""
 
     def on_wal(self, link: Connection, message: msg.AnyMessage) -> Pause | None:
         """A replication message. May return a pause, or raise RemoteProtocolError, which ends the link."""

@@ -44,6 +44,18 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     message: AnyMessage
 
 
+class ReceivedRow(msgspec.Struct, frozen=True, gc=False):
+    """Application messages for one channel that came one after another, neither questions nor answers.
+
+    Attributes:
+        channel: its name.
+        bodies: one at least, in order.
+    """
+
+    channel: str
+    bodies: list[bytes]
+
+
 class Pinged(msgspec.Struct, frozen=True):
     """A Ping came, and is answered already. An owner counts these to rate its peer."""
 
@@ -82,4 +94,4 @@ class Ended(msgspec.Struct, frozen=True):
     clean: bool
 
 
-Event: TypeAlias = PeerProven | Live | Received | Pinged | Ponged | Ignored | Ended
+Event: TypeAlias = PeerProven | Live | Received | ReceivedRow | Pinged | Ponged | Ignored | Ended

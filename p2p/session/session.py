@@ -40,8 +40,8 @@ from p2p.errors import CryptoError, LocalProtocolError, PayloadTooLarge, Reason,
 from p2p.framing import FrameDecoder
 from p2p.ids import PeerId
 from p2p.msg import Data, Goodbye, Ping, Pong, decode_data, decode_payload
-from p2p.session.bundles import read_bundle
-from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received
+from p2p.session.bundles import Row, read_bundle
+from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received, ReceivedRow
 from p2p.session.foreign import FIRST_BYTES, foreign_answer
 from p2p.session.handshake import Handshake, Proven, SessionConfig, choose_cipher
 from p2p.session.liveness import Due, Liveness
@@ -552,7 +552,13 @@ class Session:
             raise RemoteProtocolError("a Bundle although it was not agreed on")
         last_id = self._last_id_in
         append = self._events.append
-        for type, msg_id, flags, message in read_bundle(payload, BUNDLE_MESSAGES_MAX):
+        for item in read_bundle(payload, BUNDLE_MESSAGES_MAX):
+            if isinstance(item, Row):
+                # Its ids grow, from the message before it on.
+                self._last_id_in = last_id = item.ids[-1]
+                self._take_row(item)
+                continue
+            type, msg_id, flags, message = item
             if msg_id <= last_id:
                 raise _not_increasing(msg_id, last_id)
             self._last_id_in = last_id = msg_id
@@ -562,6 +568,13 @@ class Session:
                 self._read_message(type, msg_id, flags, message)
                 if self.state is State.ENDED:
                     return
+
+    def _take_row(self, row: Row) -> None:
+        if not (row.flags or row.reply_to or row.status):
+            self._events.append(ReceivedRow(row.channel, row.bodies))
+            return
+        for msg_id, body in zip(row.ids, row.bodies, strict=True):
+            self._events.append(Received(msg_id, row.flags, Data(row.channel, row.reply_to, row.status, body)))
 
     def _read_message(self, type: int, msg_id: int, flags: int, payload: Buffer) -> None:
         if flags & COMPRESSED:

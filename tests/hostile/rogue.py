@@ -23,8 +23,8 @@ from p2p.crypto.noise import NoiseStatic
 from p2p.envelope import encode_framed
 from p2p.errors import Reason
 from p2p.limits import Limits
-from p2p.msg import AnyMessage, Pong, WalHeads
-from p2p.session import Ended, Live, PeerProven, Ponged, Received, Role, Session, SessionConfig
+from p2p.msg import AnyMessage, Data, Pong, WalHeads
+from p2p.session import Ended, Live, PeerProven, Ponged, Received, ReceivedRow, Role, Session, SessionConfig
 from p2p.windows import system_entropy
 from tests.hostile.attacker import dial, reset
 from tests.hostile.victim import KEY, WAIT_S, where
@@ -190,6 +190,8 @@ class Rogue:
                 self.inbox.append(event.message)
                 if event.flags:
                     self.asked.append(event.msg_id)
+            elif isinstance(event, ReceivedRow):
+                self.inbox += [Data(event.channel, body=body) for body in event.bodies]
             elif isinstance(event, Ended):
                 self.ended = event
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 import p2p
 from p2p.errors import Reason
@@ -170,3 +171,59 @@ async def test_T22_a_flood_of_one_peer_does_not_rest_the_link_of_another(autojum
                 assert len(chat) <= 2 * chat.capacity
             assert chat.dropped == 0
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("capacity", [1, 7, 100])
+async def test_messages_that_came_together_are_all_read_in_order_by_a_slow_reader(
+    capacity: int, autojump_clock: MockClock
+) -> None:
+    sent = [b"%03d" % number for number in range(100)]
+    async with small_and_large(MemoryNetwork()) as (a, b), b.channel("row", capacity=capacity) as row:
+        await a.connect(place_of(b))
+        for body in sent:
+            await a.send(b.peer_id, "row", body)
+        read = []
+        for _ in sent:
+            await trio.sleep(0.1)
+            read.append((await row.receive()).body)
+        assert read == sent
+        assert row.dropped == 0
+
+
+async def test_of_messages_that_came_together_the_newest_are_kept_where_that_is_wanted() -> None:
+    async with (
+        small_and_large(MemoryNetwork()) as (a, b),
+        b.channel("row", capacity=7, when_full="drop_oldest") as row,
+        b.channel("last") as last,
+    ):
+        await a.connect(place_of(b))
+        for number in range(100):
+            await a.send(b.peer_id, "row", b"%03d" % number)
+        await a.send(b.peer_id, "last", b"")
+        await last.receive()
+        assert [(await row.receive()).body for _ in range(len(row))] == [b"%03d" % number for number in range(93, 100)]
+        assert row.dropped == 93
+
+
+async def test_messages_that_came_together_wake_every_reader() -> None:
+    async with small_and_large(MemoryNetwork()) as (a, b), b.channel("row") as row:
+        await a.connect(place_of(b))
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(row.receive)
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(10):
+                for number in range(20):
+                    await a.send(b.peer_id, "row", b"%03d" % number)
+                while len(row) or nursery.child_tasks:
+                    await trio.sleep(0)
+
+
+async def test_messages_that_nobody_reads_are_counted_when_they_come_together() -> None:
+    async with small_and_large(MemoryNetwork()) as (a, b), b.channel("last") as last:
+        await a.connect(place_of(b))
+        for _ in range(50):
+            await a.send(b.peer_id, "nobody", b"")
+        await a.send(b.peer_id, "last", b"")
+        await last.receive()
+        assert b.stats.messages_dropped == 50

@@ -64,6 +64,11 @@ class Owner:
         self.arrived.unpark_all()
         return self.gate.wait if self.gate is not None else None
 
+    def on_row(self, link: Connection, channel: str, bodies: list[bytes]) -> Pause | None:
+        self.data += bodies
+        self.arrived.unpark_all()
+        return self.gate.wait if self.gate is not None else None
+
     def on_wal(self, link: Connection, message: msg.AnyMessage) -> None:
         if self.broken is not None and not isinstance(message, msg.WalHeads):
             raise self.broken
@@ -372,13 +377,24 @@ async def test_the_link_that_gives_way_flushes_and_says_moved(autojump_clock: tr
 async def slowly_read(count: int, each_s: float) -> AsyncIterator[tuple[Side, Side]]:
     """Messages of a are under way, and b's reader takes so long for each."""
     async with joined() as (a, b):
-        take = b.owner.on_data
+        take, take_row = b.owner.on_data, b.owner.on_row
 
         def rest(link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause:
             take(link, message_id, flags, data)
             return partial(trio.sleep, each_s)
 
-        b.owner.on_data = rest  # type: ignore[method-assign]  # this reader is slow
+        def rest_for_each(link: Connection, channel: str, bodies: list[bytes]) -> Pause:
+            take_row(link, channel, bodies[:1])
+
+            async def sleep_and_go_on() -> Pause | None:
+                await trio.sleep(each_s)
+                return rest_for_each(link, channel, bodies[1:]) if bodies[1:] else None
+
+            return sleep_and_go_on
+
+        # This reader is slow.
+        b.owner.on_data = rest  # type: ignore[method-assign]
+        b.owner.on_row = rest_for_each  # type: ignore[method-assign]
         for number in range(count):
             await a.link.send_data(data(b"%d" % number + bytes(1000)))
         await b.owner.until_arrived(2)

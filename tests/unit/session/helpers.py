@@ -15,8 +15,8 @@ from p2p.crypto.identity import Identity
 from p2p.crypto.noise import HandshakeState, NoiseStatic
 from p2p.envelope import Envelope, ProtocolVersion
 from p2p.limits import Limits
-from p2p.msg import Hello, HelloAck, HelloFinish
-from p2p.session import Event, Live, PeerProven, Role, Session, SessionConfig, State
+from p2p.msg import Data, Hello, HelloAck, HelloFinish
+from p2p.session import Event, Live, PeerProven, Received, ReceivedRow, Role, Session, SessionConfig, State
 from p2p.session.handshake import CLEAR_CAPABILITIES
 
 CAPABILITIES = (("bundle", "1"), ("cipher", "aes256gcm,chacha20poly1305"))
@@ -71,6 +71,17 @@ def drain(session: Session, *, accept: bool = True) -> list[Event]:
         if accept and isinstance(event, PeerProven):
             session.accept()
     return events
+
+
+def bodies(events: list[Event]) -> list[bytes]:
+    """Of the application messages among them."""
+    found: list[bytes] = []
+    for event in events:
+        if isinstance(event, ReceivedRow):
+            found += event.bodies
+        elif isinstance(event, Received) and isinstance(event.message, Data):
+            found.append(event.message.body)
+    return found
 
 
 def deliver(sender: Session, receiver: Session, *, now: float = 0.0, accept: bool = True) -> list[Event]:

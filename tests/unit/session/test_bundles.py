@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from p2p.envelope import COMPRESSED, encode_framed, iter_bundle
 from p2p.errors import RemoteProtocolError
 from p2p.msg import Data, decode_data
-from p2p.session.bundles import read_bundle
+from p2p.session.bundles import Row, read_bundle
 from p2p.testing import strategies as wire
 
 DATA, PING = 259, 2
@@ -47,10 +47,22 @@ def read(payload: bytes) -> tuple[list[object], str]:
     found: list[object] = []
     try:
         for item in read_bundle(payload, 4096):
-            found.append(item)
+            found += apart(item)
     except RemoteProtocolError as error:
         return found, str(error)
     return found, ""
+
+
+def apart(item: object) -> list[object]:
+    """The messages of a row, or the one."""
+    if not isinstance(item, Row):
+        return [item]
+    assert len(item.ids) == len(item.bodies) > 0
+    assert sorted(set(item.ids)) == item.ids
+    return [
+        (DATA, msg_id, item.flags, Data(item.channel, item.reply_to, item.status, body))
+        for msg_id, body in zip(item.ids, item.bodies, strict=True)
+    ]
 
 
 @given(st.lists(st.lists(MESSAGES, max_size=3).flatmap(lambda some: st.integers(1, 4).map(lambda n: some * n))))
@@ -78,12 +90,20 @@ def test_the_last_of_many_may_be_cut_off(missing: int) -> None:
 
 def test_alike_messages_are_counted_like_others() -> None:
     payload = bundle_of([(DATA, number, 0, Data("chat")) for number in range(9)])
-    assert len(list(read_bundle(payload, 9))) == 9
+    assert sum(len(apart(item)) for item in read_bundle(payload, 9)) == 9
     found = []
     with pytest.raises(RemoteProtocolError, match="more than 8 messages"):
         for item in read_bundle(payload, 8):
-            found.append(item)
+            found += apart(item)
     assert len(found) == 8
+
+
+def test_an_id_that_does_not_grow_ends_a_row() -> None:
+    payload = bundle_of([(DATA, msg_id, 0, Data("chat")) for msg_id in (1, 2, 3, 4, 4, 5)])
+    row, single = list(read_bundle(payload, 9))[2:4]
+    assert isinstance(row, Row)
+    assert row.ids == [3, 4]
+    assert single == (DATA, 4, 0, Data("chat"))
 
 
 @pytest.mark.parametrize("size", [0, 1, 110, 128, 300])
@@ -96,5 +116,6 @@ def test_of_messages_that_are_alike_only_two_are_taken_apart(size: int, monkeypa
 
     monkeypatch.setattr("p2p.session.bundles.decode_data", decode)
     payload = bundle_of([(DATA, number, 0, Data("chat", body=bytes(size))) for number in range(9)])
-    assert len(list(read_bundle(b"".join((bundle_of([(PING, 1, 0, Data("x"))]), payload)), 10))) == 10
+    items = list(read_bundle(b"".join((bundle_of([(PING, 1, 0, Data("x"))]), payload)), 10))
+    assert sum(len(apart(item)) for item in items) == 10
     assert len(taken_apart) == 2

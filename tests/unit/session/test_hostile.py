@@ -14,11 +14,12 @@ from p2p import msg
 from p2p.binary import encode_bytes, encode_varint
 from p2p.envelope import Envelope, ProtocolVersion
 from p2p.errors import Reason
-from p2p.session import Ended, Event, Live, PeerProven, Received, Session, State
+from p2p.session import Ended, Event, Live, PeerProven, ReceivedRow, Session, State
 from tests.unit.session.helpers import (
     DATA,
     EMPTY_DATA,
     NETWORK_KEY,
+    bodies,
     config,
     deliver,
     drain,
@@ -128,8 +129,8 @@ EXPECTED_AT_RESPONDER = replay_to(1, None, list(range(6000)))
 
 
 def test_the_expectation_holds_everything():
-    received = [event for event in EXPECTED_AT_RESPONDER if isinstance(event, Received)]
-    assert len(received) == 6
+    assert len(bodies(EXPECTED_AT_RESPONDER)) == 6
+    assert any(isinstance(event, ReceivedRow) for event in EXPECTED_AT_RESPONDER)
     assert EXPECTED_AT_RESPONDER[-1] == Ended(Reason.CLOSED, "done", clean=True)
 
 
@@ -376,16 +377,17 @@ def test_after_the_end_nothing_is_kept():
 )
 def test_whatever_is_sent_arrives_once_and_in_order(plan, breaks, rekey_every):
     i, r = live(config("a", limits_rekey_every=rekey_every), config("b", limits_rekey_every=rekey_every))
-    sent: dict[bool, list[tuple[int, bytes]]] = {True: [], False: []}
-    got: dict[bool, list[tuple[int, bytes]]] = {True: [], False: []}
+    sent: dict[bool, list[bytes]] = {True: [], False: []}
+    got: dict[bool, list[bytes]] = {True: [], False: []}
 
     def move() -> None:
         for to_r, events in ((False, deliver(r, i)), (True, deliver(i, r))):
-            got[to_r] += [(event.msg_id, event.message.body) for event in events if isinstance(event, Received)]
+            got[to_r] += bodies(events)
 
     for n, (to_r, size) in enumerate(plan):
         body = n.to_bytes(4, "little") + bytes(size)
-        sent[to_r].append(((i if to_r else r).send(DATA, msg.encode_data(b"c", 0, 0, body)), body))
+        (i if to_r else r).send(DATA, msg.encode_data(b"c", 0, 0, body))
+        sent[to_r].append(body)
         if n in breaks:
             move()
     move()

@@ -21,6 +21,7 @@ from p2p.testing import strategies as wire
 from tests.unit.session.helpers import (
     DATA,
     EMPTY_DATA,
+    bodies,
     config,
     deliver,
     drain,
@@ -38,10 +39,6 @@ BUNDLE, PING, PONG, GOODBYE = 262, 2, 3, 256
 
 def data(body: bytes, channel: bytes = b"c") -> bytes:
     return msg.encode_data(channel, 0, 0, body)
-
-
-def bodies(events: list[object]) -> list[bytes]:
-    return [event.message.body for event in events if isinstance(event, Received)]
 
 
 def envelopes(stream: bytes) -> list[ParsedEnvelope]:
