@@ -226,4 +226,4 @@ async def test_messages_that_nobody_reads_are_counted_when_they_come_together() 
             await a.send(b.peer_id, "nobody", b"")
         await a.send(b.peer_id, "last", b"")
         await last.receive()
-        assert b.stats.messages_dropped == 50
+        assert b.counters.messages_dropped == 50
