@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, redirect_stderr
+from contextlib import asynccontextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,6 +17,7 @@ from unittest.mock import patch
 import trio
 
 from p2p.cli.app import run_command_line
+from tests.cli.prepared import Process, can_be_forked, fork
 
 COMMAND = [sys.executable, "-m", "p2p.cli"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,14 +35,34 @@ def environment(**more: str) -> dict[str, str]:
 async def p2p(*arguments: str | Path, stdin: bytes = b"", **more: str) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end."""
     with trio.fail_after(120):
-        return await trio.run_process(
-            [*COMMAND, *map(str, arguments)],
-            stdin=stdin,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=environment(**more),
-        )
+        process = await _start(list(map(str, arguments)), environment(**more))
+        said: dict[str, bytes] = {}
+
+        async def read(name: str, stream: trio.abc.ReceiveStream) -> None:
+            async with stream:
+                said[name] = b"".join([part async for part in stream])
+
+        try:
+            async with trio.open_nursery() as nursery, process.stdin:
+                nursery.start_soon(read, "stdout", process.stdout)
+                nursery.start_soon(read, "stderr", process.stderr)
+                with suppress(trio.BrokenResourceError):  # it read no more
+                    await process.stdin.send_all(stdin)
+            return subprocess.CompletedProcess(arguments, await process.wait(), said["stdout"], said["stderr"])
+        finally:
+            process.kill()
+
+
+async def _start(arguments: list[str], settings: dict[str, str]) -> Process:
+    if can_be_forked(settings):
+        return await fork(arguments, settings)
+    return await trio.lowlevel.open_process(
+        [*COMMAND, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=settings,
+    )  # type: ignore[return-value]  # with pipes its streams are there
 
 
 async def p2p_ok(*arguments: str | Path, stdin: bytes = b"", **more: str) -> str:
@@ -79,7 +100,7 @@ def p2p_refuses(*arguments: str | Path) -> str:
 class Running:
     """A node in a process of its own, run with --json."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self.events: list[dict[str, Any]] = []
         self._came = trio.Condition()
@@ -132,13 +153,7 @@ class Running:
 @asynccontextmanager
 async def running(*arguments: str | Path, **more: str) -> AsyncIterator[Running]:
     """A node for the time of the block; killed at its end if it is still there."""
-    process = await trio.lowlevel.open_process(
-        [*COMMAND, "--json", "--stats-every", "50", *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(**more),
-    )
+    process = await _start(["--json", "--stats-every", "50", *map(str, arguments)], environment(**more))
     node = Running(process)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.read)
