@@ -118,6 +118,7 @@ class Circuits:
             now = self._clock.monotonic()
             if self._switch.next_deadline() <= now:
                 self._switch.handle_deadline(now)
+                self._after()
 
     # Links.
 

@@ -196,11 +196,14 @@ class Paths:
         return None
 
     def dead_end(self, found: DeadEnd) -> None:
-        """A relay knows no way where it told of one. (It may have been left fewer hops than it said that it takes.)"""
+        """A relay leads nowhere though it told of a way. (It may have been left fewer hops than it said that it takes.)
+
+        Others come first for a while. Forgotten it is only where there is none: the target may be busy.
+        """
         now = self._clock.monotonic()
         for known in self.router.routes_to(found.target, now):
             if known.route.next_hop == found.relay and known.hops is not None and found.ttl >= known.hops:
-                self.router.failed(found.target, found.relay, now)
+                self._note_failure(found.target, found.relay, found.reason)
 
     def ttl_to(self, target: PeerId, relay: PeerId) -> int | None:
         """How many hops the route over a relay allows, None if there is no such route."""

@@ -22,9 +22,9 @@ batches.
 
 One peer's messages keep their order across its links. The sender's half is that a link which gives way is flushed
 before its Goodbye. The receiver's is that it takes the application messages of a link only when every other link of
-that peer that gives way is over, or its last message has come, which is said there (handlers and circuits may keep it),
-and every one whose handshake is under way has settled: `retire_s_max` later at most. While circuits wait with it,
-readers of the older links have less time than else (`Connection.deaf_s_max`).
+that peer that gives way, or is closed, is over, or its last message has come, which is said there (handlers and
+circuits may keep it), and every one whose handshake is under way has settled: `retire_s_max` later at most. While
+circuits wait with it, readers of the older links have less time than else (`Connection.deaf_s_max`).
 
 Source: wire section 5, "Double links".
 """
@@ -202,7 +202,7 @@ class Succession:
         await self.decision(link)
         while (other := next((other for other in link.after if not other.emptied.is_set()), None)) is not None:
             await other.settled.wait()
-            if other.retiring and other in link.after:
+            if other.is_parting and other in link.after:
                 other.hurry_readers(trio.current_time() + link.deaf_s_max)
                 await other.emptied.wait()
             else:

@@ -18,7 +18,7 @@ from p2p.binary import Buffer
 from p2p.errors import Reason
 from p2p.ids import PeerId
 from p2p.limits import Limits
-from p2p.relay.leg import Lane, Leg
+from p2p.relay.leg import Lane, Leg, Piece, append_piece
 
 _RETURNS_PER_WINDOW: Final = 16
 """Credit goes back for each large slice: on a slow way it is the only sign of life for the time that a slice takes."""
@@ -72,7 +72,7 @@ class CircuitEnd:
         self.inbox_bytes = 0
         self._leg = leg
         self._window = limits.relay_window_bytes
-        self._inbox: deque[bytes] = deque()
+        self._inbox: deque[Piece] = deque()
         self._first_read = 0
         self._unreturned = 0
         self._is_closed = False
@@ -108,7 +108,7 @@ class CircuitEnd:
             return b"" if self.is_finished else None
         # A slice as it came, mostly: to cut one in order to fill the read, or to join two, would copy both.
         start = self._first_read
-        data = inbox[0][start : start + bytes_max]
+        data = bytes(inbox[0][start : start + bytes_max])
         read = len(data)
         if start + read == len(inbox[0]):
             inbox.popleft()
@@ -140,7 +140,7 @@ class CircuitEnd:
 
     def data_came(self, data: bytes) -> None:
         """A slice, within the allowance; none comes when this end is over, as its leg is then, too."""
-        self._inbox.append(data)
+        append_piece(self._inbox, data)
         self.inbox_bytes += len(data)
         self.on_change()
 

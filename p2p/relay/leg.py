@@ -4,7 +4,8 @@ Responsible for what waits to be sent of a circuit, for the credit of both direc
 circuits. It refuses to know who is at the ends and whether this node is one of them or passes on.
 
 Every leg's backlog is bounded by construction: bytes wait only against credit, so there are never more than one window
-of them; credit to tell is one number however often it grew; there is one opening, one asking to move and one ending.
+of them, in pieces that take little more room than their bytes; credit to tell is one number however often it grew;
+there is one opening, one asking to move and one ending.
 
     credit      bytes that the other side of this link still lets us send
     allowance   bytes that we still let it send
@@ -16,12 +17,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from p2p.binary import encode_u16, encode_u32, encode_varint
 from p2p.errors import Reason
 from p2p.limits import Limits
 from p2p.msg import Relay, encode_relay_data_head
+
+Piece: TypeAlias = bytes | bytearray | memoryview
+"""Bytes of a stream that wait: a slice as it came, small ones that were joined, or what is left of one."""
+
+PIECE_BYTES_MIN: Final = 4096
+"""What comes in smaller pieces is joined to such: an object for each byte would take 350 times the room."""
+
+
+def append_piece(pieces: deque[Piece], data: bytes) -> None:
+    """Queue bytes of a stream: as they came where that is much, joined to the last ones where it is not."""
+    if len(data) >= PIECE_BYTES_MIN:
+        pieces.append(data)
+        return
+    last = pieces[-1] if pieces else None
+    if isinstance(last, bytearray) and len(last) < PIECE_BYTES_MIN:
+        last += data
+    else:
+        pieces.append(bytearray(data))
 
 
 class Leg:
@@ -70,7 +89,7 @@ class Leg:
         self.is_over = False
         self._window = limits.relay_window_bytes
         self._slice_max = limits.relay_slice_bytes_max
-        self._queue: deque[memoryview] = deque()
+        self._queue: deque[Piece] = deque()
         self._data_head = encode_relay_data_head(circuit)
         self._grant = 0
         self._opening: Relay | None = None
@@ -108,7 +127,7 @@ class Leg:
         assert len(data) <= self.credit, "bytes wait only against credit"
         self.credit -= len(data)
         self.queued_bytes += len(data)
-        self._queue.append(memoryview(data))
+        append_piece(self._queue, data)
         self._enlist()
 
     def grant(self, credit: int) -> None:
@@ -191,13 +210,14 @@ class Leg:
     def _next_slice(self) -> bytes:
         """As much as one message may carry: each costs a seal, and much else, on every link of the way."""
         queue, room = self._queue, self._slice_max
-        pieces: list[memoryview] = []
+        pieces: list[Piece] = []
         while queue and room:
             piece = queue[0]
             if len(piece) <= room:
                 queue.popleft()
             else:
-                queue[0], piece = piece[room:], piece[:room]
+                whole = memoryview(piece)
+                queue[0], piece = whole[room:], whole[:room]
             pieces.append(piece)
             room -= len(piece)
         size = self._slice_max - room

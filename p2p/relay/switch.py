@@ -63,11 +63,13 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class DeadEnd(msgspec.Struct, frozen=True):
-    """A relay that was asked to pass a circuit on knows no way to the target, though it was left `ttl` hops for it."""
+    """A relay that was asked to pass a circuit on led nowhere, though it was left `ttl` hops for it: it refused for
+    that reason, or nobody proved himself to whoever asked (TIMEOUT)."""
 
     target: PeerId
     relay: PeerId
     ttl: int
+    reason: Reason
 
 
 class Moving(msgspec.Struct, frozen=True):
@@ -136,6 +138,7 @@ class _Passage:
     """Two sides that this node joins."""
 
     __slots__ = (
+        "answered_at",
         "answers",
         "bytes_passed",
         "came_round",
@@ -159,6 +162,8 @@ class _Passage:
         # Its opening came back here, from the other side: what leads on from here is a ring.
         self.came_round = False
         self.answers = 0
+        # When something came last from the side of the target, or it was asked.
+        self.answered_at = now
         self.opened_at = self.touched_at = now
         self.is_open = False
         self.bytes_passed = 0
@@ -358,15 +363,15 @@ class Switch:
         elif message.kind == Relay.WINDOW:
             self._receive_window(side, message.payload, now)
         elif message.kind == Relay.CLOSE:
+            self._note_dead_end(side, Reason.CLOSED, now)
             self._receive_close(side)
         elif message.kind == Relay.MOVE:
             self._receive_move(side)
         else:
             reason = _reason_of(message.payload)
             passage = side.passage
-            if reason is Reason.NO_ROUTE and passage is not None and side is passage.sides[1] and not passage.is_open:
-                self._note_dead_end(passage, side.link)
-            elif reason is Reason.NOT_ADMITTED and passage is not None and passage.came_round:
+            self._note_dead_end(side, reason, now)
+            if reason is Reason.NOT_ADMITTED and passage is not None and passage.came_round:
                 # Our own word, and no more than that of a ring. Only he who asked here is told so: a relay that heard
                 # it would take its way over us for none, which anybody could bring about who asks in two places.
                 reason = Reason.NO_ROUTE
@@ -395,6 +400,8 @@ class Switch:
             else:
                 end_at = passage.touched_at + limits.relay_idle_s_max
             if now >= end_at:
+                if not passage.is_open:
+                    self._note_dead_end(passage.sides[0], Reason.TIMEOUT, now)
                 self._break(passage, Reason.TIMEOUT)
                 continue
             self._due = min(self._due, end_at)
@@ -508,9 +515,25 @@ class Switch:
             ttl = min(ttl, route.ttl)
         return (None if out is asking else out), ttl
 
-    def _note_dead_end(self, passage: _Passage, link: _Link) -> None:
-        if passage.target != link.peer_id:
-            self._events.append(DeadEnd(passage.target, link.peer_id, passage.ttl))
+    def _note_dead_end(self, side: _Side, reason: Reason, now: float) -> None:
+        """A circuit is over, as one side says: note it where it was passed on to a relay and came to nothing.
+
+        The relay that was asked next may have refused it, swallowed it, given an answer that was none, or fallen silent
+        since. Whoever asked and gave it up at once, or in order, says nothing of the way.
+        """
+        passage = side.passage
+        if passage is None:
+            return
+        outlet, is_proven = passage.sides[1], passage.answers >= _PROVEN_ANSWERS
+        if side is not outlet:
+            is_silent = now >= passage.answered_at + self._limits.relay_answer_s_max
+            if not (is_silent or passage.answers == 1) or (is_proven and reason is Reason.CLOSED):
+                return
+            reason = Reason.TIMEOUT
+        elif is_proven:
+            return
+        if passage.target != outlet.link.peer_id:
+            self._events.append(DeadEnd(passage.target, outlet.link.peer_id, passage.ttl, reason))
 
     def _receive_data(self, side: _Side, data: bytes, now: float) -> None:
         leg = side.leg
@@ -525,6 +548,8 @@ class Switch:
             return
         passage, other = side.joined()
         passage.touched_at = now
+        if side is passage.sides[1]:
+            passage.answered_at = now
         passage.bytes_passed += len(data)
         self.stats.relayed_bytes += len(data)
         if passage.answers < _PROVEN_ANSWERS and side is passage.sides[1]:
@@ -550,6 +575,8 @@ class Switch:
             return
         passage, other = side.joined()
         passage.touched_at = now
+        if side is passage.sides[1]:
+            passage.answered_at = now
         if not passage.is_open and side is passage.sides[1]:
             # The first credit of the called end is its answer: from here on it may be idle for so long.
             passage.is_open = True

@@ -187,6 +187,24 @@ async def test_an_idle_circuit_is_pinged_once_each_time_and_not_twice(autojump_c
         assert liveness._pings_sent - before <= 10
 
 
+async def test_what_was_sent_on_a_link_that_is_being_closed_comes_before_what_is_sent_on_the_next(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (net, a, b, r1), a.channel("count") as count, trio.open_nursery() as nursery:
+        r2 = next(peer.peer_id for peer in a.peers() if peer.peer_id != b.peer_id and peer.node_id == "r2")
+        net.partition(a.node_id, r1.node_id)
+        for number in range(5):
+            await b.send(a.peer_id, "count", b"%d" % number)
+        nursery.start_soon(a.disconnect, b.peer_id)
+        await trio.sleep(0.5)
+        await a.connect(f"relay://{r2}/{b.peer_id}")
+        for number in range(5, 10):
+            await b.send(a.peer_id, "count", b"%d" % number)
+        await trio.sleep(2)
+        net.heal_all()
+        assert [int((await count.receive()).body) for _ in range(10)] == list(range(10))
+
+
 async def test_an_answer_that_waited_in_a_circuit_is_not_sent_on_another_link(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

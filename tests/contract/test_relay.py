@@ -14,8 +14,9 @@ import p2p
 from p2p.errors import Reason
 from p2p.limits import Limits
 from p2p.msg import Relay
+from p2p.policy.routes import TTL_MAX
 from p2p.relay.end import CircuitEnd
-from p2p.relay.switch import Switch
+from p2p.relay.switch import DeadEnd, Switch
 from p2p.transport.memory import MemoryNetwork
 from tests.contract.relays import KEY, at, client_of, relay_node, until, until_linked
 
@@ -680,8 +681,12 @@ async def test_a_way_is_forgotten_where_there_is_none_and_not_where_it_is_busy()
             paths = a._rooms.paths
             there = p2p.PeerId(bytes([7]) * 32)
             paths.router.learn(r.peer_id, [(there, 1)], trio.current_time())
-            paths._note_failure(there, r.peer_id, Reason.FULL)
-            assert paths.router.resolve(there) is not None
+            now = trio.current_time()
+            for reason in (Reason.FULL, Reason.TIMEOUT):
+                # As when others asked to be passed on.
+                paths.dead_end(DeadEnd(there, r.peer_id, TTL_MAX, reason))
+                assert paths.router.resolve(there) is not None
+                assert paths.router.broken_until(there, r.peer_id, now) > now
             with pytest.raises(p2p.NotConnected, match="no_route"):
                 await a.send(there, "chat", b"nobody")
             assert paths.router.resolve(there) is None

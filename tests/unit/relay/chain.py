@@ -130,6 +130,10 @@ class Network:
         self.now += seconds
         for switch in self.switches.values():
             switch.handle_deadline(self.now)
+        for name, switch in self.switches.items():
+            while isinstance(event := switch.next_event(), DeadEnd):
+                self.dead_ends[name].append(event)
+            assert event is None, "time brings nothing else"
 
     def is_empty(self) -> bool:
         """Whether no circuit is left in any table."""

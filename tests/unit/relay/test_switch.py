@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -556,7 +558,8 @@ def test_t72_a_relay_that_leads_nowhere_is_noted_with_the_hops_that_it_had() -> 
         a = net.open("A", "1", "Z", ttl)
         net.settle()
         assert a.reason is Reason.NO_ROUTE
-    assert net.dead_ends["1"] == [DeadEnd(peer("Z"), peer("2"), 7), DeadEnd(peer("Z"), peer("2"), 1)]
+    no_route = [DeadEnd(peer("Z"), peer("2"), ttl, Reason.NO_ROUTE) for ttl in (7, 1)]
+    assert net.dead_ends["1"] == no_route
     # Of a target that refuses there is nothing to note, whatever it says; nor of a circuit that was taken.
     net.takes = False
     a = net.open("A", "1", "B")
@@ -564,6 +567,102 @@ def test_t72_a_relay_that_leads_nowhere_is_noted_with_the_hops_that_it_had() -> 
     net.incoming["B"][0].abort(Reason.NO_ROUTE)
     net.settle()
     assert (a.reason, len(net.dead_ends["1"])) == (Reason.NO_ROUTE, 2)
+
+
+@pytest.mark.parametrize(
+    ("reason", "after_s", "noted"),
+    [
+        (Reason.FULL, 0.0, Reason.FULL),
+        (Reason.OVERLOADED, 0.0, Reason.OVERLOADED),
+        (None, 0.0, None),
+        (None, Limits().relay_answer_s_max, Reason.TIMEOUT),
+        (None, Limits().relay_open_s_max, Reason.TIMEOUT),
+    ],
+    ids=["full", "overloaded", "given up at once", "given up later", "never answered"],
+)
+def test_t72_a_relay_at_the_second_hop_that_refuses_or_says_nothing_is_noted(
+    reason: Reason | None, after_s: float, noted: Reason | None
+) -> None:
+    net = Network("A12B", relays="12")
+    for pair in ("A1", "12", "2B"):
+        net.join(*pair)
+    net.routes["1", "B"] = "2"
+    net.takes = False
+    a = net.open("A", "1", "B")
+    net.settle()
+    net.wait(after_s)
+    if reason is not None:
+        net.incoming["B"][0].abort(reason)
+    elif after_s < Limits().relay_open_s_max:
+        a.abort(Reason.DISCONNECTED)
+    net.settle()
+    expected = [] if noted is None else [DeadEnd(peer("B"), peer("2"), 7, noted)]
+    assert net.dead_ends["1"] == expected
+    assert not net.dead_ends["2"], "it passed the circuit on to the target itself"
+
+
+@pytest.mark.parametrize(("answers", "is_noted"), [(1, True), (2, False)])
+def test_t72_a_relay_at_the_second_hop_behind_which_nobody_proves_himself_is_noted(
+    answers: int, is_noted: bool
+) -> None:
+    net = Network("A12B", relays="12")
+    for pair in ("A1", "12", "2B"):
+        net.join(*pair)
+    net.routes["1", "B"] = "2"
+    a, b = net.pair("A", "1", "B")
+    for _ in range(answers):
+        send(b, b"of a handshake")
+        net.settle()
+    a.abort(Reason.ABNORMAL)
+    net.settle()
+    assert (net.dead_ends["1"] == [DeadEnd(peer("B"), peer("2"), 7, Reason.TIMEOUT)]) is is_noted
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "end", "is_noted"),
+    [
+        (Limits().relay_answer_s_max, lambda end: end.abort(Reason.ABNORMAL), True),
+        (Limits().relay_answer_s_max, lambda end: end.close(), False),
+        (Limits().relay_answer_s_max / 2, lambda end: end.abort(Reason.ABNORMAL), False),
+    ],
+    ids=["given up", "closed", "given up amid answers"],
+)
+def test_t72_a_relay_at_the_second_hop_that_falls_silent_is_noted_when_the_circuit_is_given_up(
+    silent_s: float, end: Callable[[CircuitEnd], None], is_noted: bool
+) -> None:
+    net = Network("A12B", relays="12")
+    for pair in ("A1", "12", "2B"):
+        net.join(*pair)
+    net.routes["1", "B"] = "2"
+    a, b = net.pair("A", "1", "B")
+    net.wait(10)
+    for _ in range(3):
+        send(b, b"alive")
+        net.settle()
+    net.wait(silent_s)
+    end(a)
+    net.settle()
+    assert (net.dead_ends["1"] == [DeadEnd(peer("B"), peer("2"), 7, Reason.TIMEOUT)]) is is_noted
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 2, 16])
+def test_t72_a_window_of_small_slices_takes_little_more_room_than_their_bytes(slice_bytes: int) -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    relay, key, circuit = net.switches["R"], net._keys["R", "A"], a._leg.circuit
+    sent, size = bytearray(), 64 * 1024
+    tracemalloc.start()
+    try:
+        for number in range(size // slice_bytes):
+            payload = (number % 251).to_bytes(1, "little") * slice_bytes
+            sent += payload
+            relay.receive(key, Relay(circuit, Relay.DATA, payload=payload), 0.0)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 3 * size + len(sent)
+    net.settle()
+    assert read_all(b) == bytes(sent)
 
 
 def test_a_circuit_breaks_once_however_long_its_last_word_waits() -> None:
