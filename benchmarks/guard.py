@@ -198,11 +198,13 @@ def _questions(size: int) -> Work:
 
     def ask_and_answer() -> None:
         for _ in range(MESSAGES):
-            a.send(_DATA, encode_data(b"chat", 0, 0, body), ACK_REQ)
-            question = b.receive_alone(a.data_to_send(), 0.0)
+            asked = a.seal_alone(encode_data(b"chat", 0, 0, body), ACK_REQ)
+            assert asked is not None
+            question = b.receive_alone(asked[1], 0.0)
             assert question is not None
-            b.send(_DATA, encode_data(b"", question.msg_id, Data.OK, body))
-            assert a.receive_alone(b.data_to_send(), 0.0) is not None
+            answered = b.seal_alone(encode_data(b"", question.msg_id, Data.OK, body), 0)
+            assert answered is not None
+            assert a.receive_alone(answered[1], 0.0) is not None
 
     return count(ask_and_answer)
 

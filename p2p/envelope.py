@@ -235,7 +235,13 @@ def parse_sealed(data: Buffer) -> tuple[int, int, int, bytes, bytes, bytes]:
         raise RemoteProtocolError("a sealed envelope is cut off") from None
     pos = _SEALED_HEAD_BYTES + 1
     if size > 127:
-        size, pos = read_varint(data, _SEALED_HEAD_BYTES)
+        # As in `read_inner`: two bytes are read here.
+        high = data[pos] if pos < len(data) else 0
+        if 0 < high < 128:
+            size += (high << 7) - 128
+            pos += 1
+        else:
+            size, pos = read_varint(data, _SEALED_HEAD_BYTES)
     if (
         magic != _MAGIC_U32
         or major != MAJOR

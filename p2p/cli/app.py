@@ -153,7 +153,9 @@ def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> 
 @click.option("--boot-interval", type=int, metavar="MS", help="Between two questions; 15000.")
 @click.option("--announce", type=ON_OFF, help="Tell the registry of this node, too; on by default.")
 @click.option(
-    "--advertise", metavar="HOST:PORT", help="The port that leads here from outside, for the registry; or ws://, wss://PORT."
+    "--advertise",
+    metavar="HOST:PORT",
+    help="The port that leads here from outside, for the registry; or ws://, wss://PORT.",
 )
 @click.option(
     "--relay", type=ON_OFF, help="Pass circuits on between peers that cannot reach each other; off by default."
@@ -491,9 +493,7 @@ def _of_a_node(command: Callable[..., int]) -> Callable[..., int]:
     """The options that say which running node a command is about, as its argument `node`."""
 
     @wraps(command)
-    def about(
-        url: str | None, data_dir: Path | None, token_file: Path | None, ca: Path | None, **more: Any
-    ) -> int:
+    def about(url: str | None, data_dir: Path | None, token_file: Path | None, ca: Path | None, **more: Any) -> int:
         with loading():
             from p2p.cli.client import Target
         return command(node=Target(url, data_dir, token_file, ca), **more)
@@ -535,9 +535,7 @@ def top(node: Target, as_json: bool, every: int) -> int:
 @_of_a_node
 @WAIT
 @click.argument("endpoint", metavar="HOST:PORT")
-def connect(
-    node: Target, as_json: bool, wait: int, endpoint: str
-) -> int:
+def connect(node: Target, as_json: bool, wait: int, endpoint: str) -> int:
     """Have a running node dial once, and say what came of it."""
     with loading():
         from p2p.cli import remote
@@ -558,9 +556,7 @@ def disconnect(node: Target, as_json: bool, who: str) -> int:
 @_of_a_node
 @click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted.")
 @click.option("--lines", default=100, type=Count(0, 800), metavar="N", help="How many to begin with; 100.")
-def log(
-    node: Target, as_json: bool, follow: bool, lines: int
-) -> int:
+def log(node: Target, as_json: bool, follow: bool, lines: int) -> int:
     """Show the last lines of a running node's log."""
     with loading():
         from p2p.cli import remote
@@ -664,6 +660,4 @@ def remove_route(node: Target, as_json: bool, target: str) -> int:
     """Forget the routes to PEER, set and learnt. What relays still lead to they tell again, within 30 s."""
     with loading():
         from p2p.cli import remote, ways
-    return remote.run_remote(
-        node, partial(ways.remove_route, as_json=as_json, target=target)
-    )
+    return remote.run_remote(node, partial(ways.remove_route, as_json=as_json, target=target))

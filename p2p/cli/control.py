@@ -82,9 +82,7 @@ class ControlServer:
                 "or add --http-open if this is meant"
             ) from None
 
-    async def serve(
-        self, node: p2p.Node, *, task_status: trio.TaskStatus[Served] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def serve(self, node: p2p.Node, *, task_status: trio.TaskStatus[Served] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
         async with trio.open_nursery() as nursery:
             urls = await nursery.start(self._serve, p2p.P2PRuntime(node), self._options)

@@ -33,7 +33,7 @@ class ReaderGone(Exception):
 
 
 def counted(count: int, noun: str) -> str:
-    """"1 record", "2 records"."""
+    """ "1 record", "2 records"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 

@@ -37,9 +37,7 @@ def portions(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield portion
 
 
-def fitting(
-    node: p2p.Node, lines: Iterable[bytes], *, kind: str, target: p2p.PeerId | None = None
-) -> Iterator[bytes]:
+def fitting(node: p2p.Node, lines: Iterable[bytes], *, kind: str, target: p2p.PeerId | None = None) -> Iterator[bytes]:
     """The lines that fit a record; tells of each that does not."""
     for line in lines:
         try:

@@ -24,9 +24,7 @@ NAMES_MAX: Final = 1000
 READER_S: Final = 0.25
 
 
-def run_remote(
-    target: Target, act: Callable[[Control, Output], Awaitable[int]], *, only_shows: bool = False
-) -> int:
+def run_remote(target: Target, act: Callable[[Control, Output], Awaitable[int]], *, only_shows: bool = False) -> int:
     """Run one command against a node; a signal ends it in order.
 
     Args:

@@ -91,7 +91,7 @@ _ENDS: Final = {"refused": "refused", "broken": "ended by a limit or a fault"}
 
 
 def _reasons(counts: dict[str, int]) -> str:
-    """ (full 2, no_route 1), the most frequent first."""
+    """(full 2, no_route 1), the most frequent first."""
     most = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
     return f" ({', '.join(f'{reason} {count}' for reason, count in most)})" if most else ""
 

@@ -175,9 +175,7 @@ class Leads:
         self._acquaintances.dialling(address, target.source[0])
         try:
             if self._is_unjudged(target):
-                dial: Awaitable[object | None] = self._dialer.dial_within(
-                    target.endpoint, self._rule, automatic=True
-                )
+                dial: Awaitable[object | None] = self._dialer.dial_within(target.endpoint, self._rule, automatic=True)
             else:
                 dial = self._dialer.dial_unasked(target.endpoint)
             link = await dial

@@ -108,7 +108,10 @@ class Requests:
                 kept = await self._heir(link.peer_id)
             if kept is not None and kept is not link:
                 return await self.ask(kept, channel, payload, deadline, timeout_s)
-        return _outcome(ask, link, channel, timeout_s)
+        reply = ask.reply
+        if reply is not None and reply.status == Data.OK:
+            return reply.body
+        raise _failure(ask, link, channel, timeout_s)
 
     async def _ask_in_turn(self, link: Connection, payload: bytes, ask: Ask) -> Connection:
         while True:
@@ -127,12 +130,9 @@ def _place(link: Connection, channel: str) -> str:
     return f"{channel!r} at {link.label or link.peer_id.short}"
 
 
-def _outcome(ask: Ask, link: Connection, channel: str, timeout_s: float) -> bytes:
-    reply = ask.reply
-    if reply is not None:
-        if reply.status == Data.OK:
-            return reply.body
-        raise RequestFailed(reply.status, _place(link, channel))
+def _failure(ask: Ask, link: Connection, channel: str, timeout_s: float) -> P2PError:
+    if ask.reply is not None:
+        return RequestFailed(ask.reply.status, _place(link, channel))
     if ask.is_late:
-        raise RequestTimeout(f"{_place(link, channel)}: no answer within {timeout_s:g} s")
-    raise NotConnected(f"{_place(link, channel)}: the link ended before the answer came{link.why}")
+        return RequestTimeout(f"{_place(link, channel)}: no answer within {timeout_s:g} s")
+    return NotConnected(f"{_place(link, channel)}: the link ended before the answer came{link.why}")

@@ -269,7 +269,8 @@ class Service:
         try:
             result = self._call(call.message, asked) if begun is None else begun
             payload = result if isinstance(result, bytes) else await self._finish(call.message, asked, result)
-            if payload != _ANSWERED and not link.send_reply_nowait(payload):
+            # Where more requests wait their answers leave together.
+            if payload != _ANSWERED and not link.send_reply_nowait(payload, at_once=not self._waiting):
                 await link.send_reply(payload)
             is_over = True
         except NotConnected:
@@ -282,7 +283,7 @@ class Service:
                 if payload != _ANSWERED:
                     asked.reopen()
                 asked.refuse(Data.NO_HANDLER)
-            # Where more requests wait their answers leave together; the link's writer has been started for them.
+            # The link's writer has been started for them.
             if self._waiting:
                 link.write_soon()
             else:

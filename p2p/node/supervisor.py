@@ -340,19 +340,15 @@ class Supervisor:
             self._log_line(f"the identity of {_name(link)} seems to be used in two places: its links alternate")
 
     def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause | None:
-        """Hand an application message to its channel, after those that came before it.
-
-        Raises:
-            RemoteProtocolError: it answers a request that was never made.
-        """
-        if data.reply_to:
-            if not link.take_answer(data):
-                self._counters.answers_late += 1
-            return None
+        """Hand an application message to its channel, after those that came before it."""
         # Order is promised to `send`. A question does not wait: its asker may owe an answer on the very link that ends.
         if link.after and not flags and not self._succession.has_turn(link):
             return partial(self._take_in_turn, link, partial(self._dispatch.deliver, link, message_id, flags, data))
         return self._dispatch.deliver(link, message_id, flags, data)
+
+    def on_late_answer(self, link: Connection) -> None:
+        """Count an answer that came too late."""
+        self._counters.answers_late += 1
 
     def on_row(self, link: Connection, channel: str, bodies: list[bytes]) -> Pause | None:
         """Hand application messages that ask nothing to their channel, after those that came before them."""

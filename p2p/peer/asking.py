@@ -121,13 +121,13 @@ class Asks:
         return len(self._open)
 
     @property
-    def has_room(self) -> bool:
-        """Whether one more request may be open. Never while somebody waits for a place."""
-        return len(self._open) + self._given < self._open_max
+    def free_places(self) -> int:
+        """How many more requests may be open. None while somebody waits for a place."""
+        return self._open_max - len(self._open) - self._given
 
     async def take_place(self) -> bool:
         """Wait for the right to begin a request; False if there will be none. Whoever got it calls `leave_place`."""
-        if self.has_room:
+        if self.free_places > 0:
             self._given += 1
             return True
         await self._waiting.park()
@@ -139,7 +139,7 @@ class Asks:
         self._give_places()
 
     def _give_places(self) -> None:
-        while self._waiting and self.has_room:
+        while self._waiting and self.free_places > 0:
             self._given += 1
             self._waiting.unpark()
 

@@ -105,6 +105,7 @@ class Connection:
 
     # A node keeps thousands of idle links: the fields are slots, and what only some links need is made when it is.
     __slots__ = (
+        "_alone",
         "_clock",
         "_control",
         "_emptied",
@@ -210,6 +211,7 @@ class Connection:
         self._read_scope: trio.CancelScope | None = None
         self._writing = False
         self._flush_follows = False
+        self._alone = False
         self._rest: memoryview | None = None
         self._line: Line | None = None
         self._pongs: trio.lowlevel.ParkingLot | None = None
@@ -364,42 +366,57 @@ class Connection:
         asks = self.asks
         if asks is None:
             asks = self.asks = Asks(self._limits, self._give_up)
-        if self._line or not (asks.has_room and self.is_live):
+        places = asks.free_places
+        if self._line or places <= 0 or not self._live or self._parting is not None:
             return False
-        # Where somebody waits for the peer already, what is asked at the same time leaves together.
-        is_first = not asks
-        if is_first and (msg_id := self._send_past_outbox(payload, ACK_REQ)):
+        is_first = places == self._limits.pending_requests_max
+        if is_first and (msg_id := self._send_past_outbox(payload, ACK_REQ, at_once=True)):
             asks.begin(ask, msg_id)
-        elif self._outbox.put_data(_DATA, payload, ask):
-            asks.begin(ask)
-        else:
+        elif not self._outbox.put_data(_DATA, payload, ask):
             return False
-        if not is_first:
-            self.write_soon()
-        elif not self._flush_follows:
-            self.flush()
+        else:
+            asks.begin(ask)
+            if not is_first:
+                # Somebody waits for the peer already: what is asked at the same time leaves together.
+                self.write_soon()
+            elif not self._flush_follows:
+                self.flush()
         return True
 
-    def _send_past_outbox(self, payload: bytes, flags: int) -> int:
-        """Hand a small message to the session if nothing waits before it; its id, or 0 if it takes its turn instead.
+    def _send_past_outbox(self, payload: bytes, flags: int, *, at_once: bool) -> int:
+        """Write a small message, or have it written by the next `flush`, if nothing waits before it.
 
-        The outbox is there for what cannot be written yet. A question, and an answer, mostly finds it empty and leaves
-        with the next flush: without it each takes 15 calls fewer.
+        The outbox is there for what cannot be written yet, and a Bundle for what goes together. A question, and an
+        answer, mostly goes alone and finds both empty: without them each takes 25 calls fewer.
+
+        Args:
+            payload: encoded.
+            flags: of its envelope.
+            at_once: whether nothing will go together with it, so that it is written now.
+
+        Returns:
+            Its id, or 0 if it has to take its turn.
         """
-        session = self.session
-        if (
-            self._writing
-            or self._rest is not None
-            or session.state is not State.LIVE
-            or len(payload) >= self._limits.bundle_message_bytes_max
-            or session.pending_bytes >= self._limits.write_bytes
-            or self._outbox
-        ):
+        if self._writing or self._rest is not None or self._outbox or self._traces:
             return 0
         if self._vigil is not None:
             if self._doubts(self._vigil):
                 return 0
             self._await_answer(self._vigil)
+        session = self.session
+        if at_once and (sealed := session.seal_alone(payload, flags)) is not None:
+            msg_id, frame = sealed
+            sent = self._stream.send_nowait(frame)
+            if sent < len(frame):
+                self._rest = memoryview(frame)[sent:]
+                self._start_writer()
+            return msg_id
+        if (
+            session.state is not State.LIVE
+            or len(payload) >= self._limits.bundle_message_bytes_max
+            or session.pending_bytes >= self._limits.write_bytes
+        ):
+            return 0
         return session.send(_DATA, payload, flags)
 
     def _doubts(self, vigil: Vigil) -> bool:
@@ -441,15 +458,11 @@ class Connection:
                 asks.leave_place()
         raise self._closed()
 
-    def take_answer(self, data: msg.Data) -> bool:
-        """Give an answer to whoever waits for it; False if nobody does any more.
-
-        Raises:
-            RemoteProtocolError: there was no such request.
-        """
+    def _take_answer(self, data: msg.Data) -> None:
         if self.asks is None:
             raise unsolicited(data.reply_to)
-        return self.asks.answer(data)
+        if not self.asks.answer(data):
+            self._owner.on_late_answer(self)
 
     @property
     def _takes_answers(self) -> bool:
@@ -458,11 +471,17 @@ class Connection:
         # A link that gives way answers what came before.
         return self._live and self._parting.gives_way and not self.session.is_ending
 
-    def send_reply_nowait(self, payload: bytes) -> bool:
-        """Queue an encoded answer if there is room for it. It is written at the next `flush` or `write_soon`."""
+    def send_reply_nowait(self, payload: bytes, *, at_once: bool = False) -> bool:
+        """Queue an encoded answer if there is room for it. It is written at the next `flush` or `write_soon`.
+
+        Args:
+            payload: encoded.
+            at_once: whether it goes alone and had best be written now.
+        """
         if self._line or not (self._takes_answers if self._parting is not None else self._live):
             return False
-        return self._send_past_outbox(payload, 0) > 0 or self._outbox.put_data(_DATA, payload)
+        at_once = at_once or self._alone
+        return self._send_past_outbox(payload, 0, at_once=at_once) > 0 or self._outbox.put_data(_DATA, payload)
 
     async def send_reply(self, payload: bytes) -> None:
         """Queue an encoded answer as soon as there is room for it.
@@ -861,9 +880,18 @@ class Connection:
             now = self._moved_at = self.read_at = clock.monotonic()
             if vigil is not None:
                 vigil.came(len(data))
-            alone = session.receive_alone(data, now)
+            alone = None if self._traces else session.receive_alone(data, now)
             if alone is not None:
-                pause = self._take_alone(alone)
+                message = alone.message
+                assert isinstance(message, msg.Data), "only these are received alone"
+                if message.reply_to:
+                    pause = None
+                    self._take_answer(message)
+                    if self._parting is None:
+                        # Whoever is woken by it has not run yet: there is nothing to write.
+                        continue
+                else:
+                    pause = self._take_alone(alone.msg_id, alone.flags, message)
             else:
                 if data:
                     session.receive_data(data, now)
@@ -879,16 +907,13 @@ class Connection:
                 self._tighten_deadline()
         return None
 
-    def _take_alone(self, event: Received) -> Pause | None:
-        """As `_take_events`, of the one event that there is, an application message."""
-        if self._traces:
-            _log.log(TRACE, "%s: %s", self, _kind(event))
-        assert isinstance(event.message, msg.Data), "only these are received alone"
-        self._flush_follows = True
+    def _take_alone(self, msg_id: int, flags: int, data: msg.Data) -> Pause | None:
+        """As `_take_events`, where this is all that came. An answer that is given at once goes alone, too."""
+        self._flush_follows = self._alone = True
         try:
-            return self._owner.on_data(self, event.msg_id, event.flags, event.message)
+            return self._owner.on_data(self, msg_id, flags, data)
         finally:
-            self._flush_follows = False
+            self._flush_follows = self._alone = False
 
     def _take_events(self, now: float) -> Pause | None:
         """Handle the session's events until there are none or one asks for a pause. The caller flushes afterwards."""
@@ -908,6 +933,9 @@ class Connection:
             elif isinstance(event, Received):
                 message = event.message
                 if isinstance(message, msg.Data):
+                    if message.reply_to:
+                        self._take_answer(message)
+                        continue
                     pause = owner.on_data(self, event.msg_id, event.flags, message)
                 else:
                     pause = self._hand_on(message)
@@ -1145,11 +1173,7 @@ class Connection:
         if self._writing:
             return
         if self._rest is None:
-            if self._outbox or self._parting is not None or self._traces:
-                data = self._next_bytes()
-            else:
-                # A question or an answer that went past the outbox, or nothing.
-                data = self.session.data_to_send()
+            data = self._next_bytes()
             if not data:
                 return
             sent = self._stream.send_nowait(data)

@@ -37,7 +37,10 @@ class Owner(Protocol):
         """The session is live."""
 
     def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause | None:
-        """An application message. May return a pause, or raise RemoteProtocolError, which ends the link."""
+        """An application message, which answers nothing. May return a pause."""
+
+    def on_late_answer(self, link: Connection) -> None:
+        """An answer that nobody waits for any more."""
 
     def on_row(self, link: Connection, channel: str, bodies: list[bytes]) -> Pause | None:
         """Application messages that came one after another and ask nothing. May return a pause."""

@@ -114,9 +114,7 @@ class Sightings:
         checks = self._checks[source in self._by_source, signed]
         return (is_loopback(source) or self._pace(source, signed).take(now)) and checks.take(now)
 
-    def note(
-        self, hint: DiscoveryAnnouncement, now: float, said_ms: int = 0, *, is_known: bool = False
-    ) -> bool | None:
+    def note(self, hint: DiscoveryAnnouncement, now: float, said_ms: int = 0, *, is_known: bool = False) -> bool | None:
         """Enter what was announced from `hint.host`.
 
         Args:

@@ -383,6 +383,26 @@ class Session:
             raise LocalProtocolError(f"type {type} with flags {flags:#x} is not for the owner of a session to send")
         return self._queue(type, payload, flags)
 
+    def seal_alone(self, payload: bytes, flags: int) -> tuple[int, bytes] | None:
+        """Give a small application message its id and return that with the bytes to write, past all that could wait.
+
+        Else None, and nothing was done: `send` it, and see what `data_to_send` returns. This is the short way for
+        questions and answers, which mostly go alone.
+
+        Args:
+            payload: encoded message.
+            flags: 0, or AckReq.
+        """
+        if self.state is not _LIVE or self._group or self._out or len(payload) >= self._small_max:
+            return None
+        msg_id = self._next_id
+        frame = self._sealed(_DATA, msg_id, flags, payload)
+        if not frame:
+            return None
+        self._next_id = msg_id + 1
+        self.bytes_out += len(frame)
+        return msg_id, frame
+
     def ping(self, now: float) -> None:
         """Ask for a sign of life now. Without effect unless live."""
         self._now = now
@@ -411,19 +431,14 @@ class Session:
 
     def data_to_send(self) -> bytes:
         """Return all bytes that wait, sealed; b"" when there are none."""
-        group = self._group
-        if len(group) == 1 and not self._out:
-            # A question or an answer, mostly: it need not be put where others wait.
-            data = self._sealed(*group.pop())
-            self._group_bytes = 0
-        else:
+        if self._group:
             self._close_group()
-            out = self._out
-            if not out:
-                return b""
-            data = out[0] if len(out) == 1 else b"".join(out)
-            self._out = []
-            self._out_bytes = 0
+        out = self._out
+        if not out:
+            return b""
+        data = out[0] if len(out) == 1 else b"".join(out)
+        self._out = []
+        self._out_bytes = 0
         self._pongs_pending = 0
         self.bytes_out += len(data)
         return data
@@ -537,13 +552,13 @@ class Session:
         try:
             if type == _BUNDLE:
                 self._read_bundle(payload)
-                self._check_id(msg_id)
-            else:
-                self._check_id(msg_id)
-                if type == _DATA and not flags & COMPRESSED:
-                    self._events.append(Received(msg_id, flags, decode_data(payload)))
-                else:
-                    self._read_message(type, msg_id, flags, payload)
+            if msg_id <= self._last_id_in:
+                raise _not_increasing(msg_id, self._last_id_in)
+            self._last_id_in = msg_id
+            if type == _DATA and not flags & COMPRESSED:
+                self._events.append(Received(msg_id, flags, decode_data(payload)))
+            elif type != _BUNDLE:
+                self._read_message(type, msg_id, flags, payload)
         except RemoteProtocolError as error:
             self._fail(error.reason, str(error))
 
@@ -618,11 +633,6 @@ class Session:
             self._say_goodbye(Reason.CLOSED, "")
             said = goodbye
         self._end(Ended(*_told(said), clean=True))
-
-    def _check_id(self, msg_id: int) -> None:
-        if msg_id <= self._last_id_in:
-            raise _not_increasing(msg_id, self._last_id_in)
-        self._last_id_in = msg_id
 
     # Writing.
 

@@ -94,7 +94,7 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         return data
 
     async def receive_chunk(self, max_bytes: int | None = None) -> bytes:
-        size = receive_size(max_bytes)
+        size = max_bytes or receive_size(max_bytes)
         if self._at_hand == 0:
             self._at_hand = CHUNKS_PER_CHECKPOINT - 1
             return await self.receive_some(size)

@@ -65,9 +65,7 @@ class UdpDatagrams:
         unwanted: datagrams that came by interfaces that are not used.
     """
 
-    def __init__(
-        self, near: Neighbourhood, ipv4: socket.socket, *, limits: Limits, entropy: Entropy
-    ) -> None:
+    def __init__(self, near: Neighbourhood, ipv4: socket.socket, *, limits: Limits, entropy: Entropy) -> None:
         self._near = near
         self._ipv4 = ipv4
         self._ipv6: socket.socket | None = None
@@ -322,9 +320,7 @@ class UdpDatagrams:
             raise trio.ClosedResourceError("these datagrams were closed")
 
 
-async def open_datagrams(
-    near: Neighbourhood, *, limits: Limits, entropy: Entropy = system_entropy
-) -> UdpDatagrams:
+async def open_datagrams(near: Neighbourhood, *, limits: Limits, entropy: Entropy = system_entropy) -> UdpDatagrams:
     """Bind the sockets of a neighbourhood and join its groups.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -44,6 +45,8 @@ class Owner:
         self.ended = 0
         self.probed: list[bool] = []
         self.floods = 0
+        self.answers = False
+        self.late = 0
         self.rests = 0
         self.flushes_when_live = False
         self.live = trio.Event()
@@ -59,9 +62,14 @@ class Owner:
             link.flush()
         self.live.set()
 
+    def on_late_answer(self, link: Connection) -> None:
+        self.late += 1
+
     def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause | None:
         self.data.append(data.body)
         self.arrived.unpark_all()
+        if flags and self.answers:
+            assert link.send_reply_nowait(msg.encode_data(b"", message_id, 0, data.body[::-1]))
         return self.gate.wait if self.gate is not None else None
 
     def on_row(self, link: Connection, channel: str, bodies: list[bytes]) -> Pause | None:
@@ -184,6 +192,100 @@ async def test_what_a_flush_leaves_over_is_written_next_and_in_order(
         await b.owner.until_arrived(1)
         await a.owner.until_arrived(1)
         assert (b.owner.data, a.owner.data) == ([b"hi"], [b"ho"])
+
+
+async def answer_to(link: Connection, body: bytes) -> bytes:
+    ask = Ask(math.inf)
+    assert link.ask_nowait(data(body), ask)
+    if not ask.is_over:
+        await ask.wait()
+    assert ask.reply is not None
+    return ask.reply.body
+
+
+@pytest.mark.parametrize("over_relay", [False, True])
+async def test_a_question_and_its_answer_are_one_write_each_and_many_share_theirs(
+    over_relay: bool, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with joined(over_relay=over_relay) as (a, b):
+        b.owner.answers = True
+        await trio.testing.wait_all_tasks_blocked()
+        writes: list[MemoryStream] = []
+        send_nowait = MemoryStream.send_nowait
+
+        def counted(stream: MemoryStream, chunk: bytes) -> int:
+            writes.append(stream)
+            return send_nowait(stream, chunk)
+
+        monkeypatch.setattr(MemoryStream, "send_nowait", counted)
+        for number in range(3):
+            assert await answer_to(a.link, b"number %d" % number) == (b"number %d" % number)[::-1]
+        assert writes == [a.stream, b.stream] * 3
+        writes.clear()
+        answers: list[bytes] = []
+
+        async def ask(number: int) -> None:
+            answers.append(await answer_to(a.link, b"%02d" % number))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(ask, number)
+        assert sorted(answers) == sorted((b"%02d" % number)[::-1] for number in range(20))
+        # The first of them leaves at once and is answered, the others leave together.
+        assert writes.count(a.stream) == 2
+        assert 1 <= writes.count(b.stream) <= 2
+
+
+async def test_what_a_question_or_an_answer_leaves_over_is_written_next_and_in_order(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with joined() as (a, b):
+        a.owner.answers = b.owner.answers = True
+        whole = MemoryStream.send_nowait
+        monkeypatch.setattr(MemoryStream, "send_nowait", lambda stream, chunk: whole(stream, chunk[:7]))
+        with trio.fail_after(10):
+            assert await answer_to(a.link, b"what") == b"tahw"
+            assert await answer_to(b.link, b"who") == b"ohw"
+            ask = Ask(math.inf)
+            assert a.link.ask_nowait(data(b"why"), ask)
+            await a.link.send_data(data(b"behind it"))
+            await ask.wait()
+            await b.owner.until_arrived(3)
+        assert b.owner.data == [b"what", b"why", b"behind it"]
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_is_told_and_a_forged_one_ends_the_link(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined() as (a, b):
+        b.owner.answers = True
+        ask = Ask(math.inf)
+        assert a.link.ask_nowait(data(b"hi"), ask)
+        ask.expire()
+        await b.owner.until_arrived(1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert a.owner.late == 1
+        assert ask.reply is None
+        assert b.link.send_reply_nowait(msg.encode_data(b"", 4711, 0, b""))
+        b.link.flush()
+        await a.link.over.wait()
+        assert a.link.reason is Reason.PROTOCOL
+
+
+async def test_a_link_that_gives_way_parts_when_the_last_answer_has_come(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined() as (a, b):
+        b.owner.answers = True
+        b.owner.gate = trio.Event()
+        ask = Ask(math.inf)
+        assert a.link.ask_nowait(data(b"hi"), ask)
+        a.link.retire()
+        b.owner.gate.set()
+        await ask.wait()
+        assert ask.reply is not None
+        await a.link.over.wait()
+        assert a.link.clean
 
 
 async def test_goodbye_ends_both_sides_clean_after_what_was_queued(autojump_clock: trio.testing.MockClock) -> None:

@@ -134,6 +134,33 @@ def test_a_small_message_that_comes_alone_goes_the_short_way(size):
     assert r.bytes_in == i.bytes_out
 
 
+@pytest.mark.parametrize("size", [0, 40, 128, 16_000])
+def test_a_small_message_that_is_sealed_alone_is_what_send_makes_of_it(size):
+    (i, _), (j, _) = live(), live()
+    for _ in range(3):
+        payload = data(bytes(size))
+        assert i.seal_alone(payload, 4) == (j.send(DATA, payload, 4), j.data_to_send())
+    assert i.bytes_out == j.bytes_out
+    assert i.send(DATA, EMPTY_DATA) == j.send(DATA, EMPTY_DATA)
+    assert i.data_to_send() == j.data_to_send()
+
+
+def test_nothing_is_sealed_alone_that_has_to_wait():
+    i, r = start()
+    assert i.seal_alone(EMPTY_DATA, 0) is None, "it is not live"
+    i, r = live()
+    i.send(DATA, data(b"one"))
+    assert i.seal_alone(data(b"two"), 0) is None, "one waits"
+    i.send(DATA, data(bytes(20_000)))
+    assert i.seal_alone(data(b"two"), 0) is None, "two wait"
+    assert bodies(deliver(i, r)) == [b"one", bytes(20_000)]
+    assert i.seal_alone(data(bytes(20_000)), 0) is None, "it is large"
+    i._outbound._counter = 2**64 - 1
+    assert i.seal_alone(data(b"two"), 0) is None
+    assert end_of(drain(i)).reason is Reason.CRYPTO
+    assert i.seal_alone(data(b"two"), 0) is None
+
+
 def test_nothing_is_received_alone_before_it_has_its_turn():
     i, r = start()
     i_hello = i.data_to_send()
