@@ -210,7 +210,7 @@ class Reader:
 
     def end(self) -> None:
         """Refuse whatever is left."""
-        if self.remaining:
+        if self._pos != len(self._data):
             raise RemoteProtocolError(f"{self.remaining} trailing bytes")
 
 

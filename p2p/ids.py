@@ -73,7 +73,7 @@ def is_peer_id_text(text: str) -> bool:
 
 def is_node_id(text: str) -> bool:
     """Whether the text may be a node id: 1-64 of `A-Z a-z 0-9 . _ -`, and not 64 hex digits (in either case)."""
-    return _LABEL.fullmatch(text) is not None and _HEX_ID.fullmatch(text.lower()) is None
+    return _LABEL.fullmatch(text) is not None and (len(text) < 64 or _HEX_ID.fullmatch(text.lower()) is None)
 
 
 def check_node_id(text: str) -> str:

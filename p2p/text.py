@@ -27,6 +27,8 @@ def one_line(text: str, bytes_max: int = LINE_BYTES_MAX) -> str:
     """
     # Escaping never shortens, so nothing beyond this many characters can show.
     text = text[: bytes_max + 1]
+    if text.isprintable() and text.isascii() and len(text) <= bytes_max:
+        return text
     if not text.isprintable():
         text = "".join(_escape(char) if unicodedata.category(char) in _UNSAFE else char for char in text)
     raw = text.encode()

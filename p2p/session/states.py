@@ -23,6 +23,8 @@ from p2p.envelope import MessageType
 class Role(Enum):
     """Who dialled is the initiator, always."""
 
+    __hash__ = object.__hash__  # as State's
+
     INITIATOR = 0
     RESPONDER = 1
 
