@@ -181,7 +181,7 @@ def _messages(size: int) -> Work:
 
     def send_and_receive() -> None:
         for _ in range(MESSAGES):
-            while not outbox.put_data(_DATA, Data("chat", body=body).encode()):
+            while not outbox.put_data(Data("chat", body=body).encode()):
                 outbox.drain(a, 64 * KIB)
                 _move(a, b)
         while outbox:

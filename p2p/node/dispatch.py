@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 WhenFull = Literal["wait", "drop_oldest"]
 
-# A reader that never has to wait still lets others run this often.
 MESSAGES_PER_CHECKPOINT: Final = 64
+"""A reader that never has to wait still lets others run this often."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):

@@ -325,7 +325,7 @@ class Connection:
 
     def send_data_nowait(self, payload: bytes) -> bool:
         """Queue an encoded Data message if there is room for it; False if the sender has to wait (`send_data`)."""
-        if self._parting is not None or not self._live or self._line or not self._outbox.put_data(_DATA, payload):
+        if self._parting is not None or not self._live or self._line or not self._outbox.put_data(payload):
             return False
         if not self._writing:
             self._start_writer()
@@ -349,7 +349,7 @@ class Connection:
         return self._line
 
     def _put_from_line(self, payload: bytes, ask: Ask | None) -> bool:
-        if not self._outbox.put_data(_DATA, payload, ask):
+        if not self._outbox.put_data(payload, ask):
             return False
         if ask is not None:
             assert self.asks is not None, "whoever asks has a place"
@@ -372,7 +372,7 @@ class Connection:
         is_first = places == self._limits.pending_requests_max
         if is_first and (msg_id := self._send_past_outbox(payload, ACK_REQ, at_once=True)):
             asks.begin(ask, msg_id)
-        elif not self._outbox.put_data(_DATA, payload, ask):
+        elif not self._outbox.put_data(payload, ask):
             return False
         else:
             asks.begin(ask)
@@ -481,7 +481,7 @@ class Connection:
         if self._line or not (self._takes_answers if self._parting is not None else self._live):
             return False
         at_once = at_once or self._alone
-        return self._send_past_outbox(payload, 0, at_once=at_once) > 0 or self._outbox.put_data(_DATA, payload)
+        return self._send_past_outbox(payload, 0, at_once=at_once) > 0 or self._outbox.put_data(payload)
 
     async def send_reply(self, payload: bytes) -> None:
         """Queue an encoded answer as soon as there is room for it.

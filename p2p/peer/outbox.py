@@ -28,6 +28,7 @@ from p2p.session.session import INNER_OVERHEAD_BYTES
 ENVELOPE_BYTES_MAX: Final = 128
 """Room in a frame for a sealed envelope's header beside the payload (wire sections 2 and 3), rounded up."""
 
+_DATA: Final = int(MessageType.DATA)
 _RELAY: Final = int(MessageType.RELAY)
 _DATA_TURN: Final = 0
 _WAL_TURN: Final = 1
@@ -41,6 +42,10 @@ class Sealer(Protocol):
 
     def send(self, type: int, payload: bytes, flags: int = 0) -> int:
         """Take one message for sealing and return its message id."""
+        ...
+
+    def send_row(self, payloads: list[bytes]) -> None:
+        """Take application messages that ask nothing."""
         ...
 
 
@@ -100,7 +105,7 @@ class Outbox:
         self._limits = limits
         self._control: deque[tuple[int, bytes]] | _Nothing = ()
         self._control_bytes = 0
-        self._data: deque[tuple[int, bytes, Sent | None]] | _Nothing = ()
+        self._data: deque[tuple[bytes, Sent | None]] | _Nothing = ()
         self._wal: deque[tuple[int, bytes]] | _Nothing = ()
         self._turn = 0
         self.relay: RelayLane | None = None
@@ -136,8 +141,8 @@ class Outbox:
         self._control_bytes += len(payload)
         return True
 
-    def put_data(self, type: int, payload: bytes, ask: Sent | None = None) -> bool:
-        """Queue an application message if there is room. With `ask` it is a request.
+    def put_data(self, payload: bytes, ask: Sent | None = None) -> bool:
+        """Queue an encoded Data if there is room. With `ask` it is a request.
 
         There is below the high-water mark, as long as the message stays within the hard bounds; and an empty lane takes
         one message of any size that fits a frame.
@@ -152,7 +157,7 @@ class Outbox:
             return False
         else:
             data = self._data = deque()
-        data.append((type, payload, ask))
+        data.append((payload, ask))
         self.data_bytes = waiting + size
         return True
 
@@ -192,22 +197,24 @@ class Outbox:
     def drain_messages(self, session: Sealer) -> int:
         """Hand all application messages over but requests, whose answers could not come any more; how many they are."""
         data, self._data, self.data_bytes = self._data, (), 0
-        messages = [(type, payload) for type, payload, ask in data if ask is None]
-        for type, payload in messages:
-            session.send(type, payload)
+        messages = [payload for payload, ask in data if ask is None]
+        session.send_row(messages)
         return len(messages)
 
     def _drain_data(self, session: Sealer, turn_bytes: int) -> int:
         """One turn of the data lane: as much as one large batch would take, or all there is."""
-        data, send = self._data, session.send
+        data, row = self._data, list[bytes]()
         taken, waiting = 0, len(self._data)
         while data and taken < turn_bytes:
-            type, payload, ask = data.popleft()
+            payload, ask = data.popleft()
             taken += len(payload) + INNER_OVERHEAD_BYTES
             if ask is None:
-                send(type, payload)
+                row.append(payload)
             elif not ask.is_over:
-                ask.sent(send(type, payload, ACK_REQ))
+                session.send_row(row)
+                row = []
+                ask.sent(session.send(_DATA, payload, ACK_REQ))
+        session.send_row(row)
         if not data:
             self._data = ()
         self.data_bytes -= taken - INNER_OVERHEAD_BYTES * (waiting - len(data))
@@ -238,9 +245,9 @@ class Outbox:
     def withdraw(self) -> tuple[bytes, ...]:
         """Take back the application messages that wait, but requests and answers, which belong to this link."""
         messages: list[bytes] = []
-        stay: deque[tuple[int, bytes, Sent | None]] = deque()
+        stay: deque[tuple[bytes, Sent | None]] = deque()
         for item in self._data:
-            _, payload, ask = item
+            payload, ask = item
             if ask is None and not Data.decode(payload).reply_to:
                 messages.append(payload)
                 self.data_bytes -= len(payload)
@@ -251,7 +258,7 @@ class Outbox:
 
     def clear(self) -> int:
         """Drop everything and return how many application messages were lost with it."""
-        lost = sum(ask is None or not ask.is_over for _, _, ask in self._data)
+        lost = sum(ask is None or not ask.is_over for _, ask in self._data)
         self._control = self._data = self._wal = ()
         self.relay = None
         self.data_bytes = self.wal_bytes = self._control_bytes = 0

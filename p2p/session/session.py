@@ -34,6 +34,7 @@ from p2p.envelope import (
     MessageType,
     aad,
     encode_framed,
+    encode_row,
     parse_envelope,
 )
 from p2p.errors import CryptoError, LocalProtocolError, PayloadTooLarge, Reason, RemoteProtocolError
@@ -125,6 +126,7 @@ class Session:
         "_goodbye_said",
         "_group",
         "_group_bytes",
+        "_group_messages",
         "_handshake",
         "_inbound",
         "_last_id_in",
@@ -188,6 +190,7 @@ class Session:
         self._bundling = False
         self._group: list[tuple[int, int, int, bytes]] = []
         self._group_bytes = 0
+        self._group_messages = 0
         # Read per message.
         self._small_max = config.limits.bundle_message_bytes_max
         self._bundle_bytes = config.limits.bundle_bytes
@@ -365,7 +368,7 @@ class Session:
         if (
             length < self._small_max
             and self._group_bytes < self._bundle_bytes
-            and len(group) < self._bundle_max
+            and self._group_messages < self._bundle_max
             and type == _DATA
             and (not flags or flags == ACK_REQ)
             and self._bundling
@@ -376,6 +379,7 @@ class Session:
             self._next_id = msg_id + 1
             group.append((type, msg_id, flags, payload))
             self._group_bytes += length + INNER_OVERHEAD_BYTES
+            self._group_messages += 1
             return msg_id
         if self.state is not State.LIVE:
             raise LocalProtocolError(f"a session that is {self.state.value} takes no messages")
@@ -402,6 +406,34 @@ class Session:
         self._next_id = msg_id + 1
         self.bytes_out += len(frame)
         return msg_id, frame
+
+    def send_row(self, payloads: list[bytes]) -> None:
+        """Queue application messages without flags, in order: as `send` for each, in a third of its time.
+
+        Args:
+            payloads: encoded Data messages, any number.
+
+        Raises:
+            LocalProtocolError, PayloadTooLarge: see `send`. What came before is queued.
+        """
+        count = len(payloads)
+        if (
+            count > 1
+            and self._bundling
+            and self.state is _LIVE
+            and self._group_messages + count <= self._bundle_max
+            and max(map(len, payloads)) < self._small_max
+        ):
+            size = sum(map(len, payloads)) + count * INNER_OVERHEAD_BYTES
+            if self._group_bytes + size - len(payloads[-1]) - INNER_OVERHEAD_BYTES < self._bundle_bytes:
+                first_id = self._next_id
+                self._next_id = first_id + count
+                self._group.append((_BUNDLE, 0, 0, encode_row(_DATA, first_id, payloads)))
+                self._group_bytes += size
+                self._group_messages += count
+                return
+        for payload in payloads:
+            self.send(_DATA, payload)
 
     def ping(self, now: float) -> None:
         """Ask for a sign of life now. Without effect unless live."""
@@ -646,12 +678,13 @@ class Session:
         if len(payload) < limits.bundle_message_bytes_max and self._bundling:
             group = self._group
             size = len(payload) + INNER_OVERHEAD_BYTES
-            if self._group_bytes >= self._bundle_bytes or len(group) >= self._bundle_max:
+            if self._group_bytes >= self._bundle_bytes or self._group_messages >= self._bundle_max:
                 self._close_group()
             msg_id = self._next_id
             self._next_id = msg_id + 1
             group.append((type, msg_id, flags, payload))
             self._group_bytes += size
+            self._group_messages += 1
             return msg_id
         if len(payload) > limits.frame_bytes_max - FRAME_OVERHEAD_BYTES:
             raise PayloadTooLarge(f"a message of {len(payload)} bytes does not fit a frame of {limits.frame_bytes_max}")
@@ -664,13 +697,17 @@ class Session:
         group = self._group
         if not group:
             return
-        if len(group) == 1:
+        if self._group_messages == 1:
             self._seal(*group[0])
         else:
-            frames = [encode_framed(type, msg_id, flags, payload) for type, msg_id, flags, payload in group]
-            self._seal(_BUNDLE, self._take_id(), 0, b"".join(frames))
+            # A row stands in its frames already.
+            frames = [
+                payload if type == _BUNDLE else encode_framed(type, msg_id, flags, payload)
+                for type, msg_id, flags, payload in group
+            ]
+            self._seal(_BUNDLE, self._take_id(), 0, frames[0] if len(frames) == 1 else b"".join(frames))
         group.clear()
-        self._group_bytes = 0
+        self._group_bytes = self._group_messages = 0
 
     def _seal(self, type: int, msg_id: int, flags: int, payload: Buffer) -> None:
         if frame := self._sealed(type, msg_id, flags, payload):
@@ -706,7 +743,7 @@ class Session:
             detail = foreign_answer(self._first) or detail
         # Not a byte is answered to what cannot be: neither what waited nor a word about it.
         self._group.clear()
-        self._group_bytes = 0
+        self._group_bytes = self._group_messages = 0
         self._out = []
         self._out_bytes = 0
         self._end(Ended(reason, one_line(detail), clean=False))

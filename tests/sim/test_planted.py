@@ -134,8 +134,8 @@ def a_call_that_hangs_after_the_end(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_queue_without_bound(patch: pytest.MonkeyPatch) -> None:
-    def put(self: Outbox, type: int, payload: bytes, ask: Sent | None = None) -> bool:
-        self._data = deque((*self._data, (type, payload, ask)))
+    def put(self: Outbox, payload: bytes, ask: Sent | None = None) -> bool:
+        self._data = deque((*self._data, (payload, ask)))
         self.data_bytes += len(payload)
         return True
 

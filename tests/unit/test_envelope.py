@@ -241,3 +241,19 @@ def test_another_major_inside_is_refused_as_such() -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         list(envelope.iter_bundle(bundle_of(PING[:4] + b"\x02" + PING[5:])))
     assert caught.value.reason is Reason.VERSION
+
+
+@given(
+    st.integers(0, 2**64 - 64),
+    st.lists(st.tuples(st.sampled_from([0, 1, 104, 105, 128, 16_359, 16_360]), st.integers(1, 4)), max_size=6),
+)
+def test_a_row_is_its_messages_framed_one_by_one(first_id: int, sizes: list[tuple[int, int]]) -> None:
+    payloads = [bytes((number,)) * size for size, times in sizes for number in range(times)]
+    framed = [envelope.encode_framed(259, first_id + place, 0, payload) for place, payload in enumerate(payloads)]
+    assert envelope.encode_row(259, first_id, payloads) == b"".join(framed)
+
+
+def test_ids_of_a_row_fit_their_field() -> None:
+    assert envelope.encode_row(259, 2**64 - 3, [b"x"] * 3)
+    with pytest.raises(LocalProtocolError, match="msg_id"):
+        envelope.encode_row(259, 2**64 - 3, [b"x"] * 4)

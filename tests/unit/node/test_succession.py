@@ -509,7 +509,7 @@ async def test_what_waits_when_the_other_side_says_goodbye_is_sent_before_the_an
         await trio.sleep(1)
         payload = msg.encode_data(b"x", 0, 0, b"last words")
         # As if its writer had not had its turn yet.
-        assert kept_link(small, large)._outbox.put_data(msg.Data.TYPE, payload)
+        assert kept_link(small, large)._outbox.put_data(payload)
         await large.disconnect(small.peer_id)
         assert len(there) == 1
         assert small.counters.messages_unsent == 0

@@ -21,10 +21,13 @@ class Drained:
         self.taken.append((type, payload, flags))
         return len(self.taken)
 
+    def send_row(self, payloads: list[bytes]) -> None:
+        self.taken += [(259, payload, 0) for payload in payloads]
+
 
 def test_control_goes_before_everything_that_waited_longer() -> None:
     outbox, drained = Outbox(Limits()), Drained()
-    outbox.put_data(259, b"data")
+    outbox.put_data(b"data")
     outbox.put_wal(10, b"wal")
     outbox.put_control(11, b"ack")
     outbox.drain(drained, KIB)
@@ -38,7 +41,7 @@ def test_bulk_wal_and_chatty_data_take_turns() -> None:
     for _number in range(8):
         outbox.put_wal(10, bytes(32 * KIB))
         for _ in range(64):
-            outbox.put_data(259, bytes(KIB))
+            outbox.put_data(bytes(KIB))
     for _ in range(8):
         outbox.drain(drained, 64 * KIB)
     data_bytes = sum(len(payload) for type, payload, _ in drained.taken if type == 259)
@@ -49,7 +52,7 @@ def test_bulk_wal_and_chatty_data_take_turns() -> None:
 def test_each_lane_keeps_its_order() -> None:
     outbox, drained = Outbox(Limits()), Drained()
     for number in range(50):
-        outbox.put_data(259, b"d%03d" % number)
+        outbox.put_data(b"d%03d" % number)
         outbox.put_wal(10, b"w%03d" % number)
     while outbox:
         outbox.drain(drained, 16)
@@ -60,16 +63,16 @@ def test_each_lane_keeps_its_order() -> None:
 
 def test_an_empty_lane_takes_one_message_of_any_size_that_fits_a_frame() -> None:
     outbox = Outbox(Limits())
-    assert not outbox.put_data(259, bytes(Limits().frame_bytes_max))
-    assert outbox.put_data(259, bytes(900 * KIB))
-    assert not outbox.put_data(259, b"x")
+    assert not outbox.put_data(bytes(Limits().frame_bytes_max))
+    assert outbox.put_data(bytes(900 * KIB))
+    assert not outbox.put_data(b"x")
 
 
 @given(st.lists(st.integers(min_value=0, max_value=3000), max_size=200))
 def test_T22_the_bounds_hold_whatever_is_put(sizes: list[int]) -> None:
     limits = replace(Limits(), outbox_bytes_max=20_000, outbox_messages_max=30, outbox_high_water_bytes=10_000)
     outbox = Outbox(limits)
-    taken = [size for size in sizes if outbox.put_data(259, bytes(size))]
+    taken = [size for size in sizes if outbox.put_data(bytes(size))]
     assert outbox.data_messages == len(taken) <= 30
     assert outbox.data_bytes == sum(taken) <= 20_000
     if len(taken) < len(sizes):
@@ -81,7 +84,7 @@ def test_T22_the_bounds_hold_whatever_is_put(sizes: list[int]) -> None:
 
 def test_T22_as_many_messages_as_the_bound_says_wait_and_no_other_however_small() -> None:
     outbox = Outbox(replace(Limits(), outbox_messages_max=30))
-    assert [outbox.put_data(259, b"") for _ in range(32)] == [True] * 30 + [False] * 2
+    assert [outbox.put_data(b"") for _ in range(32)] == [True] * 30 + [False] * 2
 
 
 def test_T22_answers_that_nobody_takes_are_bounded_in_number_and_bytes() -> None:
@@ -102,7 +105,7 @@ def test_clearing_counts_lost_application_messages_only() -> None:
     outbox = Outbox(Limits())
     outbox.put_control(11, b"x")
     outbox.put_wal(10, b"y")
-    outbox.put_data(259, b"z")
+    outbox.put_data(b"z")
     assert outbox.clear() == 1
 
 
@@ -120,8 +123,8 @@ class Ask:
 def test_a_request_that_nobody_waits_for_any_more_is_not_sent_and_gives_its_room_back() -> None:
     outbox, drained = Outbox(Limits()), Drained()
     given_up, open_ = Ask(is_over=True), Ask()
-    outbox.put_data(259, b"given up", given_up)
-    outbox.put_data(259, b"open", open_)
+    outbox.put_data(b"given up", given_up)
+    outbox.put_data(b"open", open_)
     outbox.drain(drained, KIB)
     assert [payload for _, payload, _ in drained.taken] == [b"open"]
     assert (given_up.ids, open_.ids) == ([], [1])
@@ -130,9 +133,9 @@ def test_a_request_that_nobody_waits_for_any_more_is_not_sent_and_gives_its_room
 
 def test_a_request_that_nobody_waits_for_any_more_is_not_lost_with_its_link() -> None:
     outbox = Outbox(Limits())
-    outbox.put_data(259, b"message")
-    outbox.put_data(259, b"open", Ask())
-    outbox.put_data(259, b"given up", Ask(is_over=True))
+    outbox.put_data(b"message")
+    outbox.put_data(b"open", Ask())
+    outbox.put_data(b"given up", Ask(is_over=True))
     assert outbox.clear() == 2
 
 
@@ -155,7 +158,7 @@ def test_circuits_data_and_batches_take_turns_and_nobody_starves() -> None:
     for _ in range(20):
         outbox.put_wal(10, bytes(32 * KIB))
     for _ in range(7):
-        outbox.put_data(259, bytes(32 * KIB))
+        outbox.put_data(bytes(32 * KIB))
     while outbox:
         outbox.drain(drained, 64 * KIB)
     seen = [type for type, _, _ in drained.taken]

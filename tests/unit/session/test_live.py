@@ -1108,3 +1108,40 @@ def test_last_words_go_out_before_a_goodbye_is_answered_and_only_on_a_live_sessi
     r.goodbye(Reason.CLOSED)
     assert end_of(deliver(r, i)).clean
     assert said == []
+
+
+@pytest.mark.parametrize("limits", [{}, {"limits_bundle_messages_max": 3}, {"limits_bundle_bytes": 1000}])
+@given(
+    rows=st.lists(
+        st.lists(st.sampled_from([0, 1, 100, 100, 100, 900, 20_000]), max_size=9), min_size=1, max_size=5
+    )
+)
+def test_a_row_is_as_good_as_its_messages_one_by_one(limits, rows):
+    together, one_by_one = live(config("a", **limits)), live(config("a", **limits))
+    sent = []
+    for row in rows:
+        payloads = [data(bytes((number,)) * size) for number, size in enumerate(row)]
+        together[0].send_row(payloads)
+        for payload in payloads:
+            one_by_one[0].send(DATA, payload)
+        sent += [msg.decode_data(payload).body for payload in payloads]
+    assert bodies(deliver(*together)) == bodies(deliver(*one_by_one)) == sent
+
+
+def test_a_row_fills_a_bundle_and_no_more():
+    i, r = live()
+    for _ in range(7):
+        i.send_row([data(bytes(1000))] * 16)
+    stream = i.data_to_send()
+    assert types(stream) == [BUNDLE] * 2
+    assert all(len(envelope.payload) <= 64 * 1024 for envelope in envelopes(stream))
+    r.receive_data(stream, 0.0)
+    assert len(bodies(drain(r))) == 112
+
+
+def test_a_session_that_has_ended_takes_no_row():
+    i, _ = live()
+    i.goodbye(Reason.CLOSED)
+    i.send_row([])
+    with pytest.raises(LocalProtocolError, match="takes no messages"):
+        i.send_row([data(b"x")] * 2)
