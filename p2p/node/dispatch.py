@@ -154,7 +154,8 @@ class Channel:
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
         self._closed = False
-        self._is_stuck = False
+        # Since when nobody takes anything while somebody waits; None where nobody waited since the last was taken.
+        self._full_since: float | None = None
         self._since_checkpoint = 0
 
     async def __aenter__(self) -> Self:
@@ -200,7 +201,7 @@ class Channel:
         # `_take`, written out: this and `put` run per message.
         message = self._queue.popleft()
         self._bytes -= len(message.body)
-        self._is_stuck = False
+        self._full_since = None
         if self._shares is not None:
             self._count(message, -1)
             if len(self._queue) <= self.capacity // 2 and self._bytes <= self._dispatch.bytes_max // 2:
@@ -228,7 +229,7 @@ class Channel:
             return None
         while not self._has_room(message):
             if self.when_full == "wait":
-                if not self._is_stuck:
+                if not self._is_stuck():
                     return partial(self._put_when_room, message)
                 self._dispatch.drop(self, message)
                 return None
@@ -260,8 +261,23 @@ class Channel:
         return None
 
     async def _put_rest_after(self, pause: Pause, messages: deque[Message]) -> Pause | None:
-        await pause()
+        waited = False
+        try:
+            await pause()
+            waited = True
+        finally:
+            if not waited:
+                # The link may not wait any more: what finds no room now is dropped, as the one that waited.
+                for message in messages:
+                    if self._has_room(message) and not self._closed:
+                        self._append(message)
+                    else:
+                        self._dispatch.drop(self, message)
         return self._put_rest(messages)
+
+    def _is_stuck(self) -> bool:
+        """Whether nobody took anything for as long as a link may wait, be it one link that did, or several in turn."""
+        return self._full_since is not None and trio.current_time() >= self._full_since + self._dispatch.wait_s_max
 
     def _has_room(self, message: Message) -> bool:
         """A message that is larger than the bound of bytes is taken by an empty queue: none is refused for its size."""
@@ -312,15 +328,14 @@ class Channel:
 
     async def _put_when_room(self, message: Message) -> None:
         is_queued = False
+        if self._full_since is None:
+            self._full_since = trio.current_time()
         try:
             wait_s = min(self._dispatch.wait_s_max, message._link.rest_s_max)  # noqa: SLF001  # of this module
-            with trio.move_on_after(wait_s) as scope:
+            with trio.move_on_after(wait_s):
                 while not self._has_room(message) and not self._closed:
                     await self._writers.park()
-            if scope.cancelled_caught and not self._has_room(message):
-                # A link that may not wait as long as others says nothing about the reader.
-                self._is_stuck = wait_s == self._dispatch.wait_s_max
-            elif not self._closed:
+            if self._has_room(message) and not self._closed:
                 self._append(message)
                 is_queued = True
         finally:

@@ -476,8 +476,10 @@ class Supervisor:
         carrier, stream = link.carrier, link.stream
         assert isinstance(stream, CircuitStream), "it is not direct"
         assert link.connected_at is not None, "it was live"
-        # Our own link to the relay made place for another one.
-        is_blameless = carrier is not None and carrier.retiring and carrier.reason is not None
+        # Our own link to the relay made place for another one, or is not read.
+        is_blameless = carrier is not None and (
+            carrier.is_resting or (carrier.retiring and carrier.reason is not None)
+        )
         # Nor is it held against a relay that our own Goodbye is not answered, or that one which lives is cut.
         if not (is_blameless or link.cut_short or (link.is_parting and not link.retiring)):
             self._paths.link_broke(link)

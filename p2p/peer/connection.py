@@ -562,6 +562,11 @@ class Connection:
         return self._outbox.relay is circuits
 
     @property
+    def is_resting(self) -> bool:
+        """Whether it is not read, as a reader of ours is slow."""
+        return self._rest_scope is not None
+
+    @property
     def _carries_any(self) -> bool:
         return self._outbox.relay is not None and self._outbox.relay.legs > 0
 
@@ -696,8 +701,10 @@ class Connection:
     async def _show_life(self, scope: trio.CancelScope) -> None:
         """Ping while the link gives way, or rests in a circuit: the other side cannot know what our readers take.
 
-        Nor can the far ends of the circuits over a link that rests: this node's own speak for themselves.
+        Nor can the far ends of the circuits over a link that rests: this node's own speak for themselves, for as long
+        as one rest may take. If one follows the other without a read between them, another way is better.
         """
+        deaf_s_max = self._limits.channel_wait_s_max
         with scope:
             while self.reason is None and self.session.state is State.LIVE:
                 await trio.sleep(self._limits.probe_s_max / 2)
@@ -705,7 +712,7 @@ class Connection:
                     break
                 self.session.ping(self._clock.monotonic())
                 self.write_soon()
-                if self._rest_scope is not None and self._carries_any:
+                if self.is_resting and self._carries_any and self._clock.monotonic() < self.read_at + deaf_s_max:
                     self._owner.on_rest(self)
         self._life_scope = None
 
@@ -727,9 +734,25 @@ class Connection:
 
     def _ask_for_life(self) -> None:
         now = self._probed_at = self._clock.monotonic()
-        self._probe_by = now + self._limits.probe_s_max
         self.session.ping(now)
+        if self._vigil is not None:
+            self._vigil.sent(now)
+            self._vigil.asked(now, self.session.bytes_out + self.session.pending_bytes)
+        self._probe_by = now + self._probe_s
         self._tighten_deadline()
+
+    @property
+    def _probe_s(self) -> float:
+        """How long the answer to a Ping may take, and nothing may move: in a circuit as long as the vigil says."""
+        probe_s = self._limits.probe_s_max
+        return probe_s if self._vigil is None else max(probe_s, self._vigil.patience_s)
+
+    def _is_brought(self, since: float) -> bool:
+        """In a circuit: whether one slice, of whichever circuit, is coming in over its carrier since then."""
+        carrier = self.carrier
+        if carrier is None or not carrier.session.is_amid_frame:
+            return False
+        return carrier.read_at > since >= carrier.session.last_seen
 
     def abort(self, reason: Reason, detail: str = "") -> None:
         """End at once: nothing is flushed, no Goodbye is sent. Never waits."""
@@ -802,7 +825,7 @@ class Connection:
         over_by = parting.over_by if parting is not None and parting.gives_way else now + limits.retire_s_max
         if self.clean and self.reason is Reason.MOVED and now < over_by:
             self._last_words_by = over_by
-            scope.deadline = min(over_by, now + limits.drain_s_max)
+            scope.deadline = min(over_by, now + max(limits.drain_s_max, self._probe_s))
         else:
             scope.deadline = min(_NEVER if parting is None else parting.end_by, now + limits.probe_s_max)
 
@@ -810,7 +833,7 @@ class Connection:
         """The other side made room for a write that waited for it."""
         now = self._moved_at = self._clock.monotonic()
         if now < self._last_words_by and self._scope is not None:
-            self._scope.deadline = min(self._last_words_by, now + self._limits.drain_s_max)
+            self._scope.deadline = min(self._last_words_by, now + max(self._limits.drain_s_max, self._probe_s))
 
     async def _read_until_over(self) -> None:
         pause: Pause | None = None
@@ -850,7 +873,7 @@ class Connection:
                 self._vigil.resumed(now)
             if self._probe_by != _NEVER:
                 # The answer may be among what was not read.
-                self._probe_by = now + self._limits.probe_s_max
+                self._probe_by = now + self._probe_s
             # One rest after the other must not keep us from saying that we live.
             session.handle_deadline(now)
         else:
@@ -1033,14 +1056,12 @@ class Connection:
 
     def _is_owed_time(self, vigil: Vigil, now: float) -> bool:
         """In a circuit: whether a word may be there that was not heard: something else comes in, or we stood still."""
-        heard_at, carrier, comes = self._moved_at, self.carrier, False
-        if carrier is not None:
-            since = vigil.silent_since(heard_at)
-            comes = carrier.session.is_amid_frame and carrier.read_at > since
-            if comes and carrier.session.last_seen <= since:
-                # One slice alone takes so long.
-                vigil.resumed(now)
-                return True
+        heard_at, carrier = self._moved_at, self.carrier
+        since = vigil.silent_since(heard_at)
+        if self._is_brought(since) or (carrier is not None and carrier.is_resting):
+            vigil.resumed(now)
+            return True
+        comes = carrier is not None and carrier.session.is_amid_frame and carrier.read_at > since
         is_late = now > vigil.next_deadline(heard_at) + _LATE_S
         return (is_late or comes) and vigil.spare(now, heard_at)
 
@@ -1048,8 +1069,9 @@ class Connection:
         is_dead, parting = False, self._parting
         if now >= self._probe_by:
             self._probe_by = _NEVER
+            is_brought = self._is_brought(self._probed_at)
             if parting is None or not parting.gives_way:
-                if self.session.last_seen > self._probed_at:
+                if is_brought or self.session.last_seen > self._probed_at:
                     # It does not answer yet, but it is not silent.
                     self._ask_for_life()
                 else:
@@ -1057,7 +1079,7 @@ class Connection:
                 return
             # One that gives way and does live finishes in order. (Its peer may be past answering a Ping.)
             # A frame that has begun comes slowly; it moves, or it is found out when it has to end.
-            is_dead = not (self._moved_at > self._probed_at or self.session.is_amid_frame)
+            is_dead = not (is_brought or self._moved_at > self._probed_at or self.session.is_amid_frame)
             parting.probe_failed()
         if parting is None:
             return
@@ -1065,8 +1087,9 @@ class Connection:
             now,
             is_dead=is_dead,
             owes=self._owes_answers(),
-            moved_at=self._moved_at,
+            moved_at=now if self._is_brought(self._moved_at) else self._moved_at,
             can_speak=not self._outbox and self.session.state is State.LIVE,
+            probe_s=self._probe_s,
         )
         if step is Step.ASK:
             self._ask_for_life()

@@ -91,7 +91,9 @@ class Parting:
         if self.waits_for == NEVER:
             self.waits_for = -NEVER
 
-    def step(self, now: float, *, is_dead: bool, owes: bool, moved_at: float, can_speak: bool) -> Step:
+    def step(
+        self, now: float, *, is_dead: bool, owes: bool, moved_at: float, can_speak: bool, probe_s: float
+    ) -> Step:
         """What to do now.
 
         Args:
@@ -99,17 +101,18 @@ class Parting:
             owes: an answer of either side is open, or a circuit runs on.
             moved_at: when something came or went last.
             can_speak: all that waited is written, and Goodbye is not said.
+            probe_s: how long an answer may take: as long nothing may move, where that is more than `drain_s_max`.
         """
         if is_dead:
             return Step.CUT
         if now < self.end_by:
             return Step.WAIT
-        limits = self._limits
-        if now < self.over_by and (owes or moved_at > self.end_by - limits.drain_s_max):
-            self.end_by = min(now + limits.drain_s_max, self.over_by)
+        quiet_s = max(self._limits.drain_s_max, probe_s)
+        if now < self.over_by and (owes or moved_at > self.end_by - quiet_s):
+            self.end_by = min(now + quiet_s, self.over_by)
             return Step.ASK if owes else Step.WAIT
         if self.gives_way and can_speak:
             # The Ping is not answered, or one of us owes an answer for too long: all that can be said is.
-            self.end_by = now + limits.probe_s_max
+            self.end_by = now + probe_s
             return Step.SAY
         return Step.CUT

@@ -118,7 +118,9 @@ class Vigil:
         return self._asked_at == _NEVER and now >= self.next_deadline(heard_at)
 
     def asked(self, now: float, bytes_out: int) -> None:
-        """A Ping goes out, behind so many bytes in all."""
+        """A Ping goes out, behind so many bytes in all. Without effect while another one is not answered."""
+        if self._asked_at != _NEVER:
+            return
         self._asked_at = now
         self._behind_bytes = min(bytes_out - self._answered_bytes, self._limits.relay_slice_bytes_max)
         self._asked_bytes = bytes_out

@@ -61,12 +61,70 @@ async def test_a_slow_reader_of_what_a_relay_says_kills_no_circuit_of_its_node(
         await b.send(a.peer_id, "nobody", b"awaited, too")
         received = []
         for _ in range(3):
-            await trio.sleep(8)
+            await trio.sleep(p2p.Limits().channel_wait_s_max / 2 - 0.5)
             received.append((await slow.receive()).body)
         assert received == [b"0", b"1", b"2"]
         assert await a.request(b.peer_id, "echo", b"now") == b"now"
         assert ways(r) == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_a_row_of_slow_reads_of_what_a_relay_says_is_left_for_another_relay_and_held_against_nobody(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (_, a, b, r1), trio.open_nursery() as nursery, b.channel("slow", capacity=1) as slow:
+        assert b._rooms is not None
+        await nursery.start(b.serve, "echo", echo)
+        for number in range(20):
+            await r1.send(b.peer_id, "slow", b"%d" % number)
+
+        async def read_slowly() -> None:
+            async for _ in slow:
+                await trio.sleep(8)
+
+        nursery.start_soon(read_slowly)
+        with suppress(p2p.P2PError):
+            await a.request(b.peer_id, "echo", b"over the one that is not read", timeout_s=15)
+        assert await a.request(b.peer_id, "echo", b"over the other one", timeout_s=5) == b"over the other one"
+        assert a.get_peer(b.peer_id).endpoint.host != str(r1.peer_id)
+        await trio.sleep(20 * 8)
+        # Who did not read does not hold that against the relay.
+        now = trio.current_time()
+        assert b._rooms.paths.router.broken_until(a.peer_id, r1.peer_id, now) < now
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_channel_without_a_reader_at_a_relay_does_not_slow_down_the_circuits_of_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    net = MemoryNetwork()
+    with trio.fail_after(500):
+        async with (
+            there(net, "r1", relay=True, listen_port=1) as r1,
+            there(net, "r2", relay=True, listen_port=1, peers=["mem://r1:1"]) as r2,
+            there(net, "a", listen_port=2, via=["mem://r1:1"]) as a,
+            there(net, "b", listen_port=2, via=["mem://r2:1"]) as b,
+            trio.open_nursery() as nursery,
+            r2.channel("unread", capacity=1),
+        ):
+            await until_linked(r1, a, r2)
+            await until_linked(r2, b, r1)
+            await nursery.start(b.serve, "echo", echo)
+            await trio.sleep(60)
+            await a.connect(b.peer_id)
+
+            async def speak() -> None:
+                while True:
+                    await r1.send(r2.peer_id, "unread", b"")
+                    await trio.sleep(0.05)
+
+            nursery.start_soon(speak)
+            await trio.sleep(2 * p2p.Limits().channel_wait_s_max)
+            begun = trio.current_time()
+            for _ in range(10):
+                await a.request(b.peer_id, "echo", b"now")
+            assert trio.current_time() - begun < 1
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_relay_does_not_wait_for_a_slow_reader_of_its_own_at_the_cost_of_the_circuits_of_others(

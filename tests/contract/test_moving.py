@@ -238,6 +238,40 @@ async def test_circuits_do_not_wait_for_a_relays_own_slow_reader_of_an_older_lin
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("kib_per_s", [32, 100])
+@pytest.mark.parametrize("way", ["moves", "becomes direct"])
+async def test_a_pair_that_leaves_a_circuit_amid_a_burst_over_a_slow_link_loses_nothing(
+    way: str, kib_per_s: int, autojump_clock: MockClock
+) -> None:
+    net = MemoryNetwork()
+
+    def there(name: str, **options: object) -> AbstractAsyncContextManager[p2p.Node]:
+        return p2p.open_node(node_id=name, network=net.network_for(name), network_key=KEY, **options)  # type: ignore[arg-type]
+
+    with trio.fail_after(600):
+        async with (
+            there("r", relay=True, listen_port=1) as r,
+            there("a", listen_port=None, peers=["mem://r:1"]) as a,
+            there("b", listen_port=2, peers=["mem://r:1"]) as b,
+            b.channel("count", capacity=1000) as count,
+        ):
+            await until_linked(a, r)
+            await until_linked(b, r)
+            await until_linked(r, a, b)
+            await a.connect(f"relay://r/{b.peer_id}")
+            await trio.sleep(20)
+            net.set_link("r", "b", bytes_per_s=kib_per_s * 1024)
+            for number in range(45):
+                await a.send(b.peer_id, "count", b"%d" % number + b"." + bytes(20 * 1024))
+            if way == "moves":
+                await renew(b, r)
+            else:
+                await a.connect("mem://b:2")
+            await a.send(b.peer_id, "count", b"45.")
+            received = [int((await count.receive()).body.split(b".")[0]) for _ in range(46)]
+            assert received == list(range(46))
+
+
 async def test_a_circuit_that_was_cut_with_the_old_link_of_its_far_end_is_opened_anew_over_the_only_relay(
     autojump_clock: MockClock,
 ) -> None:

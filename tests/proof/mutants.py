@@ -425,8 +425,8 @@ PLANTED: Final = (
     Planted(
         "a link that gives way lasts longer than it may",
         "p2p/peer/parting.py",
-        "self.end_by = min(now + limits.drain_s_max, self.over_by)",
-        "self.end_by = now + limits.drain_s_max",
+        "self.end_by = min(now + quiet_s, self.over_by)",
+        "self.end_by = now + quiet_s",
         ("tests/unit/peer/test_parting.py",),
     ),
     Planted(

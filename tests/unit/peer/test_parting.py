@@ -16,7 +16,7 @@ BYE = (Reason.CLOSED, "")
 def step(
     parting: Parting, now: float, *, owes: bool = False, moved_at: float = -NEVER, can_speak: bool = False
 ) -> Step:
-    return parting.step(now, is_dead=False, owes=owes, moved_at=moved_at, can_speak=can_speak)
+    return parting.step(now, is_dead=False, owes=owes, moved_at=moved_at, can_speak=can_speak, probe_s=PROBE)
 
 
 def test_a_link_that_is_closed_is_cut_when_it_has_drained_whatever_moves_and_is_owed() -> None:
@@ -64,7 +64,7 @@ def test_a_reader_of_one_that_gives_way_is_hurried_by_another_link() -> None:
 
 def test_a_dead_peer_is_waited_for_no_longer() -> None:
     parting = Parting(LIMITS, 0.0, BYE, gives_way=True)
-    assert parting.step(0.0, is_dead=True, owes=True, moved_at=0.0, can_speak=True) is Step.CUT
+    assert parting.step(0.0, is_dead=True, owes=True, moved_at=0.0, can_speak=True, probe_s=PROBE) is Step.CUT
 
 
 def test_a_probe_that_failed_lets_a_side_part_that_would_have_waited_for_the_other() -> None:
