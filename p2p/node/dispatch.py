@@ -96,7 +96,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
         link.serving += 1
         payload = asked.encode(Data.OK, encoded)
         try:
-            if not link.send_reply_nowait(payload):
+            if not link.send_reply_nowait(payload, at_once=True):
                 await link.send_reply(payload)
         except trio.Cancelled:
             # It had no room yet; whoever reads the request may answer it again.

@@ -589,7 +589,7 @@ class Node:
         try:
             # Before anybody is asked for what could not be read.
             read = None if reply_type is None else reader_of(reply_type, "reply_type")
-            rooms = self._running()
+            rooms = self._rooms or self._running()
             name = self._encoded_names.get(channel) or self._encode_name(channel)
             payload = msg.encode_data(name, 0, 0, body if type(body) is bytes else encode_body(body))
             deadline = rooms.requests.deadline_of(timeout_s)

@@ -16,8 +16,8 @@ A request that its asker gives up is taken out of the line, or its handler is ca
 Nothing of trio is made per request: a task that was needed once stays, with a cancel scope that is made anew once it
 was used, and a request that finds one idle wakes it. One more is started when a request finds none, up to the number
 that may be served at a time: so no more of them are ever made than there were requests at once, whatever that number.
-A handler that is a plain function needs not even that: it is called as its request is read, and the answer leaves with
-the reader's next write.
+A handler that is a plain function needs not even that: it is called as its request is read, and the answer leaves at
+once, or with those to the requests that came together with it.
 """
 
 from __future__ import annotations
@@ -174,8 +174,6 @@ class Service:
             self._since_turn += 1
             begun = self._call(message, asked)
             if isinstance(begun, bytes) and (begun == _ANSWERED or link.send_reply_nowait(begun)):
-                # Mostly the reader calls, which flushes after what it read.
-                link.write_soon()
                 return
         link.serving += 1
         share = self._shares.get(link)
@@ -283,10 +281,8 @@ class Service:
                 if payload != _ANSWERED:
                     asked.reopen()
                 asked.refuse(Data.NO_HANDLER)
-            # The link's writer has been started for them.
-            if self._waiting:
-                link.write_soon()
-            else:
+            if link.is_parting:
+                # It may have waited for this only.
                 link.flush()
 
     def _call(self, message: Message, asked: Asked) -> Awaitable[object] | bytes:
@@ -296,13 +292,13 @@ class Service:
             # Bytes first: asking an ABC takes longer than the rest.
             if not isinstance(result, bytes) and isinstance(result, Awaitable):
                 return result
-            return _encode_answer(asked, result)
+            return asked.answer(result)
         except (Exception, GeneratorExit):  # noqa: BLE001  # somebody else's code: its asker is told, and no one else
             return self._failed(message, asked)
 
     async def _finish(self, message: Message, asked: Asked, result: Awaitable[object]) -> bytes:
         try:
-            return _encode_answer(asked, await result)
+            return asked.answer(await result)
         except Exception:  # noqa: BLE001  # as in _call
             return self._failed(message, asked)
         except GeneratorExit as error:
@@ -388,15 +384,6 @@ class _Share:
         self.bytes = 0
 
 
-def _encode_answer(asked: Asked, result: object) -> bytes:
-    if asked.is_answered:
-        return _ANSWERED
-    body = result if type(result) is bytes else encode_body(result)
-    if len(body) > asked.link.answer_bytes_max:
-        raise PayloadTooLarge(f"an answer of {len(body)} bytes; {asked.link.answer_bytes_max} fit a frame")
-    return asked.encode(Data.OK, body)
-
-
 class Asked:
     """Which request a message is, and whether it was answered: it is, once."""
 
@@ -407,6 +394,23 @@ class Asked:
         self.is_answered = False
         self.msg_id = msg_id
         link.unanswered += 1
+
+    def answer(self, result: object) -> bytes:
+        """Return the payload of the answer that a handler's result is; `_ANSWERED` if it gave one itself.
+
+        Raises:
+            ConfigError: the result is no body.
+            PayloadTooLarge: it does not fit a frame.
+        """
+        if self.is_answered:
+            return _ANSWERED
+        body = result if type(result) is bytes else encode_body(result)
+        link = self.link
+        if len(body) > link.answer_bytes_max:
+            raise PayloadTooLarge(f"an answer of {len(body)} bytes; {link.answer_bytes_max} fit a frame")
+        self.is_answered = True
+        link.unanswered -= 1
+        return encode_data(b"", self.msg_id, Data.OK, body)
 
     def encode(self, status: int, body: bytes) -> bytes:
         """Return the payload of the answer. After that there is no other."""

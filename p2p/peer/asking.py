@@ -112,7 +112,7 @@ class Asks:
         self._sent: dict[int, Ask] = {}
         self._abandoned: dict[int, None] = {}
         self._tolerated_to = 0
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._waiting: trio.lowlevel.ParkingLot | None = None
         # Places of those who have not begun yet.
         self._given = 0
         self._is_closed = False
@@ -130,6 +130,8 @@ class Asks:
         if self.free_places > 0:
             self._given += 1
             return True
+        if self._waiting is None:
+            self._waiting = trio.lowlevel.ParkingLot()
         await self._waiting.park()
         return not self._is_closed
 
@@ -146,7 +148,8 @@ class Asks:
     def dismiss(self) -> None:
         """No more requests begin here: who waits for a place goes on without."""
         self._is_closed = True
-        self._waiting.unpark_all()
+        if self._waiting is not None:
+            self._waiting.unpark_all()
 
     def begin(self, ask: Ask, msg_id: int = 0) -> None:
         """This request is in the outbox; or went past it, and has its id already."""
@@ -209,7 +212,7 @@ class Asks:
         if ask.task is not None:
             trio.lowlevel.reschedule(ask.task)
             ask.task = None
-        if self._waiting:
+        if self._waiting is not None:
             self._give_places()
 
 

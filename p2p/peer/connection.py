@@ -384,7 +384,7 @@ class Connection:
         return True
 
     def _send_past_outbox(self, payload: bytes, flags: int, *, at_once: bool) -> int:
-        """Write a small message, or have it written by the next `flush`, if nothing waits before it.
+        """Write a small message now, or soon with what is sent meanwhile, if nothing waits before it.
 
         The outbox is there for what cannot be written yet, and a Bundle for what goes together. A question, and an
         answer, mostly goes alone and finds both empty: without them each takes 25 calls fewer.
@@ -417,7 +417,9 @@ class Connection:
             or session.pending_bytes >= self._limits.write_bytes
         ):
             return 0
-        return session.send(_DATA, payload, flags)
+        msg_id = session.send(_DATA, payload, flags)
+        self.write_soon()
+        return msg_id
 
     def _doubts(self, vigil: Vigil) -> bool:
         """Whether a circuit is so silent that nothing more is sent into it for now. The next read goes on with it.
@@ -472,26 +474,30 @@ class Connection:
         return self._live and self._parting.gives_way and not self.session.is_ending
 
     def send_reply_nowait(self, payload: bytes, *, at_once: bool = False) -> bool:
-        """Queue an encoded answer if there is room for it. It is written at the next `flush` or `write_soon`.
+        """Send an encoded answer if there is room for it: now, or soon and together with what is sent meanwhile.
 
         Args:
             payload: encoded.
-            at_once: whether it goes alone and had best be written now.
+            at_once: whether nothing is to be sent meanwhile. The answer to a request that came alone leaves now anyway.
         """
         if self._line or not (self._takes_answers if self._parting is not None else self._live):
             return False
-        at_once = at_once or self._alone
-        return self._send_past_outbox(payload, 0, at_once=at_once) > 0 or self._outbox.put_data(payload)
+        if not self._send_past_outbox(payload, 0, at_once=at_once or self._alone):
+            if not self._outbox.put_data(payload):
+                return False
+            self.write_soon()
+        return True
 
     async def send_reply(self, payload: bytes) -> None:
-        """Queue an encoded answer as soon as there is room for it.
+        """Send an encoded answer as soon as there is room for it.
 
         Raises:
             NotConnected: the link is over.
         """
-        if self.send_reply_nowait(payload):
-            self.write_soon()
-        elif not (self._takes_answers and await self._in_line().wait(payload, is_answer=True)):
+        if not (
+            self.send_reply_nowait(payload)
+            or (self._takes_answers and await self._in_line().wait(payload, is_answer=True))
+        ):
             raise self._closed()
 
     def send_status(self, payload: bytes) -> None:
@@ -1196,7 +1202,8 @@ class Connection:
         if self._writing:
             return
         if self._rest is None:
-            data = self._next_bytes()
+            is_quiet = not self._outbox and self._parting is None and not self._traces
+            data = self.session.data_to_send() if is_quiet else self._next_bytes()
             if not data:
                 return
             sent = self._stream.send_nowait(data)

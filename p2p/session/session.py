@@ -399,9 +399,12 @@ class Session:
         """
         if self.state is not _LIVE or self._group or self._out or len(payload) >= self._small_max:
             return None
+        assert self._outbound is not None, "a live session has keys"
         msg_id = self._next_id
-        frame = self._sealed(_DATA, msg_id, flags, payload)
-        if not frame:
+        try:
+            frame = self._outbound.seal(_DATA, msg_id, flags, payload)
+        except CryptoError as error:
+            self._fail(Reason.CRYPTO, str(error))
             return None
         self._next_id = msg_id + 1
         self.bytes_out += len(frame)
@@ -710,17 +713,11 @@ class Session:
         self._group_bytes = self._group_messages = 0
 
     def _seal(self, type: int, msg_id: int, flags: int, payload: Buffer) -> None:
-        if frame := self._sealed(type, msg_id, flags, payload):
-            self._put_out(frame)
-
-    def _sealed(self, type: int, msg_id: int, flags: int, payload: Buffer) -> bytes:
-        """The frame of one message; b"" if there can be none any more, which ends the session."""
         assert self._outbound is not None, "there are no keys yet"
         try:
-            return self._outbound.seal(type, msg_id, flags, payload)
+            self._put_out(self._outbound.seal(type, msg_id, flags, payload))
         except CryptoError as error:
             self._fail(Reason.CRYPTO, str(error))
-            return b""
 
     def _put_out(self, frame: bytes) -> None:
         self._out.append(frame)
