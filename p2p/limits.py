@@ -321,6 +321,10 @@ class Limits:
     ask for it. `prefix_…` bounds those of one source, as that relay names it."""
     relay_wait_s_max: float = 3.0
     """A dial waits so long for its relay to be connected: at a start both are dialled at once."""
+    relay_next_s: float = 4.0
+    """A way that is looked for over one relay is looked for over the next after so long; the last has `dial_s_max`."""
+    searches_unasked_max: int = 16
+    """From so many searches on, one that nobody waits for any more is given up."""
     relay_redial_s_max: float = 15.0
     """The longest wait before a configured peer is looked for again behind a relay."""
     relay_ask_after_s: float = 1.0

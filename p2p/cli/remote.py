@@ -37,9 +37,16 @@ def run_remote(target: Target, act: Callable[[Control, Output], Awaitable[int]],
 
 async def _run(target: Target, act: Callable[[Control, Output], Awaitable[int]], *, only_shows: bool) -> int:
     code, output = 0, Output()
+
+    def stop(number: int) -> None:
+        nonlocal code
+        # What only shows was stopped as it is meant to be; what was asked for has not come.
+        code = 0 if only_shows else 128 + number
+        nursery.cancel_scope.cancel()
+
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(on_signal, signals, lambda _: nursery.cancel_scope.cancel())
+            nursery.start_soon(on_signal, signals, stop)
             if only_shows:
                 nursery.start_soon(_watch_reader, output)
             async with open_control(target) as control:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from inspect import iscoroutinefunction
 
@@ -39,6 +40,20 @@ def check_count(value: int, name: str) -> None:
     check_kind(value, (int,), name, "a whole number")
     if value < 1:
         raise ConfigError(f"{name} must be at least 1, not {value}")
+
+
+def seconds_of(value: object, name: str) -> float:
+    """A number of seconds above 0, however large.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ConfigError(f"{name} is a number of seconds above 0, not {str(value)[:80]}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def utf8_of(text: str, name: str, bytes_max: int, *, bytes_min: int = 1) -> bytes:

@@ -21,7 +21,8 @@ import trio
 from p2p.errors import ConfigError, ConnectFailed, NodeClosed, NotConnected, Reason, UnknownPeer
 from p2p.ids import RELAY, PeerEndpoint, PeerId, how_to_name
 from p2p.msg import Attached, AttachedEntry
-from p2p.node.kinds import check_kind
+from p2p.node.kinds import check_kind, seconds_of
+from p2p.node.searches import Searches
 from p2p.node.status import Peer
 from p2p.policy.patience import Patience, Way
 from p2p.policy.routes import KnownRoute, MemoryRouter, Route
@@ -51,6 +52,7 @@ class Paths:
     _circuits: Circuits
     _dialer: Dialer
     _heir: Callable[[PeerId], Awaitable[Connection | None]]
+    _searches: Searches
 
     def __init__(self, own: PeerId, config: NodeConfig, roster: Roster) -> None:
         self.router = MemoryRouter(config.limits)
@@ -69,11 +71,18 @@ class Paths:
         self._silent = Patience(limits.relay_patience_max, limits.relay_patience_kept_s, limits.routes_max)
         self._renewed = Patience(limits.relay_patience_max, limits.relay_patience_kept_s, limits.routes_max)
 
-    def enter(self, circuits: Circuits, dialer: Dialer, heir: Callable[[PeerId], Awaitable[Connection | None]]) -> None:
+    def enter(
+        self,
+        circuits: Circuits,
+        dialer: Dialer,
+        heir: Callable[[PeerId], Awaitable[Connection | None]],
+        nursery: trio.Nursery,
+    ) -> None:
         """What ways are made with, all of which need this table themselves; `heir` waits for a link that is coming."""
         self._circuits = circuits
         self._dialer = dialer
         self._heir = heir
+        self._searches = Searches(nursery, self._limits, self._dial_over, self._note_failure)
 
     # Links by route.
 
@@ -94,14 +103,14 @@ class Paths:
             return link
         if target is None or not (relays := self._relays_to(target)):
             raise missing
-        failures: list[str] = []
-        for relay in relays:
-            try:
-                return await self._dialer.dial(PeerEndpoint(str(relay), 0, RELAY, str(target)))
-            except ConnectFailed as failure:
-                self._note_failure(target, relay, failure.reason)
-                failures.append(f"{relay.short} ({failure.reason.label})")
-        raise NotConnected(f"{target.short} cannot be reached over {', '.join(failures)}")
+        return await self._searches.link_to(target, relays)
+
+    def give_up_on(self, target: PeerId) -> None:
+        """Look for no way to a peer any more, whoever waits for one."""
+        self._searches.give_up(target)
+
+    async def _dial_over(self, target: PeerId, relay: PeerId) -> Connection:
+        return await self._dialer.dial(PeerEndpoint(str(relay), 0, RELAY, str(target)))
 
     def _note_failure(self, target: PeerId, relay: PeerId, reason: Reason) -> None:
         now = self._clock.monotonic()
@@ -354,10 +363,8 @@ class Routes:
             raise ConfigError(
                 f"a route over this node itself leads nowhere: name the neighbour that leads to {peer_id.short}"
             )
-        check_kind(expires_s, (int, float), "expires_s", "a number of seconds above 0")
-        if not expires_s > 0:
-            raise ConfigError(f"expires_s must be above 0, not {expires_s}")
-        self._paths.router.upsert_route(peer_id, route, until=self._clock.monotonic() + expires_s)
+        seconds = seconds_of(expires_s, "expires_s")
+        self._paths.router.upsert_route(peer_id, route, until=self._clock.monotonic() + seconds)
 
     def remove_route(self, target: Peer | PeerId | str) -> bool:
         """Forget the routes to a peer, set and learnt; True if there were any.

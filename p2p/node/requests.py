@@ -19,9 +19,10 @@ from typing import Final
 
 import trio
 
-from p2p.errors import ConfigError, NotConnected, P2PError, RequestFailed
+from p2p.errors import NotConnected, P2PError, RequestFailed
 from p2p.ids import PeerId
 from p2p.msg import Data
+from p2p.node.kinds import seconds_of
 from p2p.peer.asking import Ask
 from p2p.peer.connection import Connection
 from p2p.windows import Clock
@@ -68,9 +69,7 @@ class Requests:
         Raises:
             ConfigError: the timeout is no number above 0.
         """
-        if type(timeout_s) is bool or not isinstance(timeout_s, (int, float)) or not timeout_s > 0:
-            raise ConfigError(f"timeout_s is a number of seconds above 0, not {timeout_s!r}")
-        return self._clock.monotonic() + timeout_s
+        return self._clock.monotonic() + seconds_of(timeout_s, "timeout_s")
 
     async def ask(self, link: Connection, channel: str, payload: bytes, deadline: float, timeout_s: float) -> bytes:
         """Send an encoded request and return the body of its answer. Channel and timeout are told where it fails.

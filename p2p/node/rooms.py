@@ -270,7 +270,7 @@ class Rooms:
             clock=config.clock,
             entropy=config.entropy,
         )
-        self.paths.enter(self.circuits, self.dialer, self.supervisor.heir)
+        self.paths.enter(self.circuits, self.dialer, self.supervisor.heir, nursery)
         self.dialer.reach_with(self.paths.reach)
         self.away = Away(
             (*config.via, *config.peers) if config.dial else (),

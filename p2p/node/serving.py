@@ -128,7 +128,7 @@ def check_handler(handler: object) -> None:
         ConfigError: it is such a thing.
     """
     if not callable(handler):
-        raise ConfigError(f"a handler is an async function, and not a {type(handler).__name__}")
+        raise ConfigError(f"a handler is a function, async or plain, and not a {type(handler).__name__}")
 
 
 class Service:

@@ -180,6 +180,7 @@ class Supervisor:
 
     def give_up_on(self, peer_id: PeerId) -> None:
         """Make no link in place of one that broke or moves, and forget what waits for it."""
+        self._paths.give_up_on(peer_id)
         replacing = self._replacing.get(peer_id)
         if replacing is not None:
             replacing.cancel()

@@ -197,3 +197,19 @@ async def test_lines_that_were_read_are_appended_before_the_end_though_the_log_s
 def unread(pipe: int) -> int:
     """Bytes that nobody has read yet."""
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_command_that_is_stopped_before_its_answer_came_says_so_by_its_exit_code(
+    number: signal.Signals,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = await start("request", "--url", url, "--wait", "20000", "B", "clock", "now?")
+        with trio.fail_after(30):
+            silent.setblocking(False)
+            await trio.lowlevel.wait_readable(silent)
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(number)
+            assert await end_of(process) == (128 + number, "")

@@ -352,3 +352,29 @@ async def test_a_node_that_stood_still_looks_at_what_came_meanwhile_before_it_gi
         await trio.sleep(10)
         assert ways(r) == 1
         assert b.peer_id in {peer.peer_id for peer in a.peers()}
+
+
+async def test_t72_a_relay_that_takes_an_opening_and_says_nothing_does_not_hide_the_one_beside_it(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = MemoryNetwork()
+    via = ["mem://r1:1", "mem://r2:1"]
+    with trio.fail_after(500):
+        async with (
+            there(net, "r1", relay=True, listen_port=1) as r1,
+            there(net, "r2", relay=True, listen_port=1) as r2,
+            there(net, "a", listen_port=2, via=via) as a,
+            there(net, "b", listen_port=2, via=via) as b,
+            trio.open_nursery() as nursery,
+        ):
+            await until_linked(a, r1, r2)
+            await until_linked(b, r1, r2)
+            await nursery.start(b.serve, "echo", echo)
+            while len(a.routes.list()) < 2:
+                await trio.sleep(0.1)
+            first = a.routes.resolve(b.peer_id)
+            assert first is not None
+            silent = r1 if first.next_hop == r1.peer_id else r2
+            monkeypatch.setattr(silent._rooms.circuits._switch, "receive", lambda *_: None)  # type: ignore[union-attr]
+            assert await a.request(b.peer_id, "echo", b"all the same") == b"all the same"
+            nursery.cancel_scope.cancel()

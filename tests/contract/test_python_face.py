@@ -71,7 +71,7 @@ async def test_arguments_of_another_kind_are_told_in_a_sentence(node: p2p.Node) 
     for capacity in (0, 1.5, True):
         with pytest.raises(p2p.ConfigError, match="capacity"):
             call.channel("x", capacity=capacity)
-    with pytest.raises(p2p.ConfigError, match="a handler is an async function"):
+    with pytest.raises(p2p.ConfigError, match="a handler is a function, async or plain"):
         await call.serve("x", 3)
     with pytest.raises(p2p.ConfigError, match="takes a list of payloads"):
         await call.wal.append_many(None)

@@ -1,0 +1,119 @@
+"""Searches for a way to a peer: one at a time per peer, over one relay after another.
+
+Responsible for sharing a search among all who ask at the same time, for its pace, and for its end. It refuses to know
+which relays lead somewhere, and how a dial is made and judged: the caller brings both.
+
+A search outlives who asked for it, unless there are many such: a relay that says nothing takes longer than most are
+ready to wait, and if they took the search with them, the next one would begin with that relay again and never come to
+the one behind it. So would a way that is slower than anybody's patience.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+import trio
+
+from p2p.errors import ConnectFailed, NodeClosed, NotConnected, Reason
+from p2p.ids import PeerId
+from p2p.limits import Limits
+from p2p.peer.connection import Connection
+
+Dial: TypeAlias = Callable[[PeerId, PeerId], Awaitable[Connection]]
+"""Make a link to a target (first) over a relay."""
+
+
+class _Search:
+    """One search, and how many wait for it."""
+
+    __slots__ = ("link", "over", "scope", "waiting", "why")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.over = trio.Event()
+        self.waiting = 0
+        self.link: Connection | None = None
+        self.why = "it was given up"
+
+
+class Searches:
+    """The searches of one node.
+
+    Args:
+        nursery: where they run.
+        limits: `relay_next_s`, `searches_unasked_max`.
+        dial: raises ConnectFailed or NodeClosed.
+        note_failure: told which relay (second) did not lead to a target (first), and why.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        limits: Limits,
+        dial: Dial,
+        note_failure: Callable[[PeerId, PeerId, Reason], None],
+    ) -> None:
+        self._nursery = nursery
+        self._limits = limits
+        self._dial = dial
+        self._note_failure = note_failure
+        self._searches: dict[PeerId, _Search] = {}
+
+    def __len__(self) -> int:
+        return len(self._searches)
+
+    async def link_to(self, target: PeerId, relays: Sequence[PeerId]) -> Connection:
+        """Join the search for a peer, or begin one over these relays.
+
+        Raises:
+            NotConnected: none of them led there.
+        """
+        search = self._searches.get(target)
+        if search is None:
+            search = self._searches[target] = _Search()
+            self._nursery.start_soon(self._run, search, target, relays)
+        search.waiting += 1
+        try:
+            await search.over.wait()
+        finally:
+            search.waiting -= 1
+            if not search.waiting and len(self._searches) > self._limits.searches_unasked_max:
+                self._end(target, search)
+        if search.link is None:
+            raise NotConnected(f"{target.short} cannot be reached: {search.why}")
+        return search.link
+
+    def give_up(self, target: PeerId) -> None:
+        """End the search for a peer: nobody is to be connected with him."""
+        if (search := self._searches.get(target)) is not None:
+            self._end(target, search)
+
+    def _end(self, target: PeerId, search: _Search) -> None:
+        if self._searches.get(target) is search:
+            del self._searches[target]
+            search.scope.cancel()
+
+    async def _run(self, search: _Search, target: PeerId, relays: Sequence[PeerId]) -> None:
+        failures: list[str] = []
+        try:
+            with search.scope:
+                for relay in relays:
+                    # The last one has all the time that a dial may take.
+                    bound_s = float("inf") if relay is relays[-1] else self._limits.relay_next_s
+                    reason = Reason.TIMEOUT
+                    try:
+                        with trio.move_on_after(bound_s):
+                            search.link = await self._dial(target, relay)
+                            return
+                    except ConnectFailed as failure:
+                        reason = failure.reason
+                    self._note_failure(target, relay, reason)
+                    failures.append(f"{relay.short} ({reason.label})")
+                    search.why = f"over {', '.join(failures)}"
+        except NodeClosed:
+            search.why = "the node has stopped"
+        finally:
+            if self._searches.get(target) is search:
+                del self._searches[target]
+            search.over.set()

@@ -1,0 +1,119 @@
+"""Searches for a way: shared, paced, and independent of who asked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from p2p.errors import ConnectFailed, NodeClosed, NotConnected, Reason
+from p2p.ids import PeerId
+from p2p.limits import Limits
+from p2p.node.searches import Searches
+from p2p.peer.connection import Connection
+
+TARGET, SILENT, HONEST, LIAR = (PeerId(bytes([number]) * 32) for number in range(4))
+LINK = cast("Connection", object())
+
+
+class Ways:
+    """Relays of three kinds, and who was asked when."""
+
+    def __init__(self, nursery: trio.Nursery, slow_s: float = 1.0) -> None:
+        self.slow_s = slow_s
+        self.asked: list[tuple[PeerId, float]] = []
+        self.failed: list[tuple[PeerId, Reason]] = []
+        self.searches = Searches(nursery, Limits(), self.dial, lambda _, relay, why: self.failed.append((relay, why)))
+
+    async def dial(self, target: PeerId, relay: PeerId) -> Connection:
+        self.asked.append((relay, trio.current_time()))
+        if relay == SILENT:
+            await trio.sleep(Limits().dial_s_max)
+            raise ConnectFailed(Reason.TIMEOUT, "")
+        if relay == LIAR:
+            raise ConnectFailed(Reason.NO_ROUTE, "")
+        await trio.sleep(self.slow_s)
+        return LINK
+
+
+async def test_a_silent_relay_costs_a_moment_and_not_the_patience_of_a_dial(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        ways, begun = Ways(nursery), trio.current_time()
+        assert await ways.searches.link_to(TARGET, [LIAR, SILENT, HONEST]) is LINK
+        assert trio.current_time() - begun == pytest.approx(Limits().relay_next_s + 1)
+        assert ways.failed == [(LIAR, Reason.NO_ROUTE), (SILENT, Reason.TIMEOUT)]
+        assert not ways.searches
+
+
+async def test_the_last_relay_has_all_the_time_that_a_dial_may_take(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        ways = Ways(nursery, slow_s=9)
+        assert await ways.searches.link_to(TARGET, [SILENT, HONEST]) is LINK
+
+
+async def test_why_no_relay_led_there_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(NotConnected, match=rf"over {LIAR.short} \(no_route\), {SILENT.short} \(timeout\)"):
+            await Ways(nursery).searches.link_to(TARGET, [LIAR, SILENT])
+
+
+async def test_who_asks_at_the_same_time_shares_a_search(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        ways = Ways(nursery)
+        async with trio.open_nursery() as asking:
+            for _ in range(5):
+                asking.start_soon(ways.searches.link_to, TARGET, [SILENT, HONEST])
+        assert [relay for relay, _ in ways.asked] == [SILENT, HONEST]
+
+
+async def test_a_search_goes_on_when_whoever_asked_has_gone(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        ways = Ways(nursery, slow_s=3)
+        for _ in range(4):
+            with trio.move_on_after(1) as impatient:
+                await ways.searches.link_to(TARGET, [HONEST])
+            if not impatient.cancelled_caught:
+                break
+        assert [relay for relay, _ in ways.asked] == [HONEST]
+        assert trio.current_time() - ways.asked[0][1] == 3
+
+
+async def test_many_that_nobody_waits_for_are_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        ways, most = Ways(nursery, slow_s=60), Limits().searches_unasked_max
+        async with trio.open_nursery() as asking:
+            for number in range(most + 10):
+                asking.start_soon(ways.searches.link_to, PeerId(bytes([9, number]) * 16), [HONEST])
+            await trio.testing.wait_all_tasks_blocked()
+            asking.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(ways.searches) == most
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_search_ends_where_nobody_is_to_be_connected(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        ways = Ways(nursery)
+        nursery.start_soon(refused, ways.searches, "given up")
+        await trio.testing.wait_all_tasks_blocked()
+        ways.searches.give_up(TARGET)
+        ways.searches.give_up(SILENT)
+
+
+async def test_a_node_that_stops_ends_its_searches(autojump_clock: trio.testing.MockClock) -> None:
+    async def dial(target: PeerId, relay: PeerId) -> Connection:
+        raise NodeClosed
+
+    async with trio.open_nursery() as nursery:
+        dial_: Callable[[PeerId, PeerId], Awaitable[Connection]] = dial
+        await refused(Searches(nursery, Limits(), dial_, lambda *_: None), "has stopped")
+
+
+async def refused(searches: Searches, why: str) -> None:
+    with pytest.raises(NotConnected, match=why):
+        await searches.link_to(TARGET, [HONEST])
