@@ -85,7 +85,7 @@ class Follower:
         self._oldest_ms = oldest_ms
         self._positions: dict[PeerId, int] = {}
         self._line: OrderedDict[PeerId, None] = OrderedDict()
-        self._piece: Iterator[Record] = iter(())
+        self._piece: Iterator[Record | None] = iter(())
         self._wake = trio.Event()
         self._unsubscribe: Callable[[], None] | None = None
         self._since_checkpoint = 0
@@ -150,7 +150,9 @@ class Follower:
             await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             for record in self._piece:
-                return record
+                if record is not None:
+                    return record
+                await trio.lowlevel.checkpoint()
             await self._next_piece()
 
     async def commit(self, record: Record) -> None:
@@ -208,7 +210,8 @@ class Follower:
             raise
         self._piece = self._deliver(origin, batches)
 
-    def _deliver(self, origin: PeerId, batches: list[StoredBatch]) -> Iterator[Record]:
+    def _deliver(self, origin: PeerId, batches: list[StoredBatch]) -> Iterator[Record | None]:
+        """The records that are wanted; None after each batch, so that others run while much is passed over."""
         node_id = self._label_of(origin)
         for stored in batches:
             if stored.seq_end > self._writer.heads.get(origin, EMPTY_LOG).seq:
@@ -225,5 +228,6 @@ class Follower:
                     continue
                 if self._target is None or record.target == self._target:
                     yield record
+            yield None
         if self._has_more(origin) and batches:
             self._line[origin] = None

@@ -501,6 +501,26 @@ async def test_cancellation_is_noticed_at_every_record_and_others_run() -> None:
             assert (await take(records, 1))[0].seq == 901
 
 
+async def test_others_run_while_a_follower_passes_over_what_nobody_wants() -> None:
+    async with open_wal() as (wal, _):
+        await wal.append_many([b""] * 20_000)
+        await wal.append(b"", kind="wanted")
+        batches = -(-20_000 // Limits().batch_records_max)
+        async with wal.follow(kinds="wanted") as records, trio.open_nursery() as nursery:
+            turns = 0
+
+            @nursery.start_soon
+            async def others() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await trio.lowlevel.checkpoint()
+
+            assert (await anext(records)).kind == "wanted"
+            assert turns >= batches
+            nursery.cancel_scope.cancel()
+
+
 class FailingStore(MemoryStore):
     """Cannot be read while `fails` is true."""
 
