@@ -248,7 +248,8 @@ class Circuits:
         with trio.move_on_after(self._limits.relay_wait_s_max):
             while True:
                 for link in self._links.values():
-                    if endpoint.host in (str(link.peer_id), link.label):
+                    # One that gives way stands for its neighbour only as long as there is another one.
+                    if endpoint.host in (str(link.peer_id), link.label) and self.is_neighbour(link.peer_id):
                         return link.peer_id
                 await self._arrived.wait()
         raise ConnectFailed(Reason.NO_ROUTE, f"{endpoint}: the relay is not connected, or knows no circuits")

@@ -430,6 +430,9 @@ class Supervisor:
         for circuit in tuple(self.links):
             if circuit.carrier is link:
                 circuit.carrier_rests()
+                if isinstance(circuit.stream, CircuitStream):
+                    # Its own word may wait for credit, which is not read.
+                    circuit.stream.end.show_life()
 
     def on_ended(self, link: Connection) -> None:
         """Take the link out of every table and count how it ended."""
@@ -477,10 +480,11 @@ class Supervisor:
         carrier, stream = link.carrier, link.stream
         assert isinstance(stream, CircuitStream), "it is not direct"
         assert link.connected_at is not None, "it was live"
-        # Our own link to the relay made place for another one, or is not read.
-        is_blameless = carrier is not None and (
-            carrier.is_resting or (carrier.retiring and carrier.reason is not None)
-        )
+        # Our own link to the relay is not read, or made place for another one and was there for long enough to move.
+        is_blameless = carrier is not None and (carrier.is_resting or carrier.kept_its_time)
+        if link.reason is Reason.OVERLOADED and stream.end.reason is not Reason.OVERLOADED:
+            # The peer does not read what we send, and lives.
+            is_blameless = True
         # Nor is it held against a relay that our own Goodbye is not answered, or that one which lives is cut.
         if not (is_blameless or link.cut_short or (link.is_parting and not link.retiring)):
             self._paths.link_broke(link)

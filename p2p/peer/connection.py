@@ -262,6 +262,13 @@ class Connection:
         return self._parting is not None and self._parting.gives_way
 
     @property
+    def kept_its_time(self) -> bool:
+        """Whether it gave way and is over, and lasted for half of the time that its circuits have to move."""
+        if self.reason is None or self._parting is None or not self._parting.gives_way:
+            return False
+        return self._clock.monotonic() >= self._parting.since + self._limits.retire_s_max / 2
+
+    @property
     def was_left(self) -> bool:
         """Whether it gave way, and the peer said so first, as this node expected him to, who dialled the other link."""
         return self.clean and self.retiring and self._parting is not None and self._parting.waits_for == _NEVER
@@ -1241,7 +1248,10 @@ class Connection:
                     with trio.move_on_after(stall_s) as scope:
                         await stream.send_all(data[start:stop])
                     if scope.cancelled_caught:
-                        self.abort(Reason.OVERLOADED, f"no byte accepted for {stall_s:g} s")
+                        # In a circuit the relay may be silent instead.
+                        is_heard = self.direct or self._clock.monotonic() < self._moved_at + stall_s
+                        reason = Reason.OVERLOADED if is_heard else Reason.DEAD
+                        self.abort(reason, f"no byte accepted for {stall_s:g} s")
                         return
                     self._note_room()
                     start = stop

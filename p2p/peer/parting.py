@@ -49,12 +49,23 @@ class Parting:
         end_by: it is looked at again by then, and over unless there is a reason to wait.
         over_by: it is over by then, whatever moves on it.
         readers_by: a rest for a reader of ours ends then, as another link waits for it; infinity where none does.
+        since: when it began.
         said_all: the other side knows that no application messages but answers follow.
         waits_for: Goodbye is said once a Ping of this moment or later is answered; infinity where the other side parts
             first, minus infinity when nothing of the kind is waited for.
     """
 
-    __slots__ = ("_limits", "end_by", "farewell", "gives_way", "over_by", "readers_by", "said_all", "waits_for")
+    __slots__ = (
+        "_limits",
+        "end_by",
+        "farewell",
+        "gives_way",
+        "over_by",
+        "readers_by",
+        "said_all",
+        "since",
+        "waits_for",
+    )
 
     def __init__(self, limits: Limits, now: float, farewell: tuple[Reason, str], *, gives_way: bool) -> None:
         self._limits = limits
@@ -62,6 +73,7 @@ class Parting:
         self.gives_way = gives_way
         self.end_by = now + limits.drain_s_max
         self.over_by = now + limits.retire_s_max if gives_way else now
+        self.since = now
         self.readers_by = NEVER
         self.said_all = False
         self.waits_for = -NEVER

@@ -34,16 +34,20 @@ from p2p.errors import ConnectFailed, Reason, RemoteProtocolError
 from p2p.ids import PeerId, is_peer_id_text
 from p2p.limits import Limits
 from p2p.msg import Relay
-from p2p.policy.buckets import BucketTable, TokenBucket
+from p2p.policy.buckets import TokenBucket
 from p2p.policy.routes import TTL_MAX, Route
 from p2p.relay.end import CircuitEnd
 from p2p.relay.leg import Lane, Leg
+from p2p.relay.neighbour import Neighbour, Neighbours
 
 _PAUSE_S_MIN: Final = 0.001
 """Between two looks at credit that is held back."""
 _PROVEN_ANSWERS: Final = 2
 """Slices of a target that show that whoever opened the circuit proved himself there: it answers his first message, and
 says nothing more until he did."""
+
+_WHILE_LINKS_CHANGE: Final = 2
+"""So many times what one link may carry there may be over all links with a neighbour: one may give way to another."""
 
 NextHop = Callable[[PeerId, PeerId], Route | None]
 """Given a target and the neighbour who asks: the route over the relay to ask next, None if no way is known."""
@@ -170,34 +174,14 @@ class _Passage:
 
 
 class _Link:
-    """A neighbour, and its circuits by number."""
+    """A link with a neighbour, and its circuits by number."""
 
-    __slots__ = (
-        "_next",
-        "by_pair",
-        "by_target",
-        "in_all",
-        "is_relay",
-        "key",
-        "lane",
-        "own",
-        "peer_id",
-        "seen_max",
-        "sides",
-        "theirs_parity",
-    )
+    __slots__ = ("_next", "is_relay", "key", "lane", "neighbour", "peer_id", "seen_max", "sides", "theirs_parity")
 
-    def __init__(
-        self, key: int, peer_id: PeerId, lane: Lane, limits: Limits, *, dialed_by_us: bool, is_relay: bool
-    ) -> None:
+    def __init__(self, key: int, neighbour: Neighbour, lane: Lane, *, dialed_by_us: bool, is_relay: bool) -> None:
         self.key = key
-        askers_max = limits.relay_openings_askers_max
-        # In the neighbour's own name; and, where it relays, for others: in all, to one target, of one source to it.
-        self.own = TokenBucket(limits.relay_openings_per_s, limits.relay_openings_burst)
-        self.in_all = TokenBucket(limits.relay_openings_of_relay_per_s, limits.relay_openings_of_relay_burst)
-        self.by_target = BucketTable(limits.relay_openings_per_s, limits.relay_openings_burst, askers_max)
-        self.by_pair = BucketTable(limits.relay_openings_named_per_s, limits.relay_openings_named_burst, askers_max)
-        self.peer_id = peer_id
+        self.neighbour = neighbour
+        self.peer_id = neighbour.peer_id
         self.is_relay = is_relay
         self.sides: dict[int, _Side] = {}
         self.lane = lane
@@ -210,25 +194,6 @@ class _Link:
         number = self._next
         self._next += 2
         return number
-
-    def may_open(self, source: PeerId, target: PeerId, now: float) -> bool:
-        """Whether it, or somebody behind it, may open one more circuit."""
-        buckets = self._buckets(source, target)
-        if any(bucket.available(now) < 1 for bucket in buckets):
-            return False
-        for bucket in buckets:
-            bucket.take(now)
-        return True
-
-    def opened_well(self, source: PeerId, target: PeerId) -> None:
-        """The source proved himself to the target: it does not count as one that was asked for in vain."""
-        for bucket in self._buckets(source, target):
-            bucket.give_back()
-
-    def _buckets(self, source: PeerId, target: PeerId) -> tuple[TokenBucket, ...]:
-        if source == self.peer_id:
-            return (self.own,)
-        return self.in_all, self.by_target.of(str(target)), self.by_pair.of(f"{source} {target}")
 
     def was_ever(self, circuit: int) -> bool:
         """Whether a circuit of this number was opened on this link, by either side."""
@@ -257,6 +222,7 @@ class Switch:
         self._next_hop = next_hop
         self._links: dict[int, _Link] = {}
         self._by_peer: dict[PeerId, _Link] = {}
+        self._neighbours = Neighbours(limits)
         self._passages: dict[_Passage, None] = {}
         self._events: deque[Happening] = deque()
         self._due = math.inf
@@ -280,7 +246,8 @@ class Switch:
             Where the link takes from what it has to write.
         """
         lane = Lane(wake, partial(self._leg_left, key))
-        link = _Link(key, peer_id, lane, self._limits, dialed_by_us=dialed_by_us, is_relay=is_relay)
+        neighbour = self._neighbours.link_up(peer_id)
+        link = _Link(key, neighbour, lane, dialed_by_us=dialed_by_us, is_relay=is_relay)
         self._links[key] = self._by_peer[peer_id] = link
         return link.lane
 
@@ -307,6 +274,7 @@ class Switch:
         for side in tuple(link.sides.values()):
             self._end_side(side, reason)
         del self._links[key]
+        link.neighbour.links -= 1
         link.lane.clear()
 
     def is_neighbour(self, peer_id: PeerId) -> bool:
@@ -331,7 +299,7 @@ class Switch:
             raise ConnectFailed(Reason.NO_ROUTE, f"the relay {via.short} is not connected, or knows no circuits")
         if not link.is_relay or via == target:
             raise ConnectFailed(Reason.NO_ROUTE, f"{via.short} does not relay")
-        if len(link.sides) >= self._limits.relay_circuits_per_peer_max:
+        if self._is_full(link):
             raise ConnectFailed(Reason.FULL, f"{len(link.sides)} circuits run over {via.short} already")
         side = self._new_side(link, link.take_number())
         side.end = CircuitEnd(side.leg, self._limits, relay=via, far=target, is_opener=True)
@@ -452,7 +420,7 @@ class Switch:
         if source == link.peer_id:
             # The link that it came over is there, and direct.
             return Reason.MOVED
-        if len(link.sides) >= self._limits.relay_circuits_per_peer_max:
+        if self._is_full(link):
             return Reason.FULL
         side = self._new_side(link, circuit)
         side.end = CircuitEnd(side.leg, self._limits, relay=link.peer_id, far=source, is_opener=False)
@@ -485,12 +453,13 @@ class Switch:
         pair = sum(1 for side in link.sides.values() if side.other is not None and side.other.link is out)
         if (
             len(self._passages) >= limits.relay_circuits_max
-            or len(link.sides) >= limits.relay_circuits_per_peer_max
-            or len(out.sides) >= limits.relay_circuits_per_peer_max
+            or self._is_full(link)
+            or self._is_full(out)
             or pair >= share
+            or link.neighbour.passed_on_to(out.peer_id) >= _WHILE_LINKS_CHANGE * share
         ):
             return Reason.FULL
-        if not link.may_open(source, target, now):
+        if not link.neighbour.may_open(source, target, now):
             return Reason.OVERLOADED
         inlet, outlet = self._new_side(link, circuit), self._new_side(out, out.take_number())
         inlet.other, outlet.other = outlet, inlet
@@ -498,6 +467,8 @@ class Switch:
         for side in passage.sides:
             side.bucket = TokenBucket(limits.relay_bytes_per_s, limits.relay_window_bytes)
             side.link.lane.passed_on += 1
+        link.neighbour.note_passed_on(out.peer_id, 1)
+        out.neighbour.note_passed_on(link.peer_id, 1)
         self._passages[passage] = None
         self.stats.relayed_total += 1
         self._due = min(self._due, now + limits.relay_open_s_max)
@@ -555,7 +526,7 @@ class Switch:
         if passage.answers < _PROVEN_ANSWERS and side is passage.sides[1]:
             passage.answers += 1
             if passage.answers == _PROVEN_ANSWERS:
-                other.link.opened_well(passage.source, passage.target)
+                other.link.neighbour.opened_well(passage.source, passage.target)
         if passage.bytes_passed > self._limits.relay_circuit_bytes_max:
             self._break(passage, Reason.OVERLOADED)
         else:
@@ -654,7 +625,13 @@ class Switch:
     def _new_side(self, link: _Link, circuit: int) -> _Side:
         side = link.sides[circuit] = _Side(link, Leg(link.lane, circuit, self._limits))
         link.lane.legs += 1
+        link.neighbour.circuits += 1
         return side
+
+    def _is_full(self, link: _Link) -> bool:
+        """Whether no circuit more may run over a link: while it takes the place of another one, over both of them."""
+        circuits_max = self._limits.relay_circuits_per_peer_max
+        return len(link.sides) >= circuits_max or link.neighbour.circuits >= _WHILE_LINKS_CHANGE * circuits_max
 
     def _leg_left(self, key: int, leg: Leg) -> None:
         # It is there: a side is taken off its link by `_drop` alone, after which its leg says nothing.
@@ -664,7 +641,10 @@ class Switch:
         """Take a side off its link; its number is free to be passed over."""
         if side.link.sides.pop(side.leg.circuit, None) is not None:
             side.link.lane.legs -= 1
-            side.link.lane.passed_on -= side.passage is not None
+            side.link.neighbour.circuits -= 1
+            if side.passage is not None:
+                side.link.lane.passed_on -= 1
+                side.link.neighbour.note_passed_on(side.joined()[1].link.peer_id, -1)
         side.leg.discard()
         passage = side.passage
         if passage is not None and all(each.leg.is_over for each in passage.sides):

@@ -69,6 +69,40 @@ async def test_a_slow_reader_of_what_a_relay_says_kills_no_circuit_of_its_node(
         nursery.cancel_scope.cancel()
 
 
+async def test_who_sends_without_a_pause_while_he_does_not_read_says_that_he_lives_all_the_same(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        a_r_b() as (_, a, r, b),
+        trio.open_nursery() as nursery,
+        b.channel("slow", capacity=1) as slow,
+        a.channel("bulk") as bulk,
+    ):
+        # More than there is credit for, which comes over the link that rests.
+        sizes = iter(range(200))
+
+        async def send_much() -> None:
+            for number in sizes:
+                await b.send(a.peer_id, "bulk", b"%d." % number + bytes(20_000))
+
+        async def read_all() -> None:
+            async for _ in bulk:
+                pass
+
+        for number in range(3):
+            await r.send(b.peer_id, "slow", b"%d" % number)
+        nursery.start_soon(send_much)
+        nursery.start_soon(read_all)
+        await a.send(b.peer_id, "nobody", b"awaited")
+        for _ in range(3):
+            await trio.sleep(p2p.Limits().channel_wait_s_max / 2 - 0.5)
+            await slow.receive()
+        await trio.sleep(5)
+        assert next(sizes, None) is None
+        assert ways(r) == 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_row_of_slow_reads_of_what_a_relay_says_is_left_for_another_relay_and_held_against_nobody(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

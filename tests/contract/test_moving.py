@@ -300,6 +300,18 @@ async def test_a_circuit_whose_far_link_broke_for_a_moment_is_opened_anew_over_t
         assert sees(a, b) and sees(b, a)
 
 
+async def test_t72_a_relay_that_renews_its_links_and_leaves_the_old_ones_at_once_gets_no_handshake_for_each(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_r_b() as (a, r, b):
+        await a.connect(f"relay://r/{b.peer_id}")
+        for _ in range(100):
+            # As the relay would do it, if it could dial.
+            (await renew(a, r)).abort(Reason.MOVED)
+            await trio.sleep(3)
+        assert 1 < r.circuits.relayed_total < 20
+
+
 async def test_t72_a_relay_that_spoils_every_circuit_is_asked_ever_more_seldom(autojump_clock: MockClock) -> None:
     async with a_r_b() as (a, r, b):
         await a.connect(f"relay://r/{b.peer_id}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 
 from p2p.ids import PeerId
 from p2p.limits import Limits
@@ -49,6 +50,7 @@ class Network:
             for name in names
         }
         self._keys: dict[tuple[str, str], int] = {}
+        self._next_key = count()
         self.lanes: dict[tuple[str, str], Lane] = {}
         self._answers: dict[tuple[str, str], deque[Relay]] = {}
 
@@ -58,7 +60,7 @@ class Network:
 
     def join(self, dialer: str, acceptor: str) -> None:
         for here, there in ((dialer, acceptor), (acceptor, dialer)):
-            key = self._keys[here, there] = len(self._keys)
+            key = self._keys[here, there] = next(self._next_key)
             self._answers[here, there] = deque()
             self.lanes[here, there] = self.switches[here].link_up(
                 key, peer(there), dialed_by_us=here == dialer, is_relay=there in self.relays, wake=self._woken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,6 +18,7 @@ from p2p.limits import KIB, Limits
 from p2p.msg import Relay
 from p2p.relay.end import CircuitEnd
 from p2p.relay.leg import Lane, Leg
+from p2p.relay.neighbour import Neighbours
 from p2p.relay.switch import DeadEnd
 from tests.unit.relay.chain import Network, peer, read_all, triangle
 
@@ -364,6 +366,53 @@ def test_t72_circuits_are_counted_per_pair_per_peer_and_in_all() -> None:
     net.part("A", "R")
     net.settle()
     assert opened("D", "E") is None
+
+
+def test_t72_who_renews_his_link_again_and_again_has_twice_as_many_circuits_and_no_more() -> None:
+    limits = replace(Limits(), relay_circuits_per_pair_max=2, relay_circuits_per_peer_max=5)
+    net = Network("ARBCD", relays="R", limits=limits)
+    for name in "ARBCD".replace("R", ""):
+        net.join(name, "R")
+    for _ in range(6):
+        for _ in range(3):
+            net.open("A", "R", "B")
+            net.settle()
+        # The older link stays, and so do its circuits.
+        net.join("A", "R")
+    assert net.switches["R"].snapshot().relayed == 2 * 2
+    for target in "CD":
+        for _ in range(6):
+            for _ in range(3):
+                with suppress(ConnectFailed):
+                    net.open("A", "R", target)
+                    net.settle()
+            net.join("A", "R")
+    assert net.switches["R"].snapshot().relayed == 2 * 5
+
+
+def test_t72_who_renews_his_link_asks_no_more_often() -> None:
+    net = triangle()
+    opened = 0
+    for _ in range(10):
+        for _ in range(20):
+            end = net.open("A", "R", "B")
+            net.settle()
+            opened += end.reason is None
+            end.abort(Reason.DISCONNECTED)
+            net.settle()
+        net.part("A", "R")
+        net.join("A", "R")
+    assert opened == Limits().relay_openings_burst
+
+
+def test_a_relay_remembers_as_many_neighbours_that_are_gone_as_may_be_there() -> None:
+    neighbours = Neighbours(replace(Limits(), max_peers=3))
+    for number in range(10):
+        neighbours.link_up(PeerId(bytes([number]) * 32)).links -= 1
+    stays = neighbours.link_up(PeerId(bytes([99]) * 32))
+    assert [bytes(peer_id)[0] for peer_id in neighbours._known] == [7, 8, 9, 99]
+    assert neighbours.link_up(stays.peer_id) is stays
+    assert stays.links == 2
 
 
 def test_t72_a_flood_of_openings_leaves_nothing_behind() -> None:
