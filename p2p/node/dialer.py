@@ -286,7 +286,7 @@ class Dialer:
                 attempt.settled.set()
         if attempt.link is not None:
             # This task is the link's from here on: another one would cost a handshake a turn of the loop.
-            await attempt.link.run()
+            await attempt.link.run(self._nursery)
 
     def _finish(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         """Judge an attempt that has come to its end, once for all who wait for it; the next dial is a new one."""

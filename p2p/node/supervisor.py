@@ -128,7 +128,7 @@ class Supervisor:
     def start(self, stream: LinkStream) -> Connection:
         """Serve a stream that was accepted, in a task of its own."""
         link = self._make_link(stream, dialed=None)
-        self._nursery.start_soon(link.run)
+        self._nursery.start_soon(link.run, self._nursery)
         return link
 
     def begin(self, stream: LinkStream, *, dialed: PeerEndpoint) -> Connection:

@@ -1,4 +1,4 @@
-"""One connection: a stream and a session held together by one nursery.
+"""One connection: a stream and a session held together by one task.
 
 Responsible for moving bytes (reader, writer), for the session's deadlines, for backpressure, and for an end that is
 counted once whatever ended it. It refuses to know what messages mean, who may connect, and which other links exist:
@@ -8,7 +8,9 @@ How it moves:
 
 - The **reader** is the connection's own task, and an idle connection has no other: one cancel scope around the read
   carries the session's next deadline, and is only entered anew when it fires or must come earlier.
-- The **writer** is started when there is something to write and ends when there is not. It drains the outbox into the
+- The **writer** is started when there is something to write and ends when there is not, a task of the nursery that the
+  link runs in, which the link's own task does not outlive; a nursery for each link would cost thousands of idle ones
+  a sixth of their memory. It drains the outbox into the
   session, which seals what waits together as one bundle, and writes that at once.
 - After each chunk read, answers are flushed without waiting if the socket takes them: a request costs one system call
   and no task switch.
@@ -132,13 +134,14 @@ class Connection:
         "_read_scope",
         "_rest",
         "_rest_scope",
-        "_scope",
         "_settled",
         "_stream",
         "_traces",
         "_vigil",
         "_write_bytes",
+        "_write_scope",
         "_writing",
+        "_written",
         "after",
         "answer_bytes_max",
         "asks",
@@ -207,7 +210,8 @@ class Connection:
         session.before_answering_goodbye(self._say_last_words)
         self._control = TokenBucket(limits.control_per_s, limits.control_burst)
         self._nursery: trio.Nursery | None = None
-        self._scope: trio.CancelScope | None = None
+        self._write_scope: trio.CancelScope | None = None
+        self._written: trio.Event | None = None
         self._read_scope: trio.CancelScope | None = None
         self._writing = False
         self._flush_follows = False
@@ -770,8 +774,9 @@ class Connection:
     def abort(self, reason: Reason, detail: str = "") -> None:
         """End at once: nothing is flushed, no Goodbye is sent. Never waits."""
         self._end(reason, detail, clean=False)
-        if self._scope is not None:
-            self._scope.cancel()
+        for scope in (self._read_scope, self._rest_scope, self._write_scope):
+            if scope is not None:
+                scope.cancel()
 
     def _reason_of(self, error: Exception) -> Reason:
         """Why the stream is gone: what was said on the way, of a link that was live, and nothing else.
@@ -785,33 +790,31 @@ class Connection:
 
     # The connection's own tasks.
 
-    async def run(self) -> None:
+    async def run(self, nursery: trio.Nursery) -> None:
         """Serve the link until it is over. Returns normally whatever the peer or the stream did.
+
+        Args:
+            nursery: the one that this task is in, or one around it; what the link writes is a task of it at times.
 
         Raises:
             trio.Cancelled: the surroundings were cancelled; the stream is cut.
         """
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery, self._scope = nursery, nursery.cancel_scope
-                try:
-                    if self.reason is None:
-                        self.flush()
-                        await self._read_until_over()
-                    if not self._writing:
-                        self.flush()
-                finally:
-                    # From here the nursery may close to new tasks at any moment, while others still know this link.
-                    self._nursery = None
-                if self._life_scope is not None:
-                    self._life_scope.cancel()
-                self._bound_last_words(nursery.cancel_scope)
-            if nursery.cancel_scope.cancelled_caught:
-                # Some of them may have been written: what one write takes leaves together.
-                self.unsent += self._last_words
+            self._nursery = nursery
+            if self.reason is None:
+                self.flush()
+                await self._read_until_over()
+            if not self._writing:
+                self.flush()
+            # From here nothing new is started, while others still know this link.
+            self._nursery = None
+            if self._write_scope is not None:
+                await self._end_writing(self._write_scope)
         finally:
+            self._nursery = None
+            if self._life_scope is not None:
+                self._life_scope.cancel()
             self._end(Reason.CLOSED, "the node stopped", clean=False)
-            self._scope = None
             if self.clean or self.session.state is State.ENDING:
                 # A Goodbye is on its way: a reset would overtake it.
                 if not self._stream.close_nowait():
@@ -829,6 +832,14 @@ class Connection:
     def _say_last_words(self) -> None:
         self._last_words = self._outbox.drain_messages(self.session)
 
+    async def _end_writing(self, scope: trio.CancelScope) -> None:
+        self._bound_last_words(scope)
+        self._written = trio.Event()
+        await self._written.wait()
+        if scope.cancelled_caught:
+            # Some of them may have been written: what one write takes leaves together.
+            self.unsent += self._last_words
+
     def _bound_last_words(self, scope: trio.CancelScope) -> None:
         """Give what is left, our Goodbye mostly, a bounded time of its own, within that of an end we asked for.
 
@@ -845,8 +856,8 @@ class Connection:
     def _note_room(self) -> None:
         """The other side made room for a write that waited for it."""
         now = self._moved_at = self._clock.monotonic()
-        if now < self._last_words_by and self._scope is not None:
-            self._scope.deadline = min(self._last_words_by, now + max(self._limits.drain_s_max, self._probe_s))
+        if now < self._last_words_by and self._write_scope is not None:
+            self._write_scope.deadline = min(self._last_words_by, now + max(self._limits.drain_s_max, self._probe_s))
 
     async def _read_until_over(self) -> None:
         pause: Pause | None = None
@@ -878,6 +889,8 @@ class Connection:
                     pause = await resting()
                 finally:
                     self._rest_scope = None
+            if self.reason is not None:
+                return None
             now = clock.monotonic()
             if not scope.cancelled_caught:
                 self._moved_at = now
@@ -896,6 +909,8 @@ class Connection:
                     return await self._read_chunks()
                 finally:
                     self._read_scope = None
+            if self.reason is not None:
+                return None
             now = clock.monotonic()
             session.handle_deadline(now)
             if self._vigil is not None and self.is_live:
@@ -1164,7 +1179,8 @@ class Connection:
         # write itself.
         if self._nursery is not None and not self._flush_follows:
             self._writing = True
-            self._nursery.start_soon(self._write_until_empty)
+            self._write_scope = trio.CancelScope()
+            self._nursery.start_soon(self._write, self._write_scope)
 
     def _next_bytes(self) -> bytes:
         session, outbox = self.session, self._outbox
@@ -1218,6 +1234,16 @@ class Connection:
                 self._rest = memoryview(data)[sent:]
         if self._rest is not None or self._outbox:
             self._start_writer()
+
+    async def _write(self, scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                await self._write_until_empty()
+        finally:
+            if self._write_scope is scope:
+                self._write_scope = None
+            if self._written is not None:
+                self._written.set()
 
     async def _write_until_empty(self) -> None:
         stream, limits, outbox = self._stream, self._limits, self._outbox

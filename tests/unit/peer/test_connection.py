@@ -156,8 +156,8 @@ async def joined(
     if flush_early:
         a.link.flush()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(a.link.run)
-        nursery.start_soon(b.link.run)
+        nursery.start_soon(a.link.run, nursery)
+        nursery.start_soon(b.link.run, nursery)
         if wait_live:
             await a.link.settled.wait()
             await b.link.settled.wait()
@@ -389,7 +389,8 @@ async def test_T01_a_silent_dialer_is_dropped_in_time(autojump_clock: trio.testi
     owner = Owner()
     link = Connection(stream, session, owner, clock=clock, limits=Limits(), dialed_by_us=False, endpoint=None)
     start = trio.current_time()
-    await link.run()
+    async with trio.open_nursery() as nursery:
+        await link.run(nursery)
     assert link.reason is Reason.TIMEOUT
     assert trio.current_time() - start <= Limits().handshake_s_max
     assert owner.ended == 1
