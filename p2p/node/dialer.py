@@ -106,12 +106,17 @@ class Dialer:
         self._entropy = entropy
         self._attempts: dict[PeerEndpoint, _Attempt] = {}
         self._reach: Callable[[str], Awaitable[Connection]] = _nowhere
+        self._stopping = False
         self.looking = 0
         """Configured endpoints without a link, for which a place has to stay free."""
 
     def reach_with(self, reach: Callable[[str], Awaitable[Connection]]) -> None:
         """Say how a link to a peer is made that some relay leads to."""
         self._reach = reach
+
+    def stop(self) -> None:
+        """The node says Goodbye: nobody is kept connected any more."""
+        self._stopping = True
 
     async def dial(
         self, endpoint: PeerEndpoint, *, automatic: bool = False, in_place_of: Connection | None = None
@@ -329,7 +334,7 @@ class Dialer:
         on_link: Callable[[PeerEndpoint, PeerId], None],
         on_failure: Callable[[PeerEndpoint], None],
     ) -> None:
-        """Keep a link to whoever is at the endpoint, for ever: redial after every end and every failure.
+        """Keep a link to whoever is at the endpoint, until `stop`: redial after every end and every failure.
 
         The end of a link that a dial led to is judged by who sees it (`Supervisor.on_ended`): one that did not last
         counts as a failure, so that flapping slows down (T33).
@@ -356,6 +361,8 @@ class Dialer:
                 await trio.sleep_until(due)
                 # Meanwhile the peer may have dialled us: a second link would only replace one that works.
                 continue
+            if self._stopping:
+                return
             try:
                 link = await self._session_at(endpoint, automatic=True)
             except ConnectFailed as failure:

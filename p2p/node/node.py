@@ -207,6 +207,7 @@ class Node:
                         links.start_soon(Scrub(rooms.writer, config.limits, self._log_line).run)
                     task_status.started(self)
                     await self._stop.wait()
+                    rooms.dialer.stop()
                     await rooms.supervisor.close_all(GOODBYE_S_MAX)
                     self._rooms = None
                     links.cancel_scope.cancel()

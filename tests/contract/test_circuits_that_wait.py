@@ -350,9 +350,11 @@ async def test_a_silent_circuit_leaves_time_for_the_goodbyes_of_direct_links(
         r2 = next(peer.peer_id for peer in a.peers() if peer.node_id == "r2")
         link = a._rooms.roster.links[r2]
         net.partition(r1.node_id, b.node_id)
+        attempts = a.counters.connect_attempts
         a.stop()
         await a.wait()
         assert link.clean
+        assert a.counters.connect_attempts == attempts, "whose link is over meanwhile is not dialled again"
 
 
 @pytest.mark.parametrize("messages", [12, 20, 45])
