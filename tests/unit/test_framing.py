@@ -305,7 +305,7 @@ def test_work_is_linear_however_the_stream_is_cut(
 ) -> None:
     moved = Moved(monkeypatch)
     payload = builtins.bytes(frame_bytes)
-    count = max(1, 40_000 // (frame_bytes + 1))
+    count = max(1, 16_000 // (frame_bytes + 1))
     stream = (encode_varint(frame_bytes) + payload) * count
     chunks = [moved.chunk(stream[pos : pos + piece]) for pos in range(0, len(stream), piece)]
     moved.bytes = 0

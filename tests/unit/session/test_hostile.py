@@ -138,7 +138,8 @@ def test_the_expectation_holds_everything():
 @pytest.mark.parametrize("side", [0, 1])
 def test_T10_the_stream_may_end_at_every_byte(key, side):
     heard = sum(len(chunk) for chunk in conversation(key)[1 - side])
-    step = 1 if key is None else 7
+    # Every run looks at each place of the shorter half; of the longer one, and with a key, at every few of them.
+    step = 7 if key is not None else 3 if side else 1
     for until in range(0, heard, step):
         events = replay_to(side, key, until=until)
         ends = [event for event in events if isinstance(event, Ended)]
