@@ -283,7 +283,7 @@ _KEYS_ARE: Final = f"; there are {', '.join(KEYS)}"
 _MILLISECONDS: Final = "it takes milliseconds, a whole number from 0 to 86400000"
 _INTERVAL: Final = "it takes milliseconds, a whole number from 100 to 86400000"
 _SECONDS: Final = "it takes seconds, a number above 0"
-_COUNT: Final = "it takes a whole number above 0"
+_COUNT: Final = f"it takes a whole number from 1 to {2**53}"
 _NUMBERS: Final[Mapping[str, str]] = {
     "listen": "it takes a port, a whole number from 0 to 65535",
     "listen_ws": "it takes a port, a whole number from 0 to 65535",
@@ -297,7 +297,7 @@ _NUMBERS: Final[Mapping[str, str]] = {
     "expire_after": _SECONDS,
     "relay_idle": _SECONDS,
     **dict.fromkeys(("relay_circuits", "relay_circuits_per_peer", "relay_circuits_per_pair"), _COUNT),
-    **dict.fromkeys(("relay_bytes_per_s", "relay_circuit_bytes"), "it takes bytes, a whole number above 0"),
+    **dict.fromkeys(("relay_bytes_per_s", "relay_circuit_bytes"), f"it takes bytes, a whole number from 1 to {2**53}"),
     "connect": 'it takes a list of endpoints, such as ["10.0.0.2:9001"]',
     "via": 'it takes a list of the endpoints of relays, such as ["10.0.0.2:9001"]',
     "http_host": 'it takes a list of host names, such as ["node.example"]',

@@ -15,7 +15,7 @@ from p2p.ids import RELAY, PeerEndpoint, PeerId, check_node_id, is_loopback, usu
 from p2p.limits import Limits
 from p2p.node.bootstrap import BootstrapConfig
 from p2p.node.discovery import DiscoveryConfig
-from p2p.node.kinds import Kinds, check_kind, check_kinds, utf8_of
+from p2p.node.kinds import Kinds, check_kind, check_kinds, check_limits, utf8_of
 from p2p.policy.addresses import AddressClass, classify
 from p2p.policy.admission import ConnectionSlots
 from p2p.store.keys import load_trust, open_store
@@ -163,6 +163,7 @@ class NodeConfig:
 
     def _check_kinds(self) -> None:
         check_kinds(self, _KINDS)
+        check_limits(self.limits)
         for name in ("on_log", "store"):
             value = getattr(self, name)
             if value is not None and not callable(value):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from inspect import iscoroutinefunction
 
 from p2p.errors import ConfigError
+from p2p.limits import Limits
 
 Kinds = tuple[tuple[str, tuple[type, ...], str], ...]
 """Names of fields with a space between them, what they may be, and how that is said."""
@@ -40,6 +42,26 @@ def check_count(value: int, name: str) -> None:
     check_kind(value, (int,), name, "a whole number")
     if value < 1:
         raise ConfigError(f"{name} must be at least 1, not {value}")
+
+
+def check_limits(limits: Limits) -> None:
+    """Refuse bounds by which nothing could be measured.
+
+    Raises:
+        ConfigError: one is below 0, not of the kind of its default, or NaN.
+    """
+    check_kind(limits, (Limits,), "limits", "a Limits")
+    for bound in fields(Limits):
+        name, value = f"Limits.{bound.name}", getattr(limits, bound.name)
+        if isinstance(bound.default, tuple):
+            check_kind(value, (tuple,), name, "a tuple of numbers, 0 or more")
+        for number in value if isinstance(value, tuple) else (value,):
+            is_whole = isinstance(bound.default, int)
+            what = "a whole number, 0 or more" if is_whole else "a number, 0 or more"
+            check_kind(number, (int,) if is_whole else (int, float), name, what)
+            # Not `number < 0`, which is false of NaN.
+            if not number >= 0:
+                raise ConfigError(f"{name} is {number}: it must be {what}")
 
 
 def seconds_of(value: object, name: str) -> float:

@@ -80,7 +80,7 @@ def test_the_bounds_of_a_relay_and_the_age_of_what_is_for_somebody(tmp_path: Pat
     with pytest.raises(UsageError, match=r"--relay-idle bounds a relay.*--relay on"):
         settled({"relay_idle": 2.0})
     for text in ("0", "-1", "much"):
-        with pytest.raises(UsageError, match=r"RELAY_CIRCUITS.*whole number above 0"):
+        with pytest.raises(UsageError, match=r"RELAY_CIRCUITS.*whole number from 1"):
             settled({}, {"P2P_RELAY": "on", "P2P_RELAY_CIRCUITS": text})
 
 

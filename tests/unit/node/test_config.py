@@ -43,3 +43,13 @@ async def test_what_a_store_of_ones_own_holds_survives_its_node() -> None:
 def test_an_age_that_is_none_is_refused(age_s: float) -> None:
     with pytest.raises(p2p.ConfigError, match="expire_after_s"):
         p2p.NodeConfig(node_id="a", expire_after_s=age_s)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("read_bytes", -1), ("read_bytes", "x"), ("max_peers", 1.5), ("dial_s_max", float("nan")), ("dial_s_max", True)],
+)
+def test_bounds_that_measure_nothing_are_refused(name: str, value: object) -> None:
+    with pytest.raises(p2p.ConfigError, match=f"Limits.{name} is"):
+        p2p.NodeConfig(node_id="a", limits=p2p.Limits(**{name: value}))  # type: ignore[arg-type]  # what is refused
+    assert p2p.NodeConfig(node_id="a", limits=p2p.Limits(dial_s_max=3, recent_batches_bytes=0)).limits.dial_s_max == 3
