@@ -2,8 +2,13 @@
 
 Each task runs under the interpreter's own hooks, which tell of every call and of every bytecode instruction. The same
 code gives the same counts on every machine with the same version of Python, to within a percent, so a count that grew
-by more than `GROWTH_MAX` is a regression that somebody made; tests/house/test_work.py fails then. Work within C (the
-cryptography, a copy) does not show here: that is what the timed benchmarks are for.
+by more than `GROWTH_MAX` is a regression that somebody made; tests/house/test_work.py fails then.
+
+What C does is no instruction, so it is counted by what it costs: each call of what is dear (`DEAR`: cryptography,
+hashes, syncs, SQL) by its name, of which not one more is allowed, and the bytes of the memory that Python takes in
+pieces of `PIECE_BYTES` or more, which is what a copy is. Not seen: how long such a call takes, what moves within its
+place (the front of a bytearray cut off), memory that SQLite or the cryptography takes for itself, and that a call of
+anything else in C is dear: it is one call. The timed benchmarks see those.
 
     .venv/bin/python -m benchmarks.guard          what it is now, beside the numbers that are kept
     .venv/bin/python -m benchmarks.guard --keep   keep these: say why in the commit
@@ -16,10 +21,13 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from unittest.mock import patch
 
 from p2p.crypto.identity import Identity
 from p2p.crypto.noise import NoiseStatic
@@ -30,6 +38,7 @@ from p2p.msg import Data, encode_data
 from p2p.node.commits import Committer, Group, PushJob
 from p2p.peer.outbox import Outbox
 from p2p.replication.batch import NewRecord, encode_portions, parse_batch, verify_signature
+from p2p.session import sealing
 from p2p.session.events import PeerProven
 from p2p.session.handshake import SessionConfig
 from p2p.session.sealing import AES_256_GCM, Direction
@@ -46,12 +55,18 @@ if TYPE_CHECKING:
     from p2p.replication.batch import Batch
 
 GROWTH_MAX: Final = 0.15
+DEAR: Final = frozenset({
+    "encrypt", "decrypt", "sign", "verify", "exchange", "generate", "from_public_bytes", "from_private_bytes",
+    "openssl_sha256", "update", "fsync", "fdatasync", "execute", "executemany", "commit",
+})  # fmt: skip
+PIECE_BYTES: Final = KIB
 KEPT: Final = Path(__file__).with_name("guard.json")
 PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 MESSAGES: Final = 200
 RECORDS: Final = 1000
 WALL_MS: Final = 1_800_000_000_000
 _DATA: Final = int(Data.TYPE)
+_MAKE_CIPHER: Final = "make_cipher"
 
 
 class Work(NamedTuple):
@@ -60,33 +75,54 @@ class Work(NamedTuple):
     Attributes:
         calls: of functions, in Python and in C.
         instructions: of bytecode.
+        bytes: of memory taken in pieces of `PIECE_BYTES` or more.
+        dear: how often each dear function was called, by all of the task.
     """
 
     calls: int
     instructions: int
+    bytes: int
+    dear: dict[str, int]
 
 
 def count(task: Callable[[], object]) -> Work:
     """Run a task once and count its work."""
-    calls = instructions = 0
+    calls = instructions = taken = held = 0
+    dear: Counter[str] = Counter()
 
     def on_call(frame: FrameType, event: str, arg: object) -> None:
         nonlocal calls
-        if event in {"call", "c_call"}:
+        if event == "c_call":
             calls += 1
+            name = getattr(arg, "__name__", "")
+            # A dict and a set have an `update`, too.
+            if name in DEAR and not isinstance(getattr(arg, "__self__", None), dict | set):
+                dear[name] += 1
+        elif event == "call":
+            calls += 1
+            if frame.f_code.co_name == _MAKE_CIPHER:
+                dear["ciphers made"] += 1
 
     def on_step(frame: FrameType, event: str, arg: object) -> TraceFunction:
-        nonlocal instructions
+        nonlocal instructions, taken, held
         if event == "call":
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
         elif event == "opcode":
             instructions += 1
+        # Since the step before: no instruction takes two large pieces and gives the first back.
+        now, peak = tracemalloc.get_traced_memory()
+        if peak - held >= PIECE_BYTES:
+            taken += peak - held
+        held = now
+        tracemalloc.reset_peak()
         return on_step
 
     before = sys.gettrace(), sys.getprofile()
-    was_collecting = gc.isenabled()
+    was_collecting, was_tracing = gc.isenabled(), tracemalloc.is_tracing()
     # A collection may call whoever asked to be told of it.
     gc.disable()
+    tracemalloc.start()
+    held, _ = tracemalloc.get_traced_memory()
     sys.setprofile(on_call)
     sys.settrace(on_step)
     try:
@@ -94,14 +130,29 @@ def count(task: Callable[[], object]) -> Work:
     finally:
         sys.settrace(before[0])
         sys.setprofile(before[1])
+        if not was_tracing:
+            tracemalloc.stop()
         if was_collecting:
             gc.enable()
-    return Work(calls, instructions)
+    return Work(calls, instructions, taken, dict(sorted(dear.items())))
 
 
 def measure() -> dict[str, Work]:
     """Count every task; per message, per handshake or per 100 records."""
-    return {name: Work(work.calls // units, work.instructions // units) for name, (work, units) in _counted()}
+    ciphers = {name: _told(cipher) for name, cipher in sealing._CIPHERS.items()}  # noqa: SLF001  # no seam for a count
+    with patch.object(sealing, "_CIPHERS", ciphers):
+        return {
+            name: Work(work.calls // units, work.instructions // units, work.bytes // units, work.dear)
+            for name, (work, units) in _counted()
+        }
+
+
+def _told(cipher: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    # The interpreter does not tell when a class in C is called.
+    def make_cipher(key: bytes) -> Any:
+        return cipher(key)
+
+    return make_cipher
 
 
 def _counted() -> Iterator[tuple[str, tuple[Work, int]]]:
@@ -116,13 +167,17 @@ def _counted() -> Iterator[tuple[str, tuple[Work, int]]]:
     yield "take in a push to SQLite, 100 records", (_take_in(), RECORDS // 100)
 
 
-def grown(kept: Mapping[str, Sequence[int]], found: Mapping[str, Work]) -> list[str]:
+def grown(kept: Mapping[str, Any], found: Mapping[str, Work]) -> list[str]:
     """What takes more than it did, one line each."""
     lines = []
     for name, work in found.items():
-        for what, before, now in zip(Work._fields, kept[name], work, strict=True):
+        *numbers, dear = kept[name]
+        for what, before, now in zip(Work._fields, numbers, work, strict=False):
             if now > before * (1 + GROWTH_MAX):
-                lines.append(f"{name}: {now} {what}, and {before} before ({now / before - 1:+.0%})")
+                lines.append(f"{name}: {now} {what}, and {before} before ({now / max(before, 1) - 1:+.0%})")
+        for what, now in work.dear.items():
+            if now > dear.get(what, 0):
+                lines.append(f"{name}: {now} calls of {what}, and {dear.get(what, 0)} before")
     return lines
 
 
@@ -270,8 +325,9 @@ def main() -> int:
         return 0
     kept = json.loads(KEPT.read_text(encoding="utf-8"))["work"]
     for name, work in found.items():
-        before = kept.get(name, ["-", "-"])
-        print(f"{name:40} {work.calls:7} calls ({before[0]}), {work.instructions:7} instructions ({before[1]})")
+        print(name)
+        print("    now ", *work[:-1], work.dear)
+        print("    kept", *kept.get(name, ["-"]))
     regressions = grown(kept, found)
     print("\n".join(regressions))
     return 1 if regressions else 0
