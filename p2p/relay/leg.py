@@ -282,10 +282,6 @@ class Lane:
         if len(turns) == 1:
             self._wake()
 
-    def clear(self) -> None:
-        """The link is over."""
-        self.turns = None
-
 
 def refused(circuit: int, reason: Reason) -> bytes:
     """An encoded REFUSED."""

@@ -275,7 +275,6 @@ class Switch:
             self._end_side(side, reason)
         del self._links[key]
         link.neighbour.links -= 1
-        link.lane.clear()
 
     def is_neighbour(self, peer_id: PeerId) -> bool:
         """Whether there is a link to that peer, who knows circuits."""

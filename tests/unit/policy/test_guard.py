@@ -48,6 +48,13 @@ def test_t33_a_link_that_breaks_off_at_once_counts_as_a_failure_and_a_replaced_o
     assert guard.ask(THERE, now) is Verdict.GO
 
 
+def test_t33_attempts_at_ever_new_places_fill_no_table() -> None:
+    guard = ConnectionGuard(replace(Limits(), backoff_table_max=8))
+    for port in range(1, 101):
+        guard.began(PeerEndpoint("192.0.2.1", port), 5.0)
+    assert len(guard._begun) == 8
+
+
 @given(st.lists(st.tuples(st.integers(1, 60), st.floats(0, 2), st.booleans()), max_size=120))
 def test_t33_the_tables_are_bounded_and_nothing_is_held_back_that_was_forgotten(
     attempts: list[tuple[int, float, bool]],

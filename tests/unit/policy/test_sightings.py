@@ -178,6 +178,7 @@ def test_t46_a_flood_from_ever_new_sources_is_bounded_too() -> None:
     assert bare <= LIMITS.announce_bare_checks_burst + 10 * LIMITS.announce_bare_checks_per_s
     assert book.admits("192.0.2.99", 20.0, signed=True), "who signs is heard among those who do not"
     assert book.admits("192.0.2.1", 20.0, signed=False), "and who was heard before among all of them"
+    assert len(book._paces) <= LIMITS.announce_sources_max
 
 
 def test_a_place_that_is_heard_for_a_while_announces_itself_again() -> None:

@@ -728,6 +728,28 @@ def test_a_circuit_breaks_once_however_long_its_last_word_waits() -> None:
     assert net.is_empty()
 
 
+def test_a_circuit_that_lost_one_end_is_not_broken_as_well_while_the_other_has_not_heard_of_it() -> None:
+    net = triangle()
+    net.pair("A", "R", "B")
+    net.part("A", "R")
+    net.wait(Limits().relay_idle_s_max + 1)
+    assert net.switches["R"].snapshot().broken_total == 0
+    net.settle()
+    assert net.is_empty()
+
+
+def test_t72_what_waits_of_a_circuit_that_breaks_is_dropped_at_once_and_not_when_a_clogged_neighbour_reads() -> None:
+    net = triangle()
+    a, _ = net.pair("A", "R", "B")
+    send(a, bytes(WINDOW))
+    while net.step("A", "R"):
+        pass
+    (leg,) = net.lanes["R", "B"].turns or ()
+    assert leg.queued_bytes == WINDOW
+    net.part("A", "R")
+    assert leg.queued_bytes == 0 and not leg._queue
+
+
 # Ends.
 
 
@@ -791,13 +813,15 @@ def test_t72_an_idle_time_below_that_for_taking_a_circuit_is_kept() -> None:
     assert net.is_empty()
 
 
-def test_t72_a_circuit_carries_no_more_than_it_may() -> None:
+@pytest.mark.parametrize("from_opener", [100_000, 40_000, 0])
+def test_t72_a_circuit_carries_no_more_than_it_may_of_both_directions_together(from_opener: int) -> None:
     net = triangle(replace(Limits(), relay_circuit_bytes_max=100_000))
     a, b = net.pair("A", "R", "B")
-    send(a, bytes(100_000))
+    send(a, bytes(from_opener))
+    send(b, bytes(100_000 - from_opener))
     net.settle()
-    assert len(read_all(b)) == 100_000
-    send(a, b"x")
+    assert (len(read_all(b)), len(read_all(a))) == (from_opener, 100_000 - from_opener)
+    send(a if from_opener else b, b"x")
     net.settle()
     assert (a.reason, b.reason) == (Reason.OVERLOADED, Reason.OVERLOADED)
 
