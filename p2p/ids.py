@@ -17,7 +17,8 @@ _HEX_ID: Final = re.compile(r"[0-9a-f]{64}")
 _LABEL: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST_LABEL: Final = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
 _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_HOST_LABEL}(\.{_HOST_LABEL})*\.?")
-_IPV4: Final = re.compile(r"(\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])(\.(\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}", re.ASCII)
+_OCTET: Final = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII)
 _SCHEMES: Final = ("tcp", "ws", "wss", "mem", "relay")
 
 RELAY: Final = "relay"

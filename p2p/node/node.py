@@ -8,7 +8,7 @@ How it is nested, inside out in the order of stopping:
 
     run
     └── core        writer: the only task that writes the store; stops last, after its commit
-        └── links   replicator, acceptor, dialers, scrub, one nursery per connection, the tasks of WebSockets
+        └── links   replicator, acceptor, dialers, scrub, one task per connection, the tasks of WebSockets
 
 Stopping says Goodbye to everybody, gives the answers a moment, cancels `links`, lets the writer finish the commit under
 way and closes the store: all of it within `shutdown_s_max`.

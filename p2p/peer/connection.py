@@ -815,6 +815,8 @@ class Connection:
             if self._life_scope is not None:
                 self._life_scope.cancel()
             self._end(Reason.CLOSED, "the node stopped", clean=False)
+            # Else link and session hold each other, and the memory of each that ended waits for the garbage collector.
+            self.session.before_answering_goodbye(None)
             if self.clean or self.session.state is State.ENDING:
                 # A Goodbye is on its way: a reset would overtake it.
                 if not self._stream.close_nowait():

@@ -445,8 +445,8 @@ class Session:
             return
         self._queue(_PING, Ping(self._liveness.ping_sent(now)).encode(), 0)
 
-    def before_answering_goodbye(self, last_words: Callable[[], None]) -> None:
-        """Have this called before the other's Goodbye is answered: what it sends is still read."""
+    def before_answering_goodbye(self, last_words: Callable[[], None] | None) -> None:
+        """Have this called before the other's Goodbye is answered: what it sends is still read. None takes it back."""
         self._last_words = last_words
 
     def goodbye(self, reason: Reason, detail: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 import p2p
 from p2p.crypto.identity import Identity
 from p2p.node.events import PeerConnected
+from p2p.peer.connection import Connection
 from p2p.store.memory import MemoryStore
 from p2p.testing.dice import Dice
 from p2p.transport.memory import MemoryNetwork
@@ -95,6 +97,27 @@ async def test_a_session_that_is_over_at_once_is_told_and_is_no_failed_dial(auto
             await a.connect(B)
         assert caught.value.reason is p2p.Reason.DISCONNECTED
         assert (a.stats().connect_failures, a.stats().handshakes_completed) == (0, 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_link_that_is_over_does_not_wait_for_the_garbage_collector(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Host(net, B).node().run)
+        a = await nursery.start(Host(net, A).node().run)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                await a.disconnect(await a.connect(B))
+            await wait_all_tasks_blocked()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            assert [kept for kept in gc.garbage if isinstance(kept, Connection)] == []
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
         nursery.cancel_scope.cancel()
 
 
