@@ -31,6 +31,13 @@ def test_only_what_forgets_is_ephemeral(tmp_path: Path) -> None:
     assert not p2p.NodeConfig(node_id="a", data_dir=tmp_path / "a").is_ephemeral
 
 
+def test_t56_no_key_is_shown_with_the_settings() -> None:
+    key = bytes(range(65, 97))
+    shown = repr(p2p.NodeConfig(node_id="a", network_key=key))
+    assert "node_id='a'" in shown
+    assert not any(form in shown for form in (repr(key)[2:-1], key.hex(), "network_key"))
+
+
 async def test_what_a_store_of_ones_own_holds_survives_its_node() -> None:
     store = MemoryStore(ME.peer_id)
     for expected in (1, 2):

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 import p2p
 from p2p.msg import Data, decode_data
@@ -94,6 +94,46 @@ async def test_tasks_are_made_as_requests_need_them_and_no_more_than_may_be() ->
         await wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().tasks_living == living + 3
         service.close()
+
+
+async def test_T25_what_was_answered_takes_no_room_from_a_peer_that_always_asks() -> None:
+    gates = [trio.Event() for _ in range(6)]
+
+    async def wait(message: Message) -> bytes:
+        await gates[message.body[0]].wait()
+        return b""
+
+    limits = replace(p2p.Limits(), pending_requests_bytes_max=100)
+    service, link = Service("x", wait, limits), Link()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run, 4)
+        for number in range(6):
+            # With the one before it, which is not answered yet, it takes exactly what a peer may.
+            ask(service, link, number + 1, bytes([number]) * 50)
+            if number:
+                gates[number - 1].set()
+            await wait_all_tasks_blocked()
+        assert (service.refused, len(link.answers)) == (0, 5)
+        ask(service, link, 7, bytes(51))
+        assert service.refused == 1
+        service.close()
+
+
+async def test_T58_what_was_not_told_of_failing_handlers_is_told_once(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    def fail(_message: Message) -> bytes:
+        raise ValueError
+
+    limits = replace(p2p.Limits(), refusal_lines_burst=1)
+    service, link = Service("x", fail, limits), Link()
+    for count in (1, 2, 1, 1):
+        for _ in range(count):
+            ask(service, link, link.unanswered + 1)
+        await trio.sleep(10 / limits.refusal_lines_per_s)
+    lines = [record.getMessage().partition("> ")[2] or record.getMessage() for record in caplog.records]
+    assert [line.rpartition("(and ")[2] for line in lines if "times before" in line] == ["1 times before)"]
+    assert len(lines) == 4
 
 
 @pytest.mark.parametrize("in_a_nursery", [False, True])

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -23,18 +25,19 @@ from p2p.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from p2p.ids import PeerId
+from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import MIB, Limits
 from p2p.msg import ForkProof, WalPush
 from p2p.node import events
 from p2p.node.commits import Committed, Group, PushOutcome
+from p2p.policy.book import BookPlace
 from p2p.replication.accept import Verdict
 from p2p.replication.batch import Batch, NewRecord
 from p2p.replication.heads import SEQ_MAX, LogHead
 from p2p.store.base import DamagedRange, Loaded, StoredBatch, Transaction
 from p2p.store.memory import MemoryStore
 from p2p.store.sqlite import SqliteStore
-from p2p.windows import SystemBlocking
+from p2p.windows import InlineBlocking, SystemBlocking
 from tests.logs import Log, app, identity
 from tests.unit.node.writers import PEER, Bench, WallClock, running, settle
 
@@ -192,6 +195,27 @@ async def test_appends_wait_beyond_the_bound() -> None:
         assert [batch.count for batch in bench.stored()] == [1, 12, 6]
 
 
+@pytest.mark.parametrize("how", ["cancelled as it waits", "refused half way"])
+async def test_an_append_that_is_never_written_gives_its_room_back(
+    how: str, sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
+) -> None:
+    limits = replace(LIMITS, appends_waiting_max=1, commit_bytes_max=200_000)
+    async with running(Bench(sqlite_store, limits=limits)) as bench:
+        await bench.append(b"first")
+        if how == "refused half way":
+            fill_disk(sqlite_store)
+            with pytest.raises(StoreFull):
+                await bench.append(*[bytes(100_000)] * 5)
+            await trio.sleep(2 * limits.store_retry_s)
+        else:
+            bench.writer.hold_appends(1.0)
+            with trio.move_on_after(0.5) as scope:
+                await bench.append(b"withdrawn", b"both")
+            assert scope.cancelled_caught
+        with trio.fail_after(10):
+            assert await bench.append(b"next") == [2]
+
+
 async def test_stopping_wakes_everybody_who_waits() -> None:
     ended: list[str] = []
     bench = Bench(limits=replace(LIMITS, appends_waiting_max=1))
@@ -296,6 +320,32 @@ async def test_chores_of_the_store_are_done_beside_the_commits_one_at_a_time() -
         store.go_on.set()
         while store.done < 3:
             await bench.append(b"x")
+
+
+async def test_while_a_chore_is_under_way_no_other_waits_behind_it() -> None:
+    store = StoreWithChores(OWN)
+    store.go_on.set()
+    bench = Bench(store)
+    begun = 0
+    disk = trio.Event()
+
+    async def run(lane: Any, fn: Any, *args: Any) -> Any:
+        nonlocal begun
+        if lane == "chore":
+            begun += 1
+            await disk.wait()
+        return await InlineBlocking().run(lane, fn, *args)
+
+    bench.writer._blocking = SimpleNamespace(run=run)  # type: ignore[assignment]
+    async with running(bench):
+        for _ in range(5):
+            await bench.append(b"x")
+        assert begun == 1
+        disk.set()
+        await settle()
+        await bench.append(b"x")
+        await settle()
+        assert (begun, store.done) == (2, 2)
 
 
 @pytest.mark.parametrize("hangs", [False, True])
@@ -417,6 +467,9 @@ async def test_t41_a_quota_is_kept_and_told_once() -> None:
         await bench.push(log.batches[2])
         assert bench.events_of(events.QuotaReached) == [events.QuotaReached(log.origin)]
         await bench.append(*[bytes(size)] * 10)
+        await bench.writer.forget(log.origin)
+        await bench.push(*log.batches[:3])
+        assert len(bench.events_of(events.QuotaReached)) == 2, "what begins anew is told of anew"
 
 
 # Forks.
@@ -538,6 +591,26 @@ async def test_t42_a_batch_of_ours_that_we_lost_stops_appends_until_all_that_its
         # Others may have been brought further: a moment of quiet is waited for.
         assert trio.current_time() == back_at + LIMITS.append_delay_on_claim_s_max
         assert list(store.verify()) == []
+
+
+async def test_t42_a_call_that_is_cancelled_as_its_commit_finds_that_we_are_behind_is_withdrawn(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, log = lost_log()
+    async with running(Bench(store)) as bench:
+        bench.writer.hold_appends(1000)
+        bench.blocking.shut()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.append, b"withdrawn")
+            await settle()
+            bench.submit(log.batches[1], own_shown=4)
+            bench.writer.release_appends()
+            await settle()
+            nursery.cancel_scope.cancel()
+        bench.blocking.open.set()
+        await bench.push(*log.batches[2:])
+        assert await bench.append(b"after") == [5]
+        assert [record.payload for record in bench.records()][4:] == [b"after"]
 
 
 async def test_t42_a_restart_in_the_middle_of_fetching_our_log_back_does_not_release_appends(
@@ -939,6 +1012,43 @@ async def test_t61_pins_and_damage_marks_are_written_later(
         assert bench.seq(log) == 4
 
 
+async def test_t33_t61_what_is_noted_of_peers_outlives_a_commit_that_failed_and_the_newer_word_counts(
+    sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
+) -> None:
+    def place(port: int) -> BookPlace:
+        return BookPlace(PeerEndpoint("10.0.0.1", port), PEER, "peer", "connect", port)
+
+    one, other, gone = place(1), place(2), place(3)
+    async with running(Bench(sqlite_store, limits=LIMITS)) as bench:
+        writer = bench.writer
+        fill_disk(sqlite_store)
+        bench.blocking.shut()
+
+        async def fail() -> None:
+            with pytest.raises(StoreFull):
+                await bench.append(bytes(200_000))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            for known in (one, gone):
+                writer.remember_place(known.endpoint.address, known)
+            writer.remember_pin("peer", PEER)
+            writer.remember_pin("moved", PEER)
+            writer.remember_ban(PEER, 1000)
+            writer.remember_ban(OWN, 1000)
+            await settle()
+            writer.remember_place(other.endpoint.address, other)
+            writer.remember_place(gone.endpoint.address, None)
+            writer.remember_pin("moved", OWN)
+            writer.remember_ban(OWN, 2000)
+            bench.blocking.open.set()
+        assert writer.read_only
+        await trio.sleep(2 * LIMITS.store_retry_s)
+        assert sqlite_store.book() == [one, other]
+        assert sqlite_store.pins() == {"peer": PEER, "moved": OWN}
+        assert sqlite_store.bans() == {PEER: 1000, OWN: 2000}
+
+
 async def test_t61_it_tries_again_for_as_long_as_it_takes(
     sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -979,6 +1089,23 @@ async def test_each_waiting_call_gets_an_exception_of_its_own(sqlite_store: Sqli
 
 
 # The rest.
+
+
+async def test_nothing_above_a_head_that_went_down_meanwhile_is_given_to_a_reader() -> None:
+    async with running(Bench()) as bench:
+        log = foreign()
+        await bench.push(*log.batches)
+        read = bench.writer._read
+
+        async def late(fn: Any, *args: Any) -> Any:
+            loaded = await read(fn, *args)
+            await bench.writer.forget(log.origin)
+            await bench.push(log.batches[0])
+            return loaded
+
+        bench.writer._read = late  # type: ignore[method-assign, assignment]
+        found = await bench.writer.load(log.origin, 1, 2**40)
+        assert [batch.wal_bytes for batch in found] == [log.batches[0].wal_bytes]
 
 
 async def test_forgetting_an_origin() -> None:

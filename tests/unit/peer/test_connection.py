@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -750,6 +751,30 @@ async def test_T24_however_many_measure_the_way_one_ping_is_under_way(
             await a.link.measure_rtt()
         assert await a.link.measure_rtt() == pytest.approx(0.1), "one who gave up keeps nobody from measuring"
         assert pings == 4
+
+
+async def test_whoever_measures_the_way_or_serves_a_request_hears_of_the_end_of_the_link(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined() as (a, b), trio.open_nursery() as nursery:
+        given_up: list[int] = []
+        a.link.served[1] = SimpleNamespace(cancel=lambda: given_up.append(1))
+        b.owner.gate = trio.Event()
+        await a.link.send_data(data(b"it rests, and answers no Ping"))
+        await b.owner.until_arrived(1)
+
+        async def measure() -> None:
+            with pytest.raises(NotConnected):
+                await a.link.measure_rtt()
+
+        nursery.start_soon(measure)
+        await trio.testing.wait_all_tasks_blocked()
+        b.link.abort(Reason.ABNORMAL)
+        with trio.fail_after(1):
+            await a.link.over.wait()
+        assert given_up == [1]
+        nursery.cancel_scope.deadline = trio.current_time() + 1
+    assert not nursery.cancel_scope.cancelled_caught
 
 
 async def test_t72_a_circuit_that_falls_silent_while_something_is_awaited_is_found_out_in_seconds(

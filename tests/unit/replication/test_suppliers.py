@@ -74,13 +74,17 @@ def test_a_claim_that_is_taken_back_leaves_nothing_to_be_late_with() -> None:
     assert world.suppliers.next_deadline() == 103.0, "its time began when there was something to send again"
 
 
-def test_what_only_a_declined_link_showed_is_nothing_to_be_late_with() -> None:
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_what_only_a_declined_link_or_one_that_ended_showed_is_nothing_to_be_late_with(is_gone: bool) -> None:
     world = World(3)
     world.claim(0, 5, 0.0)
     world.suppliers.delivered(LOG, 0)
     world.suppliers.held(LOG, 5, 0.0)
     world.claim(1, 10, 1.0)
-    world.suppliers.decline(LOG, 1, 2.0)
+    if is_gone:
+        world.suppliers.link_down(1, PEERS[1], 2.0)
+    else:
+        world.suppliers.decline(LOG, 1, 2.0)
     world.suppliers.handle_deadline(50.0)
     world.claim(2, 6, 100.0)
     assert world.wanted_from() == [0]
@@ -189,6 +193,23 @@ def test_t39_a_liar_is_tried_again_ever_more_rarely_and_gives_way_at_once() -> N
     assert len(trials) <= 12
 
 
+def test_t39_who_did_not_deliver_is_tried_again_however_often_it_did_not() -> None:
+    world = World(2)
+    world.claim(0, 10, 0.0)
+    world.claim(1, 10, 0.0)
+    tried_at = {0: 0.0, 1: 0.0}
+    pause_s = 0.0
+    while (now := world.suppliers.next_deadline()) < 10_000.0:
+        before = world.suppliers.supplier(LOG)
+        world.suppliers.handle_deadline(now)
+        link = world.suppliers.supplier(LOG)
+        assert link is not None
+        if link != before:
+            pause_s = now - tried_at[link]
+            tried_at[link] = now
+    assert 300.0 <= pause_s <= 610.0, "each of the two at least every other time"
+
+
 def test_a_link_that_was_only_slow_is_believed_again_when_it_delivers() -> None:
     world = World(2)
     world.claim(0, 9, 0.0)
@@ -209,6 +230,21 @@ def test_the_last_one_ahead_is_kept_however_slow() -> None:
     for second in range(60):
         world.suppliers.handle_deadline(float(second))
         assert world.wanted_from() == [0]
+
+
+@pytest.mark.parametrize("ends", ["declined", "down"])
+def test_t38_what_was_claimed_of_a_log_that_nobody_holds_is_forgotten_with_the_link(ends: str) -> None:
+    world = World(2)
+    for number in range(100):
+        origin = PeerId(number.to_bytes(32, "big"))
+        world.claim(0, 9, 0.0, origin=origin)
+        if ends == "declined":
+            world.suppliers.decline(origin, 0, 0.0)
+    world.claim(1, 9, 0.0)
+    world.suppliers.link_down(0, PEERS[0], 1.0)
+    assert world.suppliers.known() == [LOG]
+    world.suppliers.link_down(1, PEERS[1], 1.0)
+    assert world.suppliers.known() == []
 
 
 def test_a_link_that_ends_takes_its_claims_along() -> None:

@@ -1084,6 +1084,28 @@ def test_t60_no_number_is_given_out_twice_so_an_older_index_takes_nothing_for_wh
         assert held(store, OWN) == [batch.wal_bytes for batch in own.batches]
 
 
+def test_t60_what_was_removed_stays_known_until_the_disk_knows_that_it_is_gone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteStore(path, OWN)) as store, monkeypatch.context() as patch:
+        fill(store, Log(2), 1)
+        patch.setattr("p2p.store.sqlite.drop_segment", lambda *_: None)
+        write(store, lambda transaction: transaction.forget(OTHER))
+        fill(store, Log(3), 1)
+    seen: list[tuple[list[int], list[int]]] = []
+    sync = disk.sync
+    with monkeypatch.context() as patch:
+
+        def look(directory: Path) -> None:
+            seen.append((segment_numbers(path), is_open(path)))
+            sync(directory)
+
+        patch.setattr("p2p.store.replay.sync", look)
+        SqliteStore(path, OWN).close()
+    assert [(numbers, len(known)) for numbers, known in seen] == [([2], 2)]
+    assert len(is_open(path)) == 1
+
+
 def test_what_can_still_not_be_removed_stays_known_as_what_nobody_wants(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1148,6 +1170,21 @@ def test_an_index_that_is_put_back_finds_the_segments_of_logs_that_the_older_one
     path.write_bytes(newer)
     with closing(SqliteStore(path, OWN)) as store:
         assert held(store, OTHER) == [batch.wal_bytes for batch in other.batches]
+
+
+def test_t62_what_is_written_beside_a_segment_that_is_left_for_a_newer_index_leaves_it_alone(path: Path) -> None:
+    own, other = Log(), Log(2)
+    with closing(SqliteStore(path, OWN)) as store:
+        put(store, own.add(b"small"), is_bulk=False)
+    older = path.read_bytes()
+    with closing(SqliteStore(path, OWN)) as store:
+        fill(store, other, 3)
+    left = segment_path(path, 1).read_bytes()
+    path.write_bytes(older)
+    for _ in range(2):
+        with closing(SqliteStore(path, OWN)) as store:
+            fill(store, own, 2)
+    assert (segment_numbers(path), segment_path(path, 1).read_bytes()) == ([1, 2], left)
 
 
 @pytest.mark.parametrize("change", ["no = 77", "origin = 2", "covered = 3", "is_open = 0", "covered = 99999"])
