@@ -20,6 +20,7 @@ class Link:
 
     answer_bytes_max = 1_000_000
     label = "asker"
+    is_parting = False
 
     def __init__(self) -> None:
         self.serving = self.unanswered = 0
@@ -27,7 +28,7 @@ class Link:
         self.answers: list[bytes] = []
         self.statuses: list[bytes] = []
 
-    def send_reply_nowait(self, payload: bytes) -> bool:
+    def send_reply_nowait(self, payload: bytes, *, at_once: bool = False) -> bool:
         self.answers.append(payload)
         return True
 
@@ -206,7 +207,7 @@ async def test_an_answer_that_waits_for_room_when_its_service_is_closed_becomes_
     waits = trio.Event()
 
     class Full(Link):
-        def send_reply_nowait(self, payload: bytes) -> bool:
+        def send_reply_nowait(self, payload: bytes, *, at_once: bool = False) -> bool:
             return False
 
         async def send_reply(self, payload: bytes) -> None:
@@ -329,7 +330,7 @@ async def test_what_a_plain_handler_began_is_closed_when_its_asker_gives_up() ->
 
 async def test_an_answer_without_room_is_a_status_when_its_service_closes() -> None:
     class Full(Link):
-        def send_reply_nowait(self, payload: bytes) -> bool:
+        def send_reply_nowait(self, payload: bytes, *, at_once: bool = False) -> bool:
             return False
 
     service, link = Service("x", lambda message: message.body, p2p.Limits()), Full()
