@@ -120,6 +120,7 @@ class Connection:
         "_limits",
         "_line",
         "_live",
+        "_made_room_at",
         "_measured_at",
         "_moved_at",
         "_nursery",
@@ -232,6 +233,7 @@ class Connection:
         self._parting: Parting | None = None
         # When bytes came last, the other side made room for a write that waited for it, or a rest of our own was over.
         self._moved_at = -_NEVER
+        self._made_room_at = -_NEVER
         self.read_at = -_NEVER
         self._life_scope: trio.CancelScope | None = None
         self._last_words = 0
@@ -614,9 +616,20 @@ class Connection:
             self._parting.readers_by = by
             self._tighten_deadline()
 
-    def heard(self) -> None:
-        """In a circuit: its far end made room, which is as good as a word."""
-        self._moved_at = self._clock.monotonic()
+    def heard(self, has_room: bool) -> None:
+        """In a circuit: its far end made room, which is as good as a word.
+
+        A little of it is what an end says that does not read for a while. A relay that swallows everything could say it
+        without end: it counts for as long as a reader may be slow.
+
+        Args:
+            has_room: it is as much as whoever reads gives back at once.
+        """
+        now = self._clock.monotonic()
+        if has_room:
+            self._made_room_at = now
+        if has_room or now < max(self.read_at, self._made_room_at) + self._limits.channel_wait_s_max:
+            self._moved_at = now
         if self._outbox:
             self.write_soon()
 

@@ -37,10 +37,12 @@ class CircuitEnd:
         is_opener: this node opened it.
         must_move: a link on its way gives way: another circuit should take its place.
         on_change: called when reading, sending or the state may have changed.
-        on_credit: called when the other end gave credit: it lives, and no relay makes any.
+        on_credit: called when the other end gave credit, and told whether it makes room for a large slice by now. No
+            honest relay makes any; one that swallows what is sent can give as much, in the name of that end.
     """
 
     __slots__ = (
+        "_credited",
         "_first_read",
         "_inbox",
         "_is_closed",
@@ -68,13 +70,14 @@ class CircuitEnd:
         self.reason: Reason | None = None
         self.must_move = False
         self.on_change: Callable[[], object] = _nothing
-        self.on_credit: Callable[[], object] = _nothing
+        self.on_credit: Callable[[bool], object] = _let_pass
         self.inbox_bytes = 0
         self._leg = leg
         self._window = limits.relay_window_bytes
         self._inbox: deque[Piece] = deque()
         self._first_read = 0
         self._unreturned = 0
+        self._credited = 0
         self._is_closed = False
 
     # For the stream.
@@ -119,7 +122,7 @@ class CircuitEnd:
         self._unreturned += read
         # Not for every read: credit costs a message on each link of the way. Nor only when there is little left: three
         # nodes take their turns meanwhile.
-        if self._unreturned >= self._window // _RETURNS_PER_WINDOW and not self._is_over:
+        if self._unreturned >= self._return_bytes and not self._is_over:
             returned, self._unreturned = self._unreturned, 0
             self._leg.grant(returned)
         return data
@@ -150,10 +153,14 @@ class CircuitEnd:
         self.inbox_bytes += len(data)
         self.on_change()
 
-    def credit_came(self) -> None:
-        """The leg has more credit."""
+    def credit_came(self, credit: int) -> None:
+        """The leg has so much more credit."""
         self.is_open = True
-        self.on_credit()
+        self._credited += credit
+        has_room = self._credited >= self._return_bytes
+        if has_room:
+            self._credited = 0
+        self.on_credit(has_room)
         self.on_change()
 
     def close_came(self) -> None:
@@ -167,6 +174,10 @@ class CircuitEnd:
             self.reason = reason
             self._forget_inbox()
             self.on_change()
+
+    @property
+    def _return_bytes(self) -> int:
+        return self._window // _RETURNS_PER_WINDOW
 
     @property
     def _is_over(self) -> bool:
@@ -184,3 +195,7 @@ class CircuitEnd:
 
 def _nothing() -> None:
     """Nobody waits yet."""
+
+
+def _let_pass(_has_room: bool) -> None:
+    """Nobody counts what is credited yet."""

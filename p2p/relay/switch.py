@@ -541,7 +541,7 @@ class Switch:
             self._violated(side)
             return
         if side.end is not None:
-            side.end.credit_came()
+            side.end.credit_came(credit)
             return
         passage, other = side.joined()
         passage.touched_at = now

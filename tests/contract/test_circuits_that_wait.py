@@ -103,6 +103,38 @@ async def test_who_sends_without_a_pause_while_he_does_not_read_says_that_he_liv
         nursery.cancel_scope.cancel()
 
 
+async def test_t72_a_relay_that_swallows_everything_and_gives_a_little_credit_is_not_believed_for_long(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (_, a, b, r1), trio.open_nursery() as nursery:
+        assert a._rooms is not None
+        assert r1._rooms is not None
+        await a.connect(f"relay://{r1.node_id}/{b.peer_id}")
+        switch = r1._rooms.circuits._switch
+        # It takes what is sent, as an honest one would, and passes nothing on.
+        switch._receive_data = lambda side, data, _now: side.leg.took_data(len(data))  # type: ignore[method-assign]
+        passage = next(iter(switch._passages))
+
+        async def drip() -> None:
+            while not passage.is_broken:
+                for side in passage.sides:
+                    side.leg.grant(1)
+                await trio.sleep(0.5)
+
+        nursery.start_soon(drip)
+        begun = trio.current_time()
+        nursery.start_soon(a.send, b.peer_id, "nobody", b"awaited")
+        with trio.fail_after(30):
+            while not passage.is_broken:
+                await trio.sleep(0.1)
+        limits = p2p.Limits()
+        within_s = limits.channel_wait_s_max + limits.relay_ask_after_s + limits.relay_answer_s_max
+        now = trio.current_time()
+        assert limits.channel_wait_s_max < now - begun <= within_s + 0.5
+        assert a._rooms.paths.router.broken_until(b.peer_id, r1.peer_id, now) > now, "its label names it, too"
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_row_of_slow_reads_of_what_a_relay_says_is_left_for_another_relay_and_held_against_nobody(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

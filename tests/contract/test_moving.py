@@ -300,6 +300,25 @@ async def test_a_circuit_whose_far_link_broke_for_a_moment_is_opened_anew_over_t
         assert sees(a, b) and sees(b, a)
 
 
+async def test_a_link_that_gives_way_is_no_way_to_a_relay_and_the_next_one_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_r_b() as (a, r, b):
+        assert a._rooms is not None
+        circuits = a._rooms.circuits
+        await a.connect(f"relay://r/{b.peer_id}")
+        # The circuit keeps the older link until the end of its time.
+        circuits._move = lambda _end: None
+        old = await renew(a, r)
+        link_to(a, r).abort(Reason.ABNORMAL)
+        await link_to(a, r).over.wait()
+        assert old.reason is None
+        stream = await circuits.connect(p2p.PeerEndpoint("r", 0, "relay", str(b.peer_id)))
+        assert stream.remote.host == str(r.peer_id)
+        assert link_to(a, r) is not old
+        stream.abort()
+
+
 async def test_t72_a_relay_that_renews_its_links_and_leaves_the_old_ones_at_once_gets_no_handshake_for_each(
     autojump_clock: MockClock,
 ) -> None:
