@@ -98,6 +98,7 @@ class Connection:
         read_at: when bytes came last.
         after: links of the same peer whose application messages come before this one's.
         cut_short: whether it gave way and was cut at the bound of that, although it lived.
+        is_relay_silent: of a dead circuit, whether nothing came from its relay either, though it was asked.
         unsent: application messages that waited here when it ended.
         left: those of them that another link may send, as nobody can have got them. Only circuits leave any: their way
             broke, and the peer is where he was; or they gave way, maybe because the peer found out first.
@@ -155,6 +156,7 @@ class Connection:
         "direct",
         "endpoint",
         "floods",
+        "is_relay_silent",
         "label",
         "left",
         "read_at",
@@ -201,6 +203,7 @@ class Connection:
         self.unsent = 0
         self.left: tuple[bytes, ...] = ()
         self.cut_short = False
+        self.is_relay_silent = False
         self._stream = stream
         self._owner = owner
         self._clock = clock
@@ -579,6 +582,11 @@ class Connection:
     def carries(self, circuits: RelayLane) -> bool:
         """Whether these are its circuits."""
         return self._outbox.relay is circuits
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether something waits to be written."""
+        return self._writing
 
     @property
     def is_resting(self) -> bool:
@@ -1094,7 +1102,12 @@ class Connection:
         if vigil.must_ask(now, self._moved_at):
             self.session.ping(now)
             vigil.asked(now, self.session.bytes_out + self.session.pending_bytes)
+            if self.carrier is not None and self.carrier.is_live:
+                # So that it is known whether the relay is silent, or what is behind it.
+                self.carrier.greet()
         elif vigil.is_dead(now, self._moved_at) and not self._is_owed_time(vigil, now):
+            carrier, since = self.carrier, vigil.silent_since(self._moved_at)
+            self.is_relay_silent = carrier is not None and carrier.read_at < since and not carrier.is_writing
             self.abort(Reason.DEAD, f"nothing came through the circuit for {vigil.patience_s:.3g} s")
 
     def _is_owed_time(self, vigil: Vigil, now: float) -> bool:

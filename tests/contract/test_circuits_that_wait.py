@@ -259,7 +259,53 @@ async def test_t72_a_silent_relay_makes_nobody_more_patient_with_another_one(
         await until_linked(a, b)
         second = a._rooms.roster.links[b.peer_id]
         assert second.endpoint != first.endpoint
+        # Nor with this one: it is not slow, as it answers nobody.
+        assert (paths.patience_with(first), paths.patience_with(second)) == (1, 1)
+
+
+async def test_a_way_that_is_silent_behind_its_relay_is_given_more_time_there_and_nowhere_else(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (net, a, b, r1):
+        assert a._rooms is not None
+        paths, first = a._rooms.paths, a._rooms.roster.links[b.peer_id]
+        net.partition(r1.node_id, b.node_id)
+        await a.send(b.peer_id, "nobody", b"awaited")
+        await first.over.wait()
+        await until_linked(a, b)
+        second = a._rooms.roster.links[b.peer_id]
+        assert second.endpoint != first.endpoint
         assert (paths.patience_with(first), paths.patience_with(second)) == (2, 1)
+
+
+async def test_a_relay_at_the_second_hop_that_freezes_is_left_for_another_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    net = MemoryNetwork()
+    with trio.fail_after(500):
+        async with (
+            there(net, "p", relay=True, listen_port=1) as p,
+            there(net, "u", relay=True, listen_port=1, peers=["mem://p:1"]) as u,
+            there(net, "v", relay=True, listen_port=1, peers=["mem://p:1"]) as v,
+            there(net, "a", listen_port=2, via=["mem://p:1"]) as a,
+            there(net, "b", listen_port=2, via=["mem://u:1", "mem://v:1"]) as b,
+            trio.open_nursery() as nursery,
+        ):
+            await until_linked(p, a, u, v)
+            await until_linked(b, u, v)
+            await nursery.start(b.serve, "echo", echo)
+            await trio.sleep(60)
+            assert await a.request(b.peer_id, "echo", b"1") == b"1"
+            used = u if u.circuits.relayed else v
+            for other in (p, b):
+                net.partition(used.node_id, other.node_id)
+            frozen_at = trio.current_time()
+            while True:
+                with suppress(p2p.P2PError):
+                    await a.request(b.peer_id, "echo", b"2", timeout_s=2)
+                    break
+            assert trio.current_time() - frozen_at < 15
+            nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
