@@ -129,6 +129,7 @@ class Connection:
         "_over",
         "_owner",
         "_parting",
+        "_pause",
         "_ponged_at",
         "_pongs",
         "_probe_by",
@@ -220,6 +221,8 @@ class Connection:
         self._writing = False
         self._flush_follows = False
         self._alone = False
+        # What has to be waited for before the next read.
+        self._pause: Pause | None = None
         self._rest: memoryview | None = None
         self._line: Line | None = None
         self._pongs: trio.lowlevel.ParkingLot | None = None
@@ -883,10 +886,23 @@ class Connection:
             self._write_scope.deadline = min(self._last_words_by, now + max(self._limits.drain_s_max, self._probe_s))
 
     async def _read_until_over(self) -> None:
-        pause: Pause | None = None
+        # One function: whoever waits in a coroutine within it passes through each one more at every turn of the loop.
+        stream = self._stream
+        read_bytes = self._limits.read_bytes if self.direct else self._limits.relay_slice_bytes_max
         while self.reason is None:
+            pause, self._pause = self._pause, None
             try:
-                pause = await self._read_or_rest(pause)
+                if pause is not None:
+                    await self._rest_until(pause)
+                else:
+                    with trio.CancelScope(deadline=self._next_deadline()) as scope:
+                        self._read_scope = scope
+                        try:
+                            await stream.receive_while(self._take_chunk, read_bytes)
+                        finally:
+                            self._read_scope = None
+                    if scope.cancelled_caught and self.reason is None:
+                        self._meet_deadline()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._end(self._reason_of(error), _cause(error), clean=False)
             except RemoteProtocolError as error:
@@ -897,89 +913,81 @@ class Connection:
                 _log.exception("link %s failed inside this node", self)
                 self._end(Reason.INTERNAL, "an internal error", clean=False)
 
-    async def _read_or_rest(self, resting: Pause | None) -> Pause | None:
-        """Wait for what the link has to wait for, or else read until the next deadline."""
+    async def _rest_until(self, pause: Pause) -> None:
+        """Wait for what the link has to wait for before it reads on."""
         session, clock = self.session, self._clock
-        pause: Pause | None = None
-        if resting is not None:
-            # Outside the scope of the deadlines: they rest while we do not read. Only an end that we asked for comes.
-            session.pause(clock.monotonic())
-            with trio.CancelScope(deadline=self._rest_by) as scope:
-                self._rest_scope = scope
-                if self._vigil is not None or self._carries_any:
-                    self._show_life_soon()
-                try:
-                    pause = await resting()
-                finally:
-                    self._rest_scope = None
-            if self.reason is not None:
-                return None
-            now = clock.monotonic()
-            if not scope.cancelled_caught:
-                self._moved_at = now
-            session.resume(now)
-            if self._vigil is not None:
-                self._vigil.resumed(now)
-            if self._probe_by != _NEVER:
-                # The answer may be among what was not read.
-                self._probe_by = now + self._probe_s
-            # One rest after the other must not keep us from saying that we live.
-            session.handle_deadline(now)
-        else:
-            with trio.CancelScope(deadline=self._next_deadline()) as scope:
-                self._read_scope = scope
-                try:
-                    return await self._read_chunks()
-                finally:
-                    self._read_scope = None
-            if self.reason is not None:
-                return None
-            now = clock.monotonic()
-            session.handle_deadline(now)
-            if self._vigil is not None and self.is_live:
-                self._keep_vigil(self._vigil, now)
-        if pause is None:
-            pause = self._take_events(now)
+        # Outside the scope of the deadlines: they rest while we do not read. Only an end that we asked for comes.
+        session.pause(clock.monotonic())
+        with trio.CancelScope(deadline=self._rest_by) as scope:
+            self._rest_scope = scope
+            if self._vigil is not None or self._carries_any:
+                self._show_life_soon()
+            try:
+                self._pause = await pause()
+            finally:
+                self._rest_scope = None
+        if self.reason is not None:
+            return
+        now = clock.monotonic()
+        if not scope.cancelled_caught:
+            self._moved_at = now
+        session.resume(now)
+        if self._vigil is not None:
+            self._vigil.resumed(now)
+        if self._probe_by != _NEVER:
+            # The answer may be among what was not read.
+            self._probe_by = now + self._probe_s
+        # One rest after the other must not keep us from saying that we live.
+        session.handle_deadline(now)
+        self._go_on(now)
+
+    def _meet_deadline(self) -> None:
+        now = self._clock.monotonic()
+        self.session.handle_deadline(now)
+        if self._vigil is not None and self.is_live:
+            self._keep_vigil(self._vigil, now)
+        self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        """After a rest or a deadline: take what waits to be handled, do what is due, write what came of it."""
+        if self._pause is None:
+            self._pause = self._take_events(now)
         if self.reason is None:
             self._check_end(now)
         self.flush()
-        return pause
 
-    async def _read_chunks(self) -> Pause | None:
-        """Read and handle until the link is over or has to rest; then return what it has to wait for."""
-        stream, session, clock, vigil = self._stream, self.session, self._clock, self._vigil
-        read_bytes = self._limits.read_bytes if self.direct else self._limits.relay_slice_bytes_max
-        while self.reason is None:
-            data = bytes(await stream.receive_chunk(read_bytes))
-            now = self._moved_at = self.read_at = clock.monotonic()
-            if vigil is not None:
-                vigil.came(len(data))
-            alone = None if self._traces else session.receive_alone(data, now)
-            if alone is not None:
-                message = alone.message
-                assert isinstance(message, msg.Data), "only these are received alone"
-                if message.reply_to:
-                    pause = None
-                    self._take_answer(message)
-                    if self._parting is None:
-                        # Whoever is woken by it has not run yet: there is nothing to write.
-                        continue
-                else:
-                    pause = self._take_alone(alone.msg_id, alone.flags, message)
+    def _take_chunk(self, data: bytes | bytearray) -> bool:
+        """Handle what was read; False if nothing more is to be read, as the link is over or has to rest."""
+        session, vigil = self.session, self._vigil
+        now = self._moved_at = self.read_at = self._clock.monotonic()
+        if vigil is not None:
+            vigil.came(len(data))
+        data = bytes(data)
+        alone = None if self._traces else session.receive_alone(data, now)
+        if alone is not None:
+            message = alone.message
+            assert isinstance(message, msg.Data), "only these are received alone"
+            if message.reply_to:
+                self._take_answer(message)
+                if self._parting is None:
+                    # Whoever is woken by it has not run yet: there is nothing to write.
+                    return True
             else:
-                if data:
-                    session.receive_data(data, now)
-                else:
-                    session.receive_eof(now)
-                pause = self._take_events(now)
-            # Before a rest, too: the peer may be waiting for these answers to make room.
-            self.flush()
-            if pause is not None:
-                return pause
-            # Whoever was heard is not silent: of the deadlines that a read changes only a frame's comes nearer.
-            if session.is_amid_frame:
-                self._tighten_deadline()
-        return None
+                self._pause = self._take_alone(alone.msg_id, alone.flags, message)
+        else:
+            if data:
+                session.receive_data(data, now)
+            else:
+                session.receive_eof(now)
+            self._pause = self._take_events(now)
+        # Before a rest, too: the peer may be waiting for these answers to make room.
+        self.flush()
+        if self._pause is not None or self.reason is not None:
+            return False
+        # Whoever was heard is not silent: of the deadlines that a read changes only a frame's comes nearer.
+        if session.is_amid_frame:
+            self._tighten_deadline()
+        return True
 
     def _take_alone(self, msg_id: int, flags: int, data: msg.Data) -> Pause | None:
         """As `_take_events`, where this is all that came. An answer that is given at once goes alone, too."""

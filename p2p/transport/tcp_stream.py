@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -111,6 +112,22 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
             return data
         self._at_hand -= 1
         return data
+
+    async def receive_while(self, take: Callable[[bytes | bytearray], bool], max_bytes: int | None = None) -> None:
+        size = receive_size(max_bytes)
+        wants_more = True
+        while wants_more:
+            if self._was_all:
+                # As in `receive_chunk`, without a call for what comes alone.
+                await wait_readable(self._fd)
+                data = self._receive_now(size)
+                if data is None:
+                    continue
+                self._at_hand = CHUNKS_PER_CHECKPOINT - 1
+                self._was_all = 0 < len(data) < min(size, ALONE_BYTES_MAX)
+            else:
+                data = await self.receive_chunk(size)
+            wants_more = take(data)
 
     def _receive_now(self, size: int) -> bytes | None:
         try:

@@ -528,6 +528,53 @@ async def test_receive_chunk_gives_the_same_bytes_and_the_same_end(ends: Ends) -
         await server.receive_chunk()
 
 
+async def test_receive_while_hands_on_the_same_bytes_until_no_more_are_wanted(ends: Ends) -> None:
+    data = os.urandom(MIB // 16)
+    got = bytearray()
+
+    def take(chunk: bytes | bytearray, up_to: int) -> bool:
+        nonlocal got
+        got += chunk
+        return len(got) < up_to and bool(chunk)
+
+    async with pair_of(ends) as (client, server):
+        # Small ones, each with a wait before it; then many at once, of which the rest waits for who reads on.
+        for number in range(1, 6):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(server.receive_while, partial(take, up_to=number)))
+                await wait_all_tasks_blocked()
+                assert len(got) == number - 1
+                await client.send_all(b"x")
+        assert got == b"xxxxx"
+        got.clear()
+
+        async def send() -> None:
+            await client.send_all(data)
+            await client.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await server.receive_while(partial(take, up_to=1000), 100)
+            assert 1000 <= len(got) < 1100
+            await server.receive_while(partial(take, up_to=MIB))
+        assert got == data
+        with pytest.raises(ValueError, match="max_bytes"):
+            await server.receive_while(partial(take, up_to=1), 0)
+
+
+async def test_what_takes_may_fail_and_the_stream_still_works(ends: Ends) -> None:
+    def fail(chunk: bytes | bytearray) -> bool:
+        raise ZeroDivisionError
+
+    async with pair_of(ends) as (client, server):
+        for _ in range(3):
+            await client.send_all(b"x")
+            with pytest.raises(ZeroDivisionError):
+                await server.receive_while(fail)
+        await client.send_all(b"y")
+        assert await receive_exactly(server, 1) == b"y"
+
+
 async def test_a_flood_does_not_starve_the_loop(ends: Ends) -> None:
     """However fast bytes come, other tasks get a turn and cancellation gets through within a few chunks."""
     async with pair_of(ends) as (client, server):
@@ -665,6 +712,7 @@ async def test_every_await_can_be_cancelled_and_the_stream_still_works(ends: End
     async with pair_of(ends) as (client, server):
         await cancelled_while_blocked(client.receive_some)
         await cancelled_while_blocked(client.receive_chunk)
+        await cancelled_while_blocked(partial(client.receive_while, bool))
         await server.send_all(b"one")
         assert await receive_exactly(client, 3) == b"one"
         await clog(client)
