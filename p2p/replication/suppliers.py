@@ -22,7 +22,8 @@ arise, and it opens as soon as somebody else shows more.
 
 Our own log is special: nobody supplies it unless somebody is ahead of us (a store brought back from a backup).
 
-Work per claim is O(1) but where a choice is due; a choice is O(links). An origin has a deadline only while somebody
+Work per claim is O(1) but where a choice is due; a choice is O(links). Links that are equal share the logs among them,
+so that the end of one is a choice for its share and not for all. An origin has a deadline only while somebody
 other than its supplier shows more than we hold.
 
 Source: replication sections 3 and 5.
@@ -40,6 +41,8 @@ from p2p.ids import PeerId
 from p2p.replication.heads import SEQ_MAX
 
 NEVER: Final = float("inf")
+
+_GOLDEN: Final = 0x9E3779B1
 
 
 class Change(NamedTuple):
@@ -81,6 +84,11 @@ class _Origin(msgspec.Struct):
 
     def is_ahead(self, link: int | None) -> bool:
         return link is not None and self.claims.get(link, 0) > self.seq < self.last
+
+    def forget_claim(self, link: int) -> None:
+        # Most links show the same: the first that does ends the search.
+        if self.claims.pop(link, None) == self.peak and self.peak not in self.claims.values():
+            self.peak = max(self.claims.values(), default=0)
 
 
 class Suppliers:
@@ -161,8 +169,7 @@ class Suppliers:
             state.asking.discard(link)
             state.declined.discard(link)
             state.doubts.pop(link, None)
-            if state.claims.pop(link, None) == state.peak:
-                state.peak = max(state.claims.values(), default=0)
+            state.forget_claim(link)
             if state.supplier == link:
                 self._switch(origin, state, self._best(origin, state), now)
                 self._arm(origin, state)
@@ -254,8 +261,7 @@ class Suppliers:
             return
         state.declined.add(link)
         state.doubts.pop(link, None)
-        if state.claims.pop(link, None) == state.peak:
-            state.peak = max(state.claims.values(), default=0)
+        state.forget_claim(link)
         if state.supplier == link:
             self._switch(origin, state, self._best(origin, state), now)
             self._arm(origin, state)
@@ -302,7 +308,7 @@ class Suppliers:
             self._stalls.append(Stall(origin, supplier))
         ready = [link for link in others if link not in state.doubts or state.doubts[link].until <= now]
         if ready:
-            self._switch(origin, state, min(ready, key=lambda link: self._rank(origin, state, link)), now)
+            self._switch(origin, state, self._first(origin, state, ready), now)
             self._push(origin, state, now + self._stall_s)
             return
         if origin == self._own:
@@ -317,20 +323,28 @@ class Suppliers:
         if state.seq >= state.last:
             return None
         links = [link for link in state.claims if origin != self._own or state.is_ahead(link)]
-        return min(links, key=lambda link: self._rank(origin, state, link), default=None)
+        return self._first(origin, state, links) if links else None
 
-    def _rank(self, origin: PeerId, state: _Origin, link: int) -> tuple[bool, float, bool, bool, int, int]:
-        ahead = state.is_ahead(link)
-        doubt = state.doubts.get(link)
-        # Links that are ahead are equal but for their age: the highest claim may be the biggest lie.
-        return (
-            not ahead,
-            doubt.until if doubt else 0.0,
-            self._direct.get(origin) != link,
-            not ahead and link in state.asking,
-            0 if ahead else -state.claims[link],
-            link,
-        )
+    def _first(self, origin: PeerId, state: _Origin, links: list[int]) -> int:
+        """Of some that claim something, the one to ask first; a link's end asks this for many logs."""
+        claims = state.claims
+        ahead = [link for link in links if claims[link] > state.seq < state.last]
+        links = ahead or links
+        if state.doubts:
+            until = {link: doubt.until if (doubt := state.doubts.get(link)) else 0.0 for link in links}
+            soonest = min(until.values())
+            links = [link for link in links if until[link] == soonest]
+        direct = self._direct.get(origin)
+        if direct in links:
+            return direct
+        if not ahead:
+            links = [link for link in links if link not in state.asking] or links
+            most = max(claims[link] for link in links)
+            links = [link for link in links if claims[link] == most]
+        # Links that are ahead are equal: the highest claim may be the biggest lie. Equal ones share the logs out, by
+        # steps of the golden ratio from a place of each log's own.
+        place = int.from_bytes(origin[:4], "big")
+        return min(links, key=lambda link: (place + link * _GOLDEN) & 0xFFFFFFFF)
 
     def _court(self, origin: PeerId, state: _Origin, now: float) -> None:
         """Caught up: the origin itself is the shortest way for what comes next. Tried once per link."""

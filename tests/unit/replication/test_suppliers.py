@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -482,39 +484,56 @@ def test_who_takes_the_place_of_a_link_that_ended_is_watched_as_well() -> None:
     world.claim(2, 5, 0.0)
     world.suppliers.handle_deadline(2.0)
     world.suppliers.link_down(0, PEERS[0], 2.0)
-    assert world.wanted_from() == [1]
+    assert world.wanted_from() == [2]
     for now in (3.0, 4.9):
         world.suppliers.handle_deadline(now)
-        assert world.wanted_from() == [1]
+        assert world.wanted_from() == [2]
     assert world.suppliers.next_deadline() == 5.0
     world.suppliers.handle_deadline(5.0)
-    assert world.wanted_from() == [2]
-    assert world.suppliers.take_stalls() == [Stall(LOG, 1)]
+    assert world.wanted_from() == [1]
+    assert world.suppliers.take_stalls() == [Stall(LOG, 2)]
     assert world.suppliers.next_deadline() == 8.0
 
 
-def test_links_that_are_ahead_come_by_age_and_others_by_what_they_show() -> None:
+def test_links_that_are_ahead_are_equal_and_others_come_by_what_they_show() -> None:
     world = World(4)
     world.claim(0, 50, 0.0)
-    for link, seq in ((1, 10), (2, 99), (3, 20)):
+    for link, seq in ((1, 99), (2, 10), (3, 20)):
         world.claim(link, seq, 0.0)
     world.suppliers.link_down(0, PEERS[0], 0.0)
-    assert world.wanted_from() == [1]
-    world.suppliers.held(LOG, 99, 1.0)
-    world.suppliers.link_down(1, PEERS[1], 1.0)
     assert world.wanted_from() == [2]
+    world.suppliers.held(LOG, 99, 1.0)
+    world.suppliers.link_down(2, PEERS[2], 1.0)
+    assert world.wanted_from() == [1]
     world.suppliers.held(LOG, 100, 1.0)
     world.suppliers.link_up(4, PEERS[4], 1.0)
     world.claim(4, 30, 1.0)
-    world.suppliers.link_down(2, PEERS[2], 1.0)
+    world.suppliers.link_down(1, PEERS[1], 1.0)
     assert world.wanted_from() == [4]
+
+
+@pytest.mark.parametrize("held", [5, 3])
+def test_equal_links_share_the_logs_so_that_the_end_of_one_moves_its_share(held: int) -> None:
+    world = World(6)
+    logs = [PeerId(hashlib.sha256(b"%d" % number).digest()) for number in range(300)]
+    for log in logs:
+        world.suppliers.held(log, held, 0.0)
+        for link in range(6):
+            world.claim(link, 5, 0.0, origin=log)
+    world.suppliers.link_down(0, PEERS[0], 1.0)
+    shares = Counter(world.suppliers.supplier(log) for log in logs)
+    assert sorted(shares) == [1, 2, 3, 4, 5]
+    assert max(shares.values()) <= 2 * len(logs) / 5
+    world.suppliers.take_changes()
+    world.suppliers.link_down(1, PEERS[1], 1.0)
+    assert len(world.suppliers.take_changes()) == shares[1]
 
 
 def test_who_takes_the_place_of_one_that_stalled_has_as_long() -> None:
     world = World(3)
     for link in range(3):
         world.claim(link, 5, 0.0)
-    for now, wanted in ((3.0, 1), (6.0, 2)):
+    for now, wanted in ((3.0, 2), (6.0, 1)):
         assert world.suppliers.next_deadline() == now
         world.suppliers.handle_deadline(now)
         assert world.wanted_from() == [wanted]
