@@ -18,6 +18,7 @@ from p2p.policy.routes import TTL_MAX
 from p2p.relay.end import CircuitEnd
 from p2p.relay.switch import DeadEnd, Switch
 from p2p.transport.memory import MemoryNetwork
+from tests.contract.hosts import Host
 from tests.contract.relays import KEY, at, client_of, relay_node, until, until_linked
 
 
@@ -183,6 +184,30 @@ async def test_nobody_is_trusted_on_first_use_through_a_relay() -> None:
         # Having met it does not make its label a strong one.
         with pytest.raises(p2p.ConnectFailed):
             await a.connect("relay://r/b")
+
+
+async def test_t14_t73_a_label_that_somebody_shows_through_a_relay_is_free_for_its_owner(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    net = MemoryNetwork()
+    relay, here = Host(net, 0, relay=True), Host(net, 1)
+    stranger, owner = Host(net, 2, node_id="till", listen_port=None), Host(net, 3, node_id="till")
+    async with trio.open_nursery() as nursery:
+        r, a, s = [await nursery.start(host.node().run) for host in (relay, here, stranger)]
+        for node in (a, s):
+            await node.connect(relay.endpoint)
+        met = await a.connect(f"relay://{r.peer_id}/{s.peer_id}")
+        assert (met.node_id, met.direct) == ("till", False)
+        await a.disconnect(s.peer_id)
+        assert "till" not in here.store.pins()
+        async with a.events() as events:
+            o = await nursery.start(owner.node().run)
+            await o.connect(here.endpoint)
+            await until_linked(a, o)
+            assert [peer.peer_id for peer in a.peers() if peer.node_id == "till"] == [o.peer_id]
+            assert here.store.pins()["till"] == o.peer_id
+            nursery.cancel_scope.cancel()
+            assert not [event async for event in events if isinstance(event, p2p.LabelConflict)]
 
 
 async def test_a_trust_list_names_who_is_behind_a_relay() -> None:

@@ -374,6 +374,13 @@ def test_a_write_that_fails_leaves_book_and_bans_as_they_were(store: Store) -> N
     assert (store.book(), store.bans()) == before
 
 
+def test_a_pin_that_is_seen_again_is_kept_for_longer(store: Store) -> None:
+    for label, seen_ms in [("a", 10), ("b", 20), ("a", 30), ("c", 40)]:
+        with store.write() as transaction:
+            transaction.set_pin(label, OWN, seen_ms, 2)
+    assert list(store.pins()) == ["a", "c"]
+
+
 def test_pins_keep_those_seen_last(store: Store) -> None:
     ids = [identity(number).peer_id for number in range(4)]
     for seen_ms, (label, peer_id) in enumerate(zip("abca", (*ids[:3], ids[3]), strict=True)):

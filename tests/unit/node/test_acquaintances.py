@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
+from p2p.errors import Reason
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.node.acquaintances import Acquaintances
@@ -88,14 +90,31 @@ def test_of_two_dials_of_one_place_each_comes_to_its_end() -> None:
     assert known.book.find(at) is None
 
 
-async def test_where_few_places_are_free_those_of_banned_peers_do_not_hide_the_others(
-    autojump_clock: MockClock,
+def test_places_that_leave_the_book_are_taken_out_of_the_store() -> None:
+    stored: dict[object, BookPlace | None] = {}
+    known = acquaintances(write=stored.__setitem__)
+    ports = range(1, LIMITS.book_places_per_peer_max + 3)
+    for port in ports:
+        link: Any = SimpleNamespace(
+            endpoint=PeerEndpoint("10.0.0.1", port), dialed_by_us=True, peer_id=peer(1), label="n"
+        )
+        known.met(link)
+    kept = [place.endpoint.port for place in stored.values() if place is not None]
+    assert kept == [place.endpoint.port for place in reversed(list(known.book))] == list(ports)[2:]
+
+
+@pytest.mark.parametrize("why", ["banned", "failed"])
+async def test_where_few_places_are_free_those_that_may_not_be_dialled_do_not_hide_the_others(
+    why: str, autojump_clock: MockClock
 ) -> None:
     places = [
         BookPlace(PeerEndpoint(f"10.0.1.{number}", 9001), peer(number), "n", "discovery", number)
         for number in range(1, 21)
     ]
-    known = acquaintances(places, banned=[peer(number) for number in range(13, 21)])
+    known = acquaintances(places, banned=[place.peer_id for place in places[12:]] if why == "banned" else ())
+    if why == "failed":
+        for place in places[12:]:
+            known._guard.failed(place.endpoint, LIMITS.book_after_s, 0.5, Reason.TIMEOUT, automatic=True)
     offered: list[str] = []
 
     def offer(hint: DiscoveryAnnouncement, _source: HintSource, _came_from: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
@@ -11,8 +12,12 @@ import trio.testing
 
 import p2p
 from p2p.errors import Reason
+from p2p.msg import Data, decode_data
+from p2p.node.dispatch import Dispatch
 from p2p.node.service import run_around
+from p2p.node.status import Counters
 from p2p.peer.connection import Connection
+from p2p.peer.owner import Pause
 from p2p.testing.dice import Dice
 from p2p.transport.memory import MemoryNetwork
 from tests.unit.node.nodes import kept_link, node_on, place_of, small_and_large
@@ -21,6 +26,112 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
 WAIT_S = p2p.Limits().channel_wait_s_max
+
+
+class Link:
+    """A link as far as a channel sees one: whose it is, how long it may rest, and what it was answered."""
+
+    answer_bytes_max = 1_000_000
+
+    def __init__(self, number: int, *, rest_s_max: float = math.inf) -> None:
+        self.peer_id = p2p.PeerId(bytes([number]) * 32)
+        self.label = f"n{number}"
+        self.rest_s_max = rest_s_max
+        self.serving = self.unanswered = 0
+        self.has_room = True
+        self.answers: list[Data] = []
+
+    def send_reply_nowait(self, payload: bytes, *, at_once: bool = False) -> bool:
+        if self.has_room:
+            self.answers.append(decode_data(payload))
+        return self.has_room
+
+    async def send_reply(self, payload: bytes) -> None:
+        await trio.sleep_forever()
+
+    def send_status(self, payload: bytes) -> None:
+        self.answers.append(decode_data(payload))
+
+    def flush(self) -> None:
+        pass
+
+
+def made(**limits: Any) -> Dispatch:
+    return Dispatch(replace(p2p.Limits(), **limits), Counters())
+
+
+def bring(dispatch: Dispatch, link: Link, count: int = 1, *, asks: int = 0) -> Pause | None:
+    """Messages of one link, one after the other, until it has to wait."""
+    for _ in range(count):
+        pause = dispatch.deliver(cast("Any", link), asks, 1 if asks else 0, Data("chat", body=b"x"))
+        if pause is not None:
+            return pause
+    return None
+
+
+async def test_a_request_in_a_channel_that_is_left_is_told_that_nobody_serves_it() -> None:
+    dispatch, link = made(), Link(1)
+    async with dispatch.channel("chat", 8, "wait") as chat:
+        for number in range(1, 4):
+            assert bring(dispatch, link, asks=number) is None
+        await (await chat.receive()).reply(b"answered")
+    assert [(answer.reply_to, answer.status) for answer in link.answers] == [(1, Data.OK), (2, 2), (3, 2)]
+    assert link.unanswered == 0
+
+
+async def test_T22_who_fills_a_channel_that_was_full_of_another_ones_is_counted_with_what_he_put_in_meanwhile() -> None:
+    dispatch, flooder, other = made(), Link(1), Link(2)
+    async with dispatch.channel("chat", 8, "wait") as chat:
+        assert bring(dispatch, flooder, 8) is None
+        assert bring(dispatch, other) is None, "he has next to nothing in it"
+        for _ in range(4):
+            await chat.receive()
+        assert bring(dispatch, other, 3) is None
+        assert bring(dispatch, other) is not None, "he has his half of what may be in it"
+
+
+async def test_T22_a_link_that_may_rest_for_a_moment_only_ends_no_other_ones_wait(autojump_clock: MockClock) -> None:
+    dispatch, brief, other = made(), Link(1, rest_s_max=1.0), Link(1)
+    async with dispatch.channel("chat", 1, "wait") as chat:
+        bring(dispatch, brief)
+        pause = bring(dispatch, brief)
+        assert pause is not None
+        await pause()
+        assert chat.dropped == 1
+        pause = bring(dispatch, other)
+        assert pause is not None, "its reader may be back any moment"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pause)
+            await trio.testing.wait_all_tasks_blocked()
+            await chat.receive()
+        assert (len(chat), chat.dropped) == (1, 1)
+
+
+async def test_an_answer_that_is_cancelled_as_it_waits_for_room_can_be_given_again(autojump_clock: MockClock) -> None:
+    dispatch, link = made(), Link(1)
+    async with dispatch.channel("chat", 8, "wait") as chat:
+        bring(dispatch, link, asks=1)
+        message = await chat.receive()
+        link.has_room = False
+        with trio.move_on_after(1):
+            await message.reply(b"no room")
+        assert (link.unanswered, link.serving) == (1, 0)
+        link.has_room = True
+        await message.reply(b"room")
+        with pytest.raises(p2p.LocalProtocolError, match="answered already"):
+            await message.reply(b"twice")
+    assert [(answer.status, answer.body) for answer in link.answers] == [(Data.OK, b"room")]
+
+
+async def test_what_is_opened_after_the_stop_ends_at_once(autojump_clock: MockClock) -> None:
+    dispatch = made()
+    dispatch.close()
+    with trio.fail_after(1):
+        async with dispatch.channel("chat", 8, "wait") as chat:
+            with pytest.raises(p2p.NodeClosed):
+                await chat.receive()
+        with pytest.raises(p2p.NodeClosed):
+            await dispatch.serve("echo", lambda message: message.body, 1, trio.TASK_STATUS_IGNORED)
 
 
 async def test_T22_a_full_channel_that_nobody_reads_rests_its_link_once(autojump_clock: MockClock) -> None:

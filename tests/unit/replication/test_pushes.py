@@ -362,3 +362,20 @@ def test_a_load_that_brought_nothing_is_made_again_when_the_log_moves() -> None:
     assert link.pushes.next_load() is None
     link.pushes.offer(LOG, 0.0)
     assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)
+
+
+def test_t40_a_pause_that_a_longer_one_came_upon_lasts_as_long_as_that() -> None:
+    link = Link(log=2)
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.loaded(LOG, 1, make_log(1), 0.0)
+    link.pushes.resume(LOG, 1.0)
+    link.pushes.resume(LOG, 30.0)
+    link.pushes.handle_deadline(1.0)
+    assert not link.pushes.has_load()
+    assert link.pushes.next_deadline() == 30.0
+    link.pushes.handle_deadline(30.0)
+    assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)
+    link.pushes.loaded(LOG, 1, make_log(1), 30.0)
+    assert link.sent(30.0) == [(1, 2)]
+    assert link.pushes.next_deadline() == NEVER

@@ -538,6 +538,16 @@ def test_more_unanswered_than_the_window_allows_ends_the_link() -> None:
     assert caught.value.reason is Reason.OVERLOADED
 
 
+@pytest.mark.parametrize("verdict", [Verdict.DUPLICATE, Verdict.LEFT_ALONE, Verdict.NOT_STORED, Verdict.GAP])
+def test_whatever_becomes_of_a_push_it_counts_until_it_is_answered_and_no_longer(verdict: Verdict) -> None:
+    (batch,) = make_log(LOG, 1, records=1, size=200 * KIB)
+    side = Side()
+    side.hear()
+    for _ in range(20):
+        assert side.push(batch)
+        side.exchange.judged(0, verdict, 1 if verdict is Verdict.DUPLICATE else 0, side.now)
+
+
 def test_the_first_push_is_answered_with_a_wider_window() -> None:
     log = make_log(LOG, 2)
     side = Side()
