@@ -22,15 +22,15 @@ def there(net: MemoryNetwork, name: str, **options: object) -> AbstractAsyncCont
 
 
 @asynccontextmanager
-async def a_r_b() -> AsyncIterator[tuple[MemoryNetwork, p2p.Node, p2p.Node, p2p.Node]]:
-    """Two nodes with a link through a relay, in a network that can be slowed down."""
+async def a_r_b(**options: object) -> AsyncIterator[tuple[MemoryNetwork, p2p.Node, p2p.Node, p2p.Node]]:
+    """Two nodes with a link through a relay, in a network that can be slowed down; with options for the second one."""
     net = MemoryNetwork()
     via = ["mem://r:1"]
     with trio.fail_after(500):
         async with (
             there(net, "r", relay=True, listen_port=1) as r,
             there(net, "a", listen_port=2, via=via) as a,
-            there(net, "b", listen_port=2, via=via) as b,
+            there(net, "b", listen_port=2, via=via, **options) as b,
         ):
             await until_linked(r, a, b)
             await until_linked(a, r)
@@ -492,3 +492,39 @@ async def test_t72_a_relay_that_takes_an_opening_and_says_nothing_does_not_hide_
             monkeypatch.setattr(silent._rooms.circuits._switch, "receive", lambda *_: None)  # type: ignore[union-attr]
             assert await a.request(b.peer_id, "echo", b"all the same") == b"all the same"
             nursery.cancel_scope.cancel()
+
+
+async def test_what_a_broken_circuit_left_is_told_as_lost_when_there_is_no_other_way_in_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limits = p2p.Limits()
+    async with a_r_b() as (net, a, r, b), b.channel("x") as inbox:
+        for node in (a, b):
+            net.partition(r.node_id, node.node_id)
+        await a.send(b.peer_id, "x", b"on its way")
+        await trio.sleep(limits.relay_ask_after_s + limits.relay_answer_s_max / 2)
+        await a.send(b.peer_id, "x", b"waits")
+        while b.peer_id in {peer.peer_id for peer in a.peers()}:
+            await trio.sleep(0.1)
+        assert a.counters.messages_unsent == 0
+        await trio.sleep(limits.relay_carry_s_max + 1)
+        assert a.counters.messages_unsent == 1
+        for node in (a, b):
+            net.heal(r.node_id, node.node_id)
+        await until_linked(a, b)
+        with trio.move_on_after(30):
+            raise AssertionError(f"it came all the same: {await inbox.receive()}")
+
+
+async def test_t03_circuits_that_prove_nothing_end_when_their_slot_is_taken(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with a_r_b(limits=p2p.Limits(unauthenticated_max=2)) as (_, a, r, b):
+        assert a._rooms is not None
+        circuits = a._rooms.circuits
+        ends = []
+        for _ in range(4):
+            ends.append(circuits._switch.open(r.peer_id, b.peer_id))
+            await trio.sleep(0.1)
+        # The one that says nothing for longest goes first, and long before the time for a handshake is over.
+        assert [end.reason is None for end in ends] == [False, False, True, True]

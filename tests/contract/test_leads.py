@@ -213,3 +213,48 @@ async def test_a_node_with_all_slots_taken_dials_no_hint(autojump_clock: MockClo
         assert len(a.peers()) == 2
         assert a.counters.connect_attempts == 2
         nursery.cancel_scope.cancel()
+
+
+async def test_the_end_of_a_dial_that_took_the_last_slot_lets_the_next_hint_be_dialled_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    net = MemoryNetwork(latency_s=0.5)
+    one, other = Host(net, 0), Host(net, 1)
+    async with trio.open_nursery() as nursery:
+        a = await nursery.start(one.node(limits=Limits(lead_yield_s=0.0), max_peers=1).run)
+        b = await nursery.start(other.node().run)
+        nobody = p2p.PeerId(bytes(32))
+        net.network_for("10.9.9.9")  # there, and listening nowhere
+        offer(a, dataclasses.replace(other.announcement, host="10.9.9.9", peer_id=nobody))
+        await trio.sleep(0.1)
+        offer(a, other.announcement)
+        await trio.sleep(0.1)
+        assert a.counters.connect_attempts == 1
+        await trio.sleep(5)
+        assert [peer.peer_id for peer in a.peers()] == [b.peer_id]
+        nursery.cancel_scope.cancel()
+
+
+async def test_configured_peers_that_are_away_leave_room_for_hints(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork()
+    one, other = Host(net, 0), Host(net, 1)
+    away = tuple(p2p.PeerEndpoint(f"10.9.9.{number}", PORT, "mem") for number in (1, 2))
+    async with trio.open_nursery() as nursery:
+        a = await nursery.start(one.node(max_peers=2, peers=away).run)
+        b = await nursery.start(other.node().run)
+        offer(a, other.announcement)
+        await trio.sleep(10)
+        assert [peer.peer_id for peer in a.peers()] == [b.peer_id]
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_leaves_the_first_dial_to_others_does_not_dial_them_all_at_the_same_moment(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        a = await nursery.start(Host(MemoryNetwork(), 0).node().run)
+        waits = [a._running().leads._yield_s(None) for _ in range(10)]
+        longest = a.config.limits.lead_yield_s
+        assert all(longest <= wait_s <= 1.5 * longest for wait_s in waits)
+        assert len(set(waits)) == 10
+        nursery.cancel_scope.cancel()

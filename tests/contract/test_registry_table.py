@@ -147,6 +147,17 @@ def test_an_unsigned_entry_gives_way_to_a_signed_one_of_the_same_full_source_and
     assert table.size() == 9
 
 
+def test_what_gave_way_takes_no_place_in_the_count(table: Table) -> None:
+    room = Room(ttl_s=60.0, entries_max=3, per_source_max=2)
+    for port in (1, 2):
+        assert table.note(entry(port=port, source="one"), room) is Noted.TAKEN
+    for port in (3, 4):
+        assert table.note(entry(port=port, peer_id=KEY, source="one"), room) is Noted.TAKEN
+    assert table.size() == 2
+    assert table.note(entry(port=5, source="two"), room) is Noted.TAKEN
+    assert table.note(entry(port=6, source="three"), room) is Noted.FULL
+
+
 def test_a_full_table_refuses_new_entries_and_renews_old_ones(table: Table) -> None:
     room = Room(ttl_s=60.0, entries_max=3, per_source_max=8)
     for number in range(3):
@@ -360,6 +371,20 @@ def test_a_redis_that_is_not_there_is_named_and_its_password_is_not() -> None:
     with pytest.raises(ConfigError, match="URL of Redis") as caught:
         RedisTable("redis://me:hunter2@127.0.0.1:port/0")
     assert "hunter2" not in str(caught.value)
+
+
+def test_what_was_taken_back_still_has_its_place_in_the_count() -> None:
+    table = SqliteTable()
+    room = Room(ttl_s=60.0, entries_max=2, per_source_max=2)
+    for port in (1, 2):
+        table.note(entry(port=port, source="one"), room)
+    table._db.execute("CREATE TRIGGER full BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    with pytest.raises(TableUnavailable, match="disk full"):
+        table.note(entry(port=3, peer_id=KEY, source="one"), room)
+    table._db.execute("DROP TRIGGER full")
+    assert table.size() == 2
+    assert table.note(entry(port=4, source="two"), room) is Noted.FULL
+    table.close()
 
 
 def test_what_a_full_disk_refused_takes_no_place_in_the_count(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
 import trio
 import trio.testing
+from quart import Response
 
 import http_control.server
 from http_control.limits import HttpLimits
@@ -58,6 +60,15 @@ def test_t54_a_source_with_its_share_takes_no_place_of_others() -> None:
     assert places.in_the_way("them", 2.0) == (True, None)
 
 
+def test_t54_a_source_that_is_gone_takes_no_memory() -> None:
+    places: Places[Client] = Places(HttpLimits())
+    for number in range(100):
+        guest = Client(None)
+        places.take(guest, f"192.0.2.{number}")
+        places.leave(guest)
+    assert not places._of_source
+
+
 def test_what_is_not_counted_by_source_may_have_all_places() -> None:
     places: Places[Client] = Places(HttpLimits(connections_max=3, connections_per_source_max=1))
     for _ in range(3):
@@ -91,6 +102,28 @@ async def test_t54_one_that_does_not_read_gives_way() -> None:
         await stalled.send_all(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
         await stalled.receive_some(100)
         await until_served(url)
+
+
+async def test_t54_a_reader_to_whom_there_is_nothing_to_say_does_not_pass_for_one_that_does_not_read() -> None:
+    app = small_app()
+
+    @app.get("/quiet")
+    async def quiet() -> Response:
+        async def one_piece() -> AsyncIterator[bytes]:
+            yield b"data: 1\n\n"
+            await trio.sleep_forever()
+
+        response = Response(one_piece(), mimetype="text/event-stream")
+        response.timeout = None
+        return response
+
+    async with served(app, HttpLimits(connections_max=1, give_way_s=0.01)) as (url, _):
+        async with await connect(url) as reader:
+            await reader.send_all(b"GET /quiet HTTP/1.1\r\nHost: a\r\n\r\n")
+            while b"data: 1" not in await reader.receive_some(1000):
+                pass
+            await trio.testing.wait_all_tasks_blocked(0.05)  # for longer than one may leave what is sent untaken
+            assert await answer_or_nothing(url) == b""
 
 
 async def test_t54_one_whose_body_trickles_gives_way() -> None:

@@ -284,6 +284,13 @@ def test_t53_five_a_second_and_a_bounded_table() -> None:
     for number in range(100):
         ask(str(number), "wrong", 3)
     assert len(door._wrong) <= 10
+    # Who guesses all the time is not the one that is forgotten.
+    for number in range(5):
+        assert ask("a", "wrong", 4) == 401
+        ask("only once", "wrong", 4)
+        for other in range(8):
+            ask(f"{number}.{other}", "wrong", 4)
+    assert ask("a", "wrong", 4) == 429
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 import p2p
 from p2p.crypto.identity import Identity
 from p2p.node.events import PeerConnected
+from p2p.node.service import run_around
 from p2p.peer.connection import Connection
 from p2p.store.memory import MemoryStore
 from p2p.testing.dice import Dice
@@ -171,3 +172,17 @@ async def test_a_configured_peer_that_cannot_be_reached_is_told_once_and_then_ev
         await trio.sleep(60)
         assert told() == 4
         node.stop()
+
+
+async def test_t65_nodes_that_failed_at_the_same_moment_do_not_try_again_at_the_same_moment(
+    autojump_clock: MockClock,
+) -> None:
+    net = MemoryNetwork()
+    due = []
+    for number in range(3, 7):
+        async with run_around(Host(net, p2p.PeerEndpoint(f"10.0.0.{number}", 9000, "mem"), B).node()) as node:
+            assert node._rooms is not None
+            await wait_all_tasks_blocked()
+            due.append(node._rooms.dialer._guard.due(B, trio.current_time()) - trio.current_time())
+    assert len(set(due)) == len(due)
+    assert min(due) > 0

@@ -10,6 +10,7 @@ import p2p
 from p2p.limits import Limits
 from p2p.msg import Attached
 from p2p.policy.routes import MemoryRouter
+from p2p.relay.switch import DeadEnd
 from p2p.transport.memory import MemoryNetwork
 
 
@@ -94,3 +95,17 @@ async def test_t72_a_telling_looks_through_the_table_once_and_lets_others_run_be
             [(one, 1), (two, 1), (far, 3)],
         ]
         paths._attached.clear()
+
+
+async def test_t72_a_dead_end_with_fewer_hops_left_than_the_way_takes_says_nothing_about_the_way() -> None:
+    async with p2p.open_node(node_id="a", listen_port=None) as node:
+        assert node._rooms is not None
+        paths = node._rooms.paths
+        relay, target = p2p.PeerId(bytes([1]) * 32), p2p.PeerId(bytes([2]) * 32)
+        paths.router.learn(relay, [(target, 3)], node.config.clock.monotonic())
+        (known,) = paths.router.list()
+        assert known.hops is not None
+        paths.dead_end(DeadEnd(target, relay, known.hops - 1, p2p.Reason.NO_ROUTE))
+        assert paths.router.list() == [known]
+        paths.dead_end(DeadEnd(target, relay, known.hops, p2p.Reason.NO_ROUTE))
+        assert paths.router.list() == []

@@ -336,6 +336,29 @@ async def test_a_pull_for_another_peer_widens_the_window_even_if_nothing_can_be_
         assert pushes.window == window + 40
 
 
+async def test_of_pulls_that_come_at_once_each_widens_the_window(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(2) as (nodes, nursery):
+        a, _ = nodes
+        ends = link(nursery, *nodes)
+        pushes = a.replicator._machine._links[a.replicator._keys[ends[0]]].pushes
+        await trio.testing.wait_all_tasks_blocked()
+        window = pushes.window
+        for _ in range(3):
+            a.replicator.receive(ends[0], OutboxPull(PeerId(bytes(32)).hex(), 10))
+        await trio.testing.wait_all_tasks_blocked()
+        assert pushes.window == window + 30
+
+
+async def test_of_a_log_that_shrank_nothing_is_offered_from_memory(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(1) as ((a,), _):
+        await a.append(b"one")
+        await trio.testing.wait_all_tasks_blocked()
+        assert a.replicator._recent.find(a.id, 1, LIMITS.frame_bytes_max)
+        a.writer._heads[a.id] = EMPTY_LOG  # as where its first batch was found damaged
+        a.replicator._on_moved(frozenset({a.id}))
+        assert not a.replicator._recent.find(a.id, 1, LIMITS.frame_bytes_max)
+
+
 async def test_pulls_without_end_do_not_keep_loads_from_their_turn(autojump_clock: trio.testing.MockClock) -> None:
     async with running(2) as (nodes, nursery):
         a, b = nodes

@@ -14,7 +14,9 @@ import trio
 import p2p
 from p2p import msg
 from p2p.errors import Reason
+from p2p.node.roster import Roster
 from p2p.node.service import run_around
+from p2p.node.succession import Succession
 from p2p.testing.dice import Dice
 from p2p.transport.memory import MemoryNetwork
 from tests.unit.node.nodes import kept_link, links_of, node_on, place_of, small_and_large
@@ -546,3 +548,80 @@ async def test_when_both_dial_at_once_nothing_is_lost_late_or_out_of_order(
         for channel in (at_small, at_large):
             assert [int(message.body) for message in channel._queue] == list(range(400))
         assert len(links_of(small)) == len(links_of(large)) == 1
+
+
+class _Link:
+    """As much of a connection as succession looks at, in a test without nodes."""
+
+    def __init__(self, number: int, *, dialed_by_us: bool = True) -> None:
+        self.peer_id = p2p.PeerId(b"p" * 32)
+        self.session = self
+        self.label = None
+        self.direct = True
+        self.dialed_by_us = dialed_by_us
+        self.is_live = True
+        self.started_at = self.connected_at = 10.0 * number
+        self.after: tuple[_Link, ...] = ()
+        self.reason: Reason | None = None
+        self.retiring = False
+
+    def abort(self, reason: Reason, _detail: str) -> None:
+        self.reason = reason
+
+    def retire(self, *, parts_first: bool) -> None:
+        self.retiring = True
+
+    def greet(self) -> None:
+        """It is not wanted yet."""
+
+    probe = greet
+
+
+def _succession(**bounds: int) -> tuple[Succession, Roster]:
+    limits = replace(p2p.Limits(), **bounds)  # type: ignore[arg-type]  # fields of Limits
+    roster = Roster(p2p.PeerId(b"o" * 32), limits)  # the smaller one: what it dialled is better
+    return Succession(roster, limits, on_kept=lambda _link, _old: None, on_gave_way=lambda _link: None), roster
+
+
+def _goes_live(succession: Succession, link: _Link) -> None:
+    succession.proven(link)  # type: ignore[arg-type]  # a stand-in
+    succession.live(link)  # type: ignore[arg-type]
+
+
+def test_T15_of_the_links_that_give_way_the_oldest_beyond_the_bound_are_cut_at_once() -> None:
+    succession, _ = _succession(retiring_links_per_peer_max=2)
+    links = [_Link(number) for number in range(6)]
+    for link in links:
+        _goes_live(succession, link)
+    assert [link.retiring for link in links] == [True] * 5 + [False]
+    assert [link.reason for link in links] == [Reason.MOVED] * 3 + [None] * 3
+
+
+async def test_who_waits_whether_a_link_is_kept_hears_when_it_ends_undecided(autojump_clock: MockClock) -> None:
+    succession, _ = _succession()
+    kept, candidate = _Link(0), _Link(1, dialed_by_us=False)
+    for link in (kept, candidate):
+        _goes_live(succession, link)
+    assert succession.is_candidate(candidate)  # type: ignore[arg-type]
+
+    async def end() -> None:
+        await trio.sleep(1)
+        succession.ended(candidate)  # type: ignore[arg-type]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end)
+        with trio.fail_after(2):
+            await succession.decision(candidate)  # type: ignore[arg-type]
+        assert trio.current_time() == 1
+
+
+async def test_a_link_that_came_as_expected_and_ended_is_not_waited_for_again(autojump_clock: MockClock) -> None:
+    succession, roster = _succession()
+    link = _Link(0)
+    succession.expect(link.peer_id)
+    _goes_live(succession, link)
+    assert await succession.heir(link.peer_id) is link  # type: ignore[comparison-overlap]
+    succession.ended(link)  # type: ignore[arg-type]
+    roster.remove(link)  # type: ignore[arg-type]
+    assert await succession.heir(link.peer_id) is None
+    assert trio.current_time() == 0

@@ -441,6 +441,18 @@ async def test_T24_a_link_with_too_much_to_say_for_nothing_is_read_more_slowly(
         assert b.link.is_live
 
 
+async def test_T24_a_link_that_rests_again_and_again_says_that_it_lives(autojump_clock: trio.testing.MockClock) -> None:
+    limits = replace(Limits(), control_per_s=1, control_burst=1, control_rest_s=1.5)
+    async with joined(limits) as (a, b):
+        for _ in range(100):
+            a.link.send_control(msg.WalHeads(()))
+        # b is not read for a moment between two rests: what it has to say is said after each.
+        await trio.sleep(limits.dead_after_s + 10)
+        assert b.owner.floods > 20
+        assert a.link.is_live and b.link.is_live
+        assert trio.current_time() - a.link.read_at < limits.ping_after_s + 2
+
+
 async def test_T22_a_link_that_leaves_its_answers_unread_ends(autojump_clock: trio.testing.MockClock) -> None:
     async with joined(replace(Limits(), outbox_control_messages_max=100)) as (_, b):
         for number in range(101):

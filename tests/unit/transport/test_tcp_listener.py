@@ -279,3 +279,15 @@ def test_addresses_become_endpoints() -> None:
     assert endpoint_of(("fe80::1", 9, 0, 2**31 - 1)) == PeerEndpoint("fe80::1", 9)
     assert endpoint_of("/run/socket") is None
     assert endpoint_of(()) is None
+
+
+async def test_t04_a_flood_on_one_address_does_not_shut_out_another() -> None:
+    socks = [ScriptedSocket([]) for _ in range(2)]
+    listener = TcpListener(socks, limits=Limits(), entropy=bytes)
+    flooded, other = listener.endpoints
+    clients = [await TcpNetwork().connect(place) for place in (flooded, flooded, flooded, other)]
+    accepted = [await listener.accept() for _ in range(2)]
+    assert {stream._sock.getsockname()[1] for stream in accepted} == {flooded.port, other.port}
+    for stream in (*clients, *accepted):
+        await stream.aclose()
+    await listener.aclose()
