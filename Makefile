@@ -17,6 +17,10 @@ PYTHON ?= python3
 JOBS ?= 2
 # Many tests wait for processes: twice as many as cores keep two cores busy.
 TEST_JOBS ?= 4
+# The longest test takes a few seconds. One that is not over after so long has failed: what its threads are at is shown,
+# its process is ended, and the tests after it run in another one.
+TEST_S_MAX ?= 180
+EACH_WITHIN = -o faulthandler_timeout=$(TEST_S_MAX) -o faulthandler_exit_on_timeout=true
 PIP = -m pip install --quiet --disable-pip-version-check --no-input
 
 WORLDS ?= 20000
@@ -59,7 +63,7 @@ modules: .venv/.installed
 	@.venv/bin/python -m pytest -q -p no:xdist --collect-only >.venv/modules.log || { cat .venv/modules.log; exit 1; }
 
 tests: .venv/.installed programs
-	.venv/bin/python -m pytest -q -n $(TEST_JOBS) --dist worksteal
+	.venv/bin/python -m pytest -q -n $(TEST_JOBS) --dist worksteal $(EACH_WITHIN)
 
 # What each suite may take on two cores that have nothing else to do; six times that ends it. The two that use one
 # core each run side by side, so it is 5.5 minutes in all.
@@ -110,7 +114,7 @@ PURE = p2p/errors.py,p2p/limits.py,p2p/ids.py,p2p/text.py,p2p/binary.py,p2p/fram
 # Left out: what counts writes to a file system that takes no more would count there, too.
 coverage: .venv/.installed programs
 	rm -f .coverage .coverage.*
-	HYPOTHESIS_PROFILE=ci .venv/bin/coverage run -m pytest -q -n $(JOBS) \
+	HYPOTHESIS_PROFILE=ci .venv/bin/coverage run -m pytest -q -n $(JOBS) $(EACH_WITHIN) \
 	  --deselect tests/cli/test_wal_tools.py::test_T61_a_disk_that_takes_no_more_is_one_line
 	.venv/bin/coverage combine --quiet
 	.venv/bin/coverage report --fail-under=95

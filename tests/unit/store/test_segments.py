@@ -258,6 +258,13 @@ def test_t60_what_a_process_that_was_killed_left_unsynced_is_synced_before_anyth
         assert list(store.verify()) == []
 
 
+def test_t60_a_new_owner_is_synced_whatever_was_written_before(store: SqliteStore) -> None:
+    fill(store, Log(), 2)
+    said = statements(store)
+    store.change_owner(OTHER)
+    assert said[0] == "PRAGMA synchronous = FULL"
+
+
 def cut_copy(path: Path, to: Path, log_bytes: int) -> Path:
     """The data dir as it lies on the disk when so much of SQLite's log was brought there."""
     shutil.copytree(path.parent, to, ignore=shutil.ignore_patterns("*-shm", "copy", "after"))
