@@ -295,7 +295,7 @@ class Dialer:
 
     def _finish(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         """Judge an attempt that has come to its end, once for all who wait for it; the next dial is a new one."""
-        if self._attempts.get(endpoint) is not attempt:
+        if attempt.over.is_set():
             return
         del self._attempts[endpoint]
         attempt.over.set()
@@ -320,7 +320,7 @@ class Dialer:
 
     def _give_up(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         """Cancel an attempt that nobody waits for any more. Without effect on one that has come to its end."""
-        if self._attempts.get(endpoint) is not attempt:
+        if attempt.over.is_set():
             return
         del self._attempts[endpoint]
         attempt.over.set()

@@ -56,9 +56,12 @@ class Lines:
         self._tell(logging.WARNING, line)
 
     def _tell(self, level: int, line: str) -> None:
+        is_kept = len(self._first) < FIRST_MAX
+        if not (is_kept or self._sinks or self._on_log is not None or _log.isEnabledFor(level)):
+            return
         line = one_line(line)
         _log.log(level, "%s: %s", self._node_id, line)
-        if len(self._first) < FIRST_MAX:
+        if is_kept:
             self._first.append(line)
         for hook in [*self._sinks] if self._on_log is None else [self._on_log, *self._sinks]:
             self._hand(hook, line)

@@ -440,7 +440,8 @@ class Supervisor:
         assert reason is not None, "an ended link has a reason"
         self.links.pop(link, None)
         self._counters.count_end(reason)
-        _log.debug("over: %s: %s", link, one_line(_end_of(link)))
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("over: %s: %s", link, one_line(_end_of(link)))
         self._counters.messages_unsent += link.unsent
         if (link.retiring or reason is Reason.MOVED) and (link.unsent or link.cut_short) and not self._stopping:
             self._log_line(

@@ -118,7 +118,7 @@ def neighbour_of(host: str) -> str:
     """Who counts as one on the network: a prefix, and of a link-local one each address, for there all share it."""
     if is_ipv4(host):
         # Each address is a neighbour of its own. Every connection is asked for this, and to parse it takes 30 µs.
-        return prefix_of(host)
+        return f"{host}/{_IPV4_PREFIX}"
     return host if classify(host) is AddressClass.LINK_LOCAL else prefix_of(host)
 
 

@@ -36,7 +36,8 @@ PROTOCOL_NAME_PSK: Final = "Noise_XXpsk0_25519_ChaChaPoly_SHA256"
 CLEAR_CAPABILITIES: Final[Capabilities] = (("hs", "noise"), ("proto", f"{MAJOR}.{MINOR}"))
 
 _PROLOGUE: Final = b"vix-p2p/noise/1"
-_IDENTITY: Final = b"vix-p2p/identity/1"
+_SIGNED: Final = MappingProxyType({role: b"vix-p2p/identity/1" + bytes((role.value,)) for role in Role})
+"""What the signature of each role begins with."""
 _VERSION: Final = struct.Struct("<HH")
 _NO_KEY: Final = encode_bytes(b"")
 _REFUSED: Final = "the handshake did not verify"
@@ -304,9 +305,11 @@ def choose_cipher(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     Args:
         ours, theirs: the capabilities of both sides, in either order.
     """
-    both_aes = all(AES_256_GCM in side.get("cipher", "").split(",") for side in (ours, theirs))
-    return AES_256_GCM if both_aes else CHACHA20_POLY1305
+    for side in (ours, theirs):
+        if AES_256_GCM not in side.get("cipher", "").split(","):
+            return CHACHA20_POLY1305
+    return AES_256_GCM
 
 
 def _signed_bytes(role: Role, sender_static: bytes, receiver_ephemeral: bytes) -> bytes:
-    return b"".join((_IDENTITY, bytes((role.value,)), sender_static, receiver_ephemeral))
+    return b"".join((_SIGNED[role], sender_static, receiver_ephemeral))
