@@ -1,6 +1,6 @@
 """All circuits of one node: those that end here, and those that it passes on as a relay.
 
-Responsible for numbers of circuits, for who may open how many, for joining two legs, for the limits of a relay and for
+Responsible for numbers of circuits, for joining two legs, for the limits of a relay and for
 a clean end of a circuit whichever of the three disappears, and for telling who opened one that its way changes. It
 refuses to know connections (it is given keys), streams, and how a way to a target is found (it asks, once per opening).
 
