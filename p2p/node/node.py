@@ -304,7 +304,7 @@ class Node:
     def outbox(self) -> OutboxView:
         """What waits to reach the peers: records not yet durable there, bytes not yet written."""
         rooms = self._running()
-        return OutboxView(rooms.replicator.lag, rooms.roster)
+        return OutboxView(self.wal.lag, rooms.roster)
 
     def peers(self) -> tuple[Peer, ...]:
         """Snapshots of all connected peers, in the order they connected."""

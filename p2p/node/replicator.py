@@ -19,7 +19,7 @@ import heapq
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import count
 from typing import Final, Protocol
@@ -64,6 +64,21 @@ class Link(Protocol):
 
     def send_wal(self, message: WalPush) -> None:
         """Queue a batch. Never waits; the window bounds how many there are."""
+
+
+class _Replicated(Waiters):
+    """Who waits for so many peers to hold a record.
+
+    Attributes:
+        look_at: with fewer confirmations than this, counted since the start, too few peers can hold it: of thousands
+            that confirm one record, only a few are a reason to look at all of them.
+    """
+
+    __slots__ = ("look_at",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look_at = 0
 
 
 class Replicator:
@@ -116,7 +131,7 @@ class Replicator:
         self._pulls: dict[int, OutboxPull] = {}
         self._wake = trio.Event()
         self._asleep_until = -math.inf
-        self._waiters: dict[int, Waiters] = {}
+        self._waiters: dict[int, _Replicated] = {}
         self._confirmations = 0
         self._told_suppliers: dict[PeerId, int] | None = {} if _log.isEnabledFor(logging.DEBUG) else None
         self.verdicts: dict[Verdict, int] = dict.fromkeys(Verdict, 0)
@@ -237,7 +252,8 @@ class Replicator:
         """
         await trio.lowlevel.checkpoint()
         if not self._is_closed and self._held_by(peers) < seq:
-            waiters = self._waiters.setdefault(peers, Waiters())
+            waiters = self._waiters.setdefault(peers, _Replicated())
+            waiters.look_at = 0
             try:
                 await waiters.wait(seq)
             finally:
@@ -246,11 +262,11 @@ class Replicator:
         if self._is_closed and self._held_by(peers) < seq:
             raise NodeClosed("the node stopped before the record was replicated")
 
-    def lag(self) -> dict[PeerId, int]:
-        """Per connected peer: how many of our own records it does not hold durably yet, as far as it told."""
-        return self._machine.lag() if self._exchange is not None else {}
+    def lag(self, origin: PeerId) -> dict[PeerId, int]:
+        """Per connected peer: how many records of that log it does not hold durably yet, as far as it told."""
+        return self._machine.lag(origin) if self._exchange is not None else {}
 
-    def shown(self) -> dict[PeerId, dict[PeerId, LogHead]]:
+    def shown(self) -> dict[PeerId, Mapping[PeerId, LogHead]]:
         """Per connected peer: how far it said to hold every origin's log."""
         return self._machine.shown() if self._exchange is not None else {}
 
@@ -265,7 +281,12 @@ class Replicator:
 
     def _wake_waiters(self) -> None:
         for peers, waiters in list(self._waiters.items()):
+            if self._confirmations < waiters.look_at:
+                continue
             waiters.wake(self._held_by(peers))
+            if waiters and self._exchange is not None:
+                confirming = sum(seq >= waiters.lowest for seq in self._exchange.confirmed().values())
+                waiters.look_at = self._confirmations + max(1, peers - confirming)
 
     # What the writer reports.
 

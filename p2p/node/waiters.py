@@ -33,6 +33,11 @@ class Waiters:
     def __len__(self) -> int:
         return len(self._heap) - self._gone
 
+    @property
+    def lowest(self) -> int:
+        """The least that somebody waits for, or who has gone waited for; there has to be one."""
+        return self._heap[0][0]
+
     async def wait(self, number: int) -> None:
         """Wait until `wake` was called with this number, or a larger one."""
         waiter = _Waiter()

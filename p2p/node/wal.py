@@ -15,7 +15,7 @@ from p2p.node.follow import Follower, Start
 from p2p.node.kinds import check_count, check_kind
 from p2p.node.writer import Writer
 from p2p.replication.batch import NewRecord, Record, encode_portion, parse_batch
-from p2p.replication.heads import EMPTY_LOG, LogHead, digest
+from p2p.replication.heads import LogHead, digest
 
 
 class Replication(Protocol):
@@ -24,8 +24,8 @@ class Replication(Protocol):
     async def wait_replicated(self, seq: int, peers: int) -> None:
         """Wait until so many peers hold our own log durably up to `seq`."""
 
-    def lag(self) -> dict[PeerId, int]:
-        """Per connected peer, how many of our own records it does not hold durably yet."""
+    def lag(self, origin: PeerId) -> dict[PeerId, int]:
+        """Per connected peer, how many records of a log it does not hold durably yet."""
 
     def shown(self) -> Mapping[PeerId, Mapping[PeerId, LogHead]]:
         """Per connected peer, how far it said to hold every origin's log."""
@@ -172,12 +172,7 @@ class Wal:
             ConfigError: it is no PeerId.
         """
         check_kind(origin, (PeerId, type(None)), "origin", "a PeerId, as in PeerId.parse(text), or None")
-        if origin is None or origin == self._writer.own:
-            return self._replication.lag()
-        held = self._writer.heads.get(origin, EMPTY_LOG).seq
-        return {
-            peer: max(0, held - heads.get(origin, EMPTY_LOG).seq) for peer, heads in self._replication.shown().items()
-        }
+        return self._replication.lag(self._writer.own if origin is None else origin)
 
     def shown(self) -> Mapping[PeerId, Mapping[PeerId, LogHead]]:
         """Per connected peer: the heads that it showed last, by origin.

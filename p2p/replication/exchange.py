@@ -338,12 +338,14 @@ class Exchange:
         """Up to which seq each peer said to hold our own log durably, in this run."""
         return self._confirmed
 
-    def lag(self) -> dict[PeerId, int]:
-        """Per connected peer: how many records of our own log it does not hold yet, as far as we know."""
-        head = self._heads.get(self._own, EMPTY_LOG)
-        return {sync.peer: max(0, head.seq - self._confirmed.get(sync.peer, 0)) for sync in self._links.values()}
+    def lag(self, origin: PeerId) -> dict[PeerId, int]:
+        """Per connected peer: how many records of a log that we hold it does not hold yet, as far as we know."""
+        seq = self._heads.get(origin, EMPTY_LOG).seq
+        if origin == self._own:
+            return {sync.peer: max(0, seq - self._confirmed.get(sync.peer, 0)) for sync in self._links.values()}
+        return {sync.peer: max(0, seq - sync.shown_seq(origin)) for sync in self._links.values()}
 
-    def shown(self) -> dict[PeerId, dict[PeerId, LogHead]]:
+    def shown(self) -> dict[PeerId, Mapping[PeerId, LogHead]]:
         """Per connected peer what it showed last of every origin; of two links with one peer, the newer one's."""
         return {sync.peer: sync.shown() for sync in self._links.values()}
 

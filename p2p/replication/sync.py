@@ -27,7 +27,7 @@ Source: replication sections 2, 3 and 5.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -120,6 +120,31 @@ class _Owed(msgspec.Struct):
     is_next: bool
 
 
+class _Shown(Mapping[PeerId, LogHead]):
+    """What a peer showed up to now. Hundreds of peers show a thousand logs each, and who asks looks at few."""
+
+    __slots__ = ("_heard",)
+
+    def __init__(self, heard: Mapping[PeerId, HeadEntry]) -> None:
+        self._heard = dict(heard)
+
+    def __getitem__(self, origin: PeerId) -> LogHead:
+        entry = self._heard[origin]
+        return LogHead(entry.seq, entry.hash, frozen=entry.hash == FROZEN_MARK)
+
+    def __iter__(self) -> Iterator[PeerId]:
+        return iter(self._heard)
+
+    def __len__(self) -> int:
+        return len(self._heard)
+
+    def __contains__(self, origin: object) -> bool:
+        return origin in self._heard
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
 class LinkSync:
     """The exchange on one link.
 
@@ -137,6 +162,7 @@ class LinkSync:
         "_arriving",
         "_checked_at",
         "_checks",
+        "_checks_at",
         "_checks_due",
         "_checks_later",
         "_covered",
@@ -157,6 +183,7 @@ class LinkSync:
         "_proofs",
         "_proofs_pending",
         "_retell",
+        "_retell_at",
         "_shared",
         "_soon",
         "_soon_at",
@@ -195,6 +222,7 @@ class LinkSync:
         self._checks: dict[PeerId, _Check] = {}
         self._checks_due: list[PeerId] = []
         self._checks_later: dict[PeerId, float] = {}
+        self._checks_at = NEVER
         self._checked_at: dict[PeerId, float] = {}
         self._covered: dict[PeerId, None] = {}
         # Proofs to be sent, and those of the peer that are being checked.
@@ -210,6 +238,7 @@ class LinkSync:
         self._arriving: dict[PeerId, tuple[int, int]] = {}
         self._granted = False
         self._retell: dict[PeerId, float] = {}
+        self._retell_at = NEVER
 
     # Our heads to the peer.
 
@@ -256,7 +285,7 @@ class LinkSync:
         Only for an origin that the peer listed or that we hold: a push or a proof may name any.
         """
         if origin in self._heard or origin in self._shared.heads:
-            self._retell.setdefault(origin, when)
+            self._retell_at = min(self._retell_at, self._retell.setdefault(origin, when))
 
     def heard_seq(self, origin: PeerId) -> tuple[int, bool] | None:
         """What the peer showed of an origin: its seq and whether it wants it; None if it was not listed."""
@@ -268,12 +297,14 @@ class LinkSync:
         """Whether the peer's first WalHeads came."""
         return self._is_open
 
-    def shown(self) -> dict[PeerId, LogHead]:
+    def shown_seq(self, origin: PeerId) -> int:
+        """How far the peer holds an origin, by what it showed last."""
+        heard = self._heard.get(origin)
+        return 0 if heard is None else heard.seq
+
+    def shown(self) -> Mapping[PeerId, LogHead]:
         """What the peer showed last of every origin that it listed. A frozen one has no hash to show."""
-        return {
-            origin: LogHead(entry.seq, entry.hash, frozen=entry.hash == FROZEN_MARK)
-            for origin, entry in self._heard.items()
-        }
+        return _Shown(self._heard)
 
     def _entry(self, origin: PeerId) -> HeadEntry:
         head = self._shared.heads.get(origin, EMPTY_LOG)
@@ -392,17 +423,24 @@ class LinkSync:
         """Load the batch that covers `seq` at `when`. What the peer shows later takes the place of what it showed."""
         before = self._checks.get(origin)
         if before is None:
-            self._checks_later[origin] = when
+            self._check_at(origin, when)
         else:
             rests = rests or before.rests
             if origin in self._checks_later:
-                self._checks_later[origin] = min(when, self._checks_later[origin])
+                self._check_at(origin, min(when, self._checks_later[origin]))
         self._checks[origin] = _Check(seq, peer_hash, rests)
 
+    def _check_at(self, origin: PeerId, when: float) -> None:
+        self._checks_later[origin] = when
+        self._checks_at = min(self._checks_at, when)
+
     def _line_up_checks(self, now: float) -> None:
+        if self._checks_at > now:
+            return
         due = [origin for origin, when in self._checks_later.items() if when <= now]
         for origin in due:
             del self._checks_later[origin]
+        self._checks_at = min(self._checks_later.values(), default=NEVER)
         self._checks_due += due
 
     def _spread(self, origin: PeerId, now: float) -> None:
@@ -604,7 +642,7 @@ class LinkSync:
         if load.kind is LoadKind.STREAM:
             self.pushes.load_failed(load.origin, now)
         elif load.kind is LoadKind.COVER:
-            self._checks_later[load.origin] = now + self._limits.store_retry_s
+            self._check_at(load.origin, now + self._limits.store_retry_s)
         else:
             self._proofs.append(load.origin)
             self._proof_free_at = now + self._limits.store_retry_s
@@ -632,7 +670,7 @@ class LinkSync:
             self._compare(heard, now)
         elif load.from_seq != seq or not batches or not batches[0].seq_begin <= seq <= batches[0].seq_end:
             # The peer showed another head meanwhile, or the batch was found damaged and is fetched again.
-            self._checks_later[origin] = now + self._limits.store_retry_s
+            self._check_at(origin, now + self._limits.store_retry_s)
         else:
             batch, ours = batches[0], hash_of(batches[0].wal_bytes)
             self._shared.boundaries.add(origin, batch.seq_end, ours)
@@ -659,11 +697,8 @@ class LinkSync:
 
     def next_deadline(self) -> float:
         """When `handle_deadline` is due; infinity for an idle link."""
-        due = min(self._soon_at, self._later_at, self._unheard_at, self._proof_at, self.pushes.next_deadline())
-        for table in (self._retell, self._checks_later):
-            if table:
-                due = min(due, *table.values())
-        return due
+        told = min(self._soon_at, self._later_at, self._retell_at)
+        return min(told, self._checks_at, self._unheard_at, self._proof_at, self.pushes.next_deadline())
 
     def handle_deadline(self, now: float) -> None:
         """Tell what is due, let go what was paused."""
@@ -675,7 +710,7 @@ class LinkSync:
             soon, self._soon = self._soon, {}
             self._soon_at = NEVER
             self._tell(soon, now)
-        if self._retell:
+        if self._retell_at <= now:
             again = [origin for origin, when in self._retell.items() if when <= now]
             can_store = self._shared.can_store()
             for origin in again:
@@ -684,6 +719,7 @@ class LinkSync:
                 else:
                     # To be told is to be sent it once more, a whole window of it.
                     self._retell[origin] = now + self._limits.store_retry_s
+            self._retell_at = min(self._retell.values(), default=NEVER)
             if can_store:
                 self._tell(again, now, again=True)
         if self._proof_at <= now:

@@ -161,8 +161,8 @@ async def test_an_append_reaches_the_peer_and_is_confirmed(autojump_clock: trio.
         await a.replicator.wait_replicated(seq, 1)
         assert trio.current_time() == start, "no deadline lies on the way"
         assert b.held(a.id) == seq
-        assert a.replicator.lag() == {b.id: 0}
-        assert b.replicator.lag() == {a.id: 0}
+        assert a.replicator.lag(a.id) == {b.id: 0}
+        assert b.replicator.lag(b.id) == {a.id: 0}
 
 
 async def test_heads_are_sent_before_link_up_returns() -> None:
@@ -233,6 +233,41 @@ async def test_waiting_for_more_peers_than_there_are_goes_on(autojump_clock: tri
             await a.replicator.wait_replicated(seq, 2)
 
 
+async def test_of_thousands_that_confirm_one_record_a_few_are_a_reason_to_look_at_all(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    table: dict[PeerId, int] = {}
+
+    def confirmed() -> dict[PeerId, int]:
+        nonlocal looks
+        looks += 1
+        return table
+
+    async with running(1) as ((node,), nursery):
+        replicator = node.replicator
+        monkeypatch.setattr(replicator._exchange, "confirmed", confirmed)
+        done: list[int] = []
+
+        async def wait(seq: int, peers: int) -> None:
+            await replicator.wait_replicated(seq, peers)
+            done.append(peers)
+
+        for peers in (1, 1000):
+            nursery.start_soon(wait, 1, peers)
+        await trio.testing.wait_all_tasks_blocked()
+        reached = []
+        for number in range(1, 1501):
+            table[PeerId(number.to_bytes(32, "big"))] = 1
+            replicator._confirmations += 1
+            replicator._wake_waiters()
+            if number in (1, 999, 1000):
+                await trio.testing.wait_all_tasks_blocked()
+                reached.append(list(done))
+        assert reached == [[1], [1], [1, 1000]]
+        assert looks < 20
+
+
 async def test_those_who_wait_when_the_node_stops_are_told(autojump_clock: trio.testing.MockClock) -> None:
     node = Node()
     raised: list[NodeClosed] = []
@@ -261,7 +296,7 @@ async def test_a_link_that_ends_is_forgotten_and_may_still_hand_in_messages() ->
         nodes[0].replicator.link_down(ends[0])
         nodes[0].replicator.link_down(ends[0])
         nodes[0].replicator.receive(ends[0], WalAck(7))
-        assert nodes[0].replicator.lag() == {}
+        assert nodes[0].replicator.lag(nodes[0].id) == {}
 
 
 async def test_what_may_not_be_sent_is_the_callers_to_close() -> None:

@@ -891,10 +891,10 @@ def test_confirmed_follows_acks_and_heads() -> None:
     assert side.exchange.confirmed()[PEER] == 1
     side.ack(2)
     assert side.exchange.confirmed()[PEER] == 2
-    assert side.exchange.lag() == {PEER: 2, PeerId(bytes([51]) * 32): 4}
+    assert side.exchange.lag(OWN) == {PEER: 2, PeerId(bytes([51]) * 32): 4}
     side.exchange.link_down(0, side.now)
     assert side.exchange.confirmed()[PEER] == 2, "it holds it still"
-    assert side.exchange.lag() == {PeerId(bytes([51]) * 32): 4}
+    assert side.exchange.lag(OWN) == {PeerId(bytes([51]) * 32): 4}
 
 
 def test_another_history_of_our_log_confirms_nothing() -> None:
@@ -976,7 +976,7 @@ def test_an_end_that_is_told_twice_is_one() -> None:
     side = Side(make_log(LOG, 1), links=2)
     for _ in range(2):
         side.exchange.link_down(0, side.now)
-    assert side.exchange.lag() == {PeerId(bytes([51]) * 32): 0}
+    assert side.exchange.lag(OWN) == {PeerId(bytes([51]) * 32): 0}
 
 
 def test_a_message_that_is_none_of_the_exchange_ends_the_link() -> None:
@@ -1228,6 +1228,11 @@ def test_what_a_peer_shows_is_told_with_the_logs_that_are_frozen_there() -> None
     assert side.exchange.shown() == {
         PEER: {LOG: LogHead(2, log[1].hash), THIRD: LogHead(7, FROZEN_MARK, frozen=True)},
     }
+    assert side.exchange.lag(LOG) == {PEER: 1}
+    assert side.exchange.lag(THIRD) == {PEER: 0}, "nothing of it is held here"
+    before = side.exchange.shown()[PEER]
+    side.hear(entry(log, 3))
+    assert before[LOG].seq == 2, "it is what was shown up to then"
 
 
 def test_t42_appends_wait_for_first_words_until_all_who_matter_are_heard() -> None:
