@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -125,6 +125,19 @@ async def test_a_name_server_that_does_not_answer_is_a_timeout(
             await method(NAMED)
         assert caught.value.reason is Reason.TIMEOUT
         assert "name.example" in caught.value.detail
+
+
+async def test_an_address_that_says_nothing_is_a_timeout() -> None:
+    with ExitStack() as closing:
+        deaf = closing.enter_context(socket.socket())
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        # The one that the kernel accepts for it. What comes next is not answered.
+        closing.enter_context(socket.create_connection(deaf.getsockname()))
+        where = PeerEndpoint(*deaf.getsockname())
+        with trio.fail_after(30), pytest.raises(ConnectFailed, match=r"did not answer within 0\.01 s") as caught:
+            await TcpNetwork(replace(Limits(), dial_s_max=0.01)).connect(where)
+        assert caught.value.reason is Reason.TIMEOUT
 
 
 async def test_the_detail_names_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
