@@ -627,19 +627,21 @@ class Connection:
             self._parting.readers_by = by
             self._tighten_deadline()
 
-    def heard(self, has_room: bool) -> None:
+    def heard(self, room_bytes: int) -> None:
         """In a circuit: its far end made room, which is as good as a word.
 
         A little of it is what an end says that does not read for a while. A relay that swallows everything could say it
         without end: it counts for as long as a reader may be slow.
 
         Args:
-            has_room: it is as much as whoever reads gives back at once.
+            room_bytes: how much there is by now; 0 if it is less than whoever reads gives back at once.
         """
         now = self._clock.monotonic()
-        if has_room:
+        if room_bytes:
             self._made_room_at = now
-        if has_room or now < max(self.read_at, self._made_room_at) + self._limits.channel_wait_s_max:
+            if self._vigil is not None:
+                self._vigil.made_room(now, room_bytes)
+        if room_bytes or now < max(self.read_at, self._made_room_at) + self._limits.channel_wait_s_max:
             self._moved_at = now
         if self._outbox:
             self.write_soon()
@@ -1114,9 +1116,15 @@ class Connection:
                 # So that it is known whether the relay is silent, or what is behind it.
                 self.carrier.greet()
         elif vigil.is_dead(now, self._moved_at) and not self._is_owed_time(vigil, now):
-            carrier, since = self.carrier, vigil.silent_since(self._moved_at)
-            self.is_relay_silent = carrier is not None and carrier.read_at < since and not carrier.is_writing
+            self.is_relay_silent = self._is_relay_silent(vigil)
             self.abort(Reason.DEAD, f"nothing came through the circuit for {vigil.patience_s:.3g} s")
+
+    def _is_relay_silent(self, vigil: Vigil) -> bool:
+        """In a circuit: whether nothing came from its relay either, and not because what we say goes out slowly."""
+        carrier = self.carrier
+        if carrier is None or carrier.read_at >= vigil.silent_since(self._moved_at):
+            return False
+        return vigil.is_quick or not carrier.is_writing
 
     def _is_owed_time(self, vigil: Vigil, now: float) -> bool:
         """In a circuit: whether a word may be there that was not heard: something else comes in, or we stood still."""

@@ -20,7 +20,8 @@ A word may be there and not be heard: this node itself stood still, or something
 the wait begins anew, once (`spare`); and as often as that is one and the same slice.
 
 A link on the way may be slower than all that, and how much comes the other way, before the answer, is not known here.
-So whoever was silent for too long is given twice as long the next time (`factor`).
+So whoever was silent for too long is given twice as long the next time (`factor`), unless the relay itself was silent
+and what is under way cannot have been too much for the link to it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Vigil:
 
     Attributes:
         factor: how many times as long as usual an answer may take.
+        is_quick: once half of a window, which is all that may be under way, was read within `relay_answer_s_max`.
     """
 
     __slots__ = (
@@ -51,15 +53,19 @@ class Vigil:
         "_behind_bytes",
         "_came_bytes",
         "_limits",
+        "_paced_bytes",
+        "_paced_from",
         "_resumed_at",
         "_sent_at",
         "_since",
         "_spared_at",
         "factor",
+        "is_quick",
     )
 
     def __init__(self, limits: Limits) -> None:
         self.factor = 1
+        self.is_quick = False
         self._limits = limits
         self._since = _NEVER
         self._sent_at = -_NEVER
@@ -68,6 +74,8 @@ class Vigil:
         self._behind_bytes = 0
         self._came_bytes = 0
         self._answered_bytes = 0
+        self._paced_from = -_NEVER
+        self._paced_bytes = 0
         self._resumed_at = -_NEVER
         self._spared_at = -_NEVER
 
@@ -82,6 +90,13 @@ class Vigil:
     def came(self, size: int) -> None:
         """So many bytes came at once: the next ones may be as many, and take as long."""
         self._came_bytes = size
+
+    def made_room(self, now: float, size: int) -> None:
+        """The other end read so many bytes more."""
+        if now >= self._paced_from + self._limits.relay_answer_s_max:
+            self._paced_from, self._paced_bytes = now, 0
+        self._paced_bytes += size
+        self.is_quick |= self._paced_bytes >= self._limits.relay_window_bytes // 2
 
     def resumed(self, now: float) -> None:
         """The link is read again: what came meanwhile is heard only now."""

@@ -37,8 +37,8 @@ class CircuitEnd:
         is_opener: this node opened it.
         must_move: a link on its way gives way: another circuit should take its place.
         on_change: called when reading, sending or the state may have changed.
-        on_credit: called when the other end gave credit, and told whether it makes room for a large slice by now. No
-            honest relay makes any; one that swallows what is sent can give as much, in the name of that end.
+        on_credit: called when the other end gave credit, and told how much came together: 0 until it makes room for a
+            large slice. No honest relay makes any; one that swallows what is sent can, in the name of that end.
     """
 
     __slots__ = (
@@ -70,7 +70,7 @@ class CircuitEnd:
         self.reason: Reason | None = None
         self.must_move = False
         self.on_change: Callable[[], object] = _nothing
-        self.on_credit: Callable[[bool], object] = _let_pass
+        self.on_credit: Callable[[int], object] = _let_pass
         self.inbox_bytes = 0
         self._leg = leg
         self._window = limits.relay_window_bytes
@@ -157,10 +157,9 @@ class CircuitEnd:
         """The leg has so much more credit."""
         self.is_open = True
         self._credited += credit
-        has_room = self._credited >= self._return_bytes
-        if has_room:
-            self._credited = 0
-        self.on_credit(has_room)
+        room_bytes = self._credited if self._credited >= self._return_bytes else 0
+        self._credited -= room_bytes
+        self.on_credit(room_bytes)
         self.on_change()
 
     def close_came(self) -> None:
@@ -197,5 +196,5 @@ def _nothing() -> None:
     """Nobody waits yet."""
 
 
-def _let_pass(_has_room: bool) -> None:
+def _let_pass(_room_bytes: int) -> None:
     """Nobody counts what is credited yet."""

@@ -263,6 +263,28 @@ async def test_t72_a_silent_relay_makes_nobody_more_patient_with_another_one(
         assert (paths.patience_with(first), paths.patience_with(second)) == (1, 1)
 
 
+@pytest.mark.parametrize("was_quick", [True, False])
+async def test_a_relay_that_freezes_amid_a_burst_makes_nobody_more_patient_unless_the_way_may_be_slow(
+    was_quick: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with two_ways() as (net, a, b, r1), b.channel("bulk", capacity=100_000) as bulk:
+        assert a._rooms is not None
+        paths, first = a._rooms.paths, a._rooms.roster.links[b.peer_id]
+        body = bytes(p2p.Limits().relay_window_bytes // 20)
+        for _ in range(20 if was_quick else 0):
+            await a.send(b.peer_id, "bulk", body)
+            await bulk.receive()
+        for node in (a, b):
+            net.partition(r1.node_id, node.node_id)
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(a.send, b.peer_id, "bulk", body)
+            await first.over.wait()
+            assert first.reason is Reason.DEAD
+            assert paths.patience_with(first) == (1 if was_quick else 2)
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_way_that_is_silent_behind_its_relay_is_given_more_time_there_and_nowhere_else(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
