@@ -457,6 +457,62 @@ PLANTED: Final = (
         "if is_allowed:",
         ("tests/http/test_who_may.py",),
     ),
+    Planted(
+        "an append that is cancelled as it waits keeps its room",
+        "p2p/node/writer.py",
+        "            self._release_room(_count(call.portions[call.taken :]))\n",
+        "",
+        ("tests/unit/node/test_writer.py",),
+    ),
+    Planted(
+        "who waits for an answer to his ping is not told of the end of the link",
+        "p2p/peer/connection.py",
+        "            self._pongs.unpark_all()\n\n    def _settle",
+        "            pass\n\n    def _settle",
+        ("tests/unit/peer/test_connection.py",),
+    ),
+    Planted(
+        "the number of a segment that is left for a newer index is given again",
+        "p2p/store/replay.py",
+        "max((*known, *numbers), default=0) + 1",
+        "max(known, default=0) + 1",
+        ("tests/unit/store/test_segments.py",),
+    ),
+    Planted(
+        "who comes through a relay is pinned on first sight",
+        "p2p/node/supervisor.py",
+        '"ephemeral" in proven.capabilities or not link.direct',
+        '"ephemeral" in proven.capabilities',
+        ("tests/contract/test_relay.py",),
+    ),
+    Planted(
+        "a ban is a thousand times shorter after a restart",
+        "p2p/node/supervisor.py",
+        "int(ban_s * 1000)",
+        "int(ban_s)",
+        ("tests/contract/test_book.py",),
+    ),
+    Planted(
+        "the settings show the key of the network",
+        "p2p/node/config.py",
+        "network_key: bytes | None = field(default=None, repr=False)",
+        "network_key: bytes | None = field(default=None)",
+        ("tests/unit/node/test_config.py",),
+    ),
+    Planted(
+        "bytes of requests that were answered stay counted",
+        "p2p/node/serving.py",
+        "        share.bytes -= len(call.message.body)\n",
+        "",
+        ("tests/unit/node/test_serving.py",),
+    ),
+    Planted(
+        "what was claimed of logs that nobody holds is never forgotten",
+        "p2p/replication/suppliers.py",
+        "            del self._origins[origin]",
+        "            pass",
+        ("tests/unit/replication/test_suppliers.py",),
+    ),
 )
 
 
