@@ -1,18 +1,18 @@
 """`python -m benchmarks [--quick] [--out FILE.json] [NAME …]`: run the benchmarks and print a table.
 
-A goal that is missed shows in the table and does not fail the run; a benchmark that cannot run does.
+A goal that is missed shows in the table and does not fail the run; a benchmark that cannot run does. Ctrl-C and
+SIGTERM end the run with what was measured until then.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 import traceback
 from pathlib import Path
 
-from benchmarks.harness import Row, as_json, as_table
+from benchmarks.harness import Row, as_table, check_out, end_as_by_ctrl_c, is_interrupt, write
 
 NAMES = (
     "codec", "transport", "messages", "requests", "relay", "handshake", "store", "catchup", "mesh", "processes",
@@ -30,8 +30,11 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := sorted(set(options.names) - set(NAMES)):
         parser.error(f"no benchmark is called {', '.join(unknown)}")
+    check_out(parser, options.out)
+    end_as_by_ctrl_c()
     rows: list[Row] = []
     broken = []
+    interrupted = False
     for name in options.names or NAMES:
         print(f"{name} …", file=sys.stderr, flush=True)
         try:
@@ -39,11 +42,18 @@ def main() -> int:
         except Exception:  # noqa: BLE001  # one broken benchmark must not take the others' figures with it
             traceback.print_exc()
             broken.append(name)
+        except BaseException as error:
+            if not is_interrupt(error):
+                raise
+            print(f"{name} was interrupted; until then:", file=sys.stderr)
+            interrupted = True
+            break
+        write(rows, options.out)
     print(as_table(rows))
-    if options.out is not None:
-        options.out.write_text(json.dumps(as_json(rows), indent=2) + "\n", encoding="utf-8")
     if broken:
         print(f"could not be measured: {', '.join(broken)}", file=sys.stderr)
+    if interrupted:
+        return 130
     return 1 if broken else 0
 
 

@@ -7,13 +7,17 @@ answer, and the spread says how far to trust it.
 
 from __future__ import annotations
 
+import argparse
 import gc
+import json
 import os
 import platform
+import signal
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 Row = Mapping[str, object]
@@ -120,6 +124,33 @@ def _cell(value: object) -> str:
 def as_json(rows: Sequence[Row]) -> dict[str, object]:
     """The same as values: `{"machine": …, "rows": [{"question", "ratio", "goal", "met", …}]}`."""
     return {"machine": machine(), "rows": [dict(row) for row in rows]}
+
+
+def check_out(parser: argparse.ArgumentParser, path: Path | None) -> None:
+    """End with one line, before minutes are spent, if the figures cannot be written there."""
+    if path is not None:
+        try:
+            path.open("a").close()
+        except OSError as error:
+            parser.error(f"--out {path}: {error.strerror}")
+
+
+def write(rows: Sequence[Row], path: Path | None) -> None:
+    """Write the figures as JSON, if a file is named for them."""
+    if path is not None:
+        path.write_text(json.dumps(as_json(rows), indent=2) + "\n", encoding="utf-8")
+
+
+def end_as_by_ctrl_c() -> None:
+    """Let SIGTERM be a KeyboardInterrupt, so that processes and files of the benchmarks are cleared away."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether somebody pressed Ctrl-C, by itself or in a group of what came of it."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)
 
 
 def machine() -> str:

@@ -43,10 +43,10 @@ def reached(ratio: float, goal: str) -> float:
     ("<= 0") is reached without end, or not at all.
 
     Raises:
-        ValueError: it is no such goal, or the ratio is below 0.
+        ValueError: it is no such goal, or the ratio is below 0 or no number.
     """
     sign, _, number = goal.partition(" ")
-    if sign not in {">=", "<="} or ratio < 0:
+    if sign not in {">=", "<="} or not 0 <= ratio < math.inf:
         raise ValueError(f"not a ratio with a goal: {ratio} {goal!r}")
     over, under = (ratio, float(number)) if sign == ">=" else (float(number), ratio)
     if under == 0:
@@ -127,13 +127,22 @@ def _panel(row: Mapping[str, object], left: int, top: int) -> list[str]:
 
 
 def main() -> int:
-    """Draw the file that the command line names; 2 if it names none."""
+    """Draw the file that the command line names; 2 if it names none, or one that cannot be drawn."""
     if len(sys.argv) not in {3, 4}:
         print(__doc__, file=sys.stderr)
         return 2
-    figures = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    for drawing, path in zip((draw, draw_curves), sys.argv[2:], strict=False):
-        Path(path).write_text(drawing(figures["rows"], figures["machine"]), encoding="utf-8")
+    source, *targets = sys.argv[1:]
+    try:
+        figures = json.loads(Path(source).read_text(encoding="utf-8"))
+        pictures = [drawing(figures["rows"], figures["machine"]) for drawing in (draw, draw_curves)]
+        for picture, path in zip(pictures, targets, strict=False):
+            Path(path).write_text(picture, encoding="utf-8")
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        print(f"{source} is none that --out wrote: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.harness import Row, as_json, as_table
+from benchmarks.harness import Row, as_table, check_out, end_as_by_ctrl_c, write
 from benchmarks.rival import ECHO_SHARE
 
 OURS: Final = "trio-p2p"
@@ -100,6 +100,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--out", type=Path, help="write the figures there as JSON")
     options = parser.parse_args()
+    check_out(parser, options.out)
+    end_as_by_ctrl_c()
     rows: list[Row] = []
     for rival, (module, _, _) in RIVALS.items():
         if module:
@@ -110,9 +112,8 @@ def main() -> int:
                 continue
         print(f"{rival} …", file=sys.stderr, flush=True)
         rows += _compare(rival, options.python, 3 if options.quick else 9)
+        write(rows, options.out)
     print(as_table(rows))
-    if options.out is not None:
-        options.out.write_text(json.dumps(as_json(rows), indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -26,6 +26,7 @@ import trio
 import p2p
 
 LENGTH_BYTES = 4
+END_S_MAX = 3.0
 
 
 def say(**values: object) -> None:
@@ -325,12 +326,23 @@ async def start(role: str, *args: object) -> AsyncIterator[Worker]:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 check=False,
+                # Ctrl-C is for the parent, who ends its workers.
+                start_new_session=True,
+                deliver_cancel=_end,
             )
         )
-        try:
-            yield Worker(process)
-        finally:
-            process.kill()
+        yield Worker(process)
+        nursery.cancel_scope.cancel()
+
+
+async def _end(process: trio.Process) -> None:
+    """Let a worker end by itself, so that it leaves no files behind; one that cannot is killed."""
+    assert process.stdin is not None
+    await process.stdin.aclose()
+    with trio.move_on_after(END_S_MAX):
+        await process.wait()
+        return
+    process.kill()
 
 
 if __name__ == "__main__":

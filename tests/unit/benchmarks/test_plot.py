@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks.plot import draw, draw_curves, reached
+from benchmarks.plot import draw, draw_curves, main, reached
 
 ROWS = [
     {"question": "a < b", "ratio": 0.6, "goal": ">= 0.3"},
@@ -46,3 +48,35 @@ def test_each_question_asked_at_several_sizes_has_a_panel_with_a_point_a_size():
     assert y1 == y2 > y3
     texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"e & f", "1: 3 µs", "100: 6 µs"} <= set(texts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"rows": [], "machine": 1}',
+        '{"rows": [{"question": "q", "ratio": 1, "goal": "about 5"}], "machine": ""}',
+        '{"rows": [{"question": "q", "ratio": NaN, "goal": ">= 5"}], "machine": ""}',
+        '{"rows": [{"ratio": 1, "goal": ">= 5"}], "machine": ""}',
+        '{"rows": [{"question": "q", "unit": "s", "curve": [[0, 1], [1, 2]]}], "machine": ""}',
+        '{"rows": [{"question": "q", "unit": "s", "curve": [[1, 0], [2, 2]]}], "machine": ""}',
+    ],
+)
+def test_what_is_no_file_of_figures_is_one_line_and_nothing_is_drawn(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, picture = tmp_path / "figures.json", tmp_path / "a.svg"
+    source.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["plot", str(source), str(picture), str(tmp_path / "b.svg")])
+    assert main() == 2
+    assert capsys.readouterr().err.startswith(f"{source} is none that --out wrote: ")
+    assert not picture.exists()
+
+
+def test_a_file_that_is_not_there_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path / "none.json"), str(tmp_path / "a.svg")])
+    assert main() == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'none.json'}: No such file or directory\n"
