@@ -344,7 +344,7 @@ class Supervisor:
         """Hand an application message to its channel, after those that came before it."""
         # Order is promised to `send`. A question does not wait: its asker may owe an answer on the very link that ends.
         if link.after and not flags and not self._succession.has_turn(link):
-            return partial(self._take_in_turn, link, partial(self._dispatch.deliver, link, message_id, flags, data))
+            return partial(self._take_in_turn, link, 1, partial(self._dispatch.deliver, link, message_id, flags, data))
         return self._dispatch.deliver(link, message_id, flags, data)
 
     def on_late_answer(self, link: Connection) -> None:
@@ -354,11 +354,19 @@ class Supervisor:
     def on_row(self, link: Connection, channel: str, bodies: list[bytes]) -> Pause | None:
         """Hand application messages that ask nothing to their channel, after those that came before them."""
         if link.after and not self._succession.has_turn(link):
-            return partial(self._take_in_turn, link, partial(self._dispatch.deliver_row, link, channel, bodies))
+            deliver = partial(self._dispatch.deliver_row, link, channel, bodies)
+            return partial(self._take_in_turn, link, len(bodies), deliver)
         return self._dispatch.deliver_row(link, channel, bodies)
 
-    async def _take_in_turn(self, link: Connection, deliver: Callable[[], Pause | None]) -> Pause | None:
-        await self._succession.turn(link)
+    async def _take_in_turn(self, link: Connection, count: int, deliver: Callable[[], Pause | None]) -> Pause | None:
+        is_lost = True
+        try:
+            await self._succession.turn(link)
+            is_lost = False
+        finally:
+            if is_lost:
+                # The link is over, or may not rest any more.
+                self._counters.messages_dropped += count
         return deliver()
 
     def on_wal(self, link: Connection, message: msg.AnyMessage) -> Pause | None:

@@ -275,6 +275,27 @@ async def test_a_pair_that_leaves_a_circuit_amid_a_burst_over_a_slow_link_loses_
             assert received == list(range(46))
 
 
+async def test_messages_whose_turn_did_not_come_before_their_link_was_over_are_counted(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_r_b() as (_, r, b), r.channel("count"):
+        assert r._rooms is not None
+        supervisor = r._rooms.supervisor
+        supervisor._succession.turn = lambda _: trio.sleep_forever()  # type: ignore[method-assign]
+        here = link_to(r, b)
+        here.after = (link_to(b, r),)
+        row = supervisor.on_row(here, "count", [b"", b"", b""])
+        assert row is not None
+        with trio.move_on_after(1):
+            await row()
+        assert r.counters.messages_dropped == 3
+        await b.send(r.peer_id, "count", b"")
+        await trio.sleep(1)
+        here.abort(Reason.ABNORMAL)
+        await here.over.wait()
+        assert r.counters.messages_dropped == 4
+
+
 async def test_a_circuit_that_was_cut_with_the_old_link_of_its_far_end_is_opened_anew_over_the_only_relay(
     autojump_clock: MockClock,
 ) -> None:
