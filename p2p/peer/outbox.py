@@ -188,7 +188,9 @@ class Outbox:
         while taken < bytes_max and (self._data or self._wal or self.relay):
             turn = self._turn = (self._turn + 1) % 3
             if turn == _DATA_TURN:
-                taken += self._drain_data(session, min(bytes_max - taken, bytes_max // 2))
+                # Where nothing else waits one turn is all: its messages are joined once.
+                turn_bytes = bytes_max // 2 if self._wal or self.relay else bytes_max
+                taken += self._drain_data(session, min(bytes_max - taken, turn_bytes))
             elif turn == _WAL_TURN:
                 taken += self._drain_wal(session)
             else:
