@@ -92,9 +92,10 @@ class Vigil:
         self._came_bytes = size
 
     def made_room(self, now: float, size: int) -> None:
-        """The other end read so many bytes more."""
+        """The other end read so many bytes more, since the last time: how long the first ones took is not known."""
         if now >= self._paced_from + self._limits.relay_answer_s_max:
             self._paced_from, self._paced_bytes = now, 0
+            return
         self._paced_bytes += size
         self.is_quick |= self._paced_bytes >= self._limits.relay_window_bytes // 2
 

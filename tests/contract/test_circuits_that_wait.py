@@ -271,9 +271,10 @@ async def test_a_relay_that_freezes_amid_a_burst_makes_nobody_more_patient_unles
         assert a._rooms is not None
         paths, first = a._rooms.paths, a._rooms.roster.links[b.peer_id]
         body = bytes(p2p.Limits().relay_window_bytes // 20)
-        for _ in range(20 if was_quick else 0):
+        for _ in range(40 if was_quick else 0):
             await a.send(b.peer_id, "bulk", body)
             await bulk.receive()
+            await trio.sleep(0.01)
         for node in (a, b):
             net.partition(r1.node_id, node.node_id)
         async with trio.open_nursery() as nursery:

@@ -114,12 +114,15 @@ def test_who_may_be_there_and_not_be_heard_yet_is_spared_once() -> None:
 
 
 def test_a_way_is_quick_once_half_a_window_was_read_within_the_time_of_an_answer() -> None:
-    vigil, slice_bytes = Vigil(LIMITS), LIMITS.relay_slice_bytes_max
+    vigil, window_bytes = Vigil(LIMITS), LIMITS.relay_window_bytes
     for number in range(10):
-        # A whole slice at once, and then nothing for as long as a slow link takes for the next one.
-        vigil.made_room(number * 1.1 * ANSWER, slice_bytes)
+        # As much as can be, joined where it waited, after a time that may have been long.
+        vigil.made_room(number * (ANSWER + 0.1), window_bytes)
     assert not vigil.is_quick
-    vigil.made_room(100.0, LIMITS.relay_window_bytes // 2 - slice_bytes)
+    vigil.made_room(100.0, window_bytes)
+    vigil.made_room(101.0, window_bytes // 2 - 1)
+    vigil.made_room(100.0 + ANSWER, window_bytes)
     assert not vigil.is_quick
-    vigil.made_room(100.0 + ANSWER - 0.1, slice_bytes)
+    vigil.made_room(100.0 + ANSWER + 0.1, window_bytes // 4)
+    vigil.made_room(100.0 + ANSWER + 0.2, window_bytes // 4)
     assert vigil.is_quick
