@@ -376,23 +376,24 @@ async def test_a_stopping_node_says_goodbye_through_the_relay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "reason", "why"),
+    ("limits", "who", "reason", "why"),
     [
-        (replace(Limits(), relay_circuit_bytes_max=200_000), Reason.OVERLOADED, "no more bytes"),
-        (replace(Limits(), relay_idle_s_max=2.0), Reason.TIMEOUT, "nothing moved"),
+        (replace(Limits(), relay_circuit_bytes_max=200_000), "a", Reason.OVERLOADED, "no more bytes"),
+        (replace(Limits(), relay_circuit_bytes_max=200_000), "b", Reason.OVERLOADED, "no more bytes"),
+        (replace(Limits(), relay_idle_s_max=2.0), "nobody", Reason.TIMEOUT, "nothing moved"),
     ],
 )
-async def test_both_ends_of_a_circuit_learn_that_a_relays_limit_ended_it(
-    limits: Limits, reason: Reason, why: str
+async def test_t72_both_ends_of_a_circuit_learn_that_a_relays_limit_ended_it(
+    limits: Limits, who: str, reason: Reason, why: str
 ) -> None:
     with trio.fail_after(60):
         async with relay_node(limits=limits) as r, client_of(r, node_id="b") as b, client_of(r, node_id="a") as a:
             async with a.events() as at_a, b.events() as at_b:
-                peer = await a.connect(f"relay://r/{b.peer_id}")
+                await a.connect(f"relay://r/{b.peer_id}")
                 await until_linked(b, a)
-                if reason is Reason.OVERLOADED:
+                for sender, receiver in {"a": [(a, b)], "b": [(b, a)]}.get(who, []):
                     for _ in range(5):
-                        await a.send(peer, "nobody-reads", bytes(50_000))
+                        await sender.send(receiver.peer_id, "nobody-reads", bytes(50_000))
                 for events in (at_a, at_b):
                     async for event in events:
                         if isinstance(event, p2p.events.PeerLeft):
