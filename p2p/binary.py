@@ -23,7 +23,8 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 U64_MAX: Final = 2**64 - 1
 VARINT_BYTES_MAX: Final = 10
 
-_SHORT_VARINTS: Final = tuple(bytes((value,)) for value in range(128))
+SHORT_VARINTS: Final = tuple(bytes((value,)) for value in range(128))
+"""The varints of one byte, for those who write many: a call for each costs more than the rest."""
 _U16: Final = struct.Struct("<H")
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
@@ -36,7 +37,7 @@ def encode_varint(value: int) -> bytes:
         LocalProtocolError: the value is not within 0 to 2^64 - 1.
     """
     if 0 <= value < 128:
-        return _SHORT_VARINTS[value]
+        return SHORT_VARINTS[value]
     if not 0 <= value <= U64_MAX:
         raise LocalProtocolError(f"a varint holds 0 to 2^64 - 1, not {value}")
     if value < 16_384:

@@ -21,6 +21,7 @@ from typing import ClassVar, Final, TypeAlias
 import msgspec
 
 from p2p.binary import (
+    SHORT_VARINTS,
     U64_MAX,
     Buffer,
     Reader,
@@ -536,10 +537,8 @@ def encode_data(channel_utf8: bytes, reply_to: int, status: int, body: Buffer) -
             fixed = _REPLY_STATUS.pack(reply_to, status) + encode_varint(size)
     except struct.error:
         raise LocalProtocolError(f"reply_to {reply_to} (u64) or status {status} (u8) does not fit its field") from None
-    if not channel_utf8:
-        # An answer: its channel is that of the question.
-        return b"".join((b"\0", fixed, body))
-    return b"".join((encode_varint(len(channel_utf8)), channel_utf8, fixed, body))
+    length = len(channel_utf8)
+    return b"".join((SHORT_VARINTS[length] if length < 128 else encode_varint(length), channel_utf8, fixed, body))
 
 
 def decode_data(payload: Buffer) -> Data:

@@ -975,7 +975,12 @@ class Connection:
                     # Whoever is woken by it has not run yet: there is nothing to write.
                     return True
             else:
-                self._pause = self._take_alone(alone.msg_id, alone.flags, message)
+                # As in `_take_events`; and an answer that is given at once goes alone, too.
+                self._flush_follows = self._alone = True
+                try:
+                    self._pause = self._owner.on_data(self, alone.msg_id, alone.flags, message)
+                finally:
+                    self._flush_follows = self._alone = False
         else:
             if data:
                 session.receive_data(data, now)
@@ -990,14 +995,6 @@ class Connection:
         if session.is_amid_frame:
             self._tighten_deadline()
         return True
-
-    def _take_alone(self, msg_id: int, flags: int, data: msg.Data) -> Pause | None:
-        """As `_take_events`, where this is all that came. An answer that is given at once goes alone, too."""
-        self._flush_follows = self._alone = True
-        try:
-            return self._owner.on_data(self, msg_id, flags, data)
-        finally:
-            self._flush_follows = self._alone = False
 
     def _take_events(self, now: float) -> Pause | None:
         """Handle the session's events until there are none or one asks for a pause. The caller flushes afterwards."""

@@ -103,9 +103,7 @@ class Parting:
         if self.waits_for == NEVER:
             self.waits_for = -NEVER
 
-    def step(
-        self, now: float, *, is_dead: bool, owes: bool, moved_at: float, can_speak: bool, probe_s: float
-    ) -> Step:
+    def step(self, now: float, *, is_dead: bool, owes: bool, moved_at: float, can_speak: bool, probe_s: float) -> Step:
         """What to do now.
 
         Args:

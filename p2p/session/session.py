@@ -235,24 +235,31 @@ class Session:
     def receive_alone(self, data: bytes, now: float) -> Received | None:
         """Take bytes that are one small application message and nothing else, and return its event.
 
-        Else None, and the long way is to be gone: `receive_data` and `next_event`. This is the short one for questions
-        and answers, which mostly come alone.
+        Else None, and the long way is to be gone: `receive_data` and `next_event`, which also tells of a session that
+        is over by these bytes. This is the short way for questions and answers, which mostly come alone.
         """
-        events = self._events
-        if self.state is not _LIVE or events or self._ready:
+        if self.state is not _LIVE or self._events or self._ready:
             return None
         frame = self._decoder.only_frame(data)
         if frame is None or not frame.startswith(_DATA_HEAD):
             return None
         self._now = now
-        self._read_sealed(frame)
-        event = events.pop()
-        if not isinstance(event, Received):
-            # It cannot be read, and the session is over: nothing more is taken, but the end is still to be told.
-            events.append(event)
+        opened = self._open(frame)
+        if opened is None:
+            return None
+        _, msg_id, flags, payload = opened
+        try:
+            if msg_id <= self._last_id_in:
+                raise _not_increasing(msg_id, self._last_id_in)
+            self._last_id_in = msg_id
+            if flags & COMPRESSED:
+                raise RemoteProtocolError("a compressed message")
+            message = decode_data(payload)
+        except RemoteProtocolError as error:
+            self._fail(error.reason, str(error))
             return None
         self.bytes_in += len(data)
-        return event
+        return Received(msg_id, flags, message)
 
     def receive_eof(self, now: float) -> None:
         """The stream has ended. What was received before still gives its events."""
@@ -572,15 +579,22 @@ class Session:
 
     # Reading sealed frames.
 
-    def _read_sealed(self, frame: Buffer) -> None:
-        inbound = self._inbound
-        assert inbound is not None
+    def _open(self, frame: Buffer) -> tuple[int, int, int, bytes] | None:
+        """Break the seal of an envelope; None if it is not whole, and the session over."""
+        assert self._inbound is not None, "there are no keys yet"
         try:
-            type, msg_id, flags, payload = inbound.open(frame)
+            opened = self._inbound.open(frame)
         except (RemoteProtocolError, CryptoError):
             self._fail(Reason.CRYPTO, _TAMPERED)
-            return
+            return None
         self._liveness.heard(self._now)
+        return opened
+
+    def _read_sealed(self, frame: Buffer) -> None:
+        opened = self._open(frame)
+        if opened is None:
+            return
+        type, msg_id, flags, payload = opened
         if self.state is State.CONFIRMING and type != _GOODBYE:
             self._move(State.LIVE)
             self._events.append(Live())
