@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 
-from benchmarks.harness import Row, paired
+from benchmarks.harness import Paired, Row, paired
 
 OURS = "import p2p; p2p.open_node"
-BASELINE = "import trio, msgspec, cryptography.hazmat.primitives.ciphers.aead"
+BASELINE = "import trio, cryptography.hazmat.primitives.ciphers.aead"
+GOAL = 1.5
+BUILT_ON = "import trio, msgspec, cryptography.hazmat.primitives.ciphers.aead"
 
 
 def _seconds(statement: str, cache: str) -> float:
@@ -27,17 +29,23 @@ def _seconds(statement: str, cache: str) -> float:
 
 def run(quick: bool) -> list[Row]:
     """Measure and return the rows."""
+    rounds = 5 if quick else 15
     with tempfile.TemporaryDirectory() as cache:
-        result = paired(lambda: _seconds(OURS, cache), lambda: _seconds(BASELINE, cache), 5 if quick else 15)
+        least = paired(lambda: _seconds(OURS, cache), lambda: _seconds(BASELINE, cache), rounds)
+        built_on = paired(lambda: _seconds(OURS, cache), lambda: _seconds(BUILT_ON, cache), rounds)
     return [
-        {
-            "question": "import of a node ÷ import of trio, msgspec and cryptography's AEAD",
-            "value": result.first * 1e3,
-            "unit": "ms",
-            "baseline": f"the same without p2p, {result.second * 1e3:.0f} ms",
-            "ratio": result.ratio,
-            "goal": "<= 1.5",
-            "met": result.ratio <= 1.5,
-            "note": f"± {result.spread:.0%}",
-        }
+        _row("import of a node ÷ import of trio and cryptography's AEAD", least)
+        | {"goal": f"<= {GOAL}", "met": least.ratio <= GOAL},
+        _row("import of a node ÷ import of trio, msgspec and cryptography's AEAD", built_on),
     ]
+
+
+def _row(question: str, result: Paired) -> dict[str, object]:
+    return {
+        "question": question,
+        "value": result.first * 1e3,
+        "unit": "ms",
+        "baseline": f"the same without p2p, {result.second * 1e3:.0f} ms",
+        "ratio": result.ratio,
+        "note": f"± {result.spread:.0%}",
+    }
