@@ -63,8 +63,12 @@ async def raw_sink() -> None:
 
 async def node_sink() -> None:
     """Take messages with a node's public API, and confirm each batch that ends with an empty one."""
-    async with p2p.open_node(node_id="sink") as node, node.channel("bench", capacity=65_536) as channel:
-        say(port=node.endpoints[0].port)
+    async with (
+        p2p.open_node(node_id="sink", listen_ws_port=0) as node,
+        node.channel("bench", capacity=65_536) as channel,
+    ):
+        port, ws_port = (endpoint.port for endpoint in node.endpoints)
+        say(port=port, ws_port=ws_port)
         await _confirm(node, channel)
 
 
