@@ -81,7 +81,7 @@ proof-kills: .venv/.installed
 
 proof-inputs: .venv/.installed
 	@echo 'inputs, handshakes and faults: 150 s are meant for them'
-	$(WITHIN) 660 $(PROVE) tests/proof/fuzz.py tests/proof/noise.py tests/proof/faults.py tests/proof/traces.py tests/proof/many.py
+	$(WITHIN) 660 $(PROVE) tests/proof/fuzz.py tests/proof/noise.py tests/proof/faults.py tests/proof/traces.py tests/proof/many.py tests/proof/mesh.py
 	MANY_NODES=50 $(WITHIN) 120 $(PROVE) tests/contract/test_discovery.py tests/contract/test_leads.py -k many_nodes
 	HTTP_MUTATIONS=5000 HTTP_EXAMPLES=60 $(WITHIN) 300 $(PROVE) tests/http/test_mutated_connections.py tests/http/test_description.py
 

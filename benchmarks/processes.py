@@ -34,9 +34,9 @@ HUNG_S_MAX = 2 * (LIMITS.supplier_stall_s + 2 * LIMITS.heads_debounce_quiet_s)
 """A node behind one that waits hears of more only when that one has changed its supplier: two timers in a row."""
 
 
-def _full_mesh() -> list[set[int]]:
+def full_mesh(processes: int) -> list[set[int]]:
     """For each process those that it dials."""
-    return [set(range(number)) for number in range(PROCESSES)]
+    return [set(range(number)) for number in range(processes)]
 
 
 def _random_graph(rng: random.Random) -> list[set[int]]:
@@ -67,27 +67,28 @@ def _total(answers: list[dict[str, Any]], key: str) -> int:
     return sum(answer.get(key, 0) for answer in answers)
 
 
-async def _run(
+async def run_mesh(
     dials: list[set[int]], records: int, losses: Sequence[signal.Signals]
 ) -> tuple[float, float, list[float]]:
     """Copies of a batch per process; bytes received per byte of records; seconds to be equal after each loss."""
+    processes = len(dials)
     async with AsyncExitStack() as stack:
-        members = [await stack.enter_async_context(start("member")) for _ in range(PROCESSES)]
+        members = [await stack.enter_async_context(start("member")) for _ in dials]
         ports = [(await member.result())["port"] for member in members]
         for number, member in enumerate(members):
             await member.ask(connect=[ports[other] for other in sorted(dials[number])])
-        held = PROCESSES
+        held = processes
         await _all(members, append=1, size=RECORD_BYTES, until=held)
         await trio.sleep(2 * LIMITS.heads_debounce_quiet_s)  # until quiet links have told their heads too
 
         before = await _all(members)
-        held += records * PROCESSES
+        held += records * processes
         after = await _all(members, append=records, size=RECORD_BYTES, until=held)
         assert len({answer["digest"] for answer in after}) == 1
         applied = _total(after, "pushes_applied") - _total(before, "pushes_applied")
         pushes = sum(_total(after, key) - _total(before, key) for key in after[0] if key.startswith("pushes_"))
         received = _total(after, "received") - _total(before, "received")
-        due = records * PROCESSES * (PROCESSES - 1) * RECORD_BYTES
+        due = records * processes * (processes - 1) * RECORD_BYTES
 
         mended = []
         for loss in losses:
@@ -100,7 +101,7 @@ async def _run(
 
 
 def _shape(shape: str, dials: list[set[int]], records: int, losses: Sequence[signal.Signals]) -> list[Row]:
-    copies, wire, mended = trio.run(_run, dials, records, losses)
+    copies, wire, mended = trio.run(run_mesh, dials, records, losses)
     where = f"{PROCESSES} processes over TCP"
     copied = f"copies of a batch received per process, {shape}"
     received = f"bytes received per byte of records of 1 KiB, {shape}"
@@ -120,6 +121,6 @@ def run(quick: bool) -> list[Row]:
     """Measure and return the rows."""
     rng, records = random.Random(7), 20 if quick else 200
     return [
-        *_shape("full mesh", _full_mesh(), records, ()),
+        *_shape("full mesh", full_mesh(PROCESSES), records, ()),
         *_shape("degree 6", _random_graph(rng), records, (signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP)),
     ]

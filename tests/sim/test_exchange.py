@@ -68,10 +68,16 @@ def test_random_graph_of_degree_6_receives_each_batch_about_once(seed: int) -> N
     assert copies <= 1.1, f"seed {seed}"
 
 
-@pytest.mark.parametrize(("shape", "size", "most"), [("mesh", 16, 1.25), ("graph", 20, 1.1)])
+@pytest.mark.parametrize(("shape", "size", "most"), [("mesh", 16, 1.2), ("graph", 20, 1.1)])
 def test_a_live_record_is_hardly_later_than_by_flooding(shape: str, size: int, most: float) -> None:
     """Flooding as it would be without limits of bandwidth: a copy over every link, and none delays another."""
-    world = World(2)
+    ratios = [ratio for seed in range(3) for ratio in times_of_flooding(World(seed), shape, size)]
+    assert statistics.median(ratios) <= most
+    assert statistics.fmean(ratios) <= most + 0.1
+
+
+def times_of_flooding(world: World, shape: str, size: int) -> list[float]:
+    """How much later a record is at a node, for a record of each node and every other one."""
     nodes = [world.node() for _ in range(size)]
     if shape == "mesh":
         world.mesh(nodes)
@@ -92,8 +98,7 @@ def test_a_live_record_is_hardly_later_than_by_flooding(shape: str, size: int, m
             ratios += [(world.now - started) / flooded[node.id] for node in there]
             waiting = [node for node in waiting if node not in there]
         world.run(1.0)
-    assert statistics.median(ratios) <= most
-    assert statistics.fmean(ratios) <= most + 0.15
+    return ratios
 
 
 def test_a_full_mesh_of_writers_at_full_speed_receives_each_batch_about_once() -> None:

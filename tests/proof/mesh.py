@@ -1,0 +1,23 @@
+"""Suppliers in real processes: a batch comes about once, and who is killed or hangs is replaced.
+
+    python -m pytest tests/proof/mesh.py
+
+The times are bounds that no other work on the machine breaks; `python -m benchmarks processes` measures them.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from benchmarks.processes import full_mesh, run_mesh
+
+PROCESSES = 7
+MENDED_S_MAX = 60.0
+
+
+async def test_a_batch_comes_once_and_who_is_lost_is_replaced() -> None:
+    losses = (signal.SIGKILL, signal.SIGSTOP)
+    copies, _, mended = await run_mesh(full_mesh(PROCESSES), 10, losses)
+    assert copies <= 1.1
+    assert len(mended) == len(losses)
+    assert max(mended) <= MENDED_S_MAX
