@@ -123,6 +123,45 @@ async def test_an_answer_that_is_cancelled_as_it_waits_for_room_can_be_given_aga
     assert [(answer.status, answer.body) for answer in link.answers] == [(Data.OK, b"room")]
 
 
+async def test_so_many_channels_are_open_and_one_that_was_left_makes_room() -> None:
+    dispatch = made(channels_max=2)
+    async with dispatch.channel("one", 8, "wait"):
+        async with dispatch.channel("two", 8, "wait"):
+            with pytest.raises(p2p.ChannelBusy, match="2 channels are open already"):
+                await dispatch.channel("three", 8, "wait").__aenter__()
+        async with dispatch.channel("three", 8, "wait"):
+            with pytest.raises(p2p.ChannelBusy, match="has a reader already"):
+                await dispatch.channel("one", 8, "wait").__aenter__()
+
+
+async def test_a_link_that_rests_goes_on_when_its_channel_is_left(autojump_clock: MockClock) -> None:
+    dispatch, link = made(), Link(1)
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        async with dispatch.channel("chat", 1, "wait") as chat:
+            bring(dispatch, link)
+            pause = bring(dispatch, link, asks=1)
+            assert pause is not None
+            nursery.start_soon(pause)
+            await trio.testing.wait_all_tasks_blocked()
+    assert trio.current_time() == begun
+    assert (chat.dropped, [answer.status for answer in link.answers]) == (1, [Data.OVERLOADED])
+
+
+async def test_of_messages_that_came_together_those_behind_a_rest_that_is_cut_short_are_kept_where_they_fit(
+    autojump_clock: MockClock,
+) -> None:
+    dispatch, link = made(channel_bytes_max=100), Link(1)
+    async with dispatch.channel("chat", 8, "wait") as chat:
+        sizes = [60, 60, 30, 30]
+        pause = dispatch.deliver_row(cast("Any", link), "chat", [bytes(size) for size in sizes])
+        assert pause is not None
+        with trio.move_on_after(0):
+            await pause()
+        assert [len((await chat.receive()).body) for _ in range(len(chat))] == [60, 30]
+        assert chat.dropped == 2
+
+
 async def test_what_is_opened_after_the_stop_ends_at_once(autojump_clock: MockClock) -> None:
     dispatch = made()
     dispatch.close()
