@@ -758,6 +758,38 @@ async def test_t42_judging_and_sealing_share_one_critical_section(autojump_clock
         assert bench.writer.heads[OWN].frozen is False
 
 
+async def test_t42_calls_whose_commit_finds_that_we_are_behind_are_written_whole_and_in_order_later(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, log = lost_log()
+    # The second call is larger than what is left of a commit.
+    calls = [[b"one"], [bytes(100_000)] * 5, [b"three"]]
+    async with running(Bench(store, limits=replace(LIMITS, commit_bytes_max=300_000))) as bench:
+        bench.writer.hold_appends(1000)
+        bench.blocking.shut()
+        seqs: list[list[int]] = []
+
+        async def append(payloads: list[bytes]) -> None:
+            seqs.append(await bench.append(*payloads))
+
+        async with trio.open_nursery() as nursery:
+            for payloads in calls[:2]:
+                nursery.start_soon(append, payloads)
+                await settle()
+            bench.submit(log.batches[1], own_shown=4)
+            bench.writer.release_appends()
+            await settle()
+            bench.blocking.open.set()
+            await settle()
+            assert (seqs, bench.writer._records_waiting) == ([], 6)
+            nursery.start_soon(append, calls[2])
+            await settle()
+            await bench.push(*log.batches[2:])
+        assert sorted(seqs) == [[5], [6, 7, 8, 9, 10], [11]]
+        assert [record.payload for record in bench.records()][4:] == [body for call in calls for body in call]
+        assert bench.writer._records_waiting == 0
+
+
 async def test_t39_t42_a_hold_for_a_claim_ends_by_itself(autojump_clock: trio.testing.MockClock) -> None:
     async with running(Bench()) as bench:
         bench.writer.hold_appends(3.0)
