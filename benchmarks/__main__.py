@@ -18,7 +18,7 @@ NAMES = (
     "codec", "transport", "messages", "requests", "relay", "handshake", "store", "catchup", "mesh", "processes",
     "crowd", "growth", "imports", "registry", "attack",
 )  # fmt: skip
-"""Each is a module here with `run(quick: bool) -> list[Row]` (see harness.py)."""
+"""Each is a module here with `run(quick: bool) -> Iterable[Row]` (see harness.py)."""
 
 
 def main() -> int:
@@ -38,7 +38,8 @@ def main() -> int:
     for name in options.names or NAMES:
         print(f"{name} …", file=sys.stderr, flush=True)
         try:
-            rows += importlib.import_module(f"benchmarks.{name}").run(options.quick)
+            for row in importlib.import_module(f"benchmarks.{name}").run(options.quick):
+                rows.append(row)  # noqa: PERF402  # those before a failure count
         except Exception:  # noqa: BLE001  # one broken benchmark must not take the others' figures with it
             traceback.print_exc()
             broken.append(name)

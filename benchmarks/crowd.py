@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -104,11 +105,7 @@ async def _idle(quick: bool) -> list[Row]:
     ]
 
 
-async def _measure(quick: bool) -> list[Row]:
-    return [await _handshakes(quick), *await _idle(quick)]
-
-
-def run(quick: bool) -> list[Row]:
-    """Measure and return the rows."""
-    rows: list[Any] = trio.run(_measure, quick)
-    return rows
+def run(quick: bool) -> Iterator[Row]:
+    """Measure and return the rows as they come."""
+    yield trio.run(_handshakes, quick)
+    yield from trio.run(_idle, quick)

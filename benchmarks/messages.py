@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import trio
@@ -172,6 +173,7 @@ def _row(
     }
 
 
-def run(quick: bool) -> list[dict[str, Any]]:
-    """Measure and return the rows."""
-    return [*trio.run(_measure, quick), *trio.run(_measure_small, quick)]
+def run(quick: bool) -> Iterator[dict[str, Any]]:
+    """Measure and return the rows as they come."""
+    yield from trio.run(_measure, quick)
+    yield from trio.run(_measure_small, quick)

@@ -14,7 +14,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -117,10 +117,8 @@ def _shape(shape: str, dials: list[set[int]], records: int, losses: Sequence[sig
     return rows
 
 
-def run(quick: bool) -> list[Row]:
-    """Measure and return the rows."""
+def run(quick: bool) -> Iterator[Row]:
+    """Measure and return the rows as they come."""
     rng, records = random.Random(7), 20 if quick else 200
-    return [
-        *_shape("full mesh", full_mesh(PROCESSES), records, ()),
-        *_shape("degree 6", _random_graph(rng), records, (signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP)),
-    ]
+    yield from _shape("full mesh", full_mesh(PROCESSES), records, ())
+    yield from _shape("degree 6", _random_graph(rng), records, (signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP))

@@ -1,8 +1,8 @@
 """One side of one system, in a process of its own: `SYSTEM sink`, or `SYSTEM send PORT KEY SIZE COUNT`.
 
 Every system does the same with its own best means. The sink counts messages, answers an empty one, and sends back one
-that begins with "?". The sender sends so many as fast as it can and waits for the answer to an empty one; then it asks
-a tenth as many times, one question at a time. Both print a JSON object.
+that begins with "?"; it ends when its standard input does. The sender sends so many as fast as it can and waits for the
+answer to an empty one; then it asks a tenth as many times, one question at a time. Both print a JSON object.
 
 It imports nothing but the system that it runs: that may live in another environment than this project.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from contextlib import suppress
 from typing import Any
@@ -225,9 +226,17 @@ async def libp2p_send(port: int, key: str, size: int, count: int) -> None:
         say(one_way=between - started, echo=time.perf_counter() - between)
 
 
+def _end_with_input() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
 def main() -> None:
     """Run the side that the command line names."""
     system, side, *rest = sys.argv[1:]
+    if side == "sink":
+        # Whatever ends the parent, and whatever loop this side runs.
+        threading.Thread(target=_end_with_input, daemon=True).start()
     arguments = (int(rest[0]), rest[1], int(rest[2]), int(rest[3])) if rest else ()
     if system in {"trio-p2p", "py-libp2p"}:
         import trio

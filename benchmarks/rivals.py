@@ -47,7 +47,7 @@ def _command(system: str, python: str) -> list[str]:
 
 @contextmanager
 def _sink(command: list[str]) -> Iterator[dict[str, Any]]:
-    with subprocess.Popen([*command, "sink"], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*command, "sink"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield json.loads(process.stdout.readline())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,6 +66,30 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_runs(
         main()
     assert ended.value.code == 2
     assert f"--out {tmp_path}: Is a directory" in capsys.readouterr().err
+
+
+def test_a_row_that_came_before_the_failure_of_its_benchmark_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(quick: bool) -> Iterator[object]:
+        yield ROW
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(program, "importlib", SimpleNamespace(import_module=lambda _: SimpleNamespace(run=measure)))
+    monkeypatch.setattr(program, "end_as_by_ctrl_c", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "codec"])
+    assert program.main() == 1
+    assert "measured" in capsys.readouterr().out
+
+
+def test_the_sink_of_another_system_ends_with_its_parent() -> None:
+    command = [sys.executable, "-m", "benchmarks.rival", "asyncio", "sink"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert json.loads(process.stdout.readline())["port"]
+        process.stdin.close()
+        assert process.wait(60) == 0
 
 
 async def test_a_worker_clears_its_files_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
