@@ -206,14 +206,18 @@ class MemoryRouter:
 
     def routes_to(self, target: PeerId, now: float = _ALWAYS) -> _Table:
         """All routes to a peer, the best first."""
+        learnt = ((relay, it) for relay, told in self._learnt.items() if (it := told.get(target)) is not None)
+        return self._in_order(target, learnt, now)
+
+    def _in_order(self, target: PeerId, ways: Iterable[tuple[PeerId, _Learnt]], now: float) -> _Table:
         found: list[KnownRoute] = []
         given = self._set.get(target)
         if given is not None and given[1] > now:
             found.append(KnownRoute(target, given[0], None, False, given[1]))
         learnt = [
             (self.broken_until(target, relay, now), it.hops, it.since, relay, it.until)
-            for relay, told in self._learnt.items()
-            if (it := told.get(target)) is not None and it.until > now
+            for relay, it in ways
+            if it.until > now
         ]
         for _, hops, _, relay, until in sorted(learnt):
             found.append(KnownRoute(target, Route(relay, via_relay=True), hops, True, until))
@@ -245,8 +249,11 @@ class MemoryRouter:
 
     def list(self, now: float = _ALWAYS) -> _Table:
         """The whole table: per target the best first, targets in the order of their ids."""
-        targets = {*self._set, *(target for told in self._learnt.values() for target in told)}
-        return [route for target in sorted(targets) for route in self.routes_to(target, now)]
+        ways: dict[PeerId, list[tuple[PeerId, _Learnt]]] = {target: [] for target in self._set}
+        for relay, told in self._learnt.items():
+            for target, it in told.items():
+                ways.setdefault(target, []).append((relay, it))
+        return [route for target in sorted(ways) for route in self._in_order(target, ways[target], now)]
 
 
 def _peer_id(target: PeerId | str) -> PeerId:

@@ -201,3 +201,16 @@ def test_to_remove_a_route_forgets_what_every_relay_told_of_it() -> None:
     assert router.resolve(peer(1)) is None
     assert router.resolve(peer(4)) is not None
     assert not router.remove_route(peer(1))
+
+
+def test_the_whole_table_is_what_asking_for_each_target_finds() -> None:
+    router = MemoryRouter()
+    router.upsert_route(peer(1), Route(peer(9)))
+    router.upsert_route(peer(5), Route(peer(9)), until=1.0)
+    for relay in range(100, 110):
+        router.learn(peer(relay), [(peer(target), relay % 3) for target in range(1 + relay % 4, 8)], float(relay))
+    router.broke(peer(6), peer(103), 110.0)
+    now = 140.0
+    asked = [route for target in range(1, 9) for route in router.routes_to(peer(target), now)]
+    assert router.list(now) == asked
+    assert len(asked) > 40
