@@ -80,6 +80,16 @@ class MemoryStore:
         """The identity this store belongs to."""
         return self._own
 
+    def copy(self) -> MemoryStore:
+        """Another store with the same content, which goes its own way from here."""
+        other = MemoryStore(self._own)
+        with self._lock:
+            other._states = self._states
+            other.chains = {origin: _Chain([*it.ends], {**it.rows}) for origin, it in self.chains.items()}
+            for table in ("proofs", "follower_cursors", "label_pins", "places", "peers_banned", "targets"):
+                setattr(other, table, {**getattr(self, table)})
+        return other
+
     @contextmanager
     def write(self, *, is_bulk: bool = False) -> Iterator[Transaction]:
         """Open a transaction; an exception in the block takes all of it back."""

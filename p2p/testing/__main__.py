@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 
+from p2p.errors import ConfigError
 from p2p.testing.plan import draw_plan
 from p2p.testing.world import World
 
@@ -17,13 +18,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run worlds; returns 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m p2p.testing", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the world, or the first of many (default 0)")
-    parser.add_argument("--worlds", type=int, default=1, help="how many, with consecutive seeds (default 1)")
+    parser.add_argument("--worlds", type=_count, default=1, help="how many, with consecutive seeds (default 1)")
     parser.add_argument("--trace", action="store_true", help="print every event")
-    parser.add_argument("--nodes", type=int, metavar="N", help="how many nodes; 5 to 7 by default")
+    parser.add_argument("--nodes", type=int, metavar="N", help="how many nodes, from 2 on; 5 to 7 by default")
     parser.add_argument("--seconds", type=float, metavar="S", help="virtual seconds that a world lasts; about 60")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that run worlds (default 1)")
+    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="processes that run worlds (default 1)")
     parser.add_argument("--quiet", action="store_true", help="print nothing of worlds that are well")
     options = parser.parse_args(arguments)
+    try:
+        draw_plan(options.seed, nodes=options.nodes, seconds=options.seconds)
+    except ConfigError as error:
+        parser.error(str(error))
     seeds = range(options.seed, options.seed + options.worlds)
     run = partial(_run, nodes=options.nodes, seconds=options.seconds, with_trace=options.trace)
     failed: list[int] = []
@@ -40,6 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if failed:
         sys.stdout.write(f"seeds that failed: {', '.join(map(str, failed))}\n")
     return 1 if failed else 0
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is none: 1 or more")
+    return number
 
 
 def _run(seed: int, *, nodes: int | None, seconds: float | None, with_trace: bool) -> tuple[bool, str]:

@@ -8,8 +8,9 @@ the moment in which it happens as a whole, and time after it: a process that die
 commit, one that dies in the second has written what nobody was told of. `Mount.cut` is the death: work under way goes
 no further, not even what the node would have waited for, and nothing reaches the disk through that mount any more.
 
-The file system below a real store, torn pages and lost tails, is not simulated here: that is SQLite's part, and the
-tests of the store's.
+A disk may lie: from `stop_syncing` on it says of everything that it is written, and `lose_unsynced`, the cut of its
+power, takes all of that back, or leaves the first batch of it torn. What a file system may do below a store that syncs
+is done to real files, by the tests of the store: a node sees nothing of it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from p2p.crypto.identity import Identity
 from p2p.errors import StoreError, StoreFull
 from p2p.ids import PeerId
 from p2p.policy.book import BookPlace
+from p2p.replication.batch import parse_batch
+from p2p.replication.heads import SEQ_MAX
 from p2p.store.base import Damage, Loaded, OriginState, Transaction
 from p2p.store.memory import MemoryStore
 from p2p.testing.dice import Dice
@@ -66,6 +69,7 @@ class Disk:
         self.faults = dice.branch("faults")
         self.released = trio.Event()
         self.released.set()
+        self._synced: MemoryStore | None = None
 
     def stall(self) -> None:
         """All work on the disk hangs until `go_on`."""
@@ -77,7 +81,8 @@ class Disk:
         self.released.set()
 
     def mend(self) -> None:
-        """Nothing fails any more. What rotted stays rotten."""
+        """Nothing fails any more, and what was written is. What rotted stays rotten."""
+        self._synced = None
         self.fails_with = None
         self.reads_fail = False
         self.fault_rate = 0.0
@@ -104,6 +109,36 @@ class Disk:
         rotten = bytearray(rows[seq_end].wal_bytes)
         rotten[position // 8 % len(rotten)] ^= 1 << position % 8
         rows[seq_end] = replace(rows[seq_end], wal_bytes=bytes(rotten))
+
+    def tear(self, origin: PeerId, seq_end: int) -> None:
+        """Let the second half of a batch never have been written; nobody is told."""
+        rows = self.log.chains[origin].rows
+        wal_bytes = rows[seq_end].wal_bytes
+        rows[seq_end] = replace(rows[seq_end], wal_bytes=wal_bytes[: len(wal_bytes) // 2])
+
+    def stop_syncing(self) -> None:
+        """From now on the disk says that it wrote, and did not yet: the next `lose_unsynced` takes it back."""
+        if self._synced is None:
+            self._synced = self.log.copy()
+
+    def lose_unsynced(self, *, torn: bool = False) -> None:
+        """The power fails: nothing that was committed since `stop_syncing` is there. Cut its process off first
+        (`Mount.cut`).
+
+        Args:
+            torn: of each log the first batch that is lost is listed all the same, and half of its bytes are there.
+        """
+        if self._synced is None:
+            return
+        lost, self.log, self._synced = self.log, self._synced, None
+        for origin in sorted(lost.states()) if torn else ():
+            kept = self.log.current().get(origin)
+            follows = lost.load(origin, 1 + (kept.seq if kept is not None else 0), SEQ_MAX, 1).batches
+            if follows:
+                batch = parse_batch(follows[0].wal_bytes)
+                with self.log.write() as transaction:
+                    transaction.append(batch)
+                self.tear(origin, batch.seq_end)
 
 
 class Mount:

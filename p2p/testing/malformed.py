@@ -151,6 +151,11 @@ def _beyond(choose: Choose) -> bytes:
     return encode_varint(choose(2**20, 2**64 - 1))
 
 
+def _wraps(size: int, choose: Choose) -> bytes:
+    """A length that is right for who reads no more than its lowest bits."""
+    return encode_varint(size + (1 << choose(32, 63)))
+
+
 def _bad_text(choose: Choose) -> bytes:
     bad = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\x80", b"\xf5\x80\x80\x80", b"a\xe2\x82")[choose(0, 5)]
     return encode_varint(len(bad)) + bad
@@ -226,6 +231,12 @@ def _length_wrong(data: bytes, choose: Choose) -> bytes:
     return data[:start] + encode_varint(choose(size + 1, 2**64 - 1)) + data[end:]
 
 
+def _length_wraps(data: bytes, choose: Choose) -> bytes:
+    start = _length_at(data)
+    size, end = read_varint(data, start)
+    return data[:start] + _wraps(size, choose) + data[end:]
+
+
 # Payloads.
 
 _FIRST_A_VARINT: Final = frozenset({
@@ -251,6 +262,11 @@ def _capability_twice(data: bytes, choose: Choose) -> bytes:
     label_end = begin + size
     count, first = read_varint(data, label_end)
     return data[:label_end] + encode_varint(count + 2) + b"\x01?\x00" * 2 + data[first:]
+
+
+def _first_wraps(data: bytes, choose: Choose) -> bytes:
+    size, end = read_varint(data, 0)
+    return _wraps(size, choose) + data[end:]
 
 
 def _more_entries(*entries: Callable[[Choose], bytes]) -> Callable[[bytes, Choose], bytes]:
@@ -383,6 +399,12 @@ FAULTS: Final = (
     ),
     Fault(
         Form.STREAM,
+        "a frame's length is right in its lowest bits only",
+        _behind_frames(lambda choose: _wraps(len(_PING), choose) + _PING),
+        refusal=Reason.FRAME_TOO_LARGE,
+    ),
+    Fault(
+        Form.STREAM,
         "a frame's length never ends",
         _behind_frames(lambda choose: bytes((choose(128, 255),)) * choose(4, 40)),
         refusal=Reason.FRAME_TOO_LARGE,
@@ -394,12 +416,14 @@ FAULTS: Final = (
     Fault(Form.ENVELOPE, "an unknown flag", _unknown_flag),
     Fault(Form.ENVELOPE, "the payload's length is longer than it needs to be", _length_over_long),
     Fault(Form.ENVELOPE, "the payload is announced longer than it is", _length_wrong),
+    Fault(Form.ENVELOPE, "the payload's length is right in its lowest bits only", _length_wraps),
     Fault(Form.PAYLOAD, "cut off", _cut, _ALL - {MessageType.HELLO_ACK}),
     Fault(Form.PAYLOAD, "cut off", _cut_hello_ack, frozenset({MessageType.HELLO_ACK})),
     Fault(Form.PAYLOAD, "bytes after the end", _add, _ALL | _BUNDLE),
     Fault(Form.PAYLOAD, "a varint is longer than it needs to be", _first_over_long, _FIRST_A_VARINT),
     Fault(Form.PAYLOAD, "a varint is 2^64 or more", _first_is(_too_great), _FIRST_A_VARINT),
     Fault(Form.PAYLOAD, "a length reaches beyond the end", _first_is(_beyond), _FIRST_A_LENGTH),
+    Fault(Form.PAYLOAD, "a length is right in its lowest bits only", _first_wraps, _FIRST_A_LENGTH),
     Fault(Form.PAYLOAD, "a count that cannot be true", _first_is(_beyond), _HEADS | _ATTACHED),
     Fault(
         Form.PAYLOAD,

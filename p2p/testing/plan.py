@@ -6,12 +6,14 @@ which everything always goes wrong finds less, because most of what goes wrong t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from types import MappingProxyType
 from typing import Final
 
+from p2p.errors import ConfigError
 from p2p.limits import KIB, MIB, Limits
 from p2p.testing.dice import Dice
 
@@ -47,6 +49,7 @@ USUAL_S_MAX: Final = 36.0
 """How long faults happen at the most where nothing is said of that."""
 REST_S: Final = 35.0
 """What a world takes besides its faults, when it heals at once: to be quiet, and to end."""
+NODES_MIN: Final = 2
 
 _HOUR_MS: Final = 3_600_000
 
@@ -137,9 +140,19 @@ def draw_plan(seed: int, *, nodes: int | None = None, seconds: float | None = No
 
     Args:
         seed: what all of it is drawn from.
-        nodes: how many; 5 to 7 by default.
+        nodes: how many, from 2 on; 5 to 7 by default.
         seconds: how long the world lasts at least, on its own clock; by default about a minute.
+
+    Raises:
+        ConfigError: there is no such world, or it would be over before anything happens in it.
     """
+    if nodes is not None and nodes < NODES_MIN:
+        raise ConfigError(f"a world of {nodes} nodes has no network: name {NODES_MIN} or more")
+    if seconds is not None and not REST_S < seconds < math.inf:
+        raise ConfigError(
+            f"a world of {seconds:g} s has no time in which anything happens: healing, rest and end take {REST_S:g} s"
+            " of it; name more"
+        )
     dice = Dice(seed).branch("plan")
     weather = Dice(seed).branch("weather")
     latency_s = dice.one_of((0.0, 0.001, 0.02, 0.1))
@@ -147,7 +160,8 @@ def draw_plan(seed: int, *, nodes: int | None = None, seconds: float | None = No
     faults = tuple(sorted(dice.some(FAULTS, dice.integer(2, 7)))) if dice.chance(0.95) else ()
     dials = _draw_dials(dice.branch("dials"), hosts)
     use = Dice(seed).branch("use")
-    relays, walls = _draw_walls(use.branch("walls"), hosts) if use.chance(0.35) else ((), frozenset())
+    has_walls = use.chance(0.35) and len(hosts) > NODES_MIN
+    relays, walls = _draw_walls(use.branch("walls"), hosts) if has_walls else ((), frozenset())
     if relays:
         dials = _around(walls, relays, dials)
         faults += (RELAY_FAULT,) if faults and use.chance(0.5) else ()
@@ -161,7 +175,7 @@ def draw_plan(seed: int, *, nodes: int | None = None, seconds: float | None = No
         mails=use.chance(0.5),
         faults=faults,
         fault_every_s=dice.number(0.3, 4) * (1 if seconds is None else max(1.0, seconds / 80)),
-        safety_s=dice.number(12, USUAL_S_MAX) if seconds is None else max(0.0, seconds - REST_S),
+        safety_s=dice.number(12, USUAL_S_MAX) if seconds is None else seconds - REST_S,
         admission=dice.one_of(("key", "key", "trust")),
         # A long world is a slow one and not a full one: it is there for what takes time.
         append_every_s=dice.number(0.3, 3) * (1 if seconds is None else max(1.0, seconds / 40)),
@@ -201,9 +215,9 @@ def _draw_dials(dice: Dice, hosts: tuple[str, ...]) -> Mapping[str, tuple[str, .
 
 
 def _draw_walls(dice: Dice, hosts: tuple[str, ...]) -> tuple[tuple[str, ...], frozenset[tuple[str, str]]]:
-    """Two or three machines that cannot reach each other, and the relays that all of them reach."""
-    relays = dice.one_of((1, 1, 2))
-    drawn = dice.some(hosts, relays + dice.one_of((2, 2, 3)))
+    """Two or three machines that cannot reach each other, and the relays that all of them reach; of three or more."""
+    relays = min(dice.one_of((1, 1, 2)), len(hosts) - 2)
+    drawn = dice.some(hosts, min(relays + dice.one_of((2, 2, 3)), len(hosts)))
     apart = sorted(drawn[relays:], key=hosts.index)
     return tuple(drawn[:relays]), frozenset(combinations(apart, 2))
 

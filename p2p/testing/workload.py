@@ -6,7 +6,7 @@ It stops beginning new things when it is told to, so that a world can come to re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import trio
@@ -33,10 +33,10 @@ ASK_S: Final = 60.0
 
 
 class Workload:
-    """What all machines of a world do.
+    """What all machines of a world do. A program of one's own is a subclass, whose `__call__` runs it beside that.
 
     Attributes:
-        is_resting: nothing new is appended or sent.
+        is_resting: nothing new is appended or sent: the world comes to rest. A program that goes on keeps it from that.
     """
 
     def __init__(self) -> None:
@@ -52,6 +52,27 @@ class Workload:
             for task in tasks:
                 nursery.start_soon(_until_closed, task, machine, node)
 
+    async def append(self, machine: Machine, node: Node, records: Sequence[NewRecord]) -> list[int]:
+        """Append to a node's log and have it checked. (What is appended in another way would pass for a forgery.)
+
+        Returns:
+            The records' seqs.
+
+        Raises:
+            StoreError: they could not be written.
+            NodeClosed: the node stopped meanwhile.
+        """
+        machine.ledger.attempt(machine.name, records)
+        machine.trace.note(machine.name, f"appends {len(records)}")
+        try:
+            seqs = await node.wal.append_many(records)
+        except StoreError as error:
+            machine.trace.note(machine.name, f"append failed: {error}")
+            raise
+        machine.ledger.acknowledge(machine.name, records, seqs)
+        machine.trace.note(machine.name, f"appended {seqs[0]}-{seqs[-1]}")
+        return seqs
+
     async def _append(self, machine: Machine, node: Node) -> None:
         plan, ledger, name = machine.plan, machine.ledger, machine.name
         dice = machine.dice(f"append {self._number(name)}")
@@ -60,20 +81,15 @@ class Workload:
             if self.is_resting:
                 continue
             records = [self._record(machine, dice) for _ in range(dice.one_of((1, 1, 1, 3, 20)))]
-            ledger.attempt(name, records)
-            machine.trace.note(name, f"appends {len(records)}")
             patience_s = dice.one_of((60, 60, 60, 0.001))
             seqs: list[int] = []
             with trio.move_on_after(patience_s):
                 try:
-                    seqs = await node.wal.append_many(records)
-                except StoreError as error:
-                    machine.trace.note(name, f"append failed: {error}")
+                    seqs = await self.append(machine, node, records)
+                except StoreError:
                     continue
             if not seqs:
                 continue
-            ledger.acknowledge(name, records, seqs)
-            machine.trace.note(name, f"appended {seqs[0]}-{seqs[-1]}")
             if dice.chance(0.3):
                 peers = dice.integer(1, 3)
                 with trio.move_on_after(dice.number(0, 10)) as scope:

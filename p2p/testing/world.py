@@ -118,10 +118,12 @@ class World:
     Args:
         seed: decides everything: the plan, every delay, every fault, every key and the order of all tasks.
         plan: instead of the one that is drawn from the seed.
+        workload: what runs beside each node, instead of `Workload`; one object for one world.
     """
 
-    def __init__(self, seed: int, plan: Plan | None = None) -> None:
+    def __init__(self, seed: int, plan: Plan | None = None, *, workload: Workload | None = None) -> None:
         self.seed = seed
+        self._workload = workload if workload is not None else Workload()
         self.plan = plan if plan is not None else draw_plan(seed)
         self._linked_s = self._converged_s = 0.0
         self._converged_s_max = CONVERGED_S_MAX if len(self.plan.hosts) <= FEW else CONVERGED_MANY_S_MAX
@@ -152,7 +154,7 @@ class World:
             ended.cancel()
 
         ledger = Ledger(trace, disks, end)
-        workload = Workload()
+        workload = self._workload
         machines |= {
             host: Machine(
                 plan,

@@ -25,6 +25,7 @@ from typing import Final
 
 import trio
 
+from p2p.errors import ConfigError
 from p2p.ids import PeerEndpoint
 from p2p.transport.base import LinkStream, receive_size
 
@@ -58,12 +59,22 @@ class Weather:
         loss: how many packets of one are lost, 0 to below 1.
         duplicates: how many datagrams of one arrive twice.
         jitter_s: the most that a packet is late by, besides.
+
+    Raises:
+        ConfigError: there is no such weather.
     """
 
     chance: Callable[[], float]
     loss: float = 0.0
     duplicates: float = 0.0
     jitter_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.loss < 1 and 0 <= self.duplicates <= 1 and 0 <= self.jitter_s < math.inf):
+            raise ConfigError(
+                f"loss {self.loss} must be from 0 to below 1 (a partition lets nothing through), duplicates"
+                f" {self.duplicates} from 0 to 1, jitter_s {self.jitter_s} not negative"
+            )
 
     def delay_s(self) -> float:
         """How late the next piece of a stream is."""

@@ -6,8 +6,10 @@ an honest peer gets in meanwhile. The other way round, the node dials what is no
 
 from __future__ import annotations
 
+import gc
 import random
 import resource
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -36,6 +38,7 @@ from tests.hostile.attacker import (
     drip,
     read_to_end,
     reset,
+    residue,
     silent_connections,
     speak,
     speak_in_pieces,
@@ -49,6 +52,7 @@ from tests.hostile.victim import (
     links,
     member,
     offence,
+    resting,
     serve_an_honest_peer,
     slots,
     until_alone,
@@ -150,6 +154,26 @@ async def test_T10_a_flood_of_resets_leaves_nothing() -> None:
         await serve_an_honest_peer(node)
         await until_alone(node)
         assert set(ends(node)) <= {Reason.ABNORMAL, Reason.CLOSED, Reason.FULL}
+
+
+async def test_T67_connects_of_ever_new_peers_leave_memory_and_descriptors_where_they_were() -> None:
+    few = limits(weak_pins_max=4, backoff_table_max=4, max_peers=4, origins_max=4, prefix_burst=1000)
+    async with victim(limits=few) as node:
+        numbers = iter(range(1000))
+
+        async def come_and_go(times: int) -> int:
+            for _ in range(times):
+                async with member(f"guest{next(numbers)}") as guest:
+                    await guest.connect(node.endpoints[0])
+            await resting(node)
+            # Of trio's own, ends of time that did not come are forgotten later.
+            kinds = (type(held) for held in gc.get_objects())
+            return sum(kind in (dict, list, set, deque) or kind.__module__.startswith("p2p.") for kind in kinds)
+
+        await come_and_go(8)  # until every bounded table is full
+        held, before = await come_and_go(1), residue()
+        assert await come_and_go(8) - held < 8, "not one object for each of them"
+        assert residue() == before
 
 
 async def test_T01_dripped_handshakes_end_at_the_deadline(clock: MockClock) -> None:

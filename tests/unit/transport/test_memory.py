@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,8 +17,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from p2p.errors import AddressInUse, ConfigError, ConnectFailed, Reason
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
+from p2p.testing.dice import Dice
 from p2p.transport.memory import MemoryNetwork
-from p2p.transport.memory_stream import MemoryStream
+from p2p.transport.memory_stream import MemoryStream, Weather
 
 B = PeerEndpoint("b", 9001, "mem")
 
@@ -341,7 +343,7 @@ async def test_an_abort_takes_the_latency_to_be_heard(autojump_clock: MockClock)
         assert trio.current_time() - begun == pytest.approx(0.1)
 
 
-async def test_t67_closed_connections_leave_nothing_behind(autojump_clock: MockClock) -> None:
+async def test_closed_connections_leave_nothing_behind_in_the_network(autojump_clock: MockClock) -> None:
     net = MemoryNetwork()
     for end in (MemoryStream.abort, MemoryStream.aclose):
         async with joined(net) as (near, far):
@@ -459,3 +461,16 @@ def test_whatever_happens_between_bytes_arrive_once_in_order_and_bounded(story: 
             assert received == sent
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"loss": bad} for bad in (1.0, -0.1, math.nan)),
+        *({"duplicates": bad} for bad in (1.5, -1.0, math.nan)),
+        *({"jitter_s": bad} for bad in (-4.0, math.inf, math.nan)),
+    ],
+)
+def test_there_is_no_such_weather(bad: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"loss .* must be from 0 to below 1"):
+        Weather(Dice(1).fraction, **bad)
