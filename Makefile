@@ -65,7 +65,7 @@ modules: .venv/.installed
 tests: .venv/.installed programs
 	.venv/bin/python -m pytest -q -n $(TEST_JOBS) --dist worksteal $(EACH_WITHIN)
 
-# What each suite may take on two cores that have nothing else to do; six times that ends it. The two that use one
+# What each suite may take on two cores that have nothing else to do; six to seven times that ends it. The two that use one
 # core each run side by side, so it is 5.5 minutes in all.
 proof: .venv/.installed programs
 	@$(MAKE) --no-print-directory proof-worlds
