@@ -780,7 +780,7 @@ class Connection:
         self.session.ping(now)
         if self._vigil is not None:
             self._vigil.sent(now)
-            self._vigil.asked(now, self.session.bytes_out + self.session.pending_bytes)
+            self._note_asked(self._vigil, now)
         self._probe_by = now + self._probe_s
         self._tighten_deadline()
 
@@ -1108,13 +1108,17 @@ class Connection:
             vigil.sent(now)
         if vigil.must_ask(now, self._moved_at):
             self.session.ping(now)
-            vigil.asked(now, self.session.bytes_out + self.session.pending_bytes)
+            self._note_asked(vigil, now)
             if self.carrier is not None and self.carrier.is_live:
                 # So that it is known whether the relay is silent, or what is behind it.
                 self.carrier.greet()
         elif vigil.is_dead(now, self._moved_at) and not self._is_owed_time(vigil, now):
             self.is_relay_silent = self._is_relay_silent(vigil)
             self.abort(Reason.DEAD, f"nothing came through the circuit for {vigil.patience_s:.3g} s")
+
+    def _note_asked(self, vigil: Vigil, now: float) -> None:
+        pending_bytes = self.session.pending_bytes
+        vigil.asked(now, self.session.bytes_out + pending_bytes, self._stream.unread_bytes + pending_bytes)
 
     def _is_relay_silent(self, vigil: Vigil) -> bool:
         """In a circuit: whether nothing came from its relay either, and not because what we say goes out slowly."""

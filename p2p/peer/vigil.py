@@ -11,10 +11,10 @@ How it moves:
     asked     the Ping is not answered; when nothing at all was heard for a third of what it may take, what is to be
               sent waits (it can go another way then), and after the whole of it the circuit is dead
 
-How long it may take: `relay_answer_s_max`, and on top of it the time for what was written before the Ping, which it
-waits behind, at `relay_pace_bytes_per_s`. One slice of that is reckoned with: the other end gives credit for each that
-it reads, which is heard like a word. What comes before the answer may be as much as came the last time. A peer that
-rests its link pings meanwhile (`Connection`).
+How long it may take: `relay_answer_s_max`, and on top of it the time for what was written before the Ping and is not
+read, as far as answers and credit tell: it waits behind that, at `relay_pace_bytes_per_s`. One slice of it is reckoned
+with: the other end gives credit for each that it reads, which is heard like a word. What comes before the answer may be
+as much as came the last time. A peer that rests its link pings meanwhile (`Connection`).
 
 A word may be there and not be heard: this node itself stood still, or something else comes in over the last link. Then
 the wait begins anew, once (`spare`); and as often as that is one and the same slice.
@@ -133,12 +133,14 @@ class Vigil:
         """Whether it is time for a Ping."""
         return self._asked_at == _NEVER and now >= self.next_deadline(heard_at)
 
-    def asked(self, now: float, bytes_out: int) -> None:
-        """A Ping goes out, behind so many bytes in all. Without effect while another one is not answered."""
+    def asked(self, now: float, bytes_out: int, unread_bytes: int) -> None:
+        """A Ping goes out, behind so many bytes in all, of which so many may not be read. Without effect while another
+        one is not answered."""
         if self._asked_at != _NEVER:
             return
         self._asked_at = now
-        self._behind_bytes = min(bytes_out - self._answered_bytes, self._limits.relay_slice_bytes_max)
+        # Those before the last answer were read. Those since, too, where credit came back for them.
+        self._behind_bytes = min(bytes_out - self._answered_bytes, unread_bytes, self._limits.relay_slice_bytes_max)
         self._asked_bytes = bytes_out
 
     def is_dead(self, now: float, heard_at: float) -> bool:

@@ -92,6 +92,11 @@ class CircuitEnd:
         """Bytes that `send` takes now."""
         return 0 if self._is_over else self._leg.credit
 
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that were sent and got no credit back. The last few may be read: it comes for many at once."""
+        return self._window - self._leg.credit
+
     def take(self) -> None:
         """Let the other end send: on the side that was called this is the answer to the opening."""
         self._leg.grant(self._window)

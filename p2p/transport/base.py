@@ -92,6 +92,11 @@ class LinkStream(trio.abc.Stream):
         """
         return 0
 
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that were sent here and that the other end may not have read yet; 0 for transports that cannot tell."""
+        return 0
+
     def close_nowait(self) -> bool:
         """As `aclose`, where a close takes no word of the other side; False, with nothing done, where it does.
 

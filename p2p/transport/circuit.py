@@ -103,6 +103,10 @@ class CircuitStream(LinkStream):
             return 0
         return self._end.send(data)
 
+    @property
+    def unread_bytes(self) -> int:
+        return self._end.unread_bytes
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with self._sending, memoryview(data) as view:
             await trio.lowlevel.checkpoint()

@@ -15,7 +15,7 @@ def test_nothing_is_due_while_nothing_is_awaited() -> None:
     vigil = Vigil(LIMITS)
     assert vigil.next_deadline(0.0) == NEVER
     assert vigil.sent(1.0)
-    vigil.asked(2.0, 100)
+    vigil.asked(2.0, 100, 100)
     vigil.answered(2.0, 2.1, OUT)
     assert vigil.next_deadline(2.1) == NEVER
 
@@ -26,7 +26,7 @@ def test_what_is_sent_and_not_heard_of_is_asked_for_and_then_given_up() -> None:
     assert not vigil.sent(1.5)
     assert not vigil.must_ask(1.0 + ASK - 0.01, 0.0)
     assert vigil.must_ask(1.0 + ASK, 0.0)
-    vigil.asked(2.0, 0)
+    vigil.asked(2.0, 0, 0)
     assert not vigil.must_ask(100.0, 0.0)
     assert not vigil.is_dead(2.0 + ANSWER - 0.01, 0.0)
     assert vigil.is_dead(2.0 + ANSWER, 0.0)
@@ -46,7 +46,7 @@ def test_what_is_sent_and_not_heard_of_is_asked_for_and_then_given_up() -> None:
 def test_what_is_sent_after_the_ping_is_awaited_when_the_ping_is_answered() -> None:
     vigil = Vigil(LIMITS)
     vigil.sent(1.0)
-    vigil.asked(2.0, 0)
+    vigil.asked(2.0, 0, 0)
     vigil.sent(2.5)
     # A Ping of before, of a keepalive, answers nothing.
     vigil.answered(1.5, 2.6, OUT)
@@ -64,7 +64,7 @@ def test_an_answer_to_a_ping_that_went_out_with_what_is_awaited_ends_the_wait() 
     assert vigil.next_deadline(1.2) == NEVER
     # All that went out by then is there, and is not reckoned with at the next Ping.
     vigil.sent(2.0)
-    vigil.asked(3.0, OUT)
+    vigil.asked(3.0, OUT, OUT)
     assert vigil.patience_s == ANSWER
     vigil.answered(3.0, 3.1, OUT)
     vigil.sent(4.0)
@@ -77,15 +77,15 @@ def test_what_was_written_before_the_ping_is_given_time_until_credit_has_to_come
     vigil = Vigil(LIMITS)
     behind = 100 * 1024
     vigil.sent(0.0)
-    vigil.asked(1.0, behind)
+    vigil.asked(1.0, behind, behind)
     assert vigil.patience_s == ANSWER + behind / LIMITS.relay_pace_bytes_per_s
     vigil.answered(1.0, 1.5, behind)
     vigil.sent(2.0)
-    vigil.asked(3.0, 3 * behind)
+    vigil.asked(3.0, 3 * behind, 3 * behind)
     assert vigil.patience_s == ANSWER + 2 * behind / LIMITS.relay_pace_bytes_per_s
     vigil.answered(3.0, 3.5, 3 * behind)
     vigil.sent(4.0)
-    vigil.asked(5.0, 100 * LIMITS.relay_window_bytes)
+    vigil.asked(5.0, 100 * LIMITS.relay_window_bytes, 100 * LIMITS.relay_window_bytes)
     assert vigil.patience_s == ANSWER + LIMITS.relay_slice_bytes_max / LIMITS.relay_pace_bytes_per_s
 
 
@@ -93,7 +93,7 @@ def test_what_comes_before_the_answer_is_given_as_much_time_as_the_last_slice_ma
     vigil = Vigil(LIMITS)
     vigil.came(LIMITS.relay_slice_bytes_max)
     vigil.sent(0.0)
-    vigil.asked(1.0, 0)
+    vigil.asked(1.0, 0, 0)
     slow_s = ANSWER + LIMITS.relay_slice_bytes_max / LIMITS.relay_pace_bytes_per_s
     assert not vigil.is_dead(1.0 + slow_s - 0.1, 0.0)
     assert vigil.is_dead(1.0 + slow_s, 0.0)
@@ -104,7 +104,7 @@ def test_what_comes_before_the_answer_is_given_as_much_time_as_the_last_slice_ma
 def test_who_may_be_there_and_not_be_heard_yet_is_spared_once() -> None:
     vigil = Vigil(LIMITS)
     vigil.sent(1.0)
-    vigil.asked(2.0, 0)
+    vigil.asked(2.0, 0, 0)
     assert vigil.spare(2.0 + ANSWER, 0.0)
     assert not vigil.is_dead(2.0 + ANSWER, 0.0)
     assert vigil.is_dead(2.0 + 2 * ANSWER, 0.0)
@@ -126,3 +126,11 @@ def test_a_way_is_quick_once_half_a_window_was_read_within_the_time_of_an_answer
     vigil.made_room(100.0 + ANSWER + 0.1, window_bytes // 4)
     vigil.made_room(100.0 + ANSWER + 0.2, window_bytes // 4)
     assert vigil.is_quick
+
+
+def test_what_was_read_by_then_as_credit_shows_is_given_no_time() -> None:
+    vigil, unread = Vigil(LIMITS), LIMITS.relay_window_bytes // 16
+    vigil.sent(0.0)
+    # Both sides spoke all the time, so that nobody had to ask, and no Pong tells what was read.
+    vigil.asked(1000.0, 100 * LIMITS.relay_window_bytes, unread)
+    assert vigil.patience_s == ANSWER + unread / LIMITS.relay_pace_bytes_per_s
