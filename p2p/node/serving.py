@@ -335,7 +335,6 @@ class Service:
         """No more requests are served; those that wait are told so. What handlers would answer has nowhere to go."""
         self._closed = True
         self._scope.cancel()
-        self._idle.unpark_all()
         while self._waiting:
             self._drop(self._waiting.popleft())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -70,6 +71,60 @@ async def test_T24_a_plain_handler_leaves_the_loop_its_turns() -> None:
         assert len(link.answers) == REQUESTS_PER_CHECKPOINT + 10
         ask(service, link, 1001)
         assert calls == REQUESTS_PER_CHECKPOINT + 11, "the next turn answers at once again"
+        service.close()
+
+
+async def test_T24_a_handler_that_never_waits_leaves_the_loop_its_turns() -> None:
+    calls = 0
+
+    async def handler(_message: Message) -> bytes:
+        nonlocal calls
+        calls += 1
+        return b"ok"
+
+    count = 5 * REQUESTS_PER_CHECKPOINT
+    limits = replace(p2p.Limits(), pending_requests_max=count)
+    service, link = Service("x", handler, limits), Link()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run, 1)
+        for number in range(count):
+            ask(service, link, number + 1)
+        seen = [0]
+        while calls < count:
+            await trio.lowlevel.checkpoint()
+            seen.append(calls)
+        # What is served between two turns of somebody else, whichever of the two comes first in one.
+        assert max(later - earlier for earlier, later in pairwise(seen)) <= 2 * REQUESTS_PER_CHECKPOINT
+        service.close()
+
+
+async def test_a_link_that_parts_is_told_when_the_last_of_its_requests_is_over() -> None:
+    class Parting(Link):
+        is_parting = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.flushed: list[int] = []
+
+        def flush(self) -> None:
+            self.flushed.append(self.serving)
+
+    go_on = trio.Event()
+
+    async def handler(message: Message) -> bytes:
+        await go_on.wait()
+        message.refuse()
+        return b"too late"
+
+    service, link = Service("x", handler, p2p.Limits()), Parting()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run, 1)
+        ask(service, link, 1)
+        await wait_all_tasks_blocked()
+        assert link.flushed == []
+        go_on.set()
+        await wait_all_tasks_blocked()
+        assert link.flushed == [0]
         service.close()
 
 
