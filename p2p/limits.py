@@ -282,6 +282,8 @@ class Limits:
     """Per circuit and direction: sent and not yet taken by the far end (wire). A relay never keeps more of one."""
     relay_slice_bytes_max: int = 256 * KIB
     """One Relay message's share of the stream (wire)."""
+    relay_slice_bytes_min: int = 16 * KIB
+    """Where many circuits wait for their turn each has its share of that, and this at the least."""
     relay_write_bytes: int = 192 * KIB
     """What one write into a circuit takes from the outbox: with a last message of 64 KiB it still is one slice. A slice
     costs each of the three nodes about as much as what 64 KiB of its bytes do."""

@@ -49,7 +49,7 @@ class Leg:
     Args:
         lane: of the link.
         circuit: its number on this link.
-        limits: `relay_window_bytes` and `relay_slice_bytes_max` are used.
+        limits: `relay_window_bytes` and `relay_slice_bytes_…` are used.
 
     Attributes:
         allowance: see above.
@@ -69,6 +69,7 @@ class Leg:
         "_queue",
         "_refused",
         "_slice_max",
+        "_slice_min",
         "_window",
         "allowance",
         "circuit",
@@ -89,6 +90,7 @@ class Leg:
         self.is_over = False
         self._window = limits.relay_window_bytes
         self._slice_max = limits.relay_slice_bytes_max
+        self._slice_min = min(limits.relay_slice_bytes_min, limits.relay_slice_bytes_max)
         self._queue: deque[Piece] = deque()
         self._data_head = encode_relay_data_head(circuit)
         self._grant = 0
@@ -208,8 +210,14 @@ class Leg:
         return Relay(circuit, Relay.CLOSE).encode()
 
     def _next_slice(self) -> bytes:
-        """As much as one message may carry: each costs a seal, and much else, on every link of the way."""
-        queue, room = self._queue, self._slice_max
+        """As much as one message may carry: each costs a seal, and much else, on every link of the way.
+
+        Where others wait for their turn it is their share of that, so that a round of many is not so long that they
+        take each other for dead.
+        """
+        others = len(self.lane.turns or ())
+        slice_bytes = max(self._slice_max // (1 + others), self._slice_min) if others else self._slice_max
+        queue, room = self._queue, slice_bytes
         pieces: list[Piece] = []
         while queue and room:
             piece = queue[0]
@@ -220,7 +228,7 @@ class Leg:
                 queue[0], piece = whole[room:], whole[:room]
             pieces.append(piece)
             room -= len(piece)
-        size = self._slice_max - room
+        size = slice_bytes - room
         self.queued_bytes -= size
         return b"".join((self._data_head, encode_varint(size), *pieces))
 
