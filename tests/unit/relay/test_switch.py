@@ -237,7 +237,7 @@ def test_circuits_of_one_link_take_turns_and_none_speaks_until_it_has_nothing_to
         assert leg.took_window(WINDOW)
         leg.put(bytes(WINDOW))
     said = [Relay.decode(message).circuit for message in iter(lane.take, b"")]
-    assert said == [1, 2] * (WINDOW // Limits().relay_slice_bytes_max)
+    assert said == [1, 2] * (2 * WINDOW // Limits().relay_slice_bytes_max)
 
 
 def test_t72_two_ends_in_league_cannot_fill_a_relay() -> None:
