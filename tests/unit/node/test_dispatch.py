@@ -134,6 +134,17 @@ async def test_so_many_channels_are_open_and_one_that_was_left_makes_room() -> N
                 await dispatch.channel("one", 8, "wait").__aenter__()
 
 
+@pytest.mark.parametrize("name", ["", "x" * (p2p.Limits().channel_name_bytes_max + 1), "\ud800", 7])
+async def test_a_name_that_no_message_can_carry_is_refused_for_channels_and_services(
+    name: Any, autojump_clock: MockClock
+) -> None:
+    dispatch = made()
+    with pytest.raises(p2p.ConfigError):
+        dispatch.channel(name, 8, "wait")
+    with pytest.raises(p2p.ConfigError), trio.fail_after(1):
+        await dispatch.serve(name, lambda message: message.body, 1, trio.TASK_STATUS_IGNORED)
+
+
 async def test_a_link_that_rests_goes_on_when_its_channel_is_left(autojump_clock: MockClock) -> None:
     dispatch, link = made(), Link(1)
     begun = trio.current_time()
