@@ -653,6 +653,19 @@ def test_t36_equal_seq_with_another_hash_makes_both_push_what_covers_it_once() -
     assert side.loads == loads, "nor looked up again"
 
 
+def test_t36_a_log_that_is_frozen_before_it_was_compared_is_not_pushed_any_more() -> None:
+    ours, theirs = make_log(LOG, 3), make_log(LOG, 3, mark=b"x")
+    side = Side(ours)
+    side.fails = {LoadKind.COVER}
+    assert pushed(side.hear(entry(theirs, 3))) == []
+    side.heads[LOG] = LogHead(3, ours[2].hash, frozen=True)
+    side.exchange.moved({LOG}, side.now)
+    side.fails = set()
+    messages = side.wait(60.0)
+    assert pushed(messages) == []
+    assert [type(message) for message in messages if not isinstance(message, WalHeads)] == [ForkProof], "it says why"
+
+
 @pytest.mark.parametrize("want", [True, False])
 def test_t36_a_lower_head_that_is_not_ours_is_answered_with_the_batch_there(want: bool) -> None:
     ours, theirs = make_log(LOG, 40), make_log(LOG, 2, mark=b"x")
