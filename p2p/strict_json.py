@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NoReturn, TypeVar
 
@@ -103,11 +104,8 @@ def _refuse_depth(text: str, what: str) -> None:
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise RemoteProtocolError(f"{name[:80]!r} stands twice")
-            seen.add(name)
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise RemoteProtocolError(f"{name[:80]!r} stands twice")
     return members
 
 

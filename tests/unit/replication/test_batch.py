@@ -269,6 +269,13 @@ def test_the_bound_on_bytes_and_the_largest_record() -> None:
         parse_batch(batch.wal_bytes + bytes(BATCH_BYTES_MAX - len(batch.wal_bytes) + 1))
 
 
+def test_what_is_no_record_is_not_encoded_as_something_else() -> None:
+    record = NewRecord("k", None, b"x")
+    for more in ((*record, 1), record[:2], ("k", None, b"y", 1)):
+        with pytest.raises((ValueError, IndexError)):
+            encode_portion([record, more])  # type: ignore[list-item]
+
+
 def test_a_kind_that_cannot_be_written_is_the_callers_mistake() -> None:
     with pytest.raises(ConfigError, match="UTF-8"):
         encode_portion([NewRecord("\ud800", None, b"")])

@@ -328,6 +328,22 @@ def test_to_go_back_after_a_gap_costs_a_resend_and_to_go_on_costs_none() -> None
         link.pushes.acked(2 * number + 2, 0.0)
 
 
+def test_a_log_that_is_taken_at_last_is_not_sent_again_and_not_counted_as_that() -> None:
+    link = Link(log=4)
+    link.pushes.offer(LOG, 0.0)
+    batch = make_log(1)[0]
+    for number in range(2 * LIMITS.refetch_per_minute_max):
+        first, last = 4 * number + 1, 4 * number + 4
+        assert link.pushes.next_load() == (LOG, first, LOAD_BYTES)
+        moved = [Moved(first, first + 1, batch.wal_bytes), Moved(last - 1, last, batch.wal_bytes)]
+        link.pushes.loaded(LOG, first, moved, 0.0)
+        assert len(link.sent()) == 2
+        link.held[LOG] += 4
+        # The first one came too early for the peer, and the second one when somebody else had brought what was missing.
+        link.pushes.acked(first - 2 if number else 2, 0.0)
+        link.pushes.acked(last, 0.0)
+
+
 class Moved(NamedTuple):
     """A batch somewhere in a log."""
 

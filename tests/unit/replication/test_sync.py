@@ -875,7 +875,7 @@ def test_t38_pushes_and_proofs_of_unlisted_logs_leave_nothing_to_be_told() -> No
         if side.exchange.receive(0, proof, side.now):
             side.exchange.proof_judged(0, batch.origin, Verdict.NOT_STORED, side.now)
     sync = side.exchange._links[0]
-    assert len(sync._retell) <= limits.origins_max
+    assert len(sync._retell) == limits.origins_max
 
 
 def test_t38_what_other_peers_claim_is_told_and_remembered_within_bounds() -> None:
