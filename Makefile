@@ -35,7 +35,7 @@ export PYTHONDONTWRITEBYTECODE =
 WITHIN = timeout --foreground
 PROVE = .venv/bin/python -m pytest -q -p no:xdist -p no:cacheprovider
 
-.PHONY: demo test check lint types docs modules lock tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs mutants soak soak-guided coverage
+.PHONY: demo test check lint types docs modules lock tests programs bench bench-peers clean python proof proof-worlds proof-kills proof-inputs proof-doors mutants soak soak-guided coverage
 .DEFAULT_GOAL := test
 
 demo: .venv-demo/.installed
@@ -69,7 +69,7 @@ tests: .venv/.installed programs
 # core each run side by side, so it is 5.5 minutes in all.
 proof: .venv/.installed programs
 	@$(MAKE) --no-print-directory proof-worlds
-	@$(MAKE) --no-print-directory -j2 proof-kills proof-inputs
+	@$(MAKE) --no-print-directory -j2 proof-inputs proof-kills proof-doors
 
 proof-worlds: .venv/.installed
 	@echo 'simulated worlds: 180 s are meant for them'
@@ -82,6 +82,9 @@ proof-kills: .venv/.installed
 proof-inputs: .venv/.installed
 	@echo 'inputs, handshakes and faults: 150 s are meant for them'
 	$(WITHIN) 660 $(PROVE) tests/proof/fuzz.py tests/proof/noise.py tests/proof/faults.py tests/proof/traces.py tests/proof/many.py tests/proof/mesh.py
+
+proof-doors: .venv/.installed
+	@echo 'who comes in, by discovery and by HTTP: 90 s are meant for them'
 	MANY_NODES=50 $(WITHIN) 120 $(PROVE) tests/contract/test_discovery.py tests/contract/test_leads.py -k many_nodes
 	HTTP_MUTATIONS=5000 HTTP_EXAMPLES=60 $(WITHIN) 300 $(PROVE) tests/http/test_mutated_connections.py tests/http/test_description.py
 

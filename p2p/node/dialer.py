@@ -43,15 +43,15 @@ class _Attempt:
 
     Attributes:
         automatic: a failure counts on the automatic schedule.
-        asked_for: somebody asked for it, from the beginning or since.
+        askers: how many of those who wait asked for it; the others are the node itself.
         stood_aside: it made way for one that was asked for: whoever waits for it dials again.
     """
 
-    __slots__ = ("asked_for", "automatic", "failure", "link", "over", "scope", "settled", "stood_aside", "waiting")
+    __slots__ = ("askers", "automatic", "failure", "link", "over", "scope", "settled", "stood_aside", "waiting")
 
     def __init__(self, *, automatic: bool) -> None:
         self.automatic = automatic
-        self.asked_for = False
+        self.askers = 0
         self.stood_aside = False
         self.scope = trio.CancelScope()
         self.settled = trio.Event()
@@ -166,12 +166,13 @@ class Dialer:
         else:
             self._counters.connect_deduped += 1
         attempt.waiting += 1
-        attempt.asked_for |= not automatic
+        attempt.askers += not automatic
         try:
             await attempt.settled.wait()
             self._finish(endpoint, attempt)
         finally:
             attempt.waiting -= 1
+            attempt.askers -= not automatic
             if not attempt.waiting:
                 self._give_up(endpoint, attempt)
         if attempt.stood_aside:
@@ -198,7 +199,7 @@ class Dialer:
             if not others:
                 return
             other, attempt = others[0]
-            if automatic or attempt.asked_for or attempt.link is not None:
+            if automatic or attempt.askers or attempt.link is not None:
                 await attempt.over.wait()
             else:
                 attempt.stood_aside = True

@@ -84,13 +84,14 @@ class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
             PayloadTooLarge: the answer does not fit a frame.
             LocalProtocolError: it is no request, or was answered before.
         """
+        # Before all else: of two that answer at the same time the second is to find that it was answered.
+        await trio.lowlevel.checkpoint()
         asked = self._asked
         if asked is None or asked.is_answered:
             raise LocalProtocolError(f"{self!r} {'is no request' if asked is None else 'was answered already'}")
         encoded = encode_body(body)
         if len(encoded) > self._link.answer_bytes_max:
             raise PayloadTooLarge(f"an answer of {len(encoded)} bytes; {self._link.answer_bytes_max} fit a frame")
-        await trio.lowlevel.checkpoint()
         link = self._link
         # A link that gives way waits for what is answered but has no room yet.
         link.serving += 1

@@ -24,8 +24,17 @@ from typing import Final, Never, TypeVar, Unpack, cast, overload
 import trio
 
 from p2p import msg
-from p2p.errors import AddressInUse, ConfigError, ConnectFailed, NodeClosed, NotConnected, NotStarted, P2PError
-from p2p.ids import PeerEndpoint, PeerId, is_who
+from p2p.errors import (
+    AddressInUse,
+    ConfigError,
+    ConnectFailed,
+    NodeClosed,
+    NotConnected,
+    NotStarted,
+    P2PError,
+    UnknownPeer,
+)
+from p2p.ids import ANY_RELAY, PeerEndpoint, PeerId, is_who
 from p2p.node.away import PeerAway
 from p2p.node.bootstrap import HttpBootstrap
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
@@ -387,6 +396,9 @@ class Node:
             # A dial waits for the other side, which is a checkpoint; this did not come to one.
             await trio.lowlevel.checkpoint()
             raise
+        if place.host == ANY_RELAY:
+            # There may be a link already, which nobody would wait for.
+            await trio.lowlevel.checkpoint()
         try:
             if rule is not None:
                 return snapshot_of(await rooms.dialer.dial_within(place, rule))
@@ -410,8 +422,9 @@ class Node:
             rooms = self._running()
             try:
                 link = self._link_to(who)
-            except NotConnected:
-                rooms.supervisor.give_up_on(rooms.paths.identity(who))
+            except (NotConnected, UnknownPeer):
+                with suppress(UnknownPeer):
+                    rooms.supervisor.give_up_on(rooms.paths.identity(who))
                 raise
         except P2PError:
             # A Goodbye waits for the other side, which is a checkpoint; there is nobody to tell it.

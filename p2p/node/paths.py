@@ -101,9 +101,9 @@ class Paths:
             raise NotConnected(f"{target.short} is this node itself")
         if target is not None and (link := await self._heir(target)) is not None:
             return link
-        if target is None or not (relays := self._relays_to(target)):
+        if target is None or not self._relays_to(target):
             raise missing
-        return await self._searches.link_to(target, relays)
+        return await self._searches.link_to(target, self._relays_to)
 
     def give_up_on(self, target: PeerId) -> None:
         """Look for no way to a peer any more, whoever waits for one."""
@@ -248,6 +248,7 @@ class Paths:
 
     def link_up(self, link: Connection) -> None:
         """A link is live and kept."""
+        self._searches.found(link.peer_id, link)
         if link.direct and CAPABILITY in link.session.peer_capabilities:
             self._attached[link] = None
             self._changed.set()

@@ -22,6 +22,8 @@ from p2p.peer.connection import Connection
 
 Dial: TypeAlias = Callable[[PeerId, PeerId], Awaitable[Connection]]
 """Make a link to a target (first) over a relay."""
+Relays: TypeAlias = Callable[[PeerId], Sequence[PeerId]]
+"""Those that may lead to a target now, the most promising first."""
 
 
 class _Search:
@@ -63,8 +65,8 @@ class Searches:
     def __len__(self) -> int:
         return len(self._searches)
 
-    async def link_to(self, target: PeerId, relays: Sequence[PeerId]) -> Connection:
-        """Join the search for a peer, or begin one over these relays.
+    async def link_to(self, target: PeerId, relays: Relays) -> Connection:
+        """Join the search for a peer, or begin one over these relays, and over those that turn up meanwhile.
 
         Raises:
             NotConnected: none of them led there.
@@ -84,6 +86,15 @@ class Searches:
             raise NotConnected(f"{target.short} cannot be reached: {search.why}")
         return search.link
 
+    def found(self, target: PeerId, link: Connection) -> None:
+        """There is a link to a peer, by whatever way: nobody need wait for one any more."""
+        search = self._searches.pop(target, None)
+        if search is not None:
+            search.link = link
+            search.over.set()
+            # Not at once: the link may be what it has found itself, and is about to return.
+            self._nursery.start_soon(_cancel, search.scope)
+
     def give_up(self, target: PeerId) -> None:
         """End the search for a peer: nobody is to be connected with him."""
         if (search := self._searches.get(target)) is not None:
@@ -94,17 +105,21 @@ class Searches:
             del self._searches[target]
             search.scope.cancel()
 
-    async def _run(self, search: _Search, target: PeerId, relays: Sequence[PeerId]) -> None:
+    async def _run(self, search: _Search, target: PeerId, relays: Relays) -> None:
         failures: list[str] = []
+        tried: set[PeerId] = set()
         try:
             with search.scope:
-                for relay in relays:
+                while left := [relay for relay in relays(target) if relay not in tried]:
+                    relay = left[0]
+                    tried.add(relay)
                     # The last one has all the time that a dial may take.
-                    bound_s = float("inf") if relay is relays[-1] else self._limits.relay_next_s
+                    bound_s = self._limits.relay_next_s if len(left) > 1 else float("inf")
                     reason = Reason.TIMEOUT
                     try:
                         with trio.move_on_after(bound_s):
-                            search.link = await self._dial(target, relay)
+                            link = await self._dial(target, relay)
+                            search.link = search.link or link
                             return
                     except ConnectFailed as failure:
                         reason = failure.reason
@@ -117,3 +132,7 @@ class Searches:
             if self._searches.get(target) is search:
                 del self._searches[target]
             search.over.set()
+
+
+async def _cancel(scope: trio.CancelScope) -> None:
+    scope.cancel()

@@ -781,7 +781,8 @@ class Connection:
         if self._vigil is not None:
             self._vigil.sent(now)
             self._note_asked(self._vigil, now)
-        self._probe_by = now + self._probe_s
+        # A silence that has lasted already counts.
+        self._probe_by = max(now + self._limits.probe_s_max, self._moved_at + self._probe_s)
         self._tighten_deadline()
 
     @property
@@ -971,8 +972,9 @@ class Connection:
             assert isinstance(message, msg.Data), "only these are received alone"
             if message.reply_to:
                 self._take_answer(message)
-                if self._parting is None:
-                    # Whoever is woken by it has not run yet: there is nothing to write.
+                if self._parting is None and vigil is None:
+                    # Whoever is woken by it has not run yet: there is nothing to write. (In a circuit there may be:
+                    # what waited while it was silent.)
                     return True
             else:
                 # As in `_take_events`; and an answer that is given at once goes alone, too.

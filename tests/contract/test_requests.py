@@ -588,3 +588,45 @@ async def test_a_timeout_that_is_no_number_of_seconds_is_refused(timeout_s: obje
     async with two_nodes() as (a, _, peer):
         with pytest.raises(p2p.ConfigError, match="timeout_s is a number of seconds above 0"):
             await a.request(peer, "x", b"", timeout_s=timeout_s)  # type: ignore[arg-type]  # what it is about
+
+
+async def test_of_two_that_answer_a_request_at_the_same_time_one_is_told_that_it_was() -> None:
+    async with two_nodes() as (a, b, peer), b.channel("q") as channel, trio.open_nursery() as nursery:
+        refused = []
+
+        async def answer(message: p2p.Message, body: bytes) -> None:
+            try:
+                await message.reply(body)
+            except p2p.LocalProtocolError as error:
+                refused.append(str(error))
+
+        @nursery.start_soon
+        async def twice() -> None:
+            message = await channel.receive()
+            async with trio.open_nursery() as answering:
+                answering.start_soon(answer, message, b"one")
+                answering.start_soon(answer, message, b"two")
+
+        with trio.fail_after(30):
+            first = await a.request(peer, "q", b"")
+        assert first in {b"one", b"two"}
+        assert len(refused) == 1
+        assert "answered already" in refused[0]
+        # And the link lives: a second answer would have ended it.
+        nursery.start_soon(trio.lowlevel.checkpoint)
+        assert a.peers()
+
+
+async def test_asking_for_any_way_to_a_neighbour_lets_others_run() -> None:
+    async with two_nodes() as (a, _, peer):
+        ran = False
+
+        async def others() -> None:
+            nonlocal ran
+            ran = True
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(others)
+            for _ in range(3):
+                await a.connect(f"relay://*/{peer.peer_id}")
+            assert ran

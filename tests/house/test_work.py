@@ -35,7 +35,9 @@ def test_what_is_counted_is_calls_and_instructions():
 
 def test_growth_is_told_beyond_what_is_allowed():
     kept = {"a": [100, 1000, 0, {"sign": 2}]}
-    assert guard.grown(kept, {"a": guard.Work(114, 1000, 0, {"sign": 2})}) == []
+    assert guard.grown(kept, {"a": guard.Work(114, 1000, guard.BYTES_OF_OTHERS, {"sign": 2})}) == []
+    (line,) = guard.grown(kept, {"a": guard.Work(100, 1000, 20_000, {"sign": 2})})
+    assert "20000 bytes, and 0 before" in line
     (line,) = guard.grown(kept, {"a": guard.Work(100, 1200, 0, {"sign": 1})})
     assert "1200 instructions, and 1000 before (+20%)" in line
     (line,) = guard.grown(kept, {"a": guard.Work(100, 1000, 0, {"sign": 3})})
@@ -47,9 +49,10 @@ def test_growth_is_told_beyond_what_is_allowed():
 def test_what_is_dear_is_counted_by_name_and_copies_by_their_bytes(tmp_path: Path):
     body, identity = bytes(100_000), Identity.generate(os.urandom)
     plain = guard.count(lambda: None)
-    assert (plain.bytes, plain.dear) == (0, {})
+    assert plain.bytes <= guard.BYTES_OF_OTHERS
+    assert plain.dear == {}
     copied = guard.count(lambda: [bytes(bytearray(body)) for _ in range(3)])
-    assert 600_000 <= copied.bytes < 606_000
+    assert 600_000 <= copied.bytes < 606_000 + guard.BYTES_OF_OTHERS
 
     def dear() -> None:
         verify(identity.peer_id, identity.sign(body), body)

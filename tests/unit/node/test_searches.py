@@ -19,6 +19,11 @@ TARGET, SILENT, HONEST, LIAR = (PeerId(bytes([number]) * 32) for number in range
 LINK = cast("Connection", object())
 
 
+def at(relays: list[PeerId]) -> Callable[[PeerId], list[PeerId]]:
+    """What leads to whoever it is."""
+    return lambda target: relays
+
+
 class Ways:
     """Relays of three kinds, and who was asked when."""
 
@@ -44,7 +49,7 @@ async def test_a_silent_relay_costs_a_moment_and_not_the_patience_of_a_dial(
 ) -> None:
     async with trio.open_nursery() as nursery:
         ways, begun = Ways(nursery), trio.current_time()
-        assert await ways.searches.link_to(TARGET, [LIAR, SILENT, HONEST]) is LINK
+        assert await ways.searches.link_to(TARGET, at([LIAR, SILENT, HONEST])) is LINK
         assert trio.current_time() - begun == pytest.approx(Limits().relay_next_s + 1)
         assert ways.failed == [(LIAR, Reason.NO_ROUTE), (SILENT, Reason.TIMEOUT)]
         assert not ways.searches
@@ -53,13 +58,13 @@ async def test_a_silent_relay_costs_a_moment_and_not_the_patience_of_a_dial(
 async def test_the_last_relay_has_all_the_time_that_a_dial_may_take(autojump_clock: trio.testing.MockClock) -> None:
     async with trio.open_nursery() as nursery:
         ways = Ways(nursery, slow_s=9)
-        assert await ways.searches.link_to(TARGET, [SILENT, HONEST]) is LINK
+        assert await ways.searches.link_to(TARGET, at([SILENT, HONEST])) is LINK
 
 
 async def test_why_no_relay_led_there_is_told(autojump_clock: trio.testing.MockClock) -> None:
     async with trio.open_nursery() as nursery:
         with pytest.raises(NotConnected, match=rf"over {LIAR.short} \(no_route\), {SILENT.short} \(timeout\)"):
-            await Ways(nursery).searches.link_to(TARGET, [LIAR, SILENT])
+            await Ways(nursery).searches.link_to(TARGET, at([LIAR, SILENT]))
 
 
 async def test_who_asks_at_the_same_time_shares_a_search(autojump_clock: trio.testing.MockClock) -> None:
@@ -67,7 +72,7 @@ async def test_who_asks_at_the_same_time_shares_a_search(autojump_clock: trio.te
         ways = Ways(nursery)
         async with trio.open_nursery() as asking:
             for _ in range(5):
-                asking.start_soon(ways.searches.link_to, TARGET, [SILENT, HONEST])
+                asking.start_soon(ways.searches.link_to, TARGET, at([SILENT, HONEST]))
         assert [relay for relay, _ in ways.asked] == [SILENT, HONEST]
 
 
@@ -76,7 +81,7 @@ async def test_a_search_goes_on_when_whoever_asked_has_gone(autojump_clock: trio
         ways = Ways(nursery, slow_s=2.5)
         for _ in range(4):
             with trio.move_on_after(1) as impatient:
-                await ways.searches.link_to(TARGET, [HONEST])
+                await ways.searches.link_to(TARGET, at([HONEST]))
             if not impatient.cancelled_caught:
                 break
         assert [relay for relay, _ in ways.asked] == [HONEST]
@@ -88,12 +93,43 @@ async def test_many_that_nobody_waits_for_are_given_up(autojump_clock: trio.test
         ways, most = Ways(nursery, slow_s=60), Limits().searches_unasked_max
         async with trio.open_nursery() as asking:
             for number in range(most + 10):
-                asking.start_soon(ways.searches.link_to, PeerId(bytes([9, number]) * 16), [HONEST])
+                asking.start_soon(ways.searches.link_to, PeerId(bytes([9, number]) * 16), at([HONEST]))
             await trio.testing.wait_all_tasks_blocked()
             asking.cancel_scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert len(ways.searches) == most
         nursery.cancel_scope.cancel()
+
+
+async def test_who_waits_has_the_link_that_came_by_another_way(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        ways, begun = Ways(nursery), trio.current_time()
+
+        @nursery.start_soon
+        async def other_side_dials() -> None:
+            await trio.sleep(1)
+            ways.searches.found(TARGET, LINK)
+            ways.searches.found(TARGET, LINK)
+
+        assert await ways.searches.link_to(TARGET, at([SILENT])) is LINK
+        assert trio.current_time() - begun == 1
+        assert not ways.searches
+    # Nothing of it went on.
+    assert trio.current_time() - begun == 1
+    assert ways.failed == []
+
+
+async def test_a_relay_that_turns_up_meanwhile_is_asked_too(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        ways, relays = Ways(nursery), [SILENT, LIAR]
+
+        @nursery.start_soon
+        async def turn_up() -> None:
+            await trio.sleep(1)
+            relays.append(HONEST)
+
+        assert await ways.searches.link_to(TARGET, at(relays)) is LINK
+        assert [relay for relay, _ in ways.asked] == [SILENT, LIAR, HONEST]
 
 
 async def test_a_search_ends_where_nobody_is_to_be_connected(autojump_clock: trio.testing.MockClock) -> None:
@@ -116,4 +152,4 @@ async def test_a_node_that_stops_ends_its_searches(autojump_clock: trio.testing.
 
 async def refused(searches: Searches, why: str) -> None:
     with pytest.raises(NotConnected, match=why):
-        await searches.link_to(TARGET, [HONEST])
+        await searches.link_to(TARGET, at([HONEST]))
