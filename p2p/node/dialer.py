@@ -161,8 +161,13 @@ class Dialer:
                 return link
         attempt = self._attempts.get(endpoint)
         if attempt is None:
-            attempt = self._attempts[endpoint] = _Attempt(automatic=automatic)
-            self._nursery.start_soon(self._run_attempt, endpoint, attempt)
+            attempt = _Attempt(automatic=automatic)
+            try:
+                self._nursery.start_soon(self._run_attempt, endpoint, attempt)
+            except RuntimeError:
+                # The nursery has ended while this dial waited for another one, or for addresses.
+                raise NodeClosed(f"the node stopped before it dialled {endpoint}") from None
+            self._attempts[endpoint] = attempt
         else:
             self._counters.connect_deduped += 1
         attempt.waiting += 1

@@ -255,6 +255,10 @@ class Channel:
 
     def _put_rest(self, messages: deque[Message]) -> Pause | None:
         """Queue one after the other, until one has to wait; the pause goes on with those behind it."""
+        if self._closed:
+            for message in messages:
+                self._dispatch.drop(self, message)
+            return None
         while messages:
             pause = self.put(messages.popleft())
             if pause is not None:

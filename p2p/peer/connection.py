@@ -781,8 +781,8 @@ class Connection:
         if self._vigil is not None:
             self._vigil.sent(now)
             self._note_asked(self._vigil, now)
-        # A silence that has lasted already counts.
-        self._probe_by = max(now + self._limits.probe_s_max, self._moved_at + self._probe_s)
+        # From now on, however silent it was: over a slow link a burst is still coming.
+        self._probe_by = now + self._probe_s
         self._tighten_deadline()
 
     @property

@@ -250,6 +250,8 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         if self._fd >= 0:
             trio.lowlevel.notify_closing(self._fd)
             self._fd = -1
+            # The next read is to find that, and not to wait for it.
+            self._was_all = False
             self._sock.close()
 
     def _translated(self, error: OSError) -> Exception:

@@ -186,3 +186,14 @@ async def test_t65_nodes_that_failed_at_the_same_moment_do_not_try_again_at_the_
             due.append(node._rooms.dialer._guard.due(B, trio.current_time()) - trio.current_time())
     assert len(set(due)) == len(due)
     assert min(due) > 0
+
+
+async def test_a_dial_whose_turn_comes_after_the_nodes_end_is_told_that_it_stopped() -> None:
+    async with trio.open_nursery() as over:
+        pass
+    async with p2p.open_node(node_id="a", listen_port=None) as node:
+        assert node._rooms is not None
+        node._rooms.dialer._nursery = over
+        for _ in range(2):
+            with pytest.raises(p2p.NodeClosed, match="stopped before it dialled"):
+                await node.connect("127.0.0.1:1")

@@ -172,3 +172,14 @@ async def test_it_shows_where_it_leads_and_whether_it_is_closed() -> None:
         assert "tcp://192.0.2.1:1" in repr(stream)
         await stream.aclose()
         assert "closed" in repr(stream)
+
+
+async def test_a_stream_that_was_closed_says_so_to_who_reads_on() -> None:
+    async with stream_and_socket() as (stream, other):
+        await trio.sleep(0)
+        other.sendall(b"x")
+        assert await stream.receive_chunk(100) == b"x"
+        await stream.aclose()
+        for _ in range(2):
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_chunk(100)
