@@ -112,8 +112,8 @@ def _stream_rows(rounds: int) -> list[Row]:
 
 
 def _encode(body: bytes) -> bytes:
-    encode_framed, encode_data = envelope.encode_framed, msg.encode_data
-    return b"".join([encode_framed(DATA, msg_id, 0, encode_data(CHANNEL, 0, 0, body)) for msg_id in range(MESSAGES)])
+    encode_data = msg.encode_data
+    return envelope.encode_row(DATA, 0, [encode_data(CHANNEL, 0, 0, body) for _ in range(MESSAGES)])
 
 
 def _encode_least(body: bytes) -> bytes:
