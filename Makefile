@@ -65,8 +65,8 @@ modules: .venv/.installed
 tests: .venv/.installed programs
 	.venv/bin/python -m pytest -q -n $(TEST_JOBS) --dist worksteal $(EACH_WITHIN)
 
-# What each suite may take on two cores that have nothing else to do; six to seven times that ends it. The two that use one
-# core each run side by side, so it is 5.5 minutes in all.
+# What each suite may take on two cores that have nothing else to do; six to seven times that ends it. Those that use one core
+# each run side by side, so it is 5.5 minutes in all.
 proof: .venv/.installed programs
 	@$(MAKE) --no-print-directory proof-worlds
 	@$(MAKE) --no-print-directory -j2 proof-inputs proof-kills proof-doors
