@@ -141,6 +141,8 @@ class Dialer:
     ) -> Connection:
         """As `dial`; the link may be over: a session came of it, whose end is judged by who sees it."""
         if endpoint.host == ANY_RELAY and endpoint.scheme == RELAY:
+            # There may be a link already, which nobody would wait for.
+            await trio.lowlevel.checkpoint()
             return await self._reach(endpoint.expect or "")
         while (link := await self._dial(endpoint, automatic=automatic, in_place_of=in_place_of)) is None:
             _log.debug("dialling %s again: another dial to that peer came first", endpoint)

@@ -34,7 +34,7 @@ from p2p.errors import (
     P2PError,
     UnknownPeer,
 )
-from p2p.ids import ANY_RELAY, PeerEndpoint, PeerId, is_who
+from p2p.ids import PeerEndpoint, PeerId, is_who
 from p2p.node.away import PeerAway
 from p2p.node.bootstrap import HttpBootstrap
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
@@ -396,9 +396,6 @@ class Node:
             # A dial waits for the other side, which is a checkpoint; this did not come to one.
             await trio.lowlevel.checkpoint()
             raise
-        if place.host == ANY_RELAY:
-            # There may be a link already, which nobody would wait for.
-            await trio.lowlevel.checkpoint()
         try:
             if rule is not None:
                 return snapshot_of(await rooms.dialer.dial_within(place, rule))
