@@ -39,6 +39,24 @@ async def a_r_b(**options: object) -> AsyncIterator[tuple[MemoryNetwork, p2p.Nod
             yield net, a, r, b
 
 
+@asynccontextmanager
+async def a_r1_r2_b() -> AsyncIterator[tuple[p2p.Node, p2p.Node, p2p.Node, p2p.Node]]:
+    """Two nodes with a link through two relays in a row."""
+    net = MemoryNetwork()
+    with trio.fail_after(500):
+        async with (
+            there(net, "r1", relay=True, listen_port=1) as r1,
+            there(net, "r2", relay=True, listen_port=1, peers=["mem://r1:1"]) as r2,
+            there(net, "a", listen_port=2, via=["mem://r1:1"]) as a,
+            there(net, "b", listen_port=2, via=["mem://r2:1"]) as b,
+        ):
+            await until_linked(r1, a, r2)
+            await until_linked(r2, b, r1)
+            await trio.sleep(60)
+            await a.connect(b.peer_id)
+            yield a, r1, r2, b
+
+
 async def echo(message: p2p.Message) -> bytes:
     """Answer with what was asked."""
     return message.body
@@ -163,65 +181,39 @@ async def test_a_row_of_slow_reads_of_what_a_relay_says_is_left_for_another_rela
 async def test_a_channel_without_a_reader_at_a_relay_does_not_slow_down_the_circuits_of_others(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    net = MemoryNetwork()
-    with trio.fail_after(500):
-        async with (
-            there(net, "r1", relay=True, listen_port=1) as r1,
-            there(net, "r2", relay=True, listen_port=1, peers=["mem://r1:1"]) as r2,
-            there(net, "a", listen_port=2, via=["mem://r1:1"]) as a,
-            there(net, "b", listen_port=2, via=["mem://r2:1"]) as b,
-            trio.open_nursery() as nursery,
-            r2.channel("unread", capacity=1),
-        ):
-            await until_linked(r1, a, r2)
-            await until_linked(r2, b, r1)
-            await nursery.start(b.serve, "echo", echo)
-            await trio.sleep(60)
-            await a.connect(b.peer_id)
+    async with a_r1_r2_b() as (a, r1, r2, b), trio.open_nursery() as nursery, r2.channel("unread", capacity=1):
+        await nursery.start(b.serve, "echo", echo)
 
-            async def speak() -> None:
-                while True:
-                    await r1.send(r2.peer_id, "unread", b"")
-                    await trio.sleep(0.05)
+        async def speak() -> None:
+            while True:
+                await r1.send(r2.peer_id, "unread", b"")
+                await trio.sleep(0.05)
 
-            nursery.start_soon(speak)
-            await trio.sleep(2 * p2p.Limits().channel_wait_s_max)
-            begun = trio.current_time()
-            for _ in range(10):
-                await a.request(b.peer_id, "echo", b"now")
-            assert trio.current_time() - begun < 1
-            nursery.cancel_scope.cancel()
+        nursery.start_soon(speak)
+        await trio.sleep(2 * p2p.Limits().channel_wait_s_max)
+        begun = trio.current_time()
+        for _ in range(10):
+            await a.request(b.peer_id, "echo", b"now")
+        assert trio.current_time() - begun < 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_relay_does_not_wait_for_a_slow_reader_of_its_own_at_the_cost_of_the_circuits_of_others(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    net = MemoryNetwork()
-    with trio.fail_after(500):
-        async with (
-            there(net, "r1", relay=True, listen_port=1) as r1,
-            there(net, "r2", relay=True, listen_port=1, peers=["mem://r1:1"]) as r2,
-            there(net, "a", listen_port=2, via=["mem://r1:1"]) as a,
-            there(net, "b", listen_port=2, via=["mem://r2:1"]) as b,
-            trio.open_nursery() as nursery,
-            r2.channel("slow", capacity=1) as slow,
-        ):
-            await until_linked(r1, a, r2)
-            await until_linked(r2, b, r1)
-            await nursery.start(b.serve, "echo", echo)
-            await trio.sleep(60)
-            await a.connect(b.peer_id)
-            for number in range(6):
-                await r1.send(r2.peer_id, "slow", b"%d" % number)
-            # Nobody reads them: one is queued, and the rest is refused after a second in all.
-            asked_at = trio.current_time()
-            assert await a.request(b.peer_id, "echo", b"now", timeout_s=20) == b"now"
-            assert trio.current_time() - asked_at < 2
-            await trio.sleep(20)
-            assert ways(r1) == 1
-            assert (await slow.receive()).body == b"0"
-            assert slow.dropped == 5
-            nursery.cancel_scope.cancel()
+    async with a_r1_r2_b() as (a, r1, r2, b), trio.open_nursery() as nursery, r2.channel("slow", capacity=1) as slow:
+        await nursery.start(b.serve, "echo", echo)
+        for number in range(6):
+            await r1.send(r2.peer_id, "slow", b"%d" % number)
+        # Nobody reads them: one is queued, and the rest is refused after a second in all.
+        asked_at = trio.current_time()
+        assert await a.request(b.peer_id, "echo", b"now", timeout_s=20) == b"now"
+        assert trio.current_time() - asked_at < 2
+        await trio.sleep(20)
+        assert ways(r1) == 1
+        assert (await slow.receive()).body == b"0"
+        assert slow.dropped == 5
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_waited_goes_on_where_the_peer_noticed_first_that_the_relay_is_frozen(

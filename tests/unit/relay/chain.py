@@ -143,6 +143,15 @@ class Network:
         return all(each.ends == each.relayed == 0 for each in stats)
 
 
+def two_hops() -> Network:
+    """A and B behind two relays in a row, of which the first knows the way."""
+    net = Network("A12B", relays="12")
+    for pair in ("A1", "12", "2B"):
+        net.join(*pair)
+    net.routes["1", "B"] = "2"
+    return net
+
+
 def triangle(limits: Limits | None = None) -> Network:
     """A and B, both connected to the relay R only."""
     net = Network("ARB", relays="R", limits=limits)

@@ -20,7 +20,7 @@ from p2p.relay.end import CircuitEnd
 from p2p.relay.leg import Lane, Leg
 from p2p.relay.neighbour import Neighbours
 from p2p.relay.switch import DeadEnd
-from tests.unit.relay.chain import Network, peer, read_all, triangle
+from tests.unit.relay.chain import Network, peer, read_all, triangle, two_hops
 
 WINDOW = Limits().relay_window_bytes
 SLICE = Limits().relay_slice_bytes_max
@@ -586,10 +586,7 @@ def test_two_relays_share_a_link_for_all_who_are_behind_them() -> None:
 
 
 def test_the_hops_that_a_route_allows_are_those_from_the_relay_that_has_it() -> None:
-    net = Network("A12B", relays="12")
-    for pair in ("A1", "12", "2B"):
-        net.join(*pair)
-    net.routes["1", "B"] = "2"
+    net = two_hops()
     net.route_ttl = 1
     a = net.open("A", "1", "B")
     net.settle()
@@ -632,10 +629,7 @@ def test_t72_a_relay_that_leads_nowhere_is_noted_with_the_hops_that_it_had() -> 
 def test_t72_a_relay_at_the_second_hop_that_refuses_or_says_nothing_is_noted(
     reason: Reason | None, after_s: float, noted: Reason | None
 ) -> None:
-    net = Network("A12B", relays="12")
-    for pair in ("A1", "12", "2B"):
-        net.join(*pair)
-    net.routes["1", "B"] = "2"
+    net = two_hops()
     net.takes = False
     a = net.open("A", "1", "B")
     net.settle()
@@ -654,10 +648,7 @@ def test_t72_a_relay_at_the_second_hop_that_refuses_or_says_nothing_is_noted(
 def test_t72_a_relay_at_the_second_hop_behind_which_nobody_proves_himself_is_noted(
     answers: int, is_noted: bool
 ) -> None:
-    net = Network("A12B", relays="12")
-    for pair in ("A1", "12", "2B"):
-        net.join(*pair)
-    net.routes["1", "B"] = "2"
+    net = two_hops()
     a, b = net.pair("A", "1", "B")
     for _ in range(answers):
         send(b, b"of a handshake")
@@ -679,10 +670,7 @@ def test_t72_a_relay_at_the_second_hop_behind_which_nobody_proves_himself_is_not
 def test_t72_a_relay_at_the_second_hop_that_falls_silent_is_noted_when_the_circuit_is_given_up(
     silent_s: float, end: Callable[[CircuitEnd], None], is_noted: bool
 ) -> None:
-    net = Network("A12B", relays="12")
-    for pair in ("A1", "12", "2B"):
-        net.join(*pair)
-    net.routes["1", "B"] = "2"
+    net = two_hops()
     a, b = net.pair("A", "1", "B")
     net.wait(10)
     for _ in range(3):
