@@ -445,8 +445,9 @@ class Connection:
 
         Not while it is not read: the silence is our own, and our reader may be waiting for what is sent.
         """
-        is_watched = self._parting is None and self._rest_scope is None
-        return is_watched and vigil.is_doubtful(self._clock.monotonic(), self._moved_at)
+        if vigil.asked_at == _NEVER or self._parting is not None or self._rest_scope is not None:
+            return False
+        return vigil.is_doubtful(self._clock.monotonic(), self._moved_at, self._relay_heard_at)
 
     def _await_answer(self, vigil: Vigil) -> None:
         """In a circuit: something goes out whose arrival only the peer can tell."""
@@ -649,7 +650,7 @@ class Connection:
     def carrier_rests(self) -> None:
         """In a circuit: this node does not read the link that it runs over. So the silence is our own, and the other
         side cannot know that."""
-        if self.is_live:
+        if self._live and self.session.state is State.LIVE:
             self._moved_at = self._clock.monotonic()
             self.greet()
 
@@ -781,9 +782,18 @@ class Connection:
         if self._vigil is not None:
             self._vigil.sent(now)
             self._note_asked(self._vigil, now)
-        # From now on, however silent it was: over a slow link a burst is still coming.
-        self._probe_by = now + self._probe_s
+        self._probe_by = self._answer_due(now)
         self._tighten_deadline()
+
+    def _answer_due(self, now: float) -> float:
+        """When the answer to a Ping is due that is under way: in a circuit when the vigil says so.
+
+        A silence of before counts there as far as the peer was asked: else over a slow link a burst is still coming.
+        """
+        due = now + self._limits.probe_s_max
+        if self._vigil is None:
+            return due
+        return max(due, self._vigil.next_deadline(self._moved_at, self._relay_heard_at))
 
     @property
     def _probe_s(self) -> float:
@@ -939,7 +949,7 @@ class Connection:
             self._vigil.resumed(now)
         if self._probe_by != _NEVER:
             # The answer may be among what was not read.
-            self._probe_by = now + self._probe_s
+            self._probe_by = self._answer_due(now)
         # One rest after the other must not keep us from saying that we live.
         session.handle_deadline(now)
         self._go_on(now)
@@ -1111,38 +1121,41 @@ class Connection:
         if vigil.must_ask(now, self._moved_at):
             self.session.ping(now)
             self._note_asked(vigil, now)
-            if self.carrier is not None and self.carrier.is_live:
-                # So that it is known whether the relay is silent, or what is behind it.
-                self.carrier.greet()
-        elif vigil.is_dead(now, self._moved_at) and not self._is_owed_time(vigil, now):
-            self.is_relay_silent = self._is_relay_silent(vigil)
-            self.abort(Reason.DEAD, f"nothing came through the circuit for {vigil.patience_s:.3g} s")
+        elif vigil.is_dead(now, self._moved_at, self._relay_heard_at) and not self._is_owed_time(vigil, now):
+            silent_since = vigil.silent_since(self._moved_at)
+            self.is_relay_silent = self._relay_heard_at < silent_since
+            self.abort(Reason.DEAD, f"nothing came through the circuit for {now - silent_since:.3g} s")
 
     def _note_asked(self, vigil: Vigil, now: float) -> None:
         pending_bytes = self.session.pending_bytes
         vigil.asked(now, self.session.bytes_out + pending_bytes, self._stream.unread_bytes + pending_bytes)
+        if self.carrier is not None and self.carrier.is_live:
+            # So that it is known whether the relay is silent, or what is behind it.
+            self.carrier.greet()
 
-    def _is_relay_silent(self, vigil: Vigil) -> bool:
-        """In a circuit: whether nothing came from its relay either, and not because what we say goes out slowly."""
-        carrier = self.carrier
-        if carrier is None or carrier.read_at >= vigil.silent_since(self._moved_at):
-            return False
-        return vigil.is_quick or not carrier.is_writing
+    @property
+    def _relay_heard_at(self) -> float:
+        """In a circuit: when its relay was heard last. Infinity where its silence says nothing: it is not asked, we do
+        not listen, or what we say goes out slowly."""
+        vigil, carrier = self._vigil, self.carrier
+        if vigil is None or carrier is None or not carrier.is_live or carrier.is_resting:
+            return _NEVER
+        return carrier.read_at if vigil.is_quick or not carrier.is_writing else _NEVER
 
     def _is_owed_time(self, vigil: Vigil, now: float) -> bool:
         """In a circuit: whether a word may be there that was not heard: something else comes in, or we stood still."""
-        heard_at, carrier = self._moved_at, self.carrier
+        heard_at, relay_heard_at, carrier = self._moved_at, self._relay_heard_at, self.carrier
         since = vigil.silent_since(heard_at)
         if self._is_brought(since) or (carrier is not None and carrier.is_resting):
             vigil.resumed(now)
             return True
         comes = carrier is not None and carrier.session.is_amid_frame and carrier.read_at > since
-        is_late = now > vigil.next_deadline(heard_at) + _LATE_S
+        is_late = now > vigil.next_deadline(heard_at, relay_heard_at) + _LATE_S
         return (is_late or comes) and vigil.spare(now, heard_at)
 
     def _check_end(self, now: float) -> None:
         is_dead, parting = False, self._parting
-        if now >= self._probe_by:
+        if now >= self._probe_by and not self._may_be_answered(now):
             self._probe_by = _NEVER
             is_brought = self._is_brought(self._probed_at)
             if parting is None or not parting.gives_way:
@@ -1174,6 +1187,17 @@ class Connection:
             self.cut_short = parting.gives_way and not is_dead
             self._end(*parting.farewell, clean=False)
 
+    def _may_be_answered(self, now: float) -> bool:
+        """In a circuit: whether a probe has more time after all. Nothing came, but the relay lives, or could not be
+        heard."""
+        vigil = self._vigil
+        if vigil is None or vigil.asked_at == _NEVER or self._moved_at > self._probed_at:
+            return False
+        if vigil.is_dead(now, self._moved_at, self._relay_heard_at) and not self._is_owed_time(vigil, now):
+            return False
+        self._probe_by = vigil.next_deadline(self._moved_at, self._relay_heard_at)
+        return True
+
     @property
     def _rest_by(self) -> float:
         return _NEVER if self._parting is None else self._parting.rest_by
@@ -1183,7 +1207,7 @@ class Connection:
         if self._parting is not None:
             return min(due, self._parting.end_by)
         if self._vigil is not None:
-            return min(due, self._vigil.next_deadline(self._moved_at))
+            return min(due, self._vigil.next_deadline(self._moved_at, self._relay_heard_at))
         return due
 
     def _tighten_deadline(self) -> None:

@@ -16,6 +16,10 @@ read, as far as answers and credit tell: it waits behind that, at `relay_pace_by
 with: the other end gives credit for each that it reads, which is heard like a word. What comes before the answer may be
 as much as came the last time. A peer that rests its link pings meanwhile (`Connection`).
 
+What comes first comes from the relay next to us, and is heard as it comes. So where that one is as silent as the
+circuit, though it was asked, too, it is only given the time for what was written (`relay_patience_s`): it is frozen, and
+not busy with what it got from a slow link behind it.
+
 A word may be there and not be heard: this node itself stood still, or something else comes in over the last link. Then
 the wait begins anew, once (`spare`); and as often as that is one and the same slice.
 
@@ -42,13 +46,13 @@ class Vigil:
         limits: `relay_ask_after_s`, `relay_answer_s_max`, `relay_slice_bytes_max`, `relay_pace_bytes_per_s` are used.
 
     Attributes:
+        asked_at: when the Ping went out that is not answered; infinity without one.
         factor: how many times as long as usual an answer may take.
         is_quick: once half of a window, which is all that may be under way, was read within `relay_answer_s_max`.
     """
 
     __slots__ = (
         "_answered_bytes",
-        "_asked_at",
         "_asked_bytes",
         "_behind_bytes",
         "_came_bytes",
@@ -59,17 +63,18 @@ class Vigil:
         "_sent_at",
         "_since",
         "_spared_at",
+        "asked_at",
         "factor",
         "is_quick",
     )
 
     def __init__(self, limits: Limits) -> None:
+        self.asked_at = _NEVER
         self.factor = 1
         self.is_quick = False
         self._limits = limits
         self._since = _NEVER
         self._sent_at = -_NEVER
-        self._asked_at = _NEVER
         self._asked_bytes = 0
         self._behind_bytes = 0
         self._came_bytes = 0
@@ -110,17 +115,23 @@ class Vigil:
         self._spared_at = self._resumed_at = now
         return True
 
-    def next_deadline(self, heard_at: float) -> float:
-        """When there is something to do, if nothing is heard after that moment."""
+    def next_deadline(self, heard_at: float, relay_heard_at: float = _NEVER) -> float:
+        """When there is something to do.
+
+        Args:
+            heard_at: when the circuit was heard last; nothing is heard after that.
+            relay_heard_at: when the relay was; infinity where its silence would say nothing.
+        """
         if self._since == _NEVER:
             return _NEVER
-        if self._asked_at == _NEVER:
+        if self.asked_at == _NEVER:
             return max(self._since, heard_at, self._resumed_at) + self._limits.relay_ask_after_s
-        return self.silent_since(heard_at) + self.patience_s
+        since = self.silent_since(heard_at)
+        return since + (self.patience_s if relay_heard_at >= since else self.relay_patience_s)
 
     def silent_since(self, heard_at: float) -> float:
         """Since when nothing is heard though the peer was asked."""
-        return max(self._asked_at, heard_at, self._resumed_at)
+        return max(self.asked_at, heard_at, self._resumed_at)
 
     @property
     def patience_s(self) -> float:
@@ -129,39 +140,46 @@ class Vigil:
         slow_bytes = max(self._behind_bytes, self._came_bytes)
         return self.factor * (limits.relay_answer_s_max + slow_bytes / limits.relay_pace_bytes_per_s)
 
+    @property
+    def relay_patience_s(self) -> float:
+        """How long it may be if nothing is heard from the relay either."""
+        limits = self._limits
+        return limits.relay_answer_s_max + self.factor * self._behind_bytes / limits.relay_pace_bytes_per_s
+
     def must_ask(self, now: float, heard_at: float) -> bool:
         """Whether it is time for a Ping."""
-        return self._asked_at == _NEVER and now >= self.next_deadline(heard_at)
+        return self.asked_at == _NEVER and now >= self.next_deadline(heard_at)
 
     def asked(self, now: float, bytes_out: int, unread_bytes: int) -> None:
         """A Ping goes out, behind so many bytes in all, of which so many may not be read. Without effect while another
         one is not answered."""
-        if self._asked_at != _NEVER:
+        if self.asked_at != _NEVER:
             return
-        self._asked_at = now
+        self.asked_at = now
         # Those before the last answer were read. Those since, too, where credit came back for them.
         self._behind_bytes = min(bytes_out - self._answered_bytes, unread_bytes, self._limits.relay_slice_bytes_max)
         self._asked_bytes = bytes_out
 
-    def is_dead(self, now: float, heard_at: float) -> bool:
+    def is_dead(self, now: float, heard_at: float, relay_heard_at: float = _NEVER) -> bool:
         """Whether nothing was heard for too long."""
-        return self._asked_at != _NEVER and now >= self.next_deadline(heard_at)
+        return self.asked_at != _NEVER and now >= self.next_deadline(heard_at, relay_heard_at)
 
-    def is_doubtful(self, now: float, heard_at: float) -> bool:
+    def is_doubtful(self, now: float, heard_at: float, relay_heard_at: float = _NEVER) -> bool:
         """Whether nothing was heard for so long that what is not sent yet had better wait."""
-        if self._asked_at == _NEVER:
+        if self.asked_at == _NEVER:
             return False
-        return now >= self.silent_since(heard_at) + self.patience_s / _DOUBT_SHARE
+        since = self.silent_since(heard_at)
+        return now >= since + (self.next_deadline(heard_at, relay_heard_at) - since) / _DOUBT_SHARE
 
     def answered(self, sent_at: float, now: float, bytes_out: int) -> None:
         """A Pong came, to a Ping of that moment: the one asked for, or a keepalive with which the wait began. So many
         bytes went out by now."""
-        is_asked = self._asked_at != _NEVER
-        if sent_at < (self._asked_at if is_asked else self._since) - _TICK_S:
+        is_asked = self.asked_at != _NEVER
+        if sent_at < (self.asked_at if is_asked else self._since) - _TICK_S:
             return
         if is_asked:
             self._answered_bytes = self._asked_bytes
-            self._asked_at = _NEVER
+            self.asked_at = _NEVER
         if self._sent_at > sent_at:
             self._since = now
         else:

@@ -845,6 +845,27 @@ async def test_a_frozen_relay_is_left_within_seconds_and_what_only_waited_is_not
         assert a.counters.messages_unsent == 0
 
 
+async def test_what_is_sent_after_a_frozen_relay_was_left_does_not_wait_long_for_what_may_be_in_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with two_ways() as (net, a, b, r1), b.channel("count", capacity=100) as count:
+        # After a burst as large may follow; and after circuits that were slow, too.
+        await trio.sleep(20)
+        assert b._rooms is not None
+        b._rooms.roster.links[a.peer_id].bear(p2p.Limits().relay_patience_max)
+        for _ in range(40):
+            await a.send(b.peer_id, "count", bytes(60_000))
+        for _ in range(40):
+            await count.receive()
+        for node in (a, b):
+            net.partition(r1.node_id, node.node_id)
+        await a.send(b.peer_id, "count", b"is lost")
+        await until(lambda: b.peer_id in {it.peer_id for it in a.peers() if it.endpoint.host != str(r1.peer_id)}, a)
+        await a.send(b.peer_id, "count", b"over the other one")
+        with trio.fail_after(p2p.Limits().relay_answer_s_max + 1):
+            assert (await count.receive()).body == b"over the other one"
+
+
 async def test_a_question_that_was_not_sent_when_a_relay_froze_is_asked_over_another_one(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -101,6 +101,24 @@ def test_what_comes_before_the_answer_is_given_as_much_time_as_the_last_slice_ma
     assert vigil.is_dead(1.0 + ANSWER + 0.1, 0.0)
 
 
+def test_what_may_come_from_behind_it_gives_a_relay_no_time_that_is_silent_itself() -> None:
+    vigil, behind = Vigil(LIMITS), LIMITS.relay_slice_bytes_max // 4
+    vigil.factor = 4
+    vigil.came(LIMITS.relay_slice_bytes_max)
+    vigil.sent(0.0)
+    assert vigil.next_deadline(0.0, 0.0) == ASK, "nothing is asked of it yet"
+    vigil.asked(1.0, behind, behind)
+    # What was written may still be on its way to it, slowly.
+    silent_s = ANSWER + 4 * behind / LIMITS.relay_pace_bytes_per_s
+    assert vigil.next_deadline(0.0, 0.9) == 1.0 + silent_s
+    assert vigil.next_deadline(0.0, 1.0) == 1.0 + vigil.patience_s > 1.0 + silent_s
+    assert not vigil.is_dead(1.0 + silent_s - 0.1, 0.0, 0.9)
+    assert vigil.is_dead(1.0 + silent_s, 0.0, 0.9)
+    assert not vigil.is_dead(1.0 + silent_s, 0.0)
+    assert vigil.is_doubtful(1.1 + silent_s / 3, 0.0, 0.9)
+    assert not vigil.is_doubtful(1.1 + silent_s / 3, 0.0)
+
+
 def test_who_may_be_there_and_not_be_heard_yet_is_spared_once() -> None:
     vigil = Vigil(LIMITS)
     vigil.sent(1.0)
