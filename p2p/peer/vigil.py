@@ -17,8 +17,8 @@ with: the other end gives credit for each that it reads, which is heard like a w
 as much as came the last time. A peer that rests its link pings meanwhile (`Connection`).
 
 What comes first comes from the relay next to us, and is heard as it comes. So where that one is as silent as the
-circuit, though it was asked, too, it is only given the time for what was written (`relay_patience_s`): it is frozen, and
-not busy with what it got from a slow link behind it.
+circuit, though it was asked, too, it is only given the time for what was written (`relay_patience_s`): it is frozen,
+and not busy with what it got from a slow link behind it.
 
 A word may be there and not be heard: this node itself stood still, or something else comes in over the last link. Then
 the wait begins anew, once (`spare`); and as often as that is one and the same slice.
