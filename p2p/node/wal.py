@@ -6,7 +6,7 @@ A thin face: appending is the writer's, replication the replicator's, reading in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 from p2p.errors import ConfigError
 from p2p.ids import PeerId
@@ -101,8 +101,11 @@ class Wal:
         if isinstance(given, bytes | str) or not isinstance(given, Iterable):
             raise ConfigError("append_many takes a list of payloads: for one, there is append")
         whom = _whom(target)
+        items = list(records)
+        if not any(issubclass(item, NewRecord) for item in set(map(type, items))):
+            return await self._writer.append_payloads(cast("list[bytes]", items), kind, whom)
         return await self._writer.append_many(
-            [record if isinstance(record, NewRecord) else NewRecord(kind, whom, record) for record in records]
+            [record if isinstance(record, NewRecord) else NewRecord(kind, whom, record) for record in items]
         )
 
     def check_size(self, payload: bytes, *, kind: str = "app", target: PeerId | str | None = None) -> None:

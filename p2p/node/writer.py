@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar, TypeVarTuple, Unpack
 
@@ -54,7 +55,7 @@ from p2p.node.commits import (
 )
 from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Verdict, ack_value
-from p2p.replication.batch import Batch, NewRecord, Portion, encode_portion, origin_of
+from p2p.replication.batch import Batch, NewRecord, Portion, encode_payloads, encode_portion, origin_of
 from p2p.replication.heads import EMPTY_LOG, LogHead
 from p2p.store.base import DamagedRange, OriginState, Store, StoredBatch
 from p2p.windows import Blocking, Clock
@@ -347,16 +348,23 @@ class Writer:
             OwnLogForked: there is proof against our own log.
             NodeClosed: the node stopped meanwhile.
         """
+        return await self._append(len(records), partial(encode_portion, records))
+
+    async def append_payloads(self, payloads: Sequence[bytes], kind: str, target: PeerId | None) -> list[int]:
+        """Append records of one kind and target, as `append_many` does."""
+        return await self._append(len(payloads), partial(encode_payloads, payloads, kind=kind, target=target))
+
+    async def _append(self, count: int, encode: Callable[[int], Portion]) -> list[int]:
         if self._takes_no_more or self._is_closed:
             # Whoever is cancelled together with the node is not told that it stopped.
             await trio.lowlevel.checkpoint_if_cancelled()
             raise NodeClosed(_CLOSED)
         portions: list[Portion] = []
         start = 0
-        while start < len(records):
+        while start < count:
             if portions and len(portions) % _PORTIONS_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
-            portions.append(encode_portion(records, start))
+            portions.append(encode(start))
             start += portions[-1].count
         while self._records_waiting >= self._limits.appends_waiting_max and not self._is_closed:
             await self._room.park()

@@ -187,27 +187,42 @@ def encode_portion(records: Sequence[NewRecord], start: int = 0) -> Portion:
     return _encode_alike(chunk) or _encode_each(chunk)
 
 
+def encode_payloads(payloads: Sequence[bytes], start: int, kind: str, target: PeerId | None) -> Portion:
+    """Encode records of one kind and target, given as their payloads, as `encode_portion` does: no record is made."""
+    assert start < len(payloads)
+    chunk = payloads[start : start + RECORDS_MAX]
+    return _join_alike(kind, target, chunk) or _encode_each([NewRecord(kind, target, payload) for payload in chunk])
+
+
 def _encode_alike(records: Sequence[NewRecord]) -> Portion | None:
-    """Encode records whose payloads are of one length, and which have one kind and target; None if they are others.
+    """Encode records that have one kind, one target and payloads of one length; None if they are others."""
+    try:
+        kind, target, payload = records[0]
+        if len(records[-1][2]) != len(payload):
+            return None
+        # Not zip(*records): an iterator for each record at once would have the garbage collector run in every call.
+        fields: list[Any] = list(chain.from_iterable(records))
+        kinds, targets = fields[::3], fields[1::3]
+        if len(fields) != 3 * len(records) or min(kinds.count(kind), targets.count(target)) < len(records):
+            return None
+    except (TypeError, ValueError):
+        return None
+    return _join_alike(kind, target, fields[2::3])
+
+
+def _join_alike(kind: str, target: PeerId | None, payloads: Sequence[bytes]) -> Portion | None:
+    """Encode payloads of one length; None if they are of several, or one cannot be encoded.
 
     That is what many calls bring, and it needs no work for each record.
     """
     try:
-        kind, target, payload = records[0]
-        length = len(payload)
-        if len(records[-1][2]) != length:
-            return None
-        # Not zip(*records): an iterator for each record at once would have the garbage collector run in every call.
-        fields: list[Any] = list(chain.from_iterable(records))
-        kinds, targets, payloads = fields[::3], fields[1::3], fields[2::3]
-        if len(fields) != 3 * len(records):
-            return None
-        if min(kinds.count(kind), targets.count(target)) < len(records) or set(map(len, payloads)) != {length}:
+        length = len(payloads[0])
+        if len(payloads[-1]) != length or set(map(len, payloads)) != {length}:
             return None
         head = _head(_prefix(kind, target), length)
         step = len(head) + length
-        count = min(len(records), (len(_NEXT_DELTA) + BODY_BYTES_MAX) // step)
-        data = head.join((head[len(_NEXT_DELTA) :] + payload, *payloads[1:count]))
+        count = min(len(payloads), (len(_NEXT_DELTA) + BODY_BYTES_MAX) // step)
+        data = head.join((head[len(_NEXT_DELTA) :] + payloads[0], *payloads[1:count]))
     except (TypeError, ValueError):
         # Who reads them one by one says which one is wrong.
         return None

@@ -22,6 +22,7 @@ from p2p.replication.batch import (
     Batch,
     NewerBatch,
     NewRecord,
+    encode_payloads,
     encode_portion,
     encode_portions,
     origin_of,
@@ -108,6 +109,20 @@ def test_the_portion_of_many_is_what_those_of_each_make(records: list[NewRecord]
     assert [portion.targets for portion in together] == [
         frozenset(record.target for record in records if record.target is not None) for _ in together
     ]
+
+
+@given(
+    st.lists(st.binary(max_size=200), min_size=1) | st.integers(1, 200).map(lambda count: [bytes(count)] * count),
+    st.text(max_size=9),
+    st.none() | st.binary(min_size=32, max_size=32).map(PeerId),
+    st.integers(0, 3),
+)
+def test_payloads_are_encoded_as_the_records_that_they_stand_for(
+    payloads: list[bytes], kind: str, target: PeerId | None, start: int
+) -> None:
+    start = min(start, len(payloads) - 1)
+    records = [NewRecord(kind, target, payload) for payload in payloads]
+    assert encode_payloads(payloads, start, kind, target) == encode_portion(records, start)
 
 
 @given(st.lists(new_records, min_size=1, max_size=30), st.lists(st.integers(1, 29), max_size=5))
@@ -285,6 +300,21 @@ def test_a_kind_that_cannot_be_written_is_the_callers_mistake() -> None:
 def test_a_payload_that_is_not_bytes_is_the_callers_mistake(payload: object) -> None:
     with pytest.raises(ConfigError, match=f"and not {type(payload).__name__}"):
         encode_portions([*app(b"first"), NewRecord("app", None, payload), *app(b"last")])  # type: ignore[arg-type]
+    for payloads in ([b"first", payload, b"last"], [payload]):
+        with pytest.raises(ConfigError, match=f"and not {type(payload).__name__}"):
+            encode_payloads(payloads, 0, "app", None)  # type: ignore[arg-type]
+
+
+def test_of_many_payloads_a_portion_takes_as_many_as_fit() -> None:
+    payloads = [bytes(256)] * 2500
+    counts, start = [], 0
+    while start < len(payloads):
+        counts.append(encode_payloads(payloads, start, "app", None).count)
+        start += counts[-1]
+    assert counts == [992, 992, 516]
+    assert encode_payloads([b""] * 2500, 1000, "app", None).count == 1024
+    with pytest.raises(RecordTooLarge):
+        encode_payloads([bytes(BATCH_BYTES_MAX)], 0, "app", None)
 
 
 @given(st.lists(st.integers(0, 120_000) | st.integers(0, 50), min_size=1, max_size=60))
