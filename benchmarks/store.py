@@ -23,6 +23,7 @@ import trio
 
 import p2p
 from benchmarks.harness import Row, quiet_collector
+from p2p.node.wal import Wal
 
 RECORD_BYTES: Final = 256
 PER_CALL: Final = 1000
@@ -97,7 +98,7 @@ def _append_raw(file: int, data: bytes, times: int) -> None:
         os.fdatasync(file)
 
 
-async def _many(wal: p2p.Wal, file: int, rounds: int) -> Row:
+async def _many(wal: Wal, file: int, rounds: int) -> Row:
     payloads = [os.urandom(RECORD_BYTES) for _ in range(PER_CALL)]
     data = b"".join(payloads)
 
@@ -117,7 +118,7 @@ async def _many(wal: p2p.Wal, file: int, rounds: int) -> Row:
     )
 
 
-async def _single(wal: p2p.Wal, file: int, rounds: int) -> Row:
+async def _single(wal: Wal, file: int, rounds: int) -> Row:
     payload = os.urandom(RECORD_BYTES)
 
     async def append() -> None:
