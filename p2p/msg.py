@@ -12,7 +12,6 @@ Source: wire section 4; `DiscoveryAnnounce`: section 9.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -39,7 +38,6 @@ from p2p.envelope import MessageType, iter_bundle
 from p2p.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
 from p2p.ids import PeerId
 from p2p.limits import Limits
-from p2p.strict_json import parse_json
 
 __all__ = [
     "AnyMessage",
@@ -820,6 +818,9 @@ class DiscoveryAnnounce(msgspec.Struct, frozen=True):
             "ts_ms": self.ts_ms,
             "nonce": self.nonce,
         }
+        # Imported where it is used, here and below: a node on its own reads and writes no JSON.
+        import json
+
         _refuse_twice(self.capabilities)
         if self.capabilities:
             content["cap"] = dict(self.capabilities)
@@ -879,6 +880,8 @@ def _parse_object(text: str) -> dict[str, object]:
     """Read one JSON object: nothing around it, and whole numbers only."""
     if not (text.startswith("{") and text.endswith("}")):
         raise RemoteProtocolError("an announcement is one JSON object and nothing else")
+    from p2p.strict_json import parse_json
+
     members = parse_json(text, "an announcement", fractions=False)
     assert isinstance(members, dict)
     return members

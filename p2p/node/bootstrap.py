@@ -151,10 +151,8 @@ _KINDS: Final[Kinds] = (
 )
 
 
-def rule_without_answer(config: BootstrapConfig | None) -> DialRule:
+def rule_without_answer(config: BootstrapConfig) -> DialRule:
     """Where a name that a registry gave may lead while the registry has not answered yet; see `HttpBootstrap`."""
-    if config is None:
-        return DialRule(private=False, loopback=False)
     registry = host_of(base_of(config.registry_url))
     kind = AddressClass.LOOPBACK if is_loopback(registry) else classify(registry)
     private = config.allow_private

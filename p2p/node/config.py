@@ -13,18 +13,18 @@ from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError
 from p2p.ids import RELAY, PeerEndpoint, PeerId, check_node_id, is_loopback, usual_host
 from p2p.limits import Limits
-from p2p.node.bootstrap import BootstrapConfig
-from p2p.node.discovery import DiscoveryConfig
 from p2p.node.kinds import Kinds, check_kind, check_kinds, check_limits, utf8_of
 from p2p.policy.addresses import AddressClass, classify
 from p2p.policy.admission import ConnectionSlots
-from p2p.store.keys import load_trust, open_store
 from p2p.store.memory import open_memory_store
 from p2p.transport.system import SystemNetwork
 from p2p.transport.tls import TlsFiles
 from p2p.windows import Blocking, Clock, Entropy, InlineBlocking, SystemBlocking, SystemClock, system_entropy
 
 if TYPE_CHECKING:
+    # Imported where it is used: what no node needs by itself takes 8 ms to import.
+    from p2p.node.bootstrap import BootstrapConfig
+    from p2p.node.discovery import DiscoveryConfig
     from p2p.store.base import Store
     from p2p.transport.base import Network
 
@@ -164,6 +164,14 @@ class NodeConfig:
     def _check_kinds(self) -> None:
         check_kinds(self, _KINDS)
         check_limits(self.limits)
+        if self.discovery is not None:
+            from p2p.node.discovery import DiscoveryConfig
+
+            check_kind(self.discovery, (DiscoveryConfig,), "discovery", "a DiscoveryConfig, or None")
+        if self.bootstrap is not None:
+            from p2p.node.bootstrap import BootstrapConfig
+
+            check_kind(self.bootstrap, (BootstrapConfig,), "bootstrap", "a BootstrapConfig, or None")
         for name in ("on_log", "store"):
             value = getattr(self, name)
             if value is not None and not callable(value):
@@ -246,7 +254,11 @@ class NodeConfig:
         Raises:
             ConfigError: the file cannot be read or has another form.
         """
-        return load_trust(self.trust) if isinstance(self.trust, Path) else self.trust
+        if not isinstance(self.trust, Path):
+            return self.trust
+        from p2p.store.keys import load_trust
+
+        return load_trust(self.trust)
 
     def check_tls(self) -> None:
         """Read the certificate of the WebSocket door, and what dials to `wss://` are checked with if it is a file: at
@@ -270,6 +282,8 @@ class NodeConfig:
             return self.store(say)
         if self.data_dir is None:
             return open_memory_store(self.entropy)
+        from p2p.store.keys import open_store
+
         return open_store(self.data_dir, entropy=self.entropy, say=say, identity=self.identity, limits=self.limits)
 
     def windows(self) -> tuple[Network, Blocking]:
@@ -294,8 +308,6 @@ _KINDS: Final[Kinds] = (
     ("trust", (Mapping, str, Path, _NONE), "a mapping of node ids to peer ids, the path of a trust file, or None"),
     ("peers via", (Iterable,), "a list of endpoints, such as ['10.0.0.2:9001']"),
     ("trusted_proxies", (Iterable,), "a list of addresses or networks, such as ['10.1.0.0/16']"),
-    ("discovery", (DiscoveryConfig, _NONE), "a DiscoveryConfig, or None"),
-    ("bootstrap", (BootstrapConfig, _NONE), "a BootstrapConfig, or None"),
     ("limits", (Limits,), "a Limits"),
     ("identity", (Identity, _NONE), "an Identity, or None"),
     ("max_peers handshake_timeout_ms", (int, _NONE), "a whole number, or None"),

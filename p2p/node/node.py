@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from itertools import islice
-from typing import Final, Never, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Final, Never, TypeVar, Unpack, cast, overload
 
 import trio
 
@@ -36,9 +36,7 @@ from p2p.errors import (
 )
 from p2p.ids import PeerEndpoint, PeerId, is_who
 from p2p.node.away import PeerAway
-from p2p.node.bootstrap import HttpBootstrap
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
-from p2p.node.discovery import UdpDiscovery
 from p2p.node.dispatch import Channel, Dispatch, WhenFull
 from p2p.node.events import EventFeed, EventStream
 from p2p.node.kinds import check_kind, utf8_of
@@ -56,6 +54,10 @@ from p2p.peer.connection import Connection, check_fits
 from p2p.policy.addresses import DialRule
 from p2p.relay.switch import CircuitStats
 from p2p.transport.base import Listener, Network
+
+if TYPE_CHECKING:
+    from p2p.node.bootstrap import HttpBootstrap
+    from p2p.node.discovery import UdpDiscovery
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -15,11 +15,9 @@ from p2p.ids import PeerEndpoint, PeerId, is_loopback
 from p2p.node import circuits, paths
 from p2p.node.acquaintances import Acquaintances
 from p2p.node.away import Away
-from p2p.node.bootstrap import HttpBootstrap, rule_without_answer
 from p2p.node.circuits import CircuitNetwork, Circuits
 from p2p.node.config import WAYS_OUT, NodeConfig
 from p2p.node.dialer import Dialer
-from p2p.node.discovery import UdpDiscovery
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import EventFeed, NodeEvent, PeerConnected
 from p2p.node.leads import Leads
@@ -34,6 +32,7 @@ from p2p.node.supervisor import Supervisor
 from p2p.node.wal import Wal
 from p2p.node.writer import Writer
 from p2p.peer.connection import Connection
+from p2p.policy.addresses import DialRule
 from p2p.policy.admission import ConnectionSlots, Scores
 from p2p.policy.book import BookPlace
 from p2p.policy.buckets import TokenBucket
@@ -42,11 +41,15 @@ from p2p.policy.hints import HintSource
 from p2p.policy.origins import OriginAdmission
 from p2p.policy.pins import Pins
 from p2p.policy.places import PeerPlaces
-from p2p.registry.form import SCHEMES, host_of
 from p2p.session.handshake import SessionConfig
 from p2p.store.base import Store
 from p2p.transport.base import Network
 from p2p.windows import Blocking
+
+if TYPE_CHECKING:
+    # Imported where they are made: most nodes have neither.
+    from p2p.node.bootstrap import HttpBootstrap
+    from p2p.node.discovery import UdpDiscovery
 
 
 class Remembered(NamedTuple):
@@ -293,7 +296,7 @@ class Rooms:
             is_coming=self.slots.holds,
             has_room=self._has_room,
             dialer=self.dialer,
-            rule=rule_without_answer(config.bootstrap),
+            rule=_rule_without_answer(config),
             acquaintances=self.acquaintances,
             counters=self._counters,
             clock=config.clock,
@@ -308,6 +311,8 @@ class Rooms:
         discovery = config.discovery_at(port)
         if discovery is None:
             return None
+        from p2p.node.discovery import UdpDiscovery
+
         return UdpDiscovery(
             discovery,
             lambda hint, again: self.leads.offer(hint, HintSource.DISCOVERY, hint.host, again=again),
@@ -325,6 +330,9 @@ class Rooms:
         asked = config.bootstrap
         if asked is None:
             return None
+        from p2p.node.bootstrap import HttpBootstrap
+        from p2p.registry.form import SCHEMES, host_of
+
         if config.is_closed and not is_loopback(host_of(asked.registry_url)):
             self._log_line(f"{config.node_id} asks no registry on another machine: to meet others, {WAYS_OUT}")
             return None
@@ -384,6 +392,15 @@ class Rooms:
         # node whose peers moved elsewhere for good.
         away = min(self.dialer.looking, self._config.limits.max_peers // 4)
         return self.places.free(chosen=True) > under_way + away
+
+
+def _rule_without_answer(config: NodeConfig) -> DialRule:
+    """Where a name that a registry gave may lead while none has answered."""
+    if config.bootstrap is None:
+        return DialRule(private=False, loopback=False)
+    from p2p.node.bootstrap import rule_without_answer
+
+    return rule_without_answer(config.bootstrap)
 
 
 def _capabilities(config: NodeConfig) -> tuple[tuple[str, str], ...]:

@@ -35,7 +35,6 @@ from p2p.errors import ConfigError, NotConnected, PayloadTooLarge, RemoteProtoco
 from p2p.limits import Limits
 from p2p.msg import Data, encode_data
 from p2p.policy.buckets import TokenBucket
-from p2p.strict_json import refuse_twins
 
 if TYPE_CHECKING:
     from p2p.node.dispatch import Message
@@ -85,6 +84,8 @@ def reader_of(body_type: type[T], name: str) -> Callable[[bytes], T]:
     Raises:
         ConfigError: it is no type that JSON is read as.
     """
+    from p2p.strict_json import refuse_twins
+
     try:
         decoder = msgspec.json.Decoder(body_type)
     except TypeError as error:

@@ -12,7 +12,6 @@ from p2p.limits import Limits
 from p2p.transport.base import Datagrams, LinkStream, Listener, Neighbourhood
 from p2p.transport.tcp import TcpNetwork
 from p2p.transport.tls import TlsFiles
-from p2p.transport.udp import open_datagrams
 from p2p.windows import Entropy, system_entropy
 
 if TYPE_CHECKING:
@@ -67,6 +66,8 @@ class SystemNetwork:
         return await web.connect(endpoint)
 
     async def datagrams(self, near: Neighbourhood) -> Datagrams:
+        from p2p.transport.udp import open_datagrams
+
         return await open_datagrams(near, limits=self._limits, entropy=self._entropy)
 
     def _websocket(self) -> WebSocketNetwork:

@@ -21,6 +21,7 @@ HEAVY = (
     "cryptography.hazmat.primitives.serialization",
     "asyncio", "httpx", "trio_websocket", "wsproto", "quart", "hypercorn", "h11", "redis", "psutil",
     "click", "rich", "hypothesis", "pytest",
+    "json", "p2p.node.bootstrap", "p2p.node.discovery", "p2p.registry", "p2p.store.keys", "p2p.transport.udp",
     "p2p.transport.websocket_stream", "p2p.transport.http_httpx", "p2p.cli", "p2p.testing", "http_control",
 )  # fmt: skip
 

@@ -436,7 +436,6 @@ def test_t49_where_a_name_of_an_earlier_run_may_lead(
 ) -> None:
     rule = rule_without_answer(BootstrapConfig(registry_url=url, allow_private=allow_private, own_ports=(7,)))
     assert rule == DialRule(private, loopback, frozenset({7}))
-    assert rule_without_answer(None) == DialRule(private=False, loopback=False)
 
 
 class Names(TcpNetwork):
