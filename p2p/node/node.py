@@ -399,9 +399,10 @@ class Node:
             await trio.lowlevel.checkpoint()
             raise
         try:
-            if rule is not None:
-                return snapshot_of(await rooms.dialer.dial_within(place, rule))
-            return snapshot_of(await rooms.dialer.dial(place))
+            with rooms.paths.aside(place):
+                if rule is not None:
+                    return snapshot_of(await rooms.dialer.dial_within(place, rule))
+                return snapshot_of(await rooms.dialer.dial(place))
         except ConnectFailed:
             if self._stop.is_set():
                 raise NodeClosed(f"{self.config.node_id} stopped while it dialled {place}") from None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -104,6 +104,11 @@ class Paths:
         if target is None or not self._relays_to(target):
             raise missing
         return await self._searches.link_to(target, self._relays_to)
+
+    def aside(self, place: PeerEndpoint) -> AbstractContextManager[None]:
+        """While somebody dials that place: what the node does by itself to reach who is there makes way."""
+        target = None if place.scheme != RELAY else self._circuits.identity_of(place.expect or "")
+        return nullcontext() if target is None else self._searches.aside(target)
 
     def give_up_on(self, target: PeerId) -> None:
         """Look for no way to a peer any more, whoever waits for one."""
@@ -237,6 +242,11 @@ class Paths:
         hops = [known.route.next_hop for known in routes if known.route.via_relay]
         return [hop for hop in hops if self._circuits.is_neighbour(hop)]
 
+    def set_route(self, target: PeerId, route: Route, until: float) -> None:
+        """Set the route to a peer."""
+        self.router.upsert_route(target, route, until=until)
+        self._searches.relays_changed()
+
     def remove_route(self, target: PeerId) -> bool:
         """Forget the routes to a peer. Whom this node told of them hears that they are gone."""
         found = self.router.remove_route(target)
@@ -252,6 +262,8 @@ class Paths:
         if link.direct and CAPABILITY in link.session.peer_capabilities:
             self._attached[link] = None
             self._changed.set()
+        if link.direct:
+            self._searches.relays_changed()
 
     def link_gave_way(self, link: Connection) -> None:
         """Another link to the same neighbour is kept from now on, who leads where he led before."""
@@ -283,6 +295,7 @@ class Paths:
             told = [(entry.peer, entry.hops) for entry in message.entries if entry.peer != self.own]
             if self.router.learn(link.peer_id, told, self._clock.monotonic()):
                 self._changed.set()
+                self._searches.relays_changed()
 
     async def run(self) -> None:
         """Tell the attached ones, again and again and when something changed; until cancelled."""
@@ -366,7 +379,7 @@ class Routes:
                 f"a route over this node itself leads nowhere: name the neighbour that leads to {peer_id.short}"
             )
         seconds = seconds_of(expires_s, "expires_s")
-        self._paths.router.upsert_route(peer_id, route, until=self._clock.monotonic() + seconds)
+        self._paths.set_route(peer_id, route, self._clock.monotonic() + seconds)
 
     def remove_route(self, target: Peer | PeerId | str) -> bool:
         """Forget the routes to a peer, set and learnt; True if there were any.

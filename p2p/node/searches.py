@@ -10,7 +10,9 @@ the one behind it. So would a way that is slower than anybody's patience.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import trio
@@ -27,16 +29,39 @@ Relays: TypeAlias = Callable[[PeerId], Sequence[PeerId]]
 
 
 class _Search:
-    """One search, and how many wait for it."""
+    """One search, how many wait for it, and the dial that it has come to."""
 
-    __slots__ = ("link", "over", "scope", "waiting", "why")
+    __slots__ = ("_relays", "_target", "_tried", "_until", "dialling", "link", "over", "scope", "waiting", "why")
 
-    def __init__(self) -> None:
+    def __init__(self, target: PeerId, relays: Relays) -> None:
+        self._target = target
+        self._relays = relays
+        self._tried: set[PeerId] = set()
+        self._until = 0.0
         self.scope = trio.CancelScope()
+        self.dialling = trio.CancelScope()
         self.over = trio.Event()
         self.waiting = 0
         self.link: Connection | None = None
         self.why = "it was given up"
+
+    def next_relay(self, until: float) -> PeerId | None:
+        """The one to ask now, until that moment if there is another one by then; None if all were asked."""
+        relay = next(self._left(), None)
+        if relay is not None:
+            self._tried.add(relay)
+            self._until = until
+            self.dialling = trio.CancelScope()
+            self.pace()
+        return relay
+
+    def pace(self) -> None:
+        """Bound the dial under way if there is another relay to ask. The last one has all the time of a dial."""
+        if next(self._left(), None) is not None:
+            self.dialling.deadline = self._until
+
+    def _left(self) -> Iterator[PeerId]:
+        return (relay for relay in self._relays(self._target) if relay not in self._tried)
 
 
 class Searches:
@@ -61,6 +86,7 @@ class Searches:
         self._dial = dial
         self._note_failure = note_failure
         self._searches: dict[PeerId, _Search] = {}
+        self._dialled: Counter[PeerId] = Counter()
 
     def __len__(self) -> int:
         return len(self._searches)
@@ -73,18 +99,33 @@ class Searches:
         """
         search = self._searches.get(target)
         if search is None:
-            search = self._searches[target] = _Search()
-            self._nursery.start_soon(self._run, search, target, relays)
+            search = self._searches[target] = _Search(target, relays)
+            self._nursery.start_soon(self._run, search, target)
         search.waiting += 1
         try:
             await search.over.wait()
         finally:
             search.waiting -= 1
-            if not search.waiting and len(self._searches) > self._limits.searches_unasked_max:
-                self._end(target, search)
+            if len(self._searches) > self._limits.searches_unasked_max or target in self._dialled:
+                self._end_unasked(target)
         if search.link is None:
             raise NotConnected(f"{target.short} cannot be reached: {search.why}")
         return search.link
+
+    @contextmanager
+    def aside(self, target: PeerId) -> Iterator[None]:
+        """While somebody dials a peer over a relay that he names, no search that nobody waits for makes him wait."""
+        self._dialled[target] += 1
+        self._end_unasked(target)
+        try:
+            yield
+        finally:
+            self._dialled -= Counter((target,))
+
+    def relays_changed(self) -> None:
+        """One that may lead to somebody turned up: a search that waits for its last one waits no longer than else."""
+        for search in self._searches.values():
+            search.pace()
 
     def found(self, target: PeerId, link: Connection) -> None:
         """There is a link to a peer, by whatever way: nobody need wait for one any more."""
@@ -100,24 +141,24 @@ class Searches:
         if (search := self._searches.get(target)) is not None:
             self._end(target, search)
 
+    def _end_unasked(self, target: PeerId) -> None:
+        search = self._searches.get(target)
+        if search is not None and not search.waiting:
+            self._end(target, search)
+
     def _end(self, target: PeerId, search: _Search) -> None:
         if self._searches.get(target) is search:
             del self._searches[target]
             search.scope.cancel()
 
-    async def _run(self, search: _Search, target: PeerId, relays: Relays) -> None:
+    async def _run(self, search: _Search, target: PeerId) -> None:
         failures: list[str] = []
-        tried: set[PeerId] = set()
         try:
             with search.scope:
-                while left := [relay for relay in relays(target) if relay not in tried]:
-                    relay = left[0]
-                    tried.add(relay)
-                    # The last one has all the time that a dial may take.
-                    bound_s = self._limits.relay_next_s if len(left) > 1 else float("inf")
+                while (relay := search.next_relay(trio.current_time() + self._limits.relay_next_s)) is not None:
                     reason = Reason.TIMEOUT
                     try:
-                        with trio.move_on_after(bound_s):
+                        with search.dialling:
                             link = await self._dial(target, relay)
                             search.link = search.link or link
                             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import cast
 
 import pytest
@@ -101,6 +102,29 @@ async def test_many_that_nobody_waits_for_are_given_up(autojump_clock: trio.test
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("leaves_at", [1, 3, None])
+async def test_who_dials_over_a_relay_that_he_names_waits_for_no_search_that_nobody_waits_for(
+    leaves_at: float | None, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        ways = Ways(nursery)
+
+        @nursery.start_soon
+        async def ask() -> None:
+            with trio.move_on_at(leaves_at if leaves_at is not None else float("inf")), suppress(NotConnected):
+                await ways.searches.link_to(TARGET, at([SILENT]))
+
+        await trio.sleep(2)
+        with ways.searches.aside(TARGET), ways.searches.aside(LIAR):
+            assert bool(ways.searches) is (leaves_at != 1)
+            await trio.sleep(1.5)
+            assert bool(ways.searches) is (leaves_at is None)
+        # Afterwards one goes on again when whoever asked has gone.
+        with trio.move_on_after(1):
+            await ways.searches.link_to(HONEST, at([SILENT]))
+        assert len(ways.searches) == 1 + (leaves_at is None)
+
+
 async def test_who_waits_has_the_link_that_came_by_another_way(autojump_clock: trio.testing.MockClock) -> None:
     async with trio.open_nursery() as nursery:
         ways, begun = Ways(nursery), trio.current_time()
@@ -119,17 +143,22 @@ async def test_who_waits_has_the_link_that_came_by_another_way(autojump_clock: t
     assert ways.failed == []
 
 
-async def test_a_relay_that_turns_up_meanwhile_is_asked_too(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("turns_up_s", [1.0, 6.0])
+async def test_a_relay_that_turns_up_meanwhile_is_asked_too(
+    turns_up_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
     async with trio.open_nursery() as nursery:
-        ways, relays = Ways(nursery), [SILENT, LIAR]
+        ways, relays, begun = Ways(nursery), [SILENT], trio.current_time()
 
         @nursery.start_soon
         async def turn_up() -> None:
-            await trio.sleep(1)
-            relays.append(HONEST)
+            await trio.sleep(turns_up_s)
+            relays.extend((LIAR, HONEST))
+            ways.searches.relays_changed()
 
         assert await ways.searches.link_to(TARGET, at(relays)) is LINK
         assert [relay for relay, _ in ways.asked] == [SILENT, LIAR, HONEST]
+        assert trio.current_time() - begun == max(turns_up_s, Limits().relay_next_s) + 1
 
 
 async def test_a_search_ends_where_nobody_is_to_be_connected(autojump_clock: trio.testing.MockClock) -> None:
