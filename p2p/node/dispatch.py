@@ -7,6 +7,7 @@ uses the log. A request that is lost here is answered with a status instead, so 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from functools import partial
 from types import TracebackType
@@ -32,6 +33,9 @@ WhenFull = Literal["wait", "drop_oldest"]
 
 MESSAGES_PER_CHECKPOINT: Final = 64
 """A reader that never has to wait still lets others run this often."""
+
+REST_LOOK_S: Final = 1.0
+"""How often a link that waits for a reader looks if it still may: circuits over it may begin meanwhile."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
@@ -336,10 +340,12 @@ class Channel:
         if self._full_since is None:
             self._full_since = trio.current_time()
         try:
-            wait_s = min(self._dispatch.wait_s_max, message._link.rest_s_max)  # noqa: SLF001  # of this module
-            with trio.move_on_after(wait_s):
-                while not self._has_room(message) and not self._closed:
-                    await self._writers.park()
+            over_by, left_s = trio.current_time() + self._dispatch.wait_s_max, math.inf
+            while left_s > REST_LOOK_S and not self._has_room(message) and not self._closed:
+                left_s = min(over_by - trio.current_time(), message._link.rest_s_max)  # noqa: SLF001  # of this module
+                with trio.move_on_after(min(left_s, REST_LOOK_S)):
+                    while not self._has_room(message) and not self._closed:
+                        await self._writers.park()
             if self._has_room(message) and not self._closed:
                 self._append(message)
                 is_queued = True

@@ -925,6 +925,20 @@ class Connection:
             except Exception:  # noqa: BLE001  # our own bug: this link pays for it, the node does not
                 _log.exception("link %s failed inside this node", self)
                 self._end(Reason.INTERNAL, "an internal error", clean=False)
+        if self._pause is not None:
+            await self._rest_no_more()
+
+    async def _rest_no_more(self) -> None:
+        """What a rest would have waited for is taken where there is room, or counted: it came before the end."""
+        with trio.CancelScope(deadline=-math.inf):
+            while self._pause is not None:
+                pause, self._pause = self._pause, None
+                try:
+                    self._pause = await pause()
+                except RemoteProtocolError as error:
+                    _log.debug("%s: after its end: %s", self, error)
+                except Exception:  # noqa: BLE001  # our own bug, as above
+                    _log.exception("link %s failed inside this node", self)
 
     async def _rest_until(self, pause: Pause) -> None:
         """Wait for what the link has to wait for before it reads on."""

@@ -16,8 +16,8 @@ Routing: TypeAlias = msg.Relay | msg.Attached
 """Messages about other peers than the two of the link."""
 
 Pause: TypeAlias = Callable[[], Awaitable["Pause | None"]]
-"""What a link has to wait for before it reads on, and then for what it gives. It is called when the wait begins, which
-may be never."""
+"""What a link has to wait for before it reads on, and then for what it gives. It is called when the wait begins: on a
+link that is over by then, cancelled at its first checkpoint."""
 
 
 class Served(Protocol):

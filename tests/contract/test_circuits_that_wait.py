@@ -216,6 +216,21 @@ async def test_a_relay_does_not_wait_for_a_slow_reader_of_its_own_at_the_cost_of
         nursery.cancel_scope.cancel()
 
 
+async def test_a_relay_that_waits_for_a_slow_reader_of_its_own_stops_when_a_circuit_begins(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with a_r_b() as (_, a, r, b), r.channel("slow", capacity=1) as slow:
+        await a.disconnect(b.peer_id)
+        for number in range(2):
+            await b.send(r.peer_id, "slow", b"%d" % number)
+        await trio.sleep(1.5)
+        assert slow.dropped == 0, "nobody else waits yet"
+        opened_at = trio.current_time()
+        await a.connect(f"relay://r/{b.peer_id}")
+        assert trio.current_time() - opened_at < 2
+        assert slow.dropped == 1
+
+
 async def test_what_waited_goes_on_where_the_peer_noticed_first_that_the_relay_is_frozen(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

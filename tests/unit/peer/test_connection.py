@@ -517,6 +517,33 @@ async def slowly_read(count: int, each_s: float) -> AsyncIterator[tuple[Side, Si
         yield a, b
 
 
+async def test_the_rest_of_what_came_before_an_end_is_taken_where_there_is_room(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[bytes] = []
+    async with joined() as (a, b):
+
+        def take(link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause:
+            async def end_meanwhile() -> Pause:
+                link.abort(Reason.ABNORMAL)
+                return take_one
+
+            async def take_one() -> Pause:
+                taken.append(data.body)
+                return break_a_rule
+
+            async def break_a_rule() -> Pause | None:
+                raise RemoteProtocolError("and nobody is there to be told")
+
+            return end_meanwhile
+
+        b.owner.on_data = take  # type: ignore[method-assign]
+        await a.link.send_data(data(b"came"))
+        await b.link.over.wait()
+    assert taken == [b"came"]
+    assert "failed inside" not in caplog.text
+
+
 @pytest.mark.parametrize("who_parts_first", ["a", "b", "only a", "only b"])
 async def test_a_link_that_gives_way_to_another_goes_on_while_a_slow_reader_takes_what_was_sent(
     who_parts_first: str, autojump_clock: trio.testing.MockClock
