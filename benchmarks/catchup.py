@@ -1,9 +1,8 @@
 """How fast does an empty node catch up, durable record by durable record, against local appends?
 
-A holder has 100,000 records of 256 B. In every round, in another order from one to the next: a node with an empty store
-appends as many, in calls of 1,000 (that is the baseline); and a second process with an empty store connects to the
-holder over TCP and tells when everything is durable there. And the live tail: how long after an append returns is the
-record durable at the other side.
+A holder has 100,000 records of 256 B. In turn, a node with an empty store appends as many, in calls of 1,000 (that is
+the baseline), and a second process with an empty store connects to the holder over TCP and tells when everything is
+durable there. And the live tail: how long after an append returns is the record durable at the other side.
 """
 
 from __future__ import annotations
@@ -12,18 +11,17 @@ import os
 import statistics
 import tempfile
 import time
-from typing import Any, Final
+from typing import Final
 
 import trio
 
 import p2p
 from benchmarks import worker
-from benchmarks.harness import quiet_collector
+from benchmarks.harness import Tell, in_turn, quiet_collector, ratio, row
 
 RECORD_BYTES: Final = 256
 PER_CALL: Final = 1000
-WARM_UP: Final = 1
-WARM_UP_LIVE: Final = 10
+LIVE_APPENDS: Final = 20
 
 
 async def _append(node: p2p.Node, records: int) -> float:
@@ -49,77 +47,61 @@ async def _catch_up(port: int, records: int) -> float:
         return float((await side.result())["seconds"])
 
 
-async def _compare(rounds: int, records: int) -> list[tuple[float, float]]:
-    """Seconds of the appends and of the catch-up, of each round."""
-    pairs = []
+async def _catching_up(quick: bool, tell: Tell) -> None:
+    rounds, records = (3, 20_000) if quick else (5, 100_000)
     with tempfile.TemporaryDirectory() as folder:
         async with p2p.open_node(node_id="holder", data_dir=folder, network_key=bytes(32)) as holder:
             await _append(holder, records)
             port = holder.endpoints[0].port
-            for number in range(WARM_UP + rounds):
-                if number % 2:
-                    append_s = await _append_anew(records)
-                    catch_up_s = await _catch_up(port, records)
-                else:
-                    catch_up_s = await _catch_up(port, records)
-                    append_s = await _append_anew(records)
-                if number >= WARM_UP:
-                    pairs.append((append_s, catch_up_s))
-    return pairs
+            measured = await in_turn(rounds, lambda: _append_anew(records), lambda: _catch_up(port, records))
+    append_s, catch_up_s = zip(*measured, strict=True)
+    tell(
+        row(
+            f"catch-up of {records:,} records of 256 B over TCP, durable, ÷ local append_many",
+            ratio(append_s, catch_up_s),
+            ">= 0.5",
+            value=records / statistics.median(catch_up_s),
+            unit="records/s",
+            baseline=f"append_many of as many, {records / statistics.median(append_s):,.0f}",
+        )
+    )
 
 
-async def _live(rounds: int) -> list[tuple[float, float]]:
-    """Seconds until a record is durable here, and until it is at the other side, of each round."""
-    pairs = []
+async def _live(quick: bool, tell: Tell) -> None:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         async with (
             p2p.open_node(node_id="a", data_dir=one) as a,
             p2p.open_node(node_id="b", data_dir=other) as b,
         ):
             await a.connect(b.endpoints[0])
-            for number in range(WARM_UP_LIVE + rounds):
-                started = time.perf_counter()
-                seq = await a.wal.append(b"%d" % number)
-                local = time.perf_counter() - started
-                await a.wal.wait_replicated(seq, peers=1)
-                if number >= WARM_UP_LIVE:
-                    pairs.append((local, time.perf_counter() - started))
-    return pairs
+
+            async def appends() -> tuple[float, float]:
+                """The medians of the seconds until a record is durable here, and until it is at the other side."""
+                local, remote = [], []
+                for number in range(LIVE_APPENDS):
+                    started = time.perf_counter()
+                    seq = await a.wal.append(b"%d" % number)
+                    local.append(time.perf_counter() - started)
+                    await a.wal.wait_replicated(seq, peers=1)
+                    remote.append(time.perf_counter() - started)
+                return statistics.median(local), statistics.median(remote)
+
+            measured = await in_turn(5 if quick else 15, appends)
+    local_s, remote_s = zip(*(each for (each,) in measured), strict=True)
+    tell(
+        row(
+            "append on A → acknowledged as durable by B, median ÷ append on A, median",
+            ratio(remote_s, local_s),
+            "<= 3",
+            value=statistics.median(remote_s) * 1e3,
+            unit="ms",
+            baseline=f"{statistics.median(local_s) * 1e3:.2f}",
+            note=f"both of the same {LIVE_APPENDS} appends a round; one process, two stores on one disk",
+        )
+    )
 
 
-async def _measure(quick: bool) -> list[dict[str, Any]]:
-    records, rounds = (20_000, 3) if quick else (100_000, 5)
-    pairs = await _compare(rounds, records)
-    ratios = [append_s / catch_up_s for append_s, catch_up_s in pairs]
-    ratio = statistics.median(ratios)
-    live = await _live(50 if quick else 300)
-    append_rate, rate = (records / statistics.median(side) for side in zip(*pairs, strict=True))
-    local, remote = (statistics.median(side) for side in zip(*live, strict=True))
-    low, _, high = statistics.quantiles([there / here for here, there in live], n=4)
-    return [
-        {
-            "question": f"catch-up of {records:,} records of 256 B over TCP, durable, ÷ local append_many",
-            "value": rate,
-            "unit": "records/s",
-            "baseline": f"append_many of as many, {append_rate:,.0f}",
-            "ratio": ratio,
-            "goal": ">= 0.5",
-            "met": ratio >= 0.5,
-            "note": f"{min(ratios):.2f} to {max(ratios):.2f} over {rounds} rounds",
-        },
-        {
-            "question": "append on A → acknowledged as durable by B, median ÷ append on A, median",
-            "value": remote * 1e3,
-            "unit": "ms",
-            "baseline": f"append on A, {local * 1e3:.2f} ms",
-            "ratio": remote / local,
-            "goal": "<= 3",
-            "met": remote / local <= 3,
-            "note": f"one process, two stores on one disk; half of {len(live)} between {low:.1f} and {high:.1f}",
-        },
-    ]
-
-
-def run(quick: bool) -> list[dict[str, Any]]:
-    """Measure and return the rows."""
-    return trio.run(_measure, quick)
+def run(quick: bool, tell: Tell) -> None:
+    """Measure and tell the rows as they come."""
+    trio.run(_catching_up, quick, tell)
+    trio.run(_live, quick, tell)

@@ -4,19 +4,19 @@ The baseline knows every length beforehand: one `struct` call with all fields of
 or slice for the body, and no check of anything. Ours writes and reads varints, checks magic, version, type, flags and
 every length, and gives out values.
 
-Each round measures ours and the baseline one after the other; a row tells the median of the rounds' ratios, and for
-the times the best round. Ratios are costs: ours divided by the baseline, less is better.
+Ratios are costs: ours divided by the baseline, less is better. Each figure is the median of a few runs.
 """
 
 from __future__ import annotations
 
 import statistics
 import struct
-import time
 from collections.abc import Callable
 
+import trio
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from benchmarks.harness import Row, Tell, in_turn, ratio, row, seconds_of
 from p2p import envelope, framing, msg
 from p2p.session import bundles
 
@@ -24,17 +24,20 @@ BODY_BYTES = 128
 CHANNEL = b"chat"
 MESSAGES = 380
 """What fills one Bundle of 64 KiB."""
+TIMES = 20
 
 _SAME_BYTES = struct.Struct(f"<HIHHHQIHB{len(CHANNEL)}sQBH{BODY_BYTES}s")
 DATA = int(msg.MessageType.DATA)
 
-Row = dict[str, object]
 Work = Callable[[], object]
 
 
-def run(quick: bool) -> list[Row]:
-    """Measure everything; `quick` takes a tenth of the rounds."""
-    rounds = 15 if quick else 150
+def run(quick: bool, tell: Tell) -> None:
+    """Measure and tell the rows as they come."""
+    trio.run(_rows, 7 if quick else 15, tell)
+
+
+async def _rows(rounds: int, tell: Tell) -> None:
     body = bytes(BODY_BYTES)
     bundle = _encode(body)
     assert bundle == _encode_least(body), "the baseline must make the same bytes"
@@ -60,32 +63,19 @@ def run(quick: bool) -> list[Row]:
         _, _, _, header, _, sealed = envelope.parse_sealed(frame)
         _decode(aead.decrypt(nonce, sealed, header))
 
-    rows = [
-        _row("encode a Data of 128 B into a Bundle", 6.0, rounds, lambda: _encode(body), lambda: _encode_least(body)),
-        _row(
-            "decode a Data of 128 B out of a Bundle",
-            8.0,
-            rounds,
-            lambda: _decode(bundle),
-            lambda: _decode_least(bundle),
-        ),
-        _row("the same, sealed and framed (ChaCha20-Poly1305)", 4.0, rounds, seal, seal_least),
-        _row(
-            "the same, unframed and opened",
-            7.0,
-            rounds,
-            open_sealed,
-            lambda: _decode_least(aead.decrypt(nonce, sealed, covered)),
-        ),
-    ]
-    rows.extend(_stream_rows(rounds))
-    return rows
+    for question, goal, ours, least in (
+        ("encode a Data of 128 B into a Bundle", 6, lambda: _encode(body), lambda: _encode_least(body)),
+        ("decode a Data of 128 B out of a Bundle", 8, lambda: _decode(bundle), lambda: _decode_least(bundle)),
+        ("the same, sealed and framed (ChaCha20-Poly1305)", 4, seal, seal_least),
+        ("the same, unframed and opened", 7, open_sealed, lambda: _decode_least(aead.decrypt(nonce, sealed, covered))),
+    ):
+        tell(await _row(question, goal, rounds, ours, least, "message", MESSAGES))
+    await _stream_rows(rounds, tell)
 
 
-def _stream_rows(rounds: int) -> list[Row]:
+async def _stream_rows(rounds: int, tell: Tell) -> None:
     """Cutting a stream that comes in reads of 64 KiB, beside slices at known places."""
-    rows = []
-    for size, goal in ((64 * 1024, 3.0), (1024, 8.0)):
+    for size, goal in ((64 * 1024, 3), (1024, 8)):
         frame = framing.LengthPrefixVarint().encode(bytes(size))
         count = 1024 * 1024 // size
         stream = frame * count
@@ -105,10 +95,8 @@ def _stream_rows(rounds: int) -> list[Row]:
                 stream[pos : pos + step]
 
         assert cut() == count
-        rows.append(
-            _row(f"cut 1 MiB of {size // 1024} KiB frames out of reads of 64 KiB", goal, rounds, cut, least, per=count)
-        )
-    return rows
+        question = f"cut 1 MiB of {size // 1024} KiB frames out of reads of 64 KiB"
+        tell(await _row(question, goal, rounds, cut, least, "frame", count))
 
 
 def _encode(body: bytes) -> bytes:
@@ -148,26 +136,17 @@ def _decode_least(bundle: bytes) -> None:
         unpack(bundle, pos)
 
 
-def _row(question: str, goal: float, rounds: int, ours: Work, baseline: Work, *, per: int = MESSAGES) -> Row:
-    ratios, ours_s, baseline_s = [], [], []
-    for _ in range(rounds):
-        ours_s.append(_seconds(ours))
-        baseline_s.append(_seconds(baseline))
-        ratios.append(ours_s[-1] / baseline_s[-1])
-    ratio = statistics.median(ratios)
-    return {
-        "question": question,
-        "value": round(min(ours_s) / per * 1e6, 3),
-        "unit": "µs per message" if per == MESSAGES else "µs per frame",
-        "baseline": round(min(baseline_s) / per * 1e6, 3),
-        "ratio": round(ratio, 2),
-        "goal": f"<= {goal:g}",
-        "met": ratio <= goal,
-        "note": "cost over cost of the least work for the same bytes",
-    }
+async def _row(question: str, goal: int, rounds: int, ours: Work, least: Work, what: str, per: int) -> Row:
+    async def measure(work: Work) -> float:
+        return seconds_of(work, TIMES)
 
-
-def _seconds(work: Work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    measured = await in_turn(rounds, lambda: measure(ours), lambda: measure(least))
+    ours_s, least_s = zip(*measured, strict=True)
+    return row(
+        question,
+        ratio(ours_s, least_s),
+        f"<= {goal}",
+        value=statistics.median(ours_s) / per * 1e6,
+        unit=f"µs per {what}",
+        baseline=f"the least work for the same bytes, {statistics.median(least_s) / per * 1e6:.3f}",
+    )

@@ -1,159 +1,187 @@
-"""What every benchmark shares: paired rounds, rows, and how they are told.
+"""What every benchmark shares: rounds in turn, ratios with their spread, and the rows that come of them.
 
 Absolute times move by a factor of two between runs on a shared machine. So a question is a ratio: what is measured and
-its baseline run in turn, round by round, and the ratio is taken within each round. The median over the rounds is the
-answer, and the spread says how far to trust it.
+its baseline run in turn, round by round, every other round in the opposite order, and the ratio is taken within each
+round. The median over the rounds is the answer; its spread, between which half of the rounds lie, says how far to trust
+it. What cannot be turned (a count, a log that only grows, an attack) says so in its note.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
-import os
-import platform
-import signal
+import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Annotated, TypeAlias, TypeVar
 
-Row = Mapping[str, object]
-"""One question and its answer, with the keys of `COLUMNS`: the question in words, the value and unit behind it, the
-baseline, the ratio, the goal as ">= 0.3" or "<= 8", whether it is met, and a note."""
+import msgspec
 
-COLUMNS: Final = ("question", "value", "unit", "baseline", "ratio", "goal", "met", "note")
+T = TypeVar("T")
+
+Figure: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+Above0: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+Curve: TypeAlias = tuple[tuple[Above0, Above0], ...]
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One question and its answer.
+
+    Attributes:
+        benchmark: the name of the module that asks.
+        question: what is compared with what, in words.
+        ratio: the answer; the median over the rounds.
+        low, high: half of the rounds lie between them.
+        rounds: how many there were.
+        goal: of the ratio, as ">= 0.3" or "<= 8"; empty if there is none.
+        met: whether it is.
+        value, unit: what was measured, as it is.
+        baseline: what it was compared with, in words.
+        note: what else there is to know.
+        curve: pairs of size and value, if the question was asked at several sizes.
+    """
+
+    benchmark: str = ""
+    question: str
+    ratio: Figure
+    low: Figure
+    high: Figure
+    rounds: Annotated[int, msgspec.Meta(ge=1)] = 1
+    goal: Annotated[str, msgspec.Meta(pattern=r"^([<>]= \d+(\.\d+)?)?$")] = ""
+    met: bool | None = None
+    value: float
+    unit: str
+    baseline: str
+    note: str = ""
+    curve: Curve = ()
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.ratio <= self.high < math.inf:
+            raise ValueError(f"the ratio is not within its spread: {self.low}, {self.ratio}, {self.high}")
+        if not math.isfinite(self.value):
+            raise ValueError(f"the value is no number: {self.value}")
+
+
+Tell: TypeAlias = Callable[[Row], None]
+"""Takes a row as soon as it is known."""
+
+
+async def in_turn(rounds: int, *sides: Callable[[], Awaitable[T]], warm_up: int = 1) -> list[tuple[T, ...]]:
+    """Run all sides in turn, round by round.
+
+    None pays for the garbage of another: a collection runs before each, and within it as in any program.
+
+    Args:
+        rounds: at least 1; every other round goes through the sides in the opposite order.
+        sides: each does its work once and returns its figure.
+        warm_up: rounds that are run and not counted.
+
+    Returns:
+        The figures of each round, in the order of `sides`.
+    """
+    assert rounds >= 1
+    counted = []
+    order = range(len(sides))
+    for number in range(warm_up + rounds):
+        figures: dict[int, T] = {}
+        for side in reversed(order) if number % 2 else order:
+            gc.collect()
+            figures[side] = await sides[side]()
+        if number >= warm_up:
+            counted.append(tuple(figures[side] for side in order))
+    return counted
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
-    """Two things measured in turn.
+class Ratio:
+    """One thing ÷ another.
 
     Attributes:
-        first, second: medians over the rounds, in the unit that the callables return.
-        ratio: median of first ÷ second within each round.
-        spread: half the interquartile range of those ratios, relative to their median.
+        middle: the median over the rounds.
+        low, high: half of the rounds lie between them (the quartiles).
+        rounds: how many there were.
     """
 
-    first: float
-    second: float
-    ratio: float
-    spread: float
+    middle: float
+    low: float
+    high: float
+    rounds: int
+
+    def __truediv__(self, bound: float) -> Ratio:
+        return Ratio(self.middle / bound, self.low / bound, self.high / bound, self.rounds)
+
+    def __str__(self) -> str:
+        return f"{self.middle:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-def paired(first: Callable[[], float], second: Callable[[], float], rounds: int, *, warm_up: int = 1) -> Paired:
-    """Run both in turn and compare them round by round.
+def ratio(first: Iterable[float], second: Iterable[float]) -> Ratio:
+    """Compare two series within each round."""
+    return spread(a / b for a, b in zip(first, second, strict=True))
 
-    Args:
-        first, second: each does its work once and returns its figure (a rate, or seconds), above 0.
-        rounds: at least 1; every other round runs them in the opposite order.
-        warm_up: rounds that are run and not counted.
-    """
-    assert rounds >= 1
-    pairs: list[tuple[float, float]] = []
-    for number in range(warm_up + rounds):
-        with quiet_collector():
-            if number % 2:
-                b = second()
-                a = first()
-            else:
-                a = first()
-                b = second()
-        if number >= warm_up:
-            pairs.append((a, b))
-    ratios = [a / b for a, b in pairs]
-    return Paired(
-        first=statistics.median(a for a, _ in pairs),
-        second=statistics.median(b for _, b in pairs),
-        ratio=statistics.median(ratios),
-        spread=spread_of(ratios),
+
+def spread(values: Iterable[float]) -> Ratio:
+    """The median of values, one a round, and between which half of them lie."""
+    each = list(values)
+    if len(each) < 2:
+        return Ratio(each[0], each[0], each[0], 1)
+    low, middle, high = statistics.quantiles(each, n=4, method="inclusive")
+    return Ratio(middle, low, high, len(each))
+
+
+def row(
+    question: str,
+    answer: Ratio,
+    goal: str = "",
+    *,
+    value: float,
+    unit: str,
+    baseline: str,
+    note: str = "",
+    curve: Curve = (),
+) -> Row:
+    """The row of an answer; see `Row`."""
+    return Row(
+        question=question,
+        ratio=answer.middle,
+        low=answer.low,
+        high=answer.high,
+        rounds=answer.rounds,
+        goal=goal,
+        met=reached(answer.middle, goal) >= 1 if goal else None,
+        value=value,
+        unit=unit,
+        baseline=baseline,
+        note=note,
+        curve=curve,
     )
 
 
-def spread_of(values: list[float]) -> float:
-    """Half the interquartile range over the median; 0 for fewer than two values."""
-    if len(values) < 2:
-        return 0.0
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return (high - low) / 2 / middle if middle else 0.0
+def reached(found: float, goal: str) -> float:
+    """How far a goal such as ">= 0.3" or "<= 5" is reached: 1 is just so, more is better. A goal of nothing at all
+    ("<= 0") is reached without end, or not at all."""
+    sign, _, bound = goal.partition(" ")
+    over, under = (found, float(bound)) if sign == ">=" else (float(bound), found)
+    return over / under if under else math.inf
+
+
+def seconds_of(work: Callable[[], object], times: int = 1) -> float:
+    """Seconds of one run of something short: the median of so many, without the collector's pauses."""
+    taken = []
+    with quiet_collector():
+        for _ in range(times):
+            started = time.perf_counter()
+            work()
+            taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
 
 
 @contextmanager
 def quiet_collector() -> Iterator[None]:
-    """Keep the garbage collector's pauses between measurements instead of within them."""
-    gc.collect()
+    """Keep the garbage collector's pauses out of what is too short for them."""
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-
-
-def at_most(question: str, value: float, unit: str, baseline: str, ratio: float, goal: float, note: str = "") -> Row:
-    """The row of a question whose ratio should not be above `goal`."""
-    return {
-        "question": question,
-        "value": value,
-        "unit": unit,
-        "baseline": baseline,
-        "ratio": ratio,
-        "goal": f"<= {goal:g}",
-        "met": ratio <= goal,
-        "note": note,
-    }
-
-
-def as_table(rows: Sequence[Row]) -> str:
-    """Aligned plain text, one line a row."""
-    lines = [COLUMNS, *(tuple(_cell(row.get(column, "")) for column in COLUMNS) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-    return "\n".join("  ".join(cells).rstrip() for cells in padded)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "NO"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-    return str(value)
-
-
-def as_json(rows: Sequence[Row]) -> dict[str, object]:
-    """The same as values: `{"machine": …, "rows": [{"question", "ratio", "goal", "met", …}]}`."""
-    return {"machine": machine(), "rows": [dict(row) for row in rows]}
-
-
-def check_out(parser: argparse.ArgumentParser, path: Path | None) -> None:
-    """End with one line, before minutes are spent, if the figures cannot be written there."""
-    if path is not None:
-        try:
-            path.open("a").close()
-        except OSError as error:
-            parser.error(f"--out {path}: {error.strerror}")
-
-
-def write(rows: Sequence[Row], path: Path | None) -> None:
-    """Write the figures as JSON, if a file is named for them."""
-    if path is not None:
-        path.write_text(json.dumps(as_json(rows), indent=2) + "\n", encoding="utf-8")
-
-
-def end_as_by_ctrl_c() -> None:
-    """Let SIGTERM be a KeyboardInterrupt, so that processes and files of the benchmarks are cleared away."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-
-
-def is_interrupt(error: BaseException) -> bool:
-    """Whether somebody pressed Ctrl-C, by itself or in a group of what came of it."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(KeyboardInterrupt) is not None
-    return isinstance(error, KeyboardInterrupt)
-
-
-def machine() -> str:
-    """What these figures were measured on, in one line."""
-    cores = os.cpu_count() or 1
-    return f"{platform.system()} on {platform.machine()}, {cores} cores, Python {platform.python_version()}"

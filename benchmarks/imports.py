@@ -7,15 +7,19 @@ counts is processor time from the first statement on, without the interpreter's 
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 
-from benchmarks.harness import Paired, Row, paired
+import trio
+
+from benchmarks.harness import Row, Tell, in_turn, ratio, row
 
 OURS = "import p2p; p2p.open_node"
 BASELINE = "import trio, cryptography.hazmat.primitives.ciphers.aead"
-GOAL = 1.5
 BUILT_ON = "import trio, msgspec, cryptography.hazmat.primitives.ciphers.aead"
 
 
@@ -27,25 +31,31 @@ def _seconds(statement: str, cache: str) -> float:
     return float(done.stdout)
 
 
-def run(quick: bool) -> list[Row]:
-    """Measure and return the rows."""
-    rounds = 5 if quick else 15
+async def _rows(quick: bool, tell: Tell) -> None:
     with tempfile.TemporaryDirectory() as cache:
-        least = paired(lambda: _seconds(OURS, cache), lambda: _seconds(BASELINE, cache), rounds)
-        built_on = paired(lambda: _seconds(OURS, cache), lambda: _seconds(BUILT_ON, cache), rounds)
-    return [
-        _row("import of a node ÷ import of trio and cryptography's AEAD", least)
-        | {"goal": f"<= {GOAL}", "met": least.ratio <= GOAL},
-        _row("import of a node ÷ import of trio, msgspec and cryptography's AEAD", built_on),
-    ]
+
+        async def importing(statement: str) -> float:
+            return _seconds(statement, cache)
+
+        measured = await in_turn(
+            5 if quick else 15, *(partial(importing, statement) for statement in (OURS, BASELINE, BUILT_ON))
+        )
+    ours, baseline, built_on = zip(*measured, strict=True)
+    tell(_row("import of a node ÷ import of trio and cryptography's AEAD", "<= 1.5", ours, baseline))
+    tell(_row("import of a node ÷ import of trio, msgspec and cryptography's AEAD", "", ours, built_on))
 
 
-def _row(question: str, result: Paired) -> dict[str, object]:
-    return {
-        "question": question,
-        "value": result.first * 1e3,
-        "unit": "ms",
-        "baseline": f"the same without p2p, {result.second * 1e3:.0f} ms",
-        "ratio": result.ratio,
-        "note": f"± {result.spread:.0%}",
-    }
+def _row(question: str, goal: str, ours: Sequence[float], theirs: Sequence[float]) -> Row:
+    return row(
+        question,
+        ratio(ours, theirs),
+        goal,
+        value=statistics.median(ours) * 1e3,
+        unit="ms",
+        baseline=f"the same without p2p, {statistics.median(theirs) * 1e3:.0f}",
+    )
+
+
+def run(quick: bool, tell: Tell) -> None:
+    """Measure and tell the rows."""
+    trio.run(_rows, quick, tell)

@@ -13,15 +13,18 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import p2p
 from benchmarks import worker
+from benchmarks.harness import Row, Tell, in_turn, ratio, row
+from benchmarks.worker import Effort, effort
 from p2p.limits import KIB
+
+Side = Callable[[], Awaitable[Effort]]
 
 
 async def _raw_seconds(stream: trio.SocketStream, body: bytes, count: int) -> float:
@@ -73,51 +76,7 @@ def _aead_seconds(body: bytes, count: int) -> float:
     return time.perf_counter() - started
 
 
-def _busier(before: tuple[float, float], receiver: worker.Worker) -> float:
-    """Processor time since then, of the end that took more of it: with a core for each, the other one waits for it."""
-    return max(time.process_time() - before[0], receiver.processor_s() - before[1])
-
-
-async def _measure(quick: bool) -> list[dict[str, Any]]:
-    rounds = 3 if quick else 7
-    rows = []
-    async with (
-        worker.start("raw_sink") as raw_side,
-        worker.start("node_sink") as node_side,
-        p2p.open_node(node_id="source", listen_port=None) as node,
-        node.channel("done") as done,
-    ):
-        raw = await trio.open_tcp_stream("127.0.0.1", (await raw_side.result())["port"])
-        peer = (await node.connect(f"127.0.0.1:{(await node_side.result())['port']}")).peer_id
-        for size, count, goal in ((128, 100_000, 0.30), (KIB, 50_000, 0.30), (64 * KIB, 2_000, 0.80)):
-            body = os.urandom(size)
-            if quick:
-                count //= 4
-            await _raw_seconds(raw, body, count // 4)
-            await node_seconds(node, peer, done, body, count // 4)
-            ratios, rates, works = [], [], []
-            for _ in range(rounds):
-                before = (time.process_time(), raw_side.processor_s())
-                baseline = await _raw_seconds(raw, body, count)
-                baseline_work = _busier(before, raw_side)
-                if size >= 64 * KIB:
-                    aead = _aead_seconds(body, count)
-                    baseline += aead
-                    baseline_work += aead
-                before = (time.process_time(), node_side.processor_s())
-                seconds = await node_seconds(node, peer, done, body, count)
-                works.append(baseline_work / _busier(before, node_side))
-                ratios.append(baseline / seconds)
-                rates.append(count / seconds)
-            question = f"one-way messages of {size} B, encrypted, ÷ coalesced raw trio"
-            baseline_is = "raw trio, 64 KiB writes" + (" + AEAD" if size >= 64 * KIB else "")
-            rows.append(_row(question, baseline_is, goal, rates, ratios, works))
-    return rows
-
-
-async def _measure_small(quick: bool) -> list[dict[str, Any]]:
-    """128 B over each kind of link, and raw trio with one write a message, in turn."""
-    body, count = os.urandom(128), 10_000 if quick else 40_000
+async def _rows(quick: bool, tell: Tell) -> None:
     async with (
         worker.start("raw_sink") as raw_side,
         worker.start("node_sink") as node_side,
@@ -130,50 +89,53 @@ async def _measure_small(quick: bool) -> list[dict[str, Any]]:
         ports = await node_side.result()
         sink = (await by_tcp.connect(f"127.0.0.1:{ports['port']}")).peer_id
         await by_ws.connect(f"ws://127.0.0.1:{ports['ws_port']}")
-        links = {"TCP": (by_tcp, tcp_done, 8), "WebSocket": (by_ws, ws_done, 5)}
-        figures: dict[str, tuple[list[float], list[float], list[float]]] = {name: ([], [], []) for name in links}
-        for number in range(1 + (3 if quick else 7)):
-            before = (time.process_time(), raw_side.processor_s())
-            baseline = await _single_seconds(raw, body, count)
-            baseline_work = _busier(before, raw_side)
-            for name, (node, done, _) in links.items():
-                before = (time.process_time(), node_side.processor_s())
-                seconds = await node_seconds(node, sink, done, body, 2 * count)
-                work = _busier(before, node_side)
-                if number:
-                    rates, ratios, works = figures[name]
-                    rates.append(2 * count / seconds)
-                    ratios.append(2 * baseline / seconds)
-                    works.append(2 * baseline_work / work)
-    return [
-        _row(
-            f"one-way messages of 128 B, encrypted, over {name} ÷ raw trio with one send_all per message",
-            "raw trio, a write a message",
-            links[name][2],
-            *figures[name],
+
+        def by(node: p2p.Node, done: p2p.Channel, body: bytes, count: int) -> Side:
+            return lambda: effort(node_seconds(node, sink, done, body, count), node_side)
+
+        rounds = 5 if quick else 9
+        for size, count, goal in ((128, 100_000, 0.30), (KIB, 50_000, 0.30), (64 * KIB, 2_000, 0.80)):
+            body = os.urandom(size)
+            if quick:
+                count //= 5
+
+            async def coalesced(body: bytes = body, count: int = count) -> Effort:
+                spent = await effort(_raw_seconds(raw, body, count), raw_side)
+                return spent.and_then(_aead_seconds(body, count)) if len(body) >= 64 * KIB else spent
+
+            measured = await in_turn(rounds, coalesced, by(by_tcp, tcp_done, body, count))
+            baseline, ours = zip(*measured, strict=True)
+            question = f"one-way messages of {size} B, encrypted, ÷ coalesced raw trio"
+            baseline_is = "raw trio, 64 KiB writes" + (" + AEAD" if size >= 64 * KIB else "")
+            tell(_row(question, f">= {goal:g}", baseline_is, count, baseline, ours))
+
+        body, count = os.urandom(128), 10_000 if quick else 40_000
+        measured = await in_turn(
+            rounds,
+            lambda: effort(_single_seconds(raw, body, count), raw_side),
+            by(by_tcp, tcp_done, body, count),
+            by(by_ws, ws_done, body, count),
         )
-        for name in links
-    ]
+        single, tcp, websocket = zip(*measured, strict=True)
+        for over, ours, goal in (("TCP", tcp, 8), ("WebSocket", websocket, 5)):
+            question = f"one-way messages of 128 B, encrypted, over {over} ÷ raw trio with one send_all per message"
+            tell(_row(question, f">= {goal}", "raw trio over TCP, a write a message", count, single, ours))
 
 
-def _row(
-    question: str, baseline: str, goal: float, rates: list[float], ratios: list[float], works: list[float]
-) -> dict[str, Any]:
-    ratio = statistics.median(ratios)
-    return {
-        "question": question,
-        "value": statistics.median(rates),
-        "unit": "messages/s",
-        "baseline": baseline,
-        "ratio": ratio,
-        "goal": f">= {goal}",
-        "met": ratio >= goal,
-        "note": f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} rounds;"
-        f" in processor time of the busier end {statistics.median(works):.2f}",
-    }
+def _row(question: str, goal: str, baseline: str, count: int, theirs: Sequence[Effort], ours: Sequence[Effort]) -> Row:
+    work = ratio((each.busiest for each in theirs), (each.busiest for each in ours))
+    rates = [count / each.seconds for each in ours]
+    return row(
+        question,
+        ratio((each.seconds for each in theirs), (each.seconds for each in ours)),
+        goal,
+        value=statistics.median(rates),
+        unit="messages/s",
+        baseline=f"{baseline}, {count / statistics.median(each.seconds for each in theirs):,.0f}",
+        note=f"in processor time of the busier end {work}",
+    )
 
 
-def run(quick: bool) -> Iterator[dict[str, Any]]:
-    """Measure and return the rows as they come."""
-    yield from trio.run(_measure, quick)
-    yield from trio.run(_measure_small, quick)
+def run(quick: bool, tell: Tell) -> None:
+    """Measure and tell the rows as they come."""
+    trio.run(_rows, quick, tell)

@@ -13,14 +13,16 @@ from __future__ import annotations
 import os
 import random
 import signal
+import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import trio
 
-from benchmarks.harness import Row, at_most
+from benchmarks.harness import Row, Tell, row, spread
 from benchmarks.worker import Worker, start
 from p2p.limits import Limits
 
@@ -67,58 +69,103 @@ def _total(answers: list[dict[str, Any]], key: str) -> int:
     return sum(answer.get(key, 0) for answer in answers)
 
 
-async def run_mesh(
-    dials: list[set[int]], records: int, losses: Sequence[signal.Signals]
-) -> tuple[float, float, list[float]]:
-    """Copies of a batch per process; bytes received per byte of records; seconds to be equal after each loss."""
-    processes = len(dials)
+@asynccontextmanager
+async def members(processes: int) -> AsyncIterator[list[Worker]]:
+    """So many nodes, not connected yet."""
     async with AsyncExitStack() as stack:
-        members = [await stack.enter_async_context(start("member")) for _ in dials]
-        ports = [(await member.result())["port"] for member in members]
-        for number, member in enumerate(members):
-            await member.ask(connect=[ports[other] for other in sorted(dials[number])])
-        held = processes
-        await _all(members, append=1, size=RECORD_BYTES, until=held)
+        yield [await stack.enter_async_context(start("member")) for _ in range(processes)]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a shape of links gave.
+
+    Attributes:
+        copies: of a batch, received per process.
+        wire: bytes received per byte of records.
+        mended_s: until all are equal again, after each loss.
+    """
+
+    copies: float
+    wire: float
+    mended_s: list[float]
+
+
+class Mesh:
+    """Processes that replicate, over links that can be laid anew."""
+
+    def __init__(self, members: list[Worker]) -> None:
+        self._members = members
+        self._ports: list[int] = []
+        self._held = 0
+
+    async def link(self, dials: list[set[int]]) -> None:
+        """End all links, and make these."""
+        if not self._ports:
+            self._ports = [(await member.result())["port"] for member in self._members]
+        await _all(self._members, disconnect=True)
+        for number, member in enumerate(self._members):
+            await member.ask(connect=[self._ports[other] for other in sorted(dials[number])])
+
+    async def measure(self, records: int, losses: Sequence[signal.Signals]) -> Measured:
+        """All append so many; then some of them are lost, one after the other, and all others append one."""
+        processes = len(self._members)
+        self._held += processes
+        await _all(self._members, append=1, size=RECORD_BYTES, until=self._held)
         await trio.sleep(2 * LIMITS.heads_debounce_quiet_s)  # until quiet links have told their heads too
 
-        before = await _all(members)
-        held += records * processes
-        after = await _all(members, append=records, size=RECORD_BYTES, until=held)
+        before = await _all(self._members)
+        self._held += records * processes
+        after = await _all(self._members, append=records, size=RECORD_BYTES, until=self._held)
         assert len({answer["digest"] for answer in after}) == 1
         applied = _total(after, "pushes_applied") - _total(before, "pushes_applied")
         pushes = sum(_total(after, key) - _total(before, key) for key in after[0] if key.startswith("pushes_"))
         received = _total(after, "received") - _total(before, "received")
         due = records * processes * (processes - 1) * RECORD_BYTES
+        return Measured(pushes / applied, received / due, [await self._lose(loss) for loss in losses])
 
-        mended = []
-        for loss in losses:
-            os.kill(members.pop(0).pid, loss)
-            held += len(members)
-            began = time.monotonic()
-            ended = await _all(members, append=1, size=RECORD_BYTES, until=held)
-            mended.append(max(answer["at"] for answer in ended) - began)
-        return pushes / applied, received / due, mended
-
-
-def _shape(shape: str, dials: list[set[int]], records: int, losses: Sequence[signal.Signals]) -> list[Row]:
-    copies, wire, mended = trio.run(run_mesh, dials, records, losses)
-    where = f"{PROCESSES} processes over TCP"
-    copied = f"copies of a batch received per process, {shape}"
-    received = f"bytes received per byte of records of 1 KiB, {shape}"
-    rows = [
-        at_most(copied, copies, "copies", "1: each batch once", copies, 1.1, where),
-        at_most(received, wire, "bytes", "1: the records alone", wire, 1.5, where),
-    ]
-    for loss, seconds in zip(losses, mended, strict=True):
-        most = KILLED_S_MAX if loss is signal.SIGKILL else HUNG_S_MAX
-        what = "is killed" if loss is signal.SIGKILL else "hangs"
-        question = f"a process {what}, {shape}: all others are equal again ÷ {most:g} s"
-        rows.append(at_most(question, seconds, "s", f"{most:g} s", seconds / most, 1, where))
-    return rows
+    async def _lose(self, loss: signal.Signals) -> float:
+        os.kill(self._members.pop(0).pid, loss)
+        self._held += len(self._members)
+        began = time.monotonic()
+        ended = await _all(self._members, append=1, size=RECORD_BYTES, until=self._held)
+        return float(max(answer["at"] for answer in ended)) - began
 
 
-def run(quick: bool) -> Iterator[Row]:
-    """Measure and return the rows as they come."""
+def _shape(shape: str, measured: Measured, losses: Sequence[signal.Signals]) -> Iterator[Row]:
+    """The rows of a shape. Counts and times beside a bound have no baseline to run in turn with."""
+    note = f"{PROCESSES} processes over TCP; a count"
+    yield row(
+        f"copies of a batch received per process, {shape}", spread([measured.copies]), "<= 1.1",
+        value=measured.copies, unit="copies", baseline="1: each batch once", note=note,
+    )  # fmt: skip
+    yield row(
+        f"bytes received per byte of records of 1 KiB, {shape}", spread([measured.wire]), "<= 1.5",
+        value=measured.wire, unit="bytes", baseline="1: the records alone", note=note,
+    )  # fmt: skip
+    for loss, what, most_s in ((signal.SIGKILL, "is killed", KILLED_S_MAX), (signal.SIGSTOP, "hangs", HUNG_S_MAX)):
+        if mended := [seconds for lost, seconds in zip(losses, measured.mended_s, strict=True) if lost is loss]:
+            yield row(
+                f"a process {what}, {shape}: all others are equal again ÷ {most_s:g} s",
+                spread(mended) / most_s, "<= 1",
+                value=statistics.median(mended), unit="s", baseline=f"{most_s:g} s",
+                note=f"{PROCESSES} processes over TCP; a bound, nothing to measure in turn",
+            )  # fmt: skip
+
+
+async def _rows(quick: bool, tell: Tell) -> None:
     rng, records = random.Random(7), 20 if quick else 200
-    yield from _shape("full mesh", full_mesh(PROCESSES), records, ())
-    yield from _shape("degree 6", _random_graph(rng), records, (signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP))
+    losses = (signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP)
+    async with members(PROCESSES) as started:
+        mesh = Mesh(started)
+        for shape, dials, lost in (
+            ("full mesh", full_mesh(PROCESSES), ()), ("degree 6", _random_graph(rng), losses),
+        ):  # fmt: skip
+            await mesh.link(dials)
+            for each in _shape(shape, await mesh.measure(records, lost), lost):
+                tell(each)
+
+
+def run(quick: bool, tell: Tell) -> None:
+    """Measure and tell the rows as they come."""
+    trio.run(_rows, quick, tell)

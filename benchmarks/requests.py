@@ -1,8 +1,9 @@
 """How fast is a request and its answer, against a raw trio echo of as many bytes?
 
 Asker and answerer are two processes on loopback, and the next request is made when the answer to the last one is there:
-what counts is how long one takes. Both are measured in turn. The baseline has no deadline, no encryption and nobody to
-address; a request has all three.
+what counts is how long one takes. The baseline has no deadline, no encryption and nobody to address; a request has all
+three. Where 32 ask at a time, all requests share the one link that there is to a peer, and the echo has a connection
+for each, as a program without a protocol would.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 
 import trio
 
 import p2p
 from benchmarks import worker
+from benchmarks.harness import Row, Tell, in_turn, ratio, row
+from benchmarks.worker import Effort, effort
 
 SIZE = 128
-GOAL = 0.80
+AT_ONCE = 32
 
 
 async def _raw_seconds(stream: trio.SocketStream, body: bytes, count: int) -> float:
@@ -39,54 +44,54 @@ async def _node_seconds(node: p2p.Node, peer: p2p.PeerId, body: bytes, count: in
     return time.perf_counter() - started
 
 
-async def _side_by_side(node: p2p.Node, peer: p2p.PeerId, body: bytes, count: int, askers: int) -> float:
+async def _together(asking: Sequence[Callable[[], Awaitable[float]]]) -> float:
     started = time.perf_counter()
     async with trio.open_nursery() as nursery:
-        for _ in range(askers):
-            nursery.start_soon(_node_seconds, node, peer, body, count // askers)
+        for ask in asking:
+            nursery.start_soon(ask)
     return time.perf_counter() - started
 
 
-async def _measure(quick: bool) -> list[dict[str, Any]]:
-    rounds, count = (5, 2_000) if quick else (9, 10_000)
-    body = os.urandom(SIZE)
+async def _rows(quick: bool, tell: Tell) -> None:
+    rounds, count = (5, 1_600) if quick else (9, 9_600)
+    body, each = os.urandom(SIZE), count // AT_ONCE
     async with (
         worker.start("raw_echo") as raw_side,
         worker.start("node_echo") as node_side,
         p2p.open_node(node_id="asker", listen_port=None) as node,
+        AsyncExitStack() as streams,
     ):
-        raw = await trio.open_tcp_stream("127.0.0.1", (await raw_side.result())["port"])
+        port = (await raw_side.result())["port"]
+        raw = [await streams.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port)) for _ in range(AT_ONCE)]
         peer = (await node.connect(f"127.0.0.1:{(await node_side.result())['port']}")).peer_id
-        await _raw_seconds(raw, body, count // 4)
-        await _node_seconds(node, peer, body, count // 4)
-        ratios, rates, many, works = [], [], [], []
-        for _ in range(rounds):
-            idle = time.process_time() + raw_side.processor_s()
-            baseline = await _raw_seconds(raw, body, count)
-            baseline_work = time.process_time() + raw_side.processor_s() - idle
-            idle = time.process_time() + node_side.processor_s()
-            seconds = await _node_seconds(node, peer, body, count)
-            works.append(baseline_work / (time.process_time() + node_side.processor_s() - idle))
-            ratios.append(baseline / seconds)
-            rates.append(count / seconds)
-            many.append(baseline / await _side_by_side(node, peer, body, count, 32))
-    ratio = statistics.median(ratios)
-    return [
-        {
-            "question": f"request and answer of {SIZE} B, one at a time, ÷ raw trio echo",
-            "value": statistics.median(rates),
-            "unit": "requests/s",
-            "baseline": "trio.SocketStream, send_all and receive_some",
-            "ratio": ratio,
-            "goal": f">= {GOAL}",
-            "met": ratio >= GOAL,
-            "note": f"{min(ratios):.2f} to {max(ratios):.2f} over {rounds} rounds;"
-            f" in processor time of both ends {statistics.median(works):.2f};"
-            f" 32 at a time {statistics.median(many):.1f} × the echo",
-        }
-    ]
+        raw_many = [partial(_raw_seconds, stream, body, each) for stream in raw]
+        node_many = [partial(_node_seconds, node, peer, body, each)] * AT_ONCE
+        measured = await in_turn(
+            rounds,
+            lambda: effort(_raw_seconds(raw[0], body, count), raw_side),
+            lambda: effort(_node_seconds(node, peer, body, count), node_side),
+            lambda: effort(_together(raw_many), raw_side),
+            lambda: effort(_together(node_many), node_side),
+        )
+    echo, requests, echo_many, requests_many = zip(*measured, strict=True)
+    one, many = (f"request and answer of {SIZE} B, {how} at a time, ÷ raw trio echo" for how in ("one", f"{AT_ONCE}"))
+    tell(_row(one, ">= 0.8", "send_all and receive_some of trio.SocketStream", count, echo, requests))
+    tell(_row(f"{many} on {AT_ONCE} connections", "", "the same on a connection each", count, echo_many, requests_many))
 
 
-def run(quick: bool) -> list[dict[str, Any]]:
-    """Measure and return the rows."""
-    return trio.run(_measure, quick)
+def _row(question: str, goal: str, baseline: str, count: int, theirs: Sequence[Effort], ours: Sequence[Effort]) -> Row:
+    work = ratio((each.together for each in theirs), (each.together for each in ours))
+    return row(
+        question,
+        ratio((each.seconds for each in theirs), (each.seconds for each in ours)),
+        goal,
+        value=statistics.median(count / each.seconds for each in ours),
+        unit="requests/s",
+        baseline=f"{baseline}, {count / statistics.median(each.seconds for each in theirs):,.0f}",
+        note=f"in processor time of both ends {work}",
+    )
+
+
+def run(quick: bool, tell: Tell) -> None:
+    """Measure and tell the rows."""
+    trio.run(_rows, quick, tell)

@@ -1,7 +1,7 @@
 """`python -m benchmarks.rivals PYTHON [--quick] [--out FILE.json]`: this library beside others, each at its own best.
 
 PYTHON is an interpreter that has pyzmq and libp2p, as `make bench-peers` makes it; what it does not have is left out
-and said. Round by round ours runs and then the other, sender and receiver in two processes each (see rival.py), and
+and said. Round by round ours and the other run in turn, sender and receiver in two processes each (see rival.py), and
 the ratio is ours to theirs within the round. They are not the same thing: asyncio and plain pyzmq seal nothing, and of
 all only py-libp2p knows whom it talks to as we do.
 """
@@ -13,17 +13,22 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.harness import Row, as_table, check_out, end_as_by_ctrl_c, write
+import trio
+
+from benchmarks.figures import check_out, this_machine
+from benchmarks.harness import Tell, in_turn, ratio, row
 from benchmarks.rival import ECHO_SHARE
+from benchmarks.session import Session
 
 OURS: Final = "trio-p2p"
 BODY_BYTES: Final = 128
-GOALS: Final = {"pyzmq CURVE": 1.0}
+GOALS: Final = {"pyzmq CURVE": ">= 1"}
 """One way. Of the others none seals and is as fast, or is in reach."""
 SECONDS_MAX: Final = 120.0
 
@@ -34,6 +39,9 @@ RIVALS: Final = {
     "py-libp2p": ("libp2p", 2_000, "TCP, its default security and muxer"),
 }
 """The module that is needed, messages a round, and what it is."""
+
+DISTRIBUTIONS: Final = {"zmq": "pyzmq", "libp2p": "libp2p"}
+"""What has the modules."""
 
 _HERE: Final = Path(__file__).with_name("rival.py")
 
@@ -47,7 +55,9 @@ def _command(system: str, python: str) -> list[str]:
 
 @contextmanager
 def _sink(command: list[str]) -> Iterator[dict[str, Any]]:
-    with subprocess.Popen([*command, "sink"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, "sink"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             assert process.stdout is not None
             yield json.loads(process.stdout.readline())
@@ -67,34 +77,57 @@ def _run(system: str, python: str, count: int) -> dict[str, float]:
     return result
 
 
-def _compare(rival: str, python: str, rounds: int) -> list[Row]:
+async def _compare(rival: str, python: str, rounds: int, tell: Tell) -> None:
     _, count, what = RIVALS[rival]
-    one_way, echo, rates = [], [], []
-    for _ in range(rounds):
-        ours, theirs = _run(OURS, python, count), _run(rival, python, count)
-        one_way.append(theirs["one_way"] / ours["one_way"])
-        echo.append(theirs["echo"] / ours["echo"])
-        rates.append((count / ours["one_way"], ours["echo"] / count * ECHO_SHARE * 1e6))
-    goal, ratio = GOALS.get(rival), statistics.median(one_way)
-    return [
-        {
-            "question": f"messages of {BODY_BYTES} B one way ÷ {rival}",
-            "value": statistics.median(rate for rate, _ in rates),
-            "unit": "messages/s",
-            "baseline": what,
-            "ratio": ratio,
-            **({} if goal is None else {"goal": f">= {goal:g}", "met": ratio >= goal}),
-            "note": f"{min(one_way):.2g} to {max(one_way):.2g} over {rounds} rounds; more is better",
-        },
-        {
-            "question": f"questions of {BODY_BYTES} B and their answers, one at a time ÷ {rival}",
-            "value": statistics.median(microseconds for _, microseconds in rates),
-            "unit": "µs each",
-            "baseline": what,
-            "ratio": statistics.median(echo),
-            "note": f"{min(echo):.2g} to {max(echo):.2g} over {rounds} rounds; more is better",
-        },
-    ]
+
+    async def side(system: str) -> dict[str, float]:
+        return _run(system, python, count)
+
+    # Each run warms itself up.
+    measured = await in_turn(rounds, partial(side, OURS), partial(side, rival), warm_up=0)
+    ours, theirs = zip(*measured, strict=True)
+    for key, question, goal, unit, scale in (
+        ("one_way", f"messages of {BODY_BYTES} B one way ÷ {rival}", GOALS.get(rival, ""), "messages/s", count),
+        (
+            "echo",
+            f"questions of {BODY_BYTES} B and answers, one at a time ÷ {rival}",
+            "",
+            "a second",
+            count // ECHO_SHARE,
+        ),
+    ):
+        ours_s, theirs_s = ([each[key] for each in side] for side in (ours, theirs))
+        tell(
+            row(
+                question,
+                ratio(theirs_s, ours_s),
+                goal,
+                value=scale / statistics.median(ours_s),
+                unit=unit,
+                baseline=f"{what}, {scale / statistics.median(theirs_s):,.0f}",
+                note="more is better",
+            )
+        )
+
+
+def _beside(rival: str, python: str, rounds: int, tell: Tell) -> None:
+    trio.run(_compare, rival, python, rounds, tell)
+
+
+def _missing(python: str, module: str) -> str:
+    """Why an interpreter cannot import a module; empty if it can."""
+    try:
+        found = subprocess.run([python, "-P", "-c", f"import {module}"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"{python}: {error.strerror}"
+    return (found.stderr.strip() or f"exit code {found.returncode}").splitlines()[-1] if found.returncode else ""
+
+
+def _versions(python: str, modules: Iterable[str]) -> dict[str, str]:
+    code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    names = [DISTRIBUTIONS[module] for module in modules]
+    done = subprocess.run([python, "-P", "-c", code, *names], capture_output=True, text=True, check=True)
+    return dict(zip(names, done.stdout.split(), strict=True))
 
 
 def main() -> int:
@@ -105,20 +138,21 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="write the figures there as JSON")
     options = parser.parse_args()
     check_out(parser, options.out)
-    end_as_by_ctrl_c()
-    rows: list[Row] = []
-    for rival, (module, _, _) in RIVALS.items():
-        if module:
-            imported = [options.python, "-c", f"import {module}"]
-            found = subprocess.run(imported, capture_output=True, text=True, check=False)
-            if found.returncode:
-                print(f"{rival} is left out: {found.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-                continue
-        print(f"{rival} …", file=sys.stderr, flush=True)
-        rows += _compare(rival, options.python, 3 if options.quick else 9)
-        write(rows, options.out)
-    print(as_table(rows))
-    return 0
+    if why := _missing(options.python, "sys"):
+        parser.error(f"no interpreter that runs: {why}")
+    here = []
+    for module, distribution in DISTRIBUTIONS.items():
+        if why := _missing(options.python, module):
+            print(f"{distribution} is left out, {options.python} cannot import it: {why}", file=sys.stderr)
+        else:
+            here.append(module)
+    rounds = 3 if options.quick else 9
+    session = Session(this_machine(_versions(options.python, here)), options.quick, options.out)
+    return session.run({
+        rival: partial(_beside, rival, options.python, rounds)
+        for rival, (module, _, _) in RIVALS.items()
+        if not module or module in here
+    })  # fmt: skip
 
 
 if __name__ == "__main__":

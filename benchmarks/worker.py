@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,9 @@ async def hub(inbox: Inbox) -> None:
         say(port=node.endpoints[0].port)
         while True:
             await inbox.line()
-            say(peers=len(node.peers()), resident=resident(), processor_s=time.process_time())
+            # Before `resident` takes its time.
+            processor_s = time.process_time()
+            say(peers=len(node.peers()), resident=resident(), processor_s=processor_s)
 
 
 def resident() -> int:
@@ -157,6 +160,11 @@ async def member(inbox: Inbox) -> None:
         say(port=node.endpoints[0].port)
         while True:
             task = json.loads(await inbox.line())
+            if task.get("disconnect"):
+                for peer in node.peers():
+                    # The other end may be faster.
+                    with suppress(p2p.NotConnected, p2p.UnknownPeer):
+                        await node.disconnect(peer)
             for port in task.get("connect", ()):
                 await node.connect(f"127.0.0.1:{port}")
             for _ in range(task.get("append", 0)):
@@ -325,6 +333,44 @@ class Worker:
         assert self._process.stdin is not None
         await self._process.stdin.send_all(json.dumps(values).encode() + b"\n")
         return await self.result()
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What it took to do something.
+
+    Attributes:
+        seconds: by the clock.
+        work_s: processor time of each process that took part, ours first: what other work on the machine changes least.
+    """
+
+    seconds: float
+    work_s: tuple[float, ...]
+
+    @property
+    def busiest(self) -> float:
+        """Processor time of the process that took most: with a core for each, the others wait for it."""
+        return max(self.work_s)
+
+    @property
+    def together(self) -> float:
+        """Processor time of all of them."""
+        return sum(self.work_s)
+
+    def and_then(self, seconds: float) -> Effort:
+        """With so much computing at each process after it."""
+        return Effort(self.seconds + seconds, tuple(each + seconds for each in self.work_s))
+
+
+async def effort(doing: Awaitable[float], *others: Worker) -> Effort:
+    """What it takes to do something that tells its seconds, here and in other processes."""
+
+    def spent() -> tuple[float, ...]:
+        return (time.process_time(), *(other.processor_s() for other in others))
+
+    before = spent()
+    seconds = await doing
+    return Effort(seconds, tuple(now - then for now, then in zip(spent(), before, strict=True)))
 
 
 @asynccontextmanager

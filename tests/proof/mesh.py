@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 
-from benchmarks.processes import full_mesh, run_mesh
+from benchmarks.processes import Mesh, full_mesh, members
 
 PROCESSES = 7
 MENDED_S_MAX = 60.0
@@ -17,7 +17,10 @@ MENDED_S_MAX = 60.0
 
 async def test_a_batch_comes_once_and_who_is_lost_is_replaced() -> None:
     losses = (signal.SIGKILL, signal.SIGSTOP)
-    copies, _, mended = await run_mesh(full_mesh(PROCESSES), 10, losses)
-    assert copies <= 1.1
-    assert len(mended) == len(losses)
-    assert max(mended) <= MENDED_S_MAX
+    async with members(PROCESSES) as started:
+        mesh = Mesh(started)
+        await mesh.link(full_mesh(PROCESSES))
+        measured = await mesh.measure(10, losses)
+    assert measured.copies <= 1.1
+    assert len(measured.mended_s) == len(losses)
+    assert max(measured.mended_s) <= MENDED_S_MAX

@@ -2,84 +2,150 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import trio
 
 from benchmarks import __main__ as program
-from benchmarks import rivals, worker
+from benchmarks import rivals, session, worker
+from benchmarks.harness import Tell
+from benchmarks.session import Session
+from tests.unit.benchmarks.figures import MACHINE, row_of
 
-ROW = {"question": "measured", "ratio": 1.0}
+
+def measure(tell: Tell, *, error: BaseException | None = None) -> None:
+    """A benchmark of two rows, the second of which may break."""
+    tell(row_of())
+    if error is not None:
+        raise error
+    tell(row_of("the second"))
 
 
-def run(monkeypatch: pytest.MonkeyPatch, error: BaseException, *arguments: str) -> int:
-    def measure(quick: bool) -> list[object]:
-        if quick:
-            raise error
-        return [ROW]
-
-    modules = iter([lambda _: measure(quick=False), lambda _: measure(quick=True)])
-    monkeypatch.setattr(
-        program, "importlib", SimpleNamespace(import_module=lambda _: SimpleNamespace(run=next(modules)))
-    )
-    monkeypatch.setattr(program, "end_as_by_ctrl_c", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "codec", "store", *arguments])
-    return program.main()
+def questions(path: Path) -> list[str]:
+    return [row["question"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "code", "measured"),
     [
-        (KeyboardInterrupt(), 130),
-        (BaseExceptionGroup("", [KeyboardInterrupt(), RuntimeError("the worker ended early")]), 130),
-        (RuntimeError("broken"), 1),
+        (None, 0, 4),
+        (KeyboardInterrupt(), 130, 3),
+        (BaseExceptionGroup("", [KeyboardInterrupt(), RuntimeError("the worker ended early")]), 130, 3),
+        (RuntimeError("broken"), 1, 5),
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/a"), 1, 5),
+        (ExceptionGroup("", [OSError(errno.ENOSPC, "No space left on device", "/tmp/a")]), 1, 5),
     ],
 )
-def test_what_was_measured_before_the_end_is_kept(
-    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_was_measured_is_kept_however_the_run_ends(
+    error: BaseException | None, code: int, measured: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "figures.json"
-    assert run(monkeypatch, error, "--out", str(out)) == code
-    assert json.loads(out.read_text(encoding="utf-8"))["rows"] == [ROW]
+    benchmarks = {"codec": measure, "store": partial(measure, error=error)}
+    if code == 1:
+        benchmarks["mesh"] = measure
+    assert Session(MACHINE, True, out).run(benchmarks) == code
+    assert len(questions(out)) == measured
     said = capsys.readouterr()
-    assert "measured" in said.out
-    assert ("Traceback" in said.err) is (code == 1)
+    assert said.out.count("measured") + said.out.count("the second") == measured
+    assert ("Traceback" in said.err) is isinstance(error, RuntimeError)
+    assert ("could not be measured: store" in said.err) is (code == 1)
+    if isinstance(error, OSError | ExceptionGroup):
+        assert "store: [Errno 28] No space left on device: '/tmp/a'" in said.err
 
 
-def test_another_end_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_end_is_none_of_ours() -> None:
     with pytest.raises(GeneratorExit):
-        run(monkeypatch, GeneratorExit())
+        Session(MACHINE, True, None).run({"codec": partial(measure, error=GeneratorExit())})
+
+
+def test_a_place_that_cannot_be_written_any_more_costs_the_json_and_not_the_table(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = []
+
+    def write(*_: object) -> None:
+        tried.append(1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(session, "write", write)
+    assert Session(MACHINE, True, tmp_path / "f.json").run({"codec": measure, "store": measure}) == 1
+    said = capsys.readouterr()
+    assert said.out.count("measured") == 2
+    assert f"--out {tmp_path / 'f.json'}: No space left on device" in said.err
+    assert len(tried) == 1
+
+
+def test_a_run_without_a_figure_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Session(MACHINE, True, None).run({"codec": lambda _: None}) == 0
+    assert capsys.readouterr().out == "nothing was measured\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_no_process_and_no_file_is_left_whatever_signal_ends_a_run(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    pids = []
+
+    async def break_off(tell: Tell) -> None:
+        async with worker.start("raw_echo") as side:
+            await side.result()
+            pids.append(side.pid)
+            tempfile.mkdtemp()
+            assert list(tmp_path.rglob("*"))
+            tell(row_of())
+            os.kill(os.getpid(), number)
+            await trio.sleep_forever()
+
+    assert Session(MACHINE, True, None).run({"codec": partial(trio.run, break_off)}) == 130
+    assert "measured" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+    assert os.environ["TMPDIR"] == str(tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize("main", [program.main, rivals.main])
 def test_a_place_that_cannot_be_written_is_told_before_anything_runs(
-    main: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    main: Callable[[], int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmarks", "codec", "--out", str(tmp_path)])
-    assert callable(main)
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
     assert f"--out {tmp_path}: Is a directory" in capsys.readouterr().err
 
 
-def test_a_row_that_came_before_the_failure_of_its_benchmark_is_kept(
+def test_a_benchmark_that_is_none_is_told_with_those_that_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def measure(quick: bool) -> Iterator[object]:
-        yield ROW
-        raise RuntimeError("broken")
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "speed"])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 2
+    assert "no benchmark is called speed; there are codec, transport" in capsys.readouterr().err
 
-    monkeypatch.setattr(program, "importlib", SimpleNamespace(import_module=lambda _: SimpleNamespace(run=measure)))
-    monkeypatch.setattr(program, "end_as_by_ctrl_c", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "codec"])
-    assert program.main() == 1
-    assert "measured" in capsys.readouterr().out
+
+def test_an_interpreter_that_is_none_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["rivals", "/nowhere/python"])
+    with pytest.raises(SystemExit) as ended:
+        rivals.main()
+    assert ended.value.code == 2
+    assert "no interpreter that runs: /nowhere/python: No such file or directory" in capsys.readouterr().err
 
 
 def test_the_sink_of_another_system_ends_with_its_parent() -> None:
