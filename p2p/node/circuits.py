@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -87,6 +88,8 @@ class Circuits:
         self._links: dict[int, Connection] = {}
         self._keys: dict[Connection, int] = {}
         self._next_key = count()
+        # The link that something came on, while the switch takes it.
+        self._taken_from: Connection | None = None
         self._incoming = BucketTable(
             limits.relay_incoming_per_s, limits.relay_incoming_burst, limits.relay_openings_askers_max
         )
@@ -130,7 +133,7 @@ class Circuits:
         key = self._keys[link] = next(self._next_key)
         self._links[key] = link
         lane = self._switch.link_up(
-            key, link.peer_id, dialed_by_us=link.dialed_by_us, is_relay=said == HOP, wake=link.flush_circuits
+            key, link.peer_id, dialed_by_us=link.dialed_by_us, is_relay=said == HOP, wake=partial(self._speaks, link)
         )
         link.carry(lane)
         self._arrived.set()
@@ -164,8 +167,19 @@ class Circuits:
             raise RemoteProtocolError("a circuit from a peer that did not say that it knows any")
         key = self._keys.get(link)
         if key is not None:
-            self._switch.receive(key, message, self._clock.monotonic())
+            self._taken_from = link
+            try:
+                self._switch.receive(key, message, self._clock.monotonic())
+            finally:
+                self._taken_from = None
             self._after()
+
+    def _speaks(self, link: Connection) -> None:
+        """The circuits over a link have something to say."""
+        if self._taken_from is None:
+            link.flush_circuits()
+        else:
+            self._taken_from.flush_next(link)
 
     def is_neighbour(self, peer_id: PeerId) -> bool:
         """Whether there is a direct link to that peer, who knows circuits."""

@@ -113,6 +113,7 @@ class Connection:
         "_control",
         "_emptied",
         "_flush_follows",
+        "_flush_next",
         "_is_emptied",
         "_is_over",
         "_last_words",
@@ -220,6 +221,8 @@ class Connection:
         self._read_scope: trio.CancelScope | None = None
         self._writing = False
         self._flush_follows = False
+        # Links whose circuits have something to say of what comes on this one.
+        self._flush_next: tuple[Connection, ...] = ()
         self._alone = False
         # What has to be waited for before the next read.
         self._pause: Pause | None = None
@@ -663,6 +666,14 @@ class Connection:
         if self._live and not self._flush_follows:
             self.flush()
 
+    def flush_next(self, link: Connection) -> None:
+        """Flush the circuits of another link as soon as what came here with one read is handled: what several messages
+        brought for one circuit leaves as one, which costs half as much."""
+        if self._flush_follows:
+            self._flush_next += (link,)
+        else:
+            link.flush_circuits()
+
     def close(self, reason: Reason, detail: str = "") -> None:
         """Say Goodbye, flush what waits, read until the other's Goodbye; bounded by `drain_s_max`. Idempotent.
 
@@ -1029,6 +1040,10 @@ class Connection:
             return self._handle_events(now)
         finally:
             self._flush_follows = False
+            if self._flush_next:
+                links, self._flush_next = self._flush_next, ()
+                for link in links:
+                    link.flush_circuits()
 
     def _handle_events(self, now: float) -> Pause | None:
         session, owner = self.session, self._owner

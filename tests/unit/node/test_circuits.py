@@ -14,7 +14,7 @@ import trio.testing
 
 from p2p.errors import ConnectFailed, Reason
 from p2p.ids import RELAY, PeerEndpoint, PeerId
-from p2p.limits import Limits
+from p2p.limits import KIB, Limits
 from p2p.msg import Relay
 from p2p.node.circuits import CAPABILITY, HOP, Circuits
 from p2p.node.roster import Roster
@@ -39,12 +39,17 @@ class Link:
         self.reason = None
         self.session = SimpleNamespace(peer_capabilities={CAPABILITY: HOP})
         self.lane: Lane | None = None
+        self.flushed_next: list[Link] = []
 
     def carry(self, lane: Lane | None) -> None:
         self.lane = lane
 
     def flush_circuits(self) -> None:
         """What waits is taken by the test."""
+
+    def flush_next(self, link: Link) -> None:
+        """As if it were amid what one read brought."""
+        self.flushed_next.append(link)
 
     def said(self) -> list[Relay]:
         """What was to be said since the last time."""
@@ -53,11 +58,15 @@ class Link:
 
 
 def circuits_with(
-    link: Link, limits: Limits, serve: Callable[[CircuitStream], bool] = lambda _stream: False
+    link: Link,
+    limits: Limits,
+    serve: Callable[[CircuitStream], bool] = lambda _stream: False,
+    *,
+    relays: bool = False,
 ) -> Circuits:
     circuits = Circuits(
         OWN, limits, SimulatedClock(), Roster(OWN, limits), Pins(limits, strong={}, weak={}),
-        relays=False, takes=True, next_hop=lambda _target, _asking: None,
+        relays=relays, takes=True, next_hop=lambda _target, _asking: None,
         dead_end=lambda _found: None, ttl_to=lambda _target, _relay: None,
     )  # fmt: skip
     circuits.serve_with(serve, lambda _end: None)
@@ -114,3 +123,27 @@ async def test_t72_what_one_relay_may_bring_is_bounded_and_what_proved_itself_ma
     assert bring(10) == 2
     circuits.proved(SimpleNamespace(endpoint=came[0].remote))  # type: ignore[arg-type]  # as much of a link as is asked
     assert bring(10) == 1
+
+
+async def test_what_one_read_brings_for_a_circuit_is_passed_on_as_one_message() -> None:
+    asker, asked = Link(), Link()
+    asker.peer_id, asked.peer_id = PeerId(b"a" * 32), TARGET
+    circuits = circuits_with(asker, Limits(), relays=True)
+    circuits.link_up(asked)  # type: ignore[arg-type]  # a stand-in
+
+    def came(link: Link, *messages: Relay) -> None:
+        for message in messages:
+            circuits.receive(link, message)  # type: ignore[arg-type]
+
+    came(asker, Relay(1, Relay.OPEN, str(asker.peer_id), str(TARGET), 8))
+    (opening,) = asked.said()
+    quarter = (64 * KIB).to_bytes(4, "little")
+    came(asked, *[Relay(opening.circuit, Relay.WINDOW, payload=quarter)] * 4)
+    (window,) = asker.said()
+    assert window.payload == (256 * KIB).to_bytes(4, "little")
+    came(asker, *[Relay(1, Relay.DATA, payload=bytes([number]) * KIB) for number in range(3)])
+    (data,) = asked.said()
+    assert data.payload == bytes(KIB) + b"\x01" * KIB + b"\x02" * KIB
+    # Each lane spoke up once per read, through the link that was read.
+    assert asker.flushed_next == [asked, asked]
+    assert asked.flushed_next == [asker]

@@ -489,6 +489,26 @@ async def test_the_link_that_gives_way_flushes_and_says_moved(autojump_clock: tr
         assert a.link.clean
 
 
+async def test_circuits_of_another_link_are_flushed_when_all_that_a_read_brought_is_handled() -> None:
+    async with joined() as (a, b):
+        flushed: list[int] = []
+        other = SimpleNamespace(flush_circuits=lambda: flushed.append(len(b.owner.data)))
+        take = b.owner.on_data
+
+        def pass_on(link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause | None:
+            link.flush_next(other)  # type: ignore[arg-type]  # as much of a link as is asked
+            return take(link, message_id, flags, data)
+
+        b.owner.on_data = pass_on  # type: ignore[method-assign]
+        # Two that differ in their channels are no row.
+        for channel in ("one", "other"):
+            assert a.link.send_data_nowait(msg.encode_data(channel.encode(), 0, 0, b"x"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert flushed == [2, 2]
+        b.link.flush_next(other)  # type: ignore[arg-type]
+        assert flushed == [2, 2, 2]
+
+
 @asynccontextmanager
 async def slowly_read(count: int, each_s: float) -> AsyncIterator[tuple[Side, Side]]:
     """Messages of a are under way, and b's reader takes so long for each."""
