@@ -484,7 +484,7 @@ def _walk(data: bytes, pos: int, count: int, hlc: int) -> Iterator[tuple[int, by
         begin = pos + 1
         if size > 127:
             high = data[begin]
-            if 0 < high < 128:
+            if high and high < 128:
                 size = size & 127 | high << 7
                 begin += 1
             else:

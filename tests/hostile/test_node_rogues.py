@@ -333,6 +333,8 @@ async def test_T24_a_flood_of_pings_makes_its_own_link_rest_and_then_costs_point
                 @nursery.start_soon
                 async def flood() -> None:
                     for number in range(5000):
+                        if peer.session.is_ending:
+                            return
                         await peer.say(Ping(number))
 
                 assert await peer.last_words() is Reason.BANNED

@@ -16,7 +16,7 @@ import p2p
 from http_control import HttpLimits
 from tests.http.controlled import TOKEN, controlled, one_controlled
 
-EXAMPLES = int(os.environ.get("HTTP_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("HTTP_EXAMPLES", "3"))
 """Per operation and kind of input, the same in every run; `make proof` asks for more."""
 STREAMS = ("/p2p/events", "/p2p/logs/live")
 UNSAID = {"POST /p2p/connect"}

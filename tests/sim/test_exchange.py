@@ -17,7 +17,7 @@ def write_somewhere(world: World, nodes: list[Node], batches: int, spread_s: flo
         world.after(world.random.uniform(0, spread_s), lambda node=node, r=records, s=size: node.append(r, s))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("shape", ["line", "ring", "mesh", "random_graph"])
 def test_every_shape_converges(shape: str, seed: int) -> None:
     world = World(seed)
@@ -49,7 +49,7 @@ def copies_per_batch_and_node(world: World, nodes: list[Node], batches: int, spr
     return sum(sum(node.received.values()) for node in nodes) / gained
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_full_mesh_of_16_receives_each_batch_about_once(seed: int) -> None:
     world = World(seed)
     nodes = [world.node() for _ in range(16)]
@@ -59,7 +59,7 @@ def test_full_mesh_of_16_receives_each_batch_about_once(seed: int) -> None:
     assert world.violations == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_graph_of_degree_6_receives_each_batch_about_once(seed: int) -> None:
     world = World(seed)
     nodes = [world.node() for _ in range(20)]
@@ -71,7 +71,7 @@ def test_random_graph_of_degree_6_receives_each_batch_about_once(seed: int) -> N
 @pytest.mark.parametrize(("shape", "size", "most"), [("mesh", 16, 1.2), ("graph", 20, 1.1)])
 def test_a_live_record_is_hardly_later_than_by_flooding(shape: str, size: int, most: float) -> None:
     """Flooding as it would be without limits of bandwidth: a copy over every link, and none delays another."""
-    ratios = [ratio for seed in range(3) for ratio in times_of_flooding(World(seed), shape, size)]
+    ratios = [ratio for seed in range(2) for ratio in times_of_flooding(World(seed), shape, size)]
     assert statistics.median(ratios) <= most
     assert statistics.fmean(ratios) <= most + 0.1
 
@@ -105,10 +105,10 @@ def test_a_full_mesh_of_writers_at_full_speed_receives_each_batch_about_once() -
     world = World(77)
     nodes = [world.node(apply_s=0.02) for _ in range(10)]
     world.mesh(nodes)
-    assert copies_per_batch_and_node(world, nodes, 2000, 4.0) <= 1.1
+    assert copies_per_batch_and_node(world, nodes, 600, 1.2) <= 1.1
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_links_that_break_and_come_back(seed: int) -> None:
     world = World(seed)
     nodes = [world.node() for _ in range(8)]
@@ -361,7 +361,7 @@ def test_an_idle_world_does_nothing() -> None:
     assert all(node.exchange.next_deadline() == float("inf") for node in nodes)
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(16))
 def test_everything_at_once(seed: int) -> None:
     """Slow disks, liars, broken links, restarts and damage in one world of random shape."""
     world = World(seed)

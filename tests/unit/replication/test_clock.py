@@ -18,6 +18,11 @@ def test_it_follows_the_wall_clock() -> None:
     assert clock.tick(NOW + 5) == (NOW + 5) << 16
 
 
+def test_a_clock_that_nothing_came_before_begins_with_the_first_tick_there_is() -> None:
+    assert HybridClock().last == 0
+    assert HybridClock().tick(0) == 1
+
+
 def test_ticks_of_one_moment_count_up() -> None:
     clock = HybridClock()
     first = clock.tick(NOW, 1024)

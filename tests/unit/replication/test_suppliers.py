@@ -463,18 +463,29 @@ def test_a_log_that_is_complete_up_to_its_fork_is_asked_of_nobody_not_even_the_o
     assert world.suppliers.supplier(LOG) == 0
 
 
-def test_of_links_that_show_nothing_more_one_that_does_not_ask_us_comes_first() -> None:
-    world = World(3)
+@pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1), (3, 1), (3, 2), (2, 3)])
+def test_of_links_that_show_nothing_more_one_that_does_not_ask_us_comes_first(first: int, then: int) -> None:
+    world = World(4)
     world.suppliers.held(LOG, 5, 0.0)
-    for link in range(3):
-        world.claim(link, 5, 0.0, asks=link != 2)
+    for link in range(4):
+        world.claim(link, 5, 0.0, asks=link != first)
     assert world.wanted_from() == [0]
     world.suppliers.link_down(0, PEERS[0], 1.0)
-    assert world.wanted_from() == [2]
-    world.claim(2, 5, 1.0, asks=True)
-    world.claim(1, 5, 1.0, asks=False)
-    world.suppliers.link_down(2, PEERS[2], 1.0)
+    assert world.wanted_from() == [first]
+    world.claim(then, 5, 1.0, asks=False)
+    world.suppliers.link_down(first, PEERS[first], 1.0)
+    assert world.wanted_from() == [then]
+
+
+def test_a_link_that_came_when_all_others_were_declined_gives_way_to_one_that_shows_something() -> None:
+    world = World(1)
+    world.claim(0, 5, 0.0)
+    world.suppliers.decline(LOG, 0, 0.0)
+    world.suppliers.link_up(1, PEERS[1], 1.0)
     assert world.wanted_from() == [1]
+    world.suppliers.link_up(2, PEERS[2], 1.0)
+    world.claim(2, 1, 1.0)
+    assert world.wanted_from() == [2], "it shows more than the one that has shown nothing"
 
 
 def test_who_takes_the_place_of_a_link_that_ended_is_watched_as_well() -> None:

@@ -713,6 +713,7 @@ def test_a_proof_that_cannot_be_read_is_sent_when_it_can() -> None:
     side.heads[LOG] = LogHead(2, log[1].hash, frozen=True)
     side.exchange.moved({LOG}, side.now)
     assert not any(isinstance(message, ForkProof) for message in side.take() + side.wait(5.0))
+    assert side.loads <= 7, "it is tried once a second"
     side.fails.clear()
     assert sum(isinstance(message, ForkProof) for message in side.wait(5.0)) == 1
 

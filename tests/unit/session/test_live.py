@@ -340,6 +340,7 @@ def inner(type: int = DATA, msg_id: int = 1000, flags: int = 0, payload: bytes =
         inner(msg_id=0),
         inner(msg_id=2000) + inner(msg_id=2000),
         inner(msg_id=2000) + inner(msg_id=1999),
+        b"".join(inner(msg_id=msg_id) for msg_id in (2000, 2001, 2002, 2003)) + inner(0x8000, 2002),
         inner(msg_id=9000),
         inner(msg_id=2**64 - 1),
         b"\xff" * 20,
@@ -363,6 +364,7 @@ def inner(type: int = DATA, msg_id: int = 1000, flags: int = 0, payload: bytes =
         "id 0",
         "id twice",
         "id back",
+        "id within a row",
         "id of the outer",
         "id beyond the outer",
         "no frame",
@@ -1137,6 +1139,14 @@ def test_a_row_fills_a_bundle_and_no_more():
     assert all(len(envelope.payload) <= 64 * 1024 for envelope in envelopes(stream))
     r.receive_data(stream, 0.0)
     assert len(bodies(drain(r))) == 112
+
+
+def test_a_row_does_not_make_more_messages_of_a_bundle_than_it_may_have():
+    i, _ = live(config("a", limits_bundle_messages_max=6), config("b"))
+    for _ in range(3):
+        i.send_row([data(b"x")] * 3)
+    i.send_row([data(b"x")] * 4)
+    assert types(i.data_to_send()) == [BUNDLE, BUNDLE, int(DATA)], "six, six and one"
 
 
 def test_a_session_that_has_ended_takes_no_row():
