@@ -41,7 +41,7 @@ START_S_MAX: Final = 2.0
 STARTED: Final = "store, heads and clock taken up"
 STARTS: Final = 3
 APPENDS: Final = 20
-TIMES: Final = 10
+TIMES: Final = 5
 REQUESTS: Final = 100
 
 Series = list[tuple[int, tuple[float, ...]]]

@@ -38,7 +38,7 @@ async def _rows(quick: bool, tell: Tell) -> None:
             return _seconds(statement, cache)
 
         measured = await in_turn(
-            5 if quick else 15, *(partial(importing, statement) for statement in (OURS, BASELINE, BUILT_ON))
+            3 if quick else 15, *(partial(importing, statement) for statement in (OURS, BASELINE, BUILT_ON))
         )
     ours, baseline, built_on = zip(*measured, strict=True)
     tell(_row("import of a node ÷ import of trio and cryptography's AEAD", "<= 1.5", ours, baseline))

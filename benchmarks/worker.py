@@ -136,9 +136,9 @@ async def accept_only() -> None:
         nursery.start_soon(trio.serve_listeners, hold, listeners)
 
 
-async def hub(inbox: Inbox) -> None:
+async def hub(ping_after_s: float, inbox: Inbox) -> None:
     """A node for a crowd. Asked, it tells what it takes: memory and processor time."""
-    async with p2p.open_node(node_id="hub", max_peers=4096) as node:
+    async with p2p.open_node(node_id="hub", max_peers=4096, ping_after_s=ping_after_s) as node:
         say(port=node.endpoints[0].port)
         while True:
             await inbox.line()
@@ -228,7 +228,7 @@ class Inbox:
         return task
 
 
-async def crowd(size: int, inbox: Inbox) -> None:
+async def crowd(size: int, ping_after_s: float | None, inbox: Inbox) -> None:
     """Many nodes that only dial: handshakes at a time, or links that stay and say nothing."""
 
     async def handshakes(node: p2p.Node, port: int, count: int) -> None:
@@ -243,7 +243,10 @@ async def crowd(size: int, inbox: Inbox) -> None:
         return await node.connect(f"127.0.0.1:{port}")
 
     async with trio.open_nursery() as nursery:
-        nodes = [p2p.Node(p2p.NodeConfig(node_id=f"c{number}", listen_port=None)) for number in range(size)]
+        nodes = [
+            p2p.Node(p2p.NodeConfig(node_id=f"c{number}", listen_port=None, ping_after_s=ping_after_s))
+            for number in range(size)
+        ]
         for node in nodes:
             await nursery.start(node.run)
         say(ready=True)
@@ -272,10 +275,10 @@ ROLES: dict[str, Role] = {
     "raw_echo": lambda args, inbox: raw_echo(),
     "node_echo": lambda args, inbox: node_echo(),
     "accept_only": lambda args, inbox: accept_only(),
-    "hub": lambda args, inbox: hub(inbox),
+    "hub": lambda args, inbox: hub(float(args[0]), inbox),
     "member": lambda args, inbox: member(inbox),
     "follower": lambda args, inbox: follower(int(args[0]), int(args[1]), inbox),
-    "crowd": lambda args, inbox: crowd(int(args[0]), inbox),
+    "crowd": lambda args, inbox: crowd(int(args[0]), float(args[1]) if args[1:] else None, inbox),
 }
 
 
