@@ -281,7 +281,7 @@ class Paths:
         now = self._clock.monotonic()
         relay = relay_of(link)
         self.router.broke(link.peer_id, relay, now)
-        if link.reason is Reason.DEAD and not link.is_relay_silent:
+        if link.reason is Reason.DEAD and not link.life.is_relay_silent:
             # What is behind that relay may be slow. A relay that answers nobody is not.
             self._silent.double((link.peer_id, relay), now)
 

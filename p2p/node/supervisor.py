@@ -164,7 +164,7 @@ class Supervisor:
         self.links[link] = None
         if isinstance(stream, CircuitStream):
             stream.end.on_credit = link.heard
-            link.carrier = next((other for other in self.links if other.carries(stream.end.lane)), None)
+            link.life.carrier = next((other for other in self.links if other.carries(stream.end.lane)), None)
         _log.debug("handshake begins: %s", link)
         return link
 
@@ -279,7 +279,7 @@ class Supervisor:
         self._roster.remember(peer_id)
         self._acquaintances.met(link)
         if not link.direct:
-            link.bear(self._paths.patience_with(link))
+            link.life.bear(self._paths.patience_with(link))
         _log.debug("live: %s", link)
         self._succession.live(link)
         if not link.dialed_by_us:
@@ -436,7 +436,7 @@ class Supervisor:
     def on_rest(self, link: Connection) -> None:
         """Let our ends of the circuits over a link that rests tell that they live."""
         for circuit in tuple(self.links):
-            if circuit.carrier is link:
+            if circuit.life.carrier is link:
                 circuit.carrier_rests()
                 if isinstance(circuit.stream, CircuitStream):
                     # Its own word may wait for credit, which is not read.
@@ -486,7 +486,7 @@ class Supervisor:
             self._note_dialed_end(link, link.endpoint, link.connected_at)
 
     def _note_circuit_end(self, link: Connection) -> None:
-        carrier, stream = link.carrier, link.stream
+        carrier, stream = link.life.carrier, link.stream
         assert isinstance(stream, CircuitStream), "it is not direct"
         assert link.connected_at is not None, "it was live"
         # Our own link to the relay is not read, or made place for another one and was there for long enough to move.

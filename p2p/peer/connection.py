@@ -35,6 +35,7 @@ from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolErro
 from p2p.ids import RELAY, PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.peer.asking import Ask, Asks, unsolicited
+from p2p.peer.life import Life
 from p2p.peer.line import Line
 from p2p.peer.outbox import ENVELOPE_BYTES_MAX, Outbox, RelayLane
 from p2p.peer.owner import Owner, Pause, Served
@@ -51,11 +52,6 @@ from p2p.windows import Clock
 _log = logging.getLogger("p2p.peer")
 
 _NEVER: Final = float("inf")
-_TICK_S: Final = 1e-6
-"""Two readings of the clock that differ by less are the same moment, computed in two ways."""
-
-_LATE_S: Final = 0.1
-"""A deadline that is met so late says that this node stood still: what came meanwhile is not read yet."""
 
 _RATED: Final = frozenset({msg.WalHeads, msg.OutboxPull, msg.ForkProof, msg.Attached})
 """Messages that no window counts, as a Ping is; acks, batches and data are bounded by windows and backpressure. So are
@@ -94,11 +90,9 @@ class Connection:
         endpoint: what was dialled, or the remote address of an accepted stream.
         direct: False if the stream is a circuit through a relay.
         label: the peer's node id where the node accepted it as a label, else None.
-        carrier: the link that it runs over, of one in a circuit.
-        read_at: when bytes came last.
+        life: signs of life, and what is made of their absence.
         after: links of the same peer whose application messages come before this one's.
         cut_short: whether it gave way and was cut at the bound of that, although it lived.
-        is_relay_silent: of a dead circuit, whether nothing came from its relay either, though it was asked.
         unsent: application messages that waited here when it ended.
         left: those of them that another link may send, as nobody can have got them. Only circuits leave any: their way
             broke, and the peer is where he was; or they gave way, maybe because the peer found out first.
@@ -122,26 +116,18 @@ class Connection:
         "_limits",
         "_line",
         "_live",
-        "_made_room_at",
-        "_measured_at",
-        "_moved_at",
         "_nursery",
         "_outbox",
         "_over",
         "_owner",
         "_parting",
         "_pause",
-        "_ponged_at",
-        "_pongs",
-        "_probe_by",
-        "_probed_at",
         "_read_scope",
         "_rest",
         "_rest_scope",
         "_settled",
         "_stream",
         "_traces",
-        "_vigil",
         "_write_bytes",
         "_write_scope",
         "_writing",
@@ -149,7 +135,6 @@ class Connection:
         "after",
         "answer_bytes_max",
         "asks",
-        "carrier",
         "clean",
         "connected_at",
         "cut_short",
@@ -158,10 +143,9 @@ class Connection:
         "direct",
         "endpoint",
         "floods",
-        "is_relay_silent",
         "label",
         "left",
-        "read_at",
+        "life",
         "reason",
         "replicating",
         "served",
@@ -194,7 +178,6 @@ class Connection:
         self.detail = ""
         self.clean = False
         self.replicating = False
-        self.carrier: Connection | None = None
         self.after: tuple[Connection, ...] = ()
         self.asks: Asks | None = None
         self.served: dict[int, Served] = {}
@@ -205,7 +188,7 @@ class Connection:
         self.unsent = 0
         self.left: tuple[bytes, ...] = ()
         self.cut_short = False
-        self.is_relay_silent = False
+        self.life = Life(session, stream, limits, in_circuit=not self.direct)
         self._stream = stream
         self._owner = owner
         self._clock = clock
@@ -228,28 +211,17 @@ class Connection:
         self._pause: Pause | None = None
         self._rest: memoryview | None = None
         self._line: Line | None = None
-        self._pongs: trio.lowlevel.ParkingLot | None = None
         self._settled: trio.Event | None = None
         self._over: trio.Event | None = None
         self._is_over = False
         self._emptied: trio.Event | None = None
         self._is_emptied = False
-        self._ponged_at = 0.0
-        # When the Ping of `measure_rtt` was sent that is under way.
-        self._measured_at = _NEVER
         self._rest_scope: trio.CancelScope | None = None
         # How it ends, once it is closed or gives way.
         self._parting: Parting | None = None
-        # When bytes came last, the other side made room for a write that waited for it, or a rest of our own was over.
-        self._moved_at = -_NEVER
-        self._made_room_at = -_NEVER
-        self.read_at = -_NEVER
         self._life_scope: trio.CancelScope | None = None
         self._last_words = 0
         self._last_words_by = -_NEVER
-        self._probe_by = _NEVER
-        self._probed_at = _NEVER
-        self._vigil = None if self.direct else Vigil(limits)
         self._live = False
         self._traces = _log.isEnabledFor(TRACE)
 
@@ -421,11 +393,11 @@ class Connection:
         """
         if self._writing or self._rest is not None or self._outbox or self._traces:
             return 0
-        if self._vigil is not None:
-            if self._doubts(self._vigil):
+        vigil, session = self.life.vigil, self.session
+        if vigil is not None:
+            if self._doubts(vigil):
                 return 0
-            self._await_answer(self._vigil)
-        session = self.session
+            self._await_answer(vigil)
         if at_once and (sealed := session.seal_alone(payload, flags)) is not None:
             msg_id, frame = sealed
             sent = self._stream.send_nowait(frame)
@@ -450,7 +422,7 @@ class Connection:
         """
         if vigil.asked_at == _NEVER or self._parting is not None or self._rest_scope is not None:
             return False
-        return vigil.is_doubtful(self._clock.monotonic(), self._moved_at, self._relay_heard_at)
+        return self.life.doubts(vigil, self._clock.monotonic())
 
     def _await_answer(self, vigil: Vigil) -> None:
         """In a circuit: something goes out whose arrival only the peer can tell."""
@@ -561,18 +533,16 @@ class Connection:
         """
         await trio.lowlevel.checkpoint()
         if self.is_live:
-            if self._pongs is None:
-                self._pongs = trio.lowlevel.ParkingLot()
-            asked_at = self._clock.monotonic()
+            life, asked_at = self.life, self._clock.monotonic()
+            if life.pongs is None:
+                life.pongs = trio.lowlevel.ParkingLot()
             while self.is_live:
-                if self._measured_at == _NEVER:
-                    self._measured_at = self._clock.monotonic()
-                    self.session.ping(self._measured_at)
+                if life.measure(self._clock.monotonic()):
                     self.write_soon()
-                await self._pongs.park()
+                await life.pongs.park()
                 # It may answer an earlier Ping, of a keepalive.
                 rtt_s = self.session.rtt_s
-                if rtt_s is not None and self._is_answered_since(asked_at):
+                if rtt_s is not None and life.answered_since(asked_at):
                     return rtt_s
         raise self._closed()
 
@@ -614,7 +584,7 @@ class Connection:
         circuits = self._outbox.relay
         if circuits is None or not circuits.passed_on:
             return _NEVER
-        return max(0.0, self.read_at + self._limits.relay_answer_s_max / 3 - self._clock.monotonic())
+        return max(0.0, self.life.read_at + self._limits.relay_answer_s_max / 3 - self._clock.monotonic())
 
     @property
     def deaf_s_max(self) -> float:
@@ -640,13 +610,7 @@ class Connection:
         Args:
             room_bytes: how much there is by now; 0 if it is less than whoever reads gives back at once.
         """
-        now = self._clock.monotonic()
-        if room_bytes:
-            self._made_room_at = now
-            if self._vigil is not None:
-                self._vigil.made_room(now, room_bytes)
-        if room_bytes or now < max(self.read_at, self._made_room_at) + self._limits.channel_wait_s_max:
-            self._moved_at = now
+        self.life.made_room(self._clock.monotonic(), room_bytes)
         if self._outbox:
             self.write_soon()
 
@@ -654,7 +618,7 @@ class Connection:
         """In a circuit: this node does not read the link that it runs over. So the silence is our own, and the other
         side cannot know that."""
         if self._live and self.session.state is State.LIVE:
-            self._moved_at = self._clock.monotonic()
+            self.life.moved_at = self._clock.monotonic()
             self.greet()
 
     def flush_circuits(self) -> None:
@@ -728,15 +692,15 @@ class Connection:
         if parting is not None and parting.gives_way:
             if parts_first and parting.waits_for == _NEVER:
                 self._ask_for_life()
-                parting.waits_for = self._probed_at
+                parting.waits_for = self.life.probed_at
                 self.write_soon()
             return
         if parting is not None or not self._live:
             self.close(Reason.MOVED)
             return
         self._ask_for_life()
-        parting = Parting(self._limits, self._probed_at, (Reason.MOVED, ""), gives_way=True)
-        parting.waits_for = self._probed_at if parts_first else _NEVER
+        parting = Parting(self._limits, self.life.probed_at, (Reason.MOVED, ""), gives_way=True)
+        parting.waits_for = self.life.probed_at if parts_first else _NEVER
         if self.asks is not None:
             self.asks.withdraw()
         if not self.direct:
@@ -767,20 +731,15 @@ class Connection:
                     break
                 self.session.ping(self._clock.monotonic())
                 self.write_soon()
-                if self.is_resting and self._carries_any and self._clock.monotonic() < self.read_at + deaf_s_max:
+                if self.is_resting and self._carries_any and self._clock.monotonic() < self.life.read_at + deaf_s_max:
                     self._owner.on_rest(self)
         self._life_scope = None
 
     def probe(self) -> None:
         """Find out within `probe_s_max` of reading whether the peer answers here; the owner is told (`on_probed`)."""
-        if self.is_live and self._probe_by == _NEVER:
+        if self.is_live and self.life.probe_by == _NEVER:
             self._ask_for_life()
             self.flush()
-
-    def bear(self, factor: int) -> None:
-        """In a circuit: wait so many times as long before it counts as dead."""
-        if self._vigil is not None:
-            self._vigil.factor = factor
 
     def greet(self) -> None:
         """Send something, so that the peer knows that the link is live."""
@@ -788,36 +747,8 @@ class Connection:
         self.flush()
 
     def _ask_for_life(self) -> None:
-        now = self._probed_at = self._clock.monotonic()
-        self.session.ping(now)
-        if self._vigil is not None:
-            self._vigil.sent(now)
-            self._note_asked(self._vigil, now)
-        self._probe_by = self._answer_due(now)
+        self.life.ask(self._clock.monotonic())
         self._tighten_deadline()
-
-    def _answer_due(self, now: float) -> float:
-        """When the answer to a Ping is due that is under way: in a circuit when the vigil says so.
-
-        A silence of before counts there as far as the peer was asked: else over a slow link a burst is still coming.
-        """
-        due = now + self._limits.probe_s_max
-        if self._vigil is None:
-            return due
-        return max(due, self._vigil.next_deadline(self._moved_at, self._relay_heard_at))
-
-    @property
-    def _probe_s(self) -> float:
-        """How long the answer to a Ping may take, and nothing may move: in a circuit as long as the vigil says."""
-        probe_s = self._limits.probe_s_max
-        return probe_s if self._vigil is None else max(probe_s, self._vigil.patience_s)
-
-    def _is_brought(self, since: float) -> bool:
-        """In a circuit: whether one slice, of whichever circuit, is coming in over its carrier since then."""
-        carrier = self.carrier
-        if carrier is None or not carrier.session.is_amid_frame:
-            return False
-        return carrier.read_at > since >= carrier.session.last_seen
 
     def abort(self, reason: Reason, detail: str = "") -> None:
         """End at once: nothing is flushed, no Goodbye is sent. Never waits."""
@@ -899,15 +830,17 @@ class Connection:
         over_by = parting.over_by if parting is not None and parting.gives_way else now + limits.retire_s_max
         if self.clean and self.reason is Reason.MOVED and now < over_by:
             self._last_words_by = over_by
-            scope.deadline = min(over_by, now + max(limits.drain_s_max, self._probe_s))
+            scope.deadline = min(over_by, now + max(limits.drain_s_max, self.life.probe_s))
         else:
             scope.deadline = min(_NEVER if parting is None else parting.end_by, now + limits.probe_s_max)
 
     def _note_room(self) -> None:
         """The other side made room for a write that waited for it."""
-        now = self._moved_at = self._clock.monotonic()
+        now = self.life.moved_at = self._clock.monotonic()
         if now < self._last_words_by and self._write_scope is not None:
-            self._write_scope.deadline = min(self._last_words_by, now + max(self._limits.drain_s_max, self._probe_s))
+            self._write_scope.deadline = min(
+                self._last_words_by, now + max(self._limits.drain_s_max, self.life.probe_s)
+            )
 
     async def _read_until_over(self) -> None:
         # One function: whoever waits in a coroutine within it passes through each one more at every turn of the loop.
@@ -958,7 +891,7 @@ class Connection:
         session.pause(clock.monotonic())
         with trio.CancelScope(deadline=self._rest_by) as scope:
             self._rest_scope = scope
-            if self._vigil is not None or self._carries_any:
+            if not self.direct or self._carries_any:
                 self._show_life_soon()
             try:
                 self._pause = await pause()
@@ -968,22 +901,19 @@ class Connection:
             return
         now = clock.monotonic()
         if not scope.cancelled_caught:
-            self._moved_at = now
+            self.life.moved_at = now
         session.resume(now)
-        if self._vigil is not None:
-            self._vigil.resumed(now)
-        if self._probe_by != _NEVER:
-            # The answer may be among what was not read.
-            self._probe_by = self._answer_due(now)
+        self.life.resumed(now)
         # One rest after the other must not keep us from saying that we live.
         session.handle_deadline(now)
         self._go_on(now)
 
     def _meet_deadline(self) -> None:
-        now = self._clock.monotonic()
+        now, life = self._clock.monotonic(), self.life
         self.session.handle_deadline(now)
-        if self._vigil is not None and self.is_live:
-            self._keep_vigil(self._vigil, now)
+        if (vigil := life.vigil) is not None and self.is_live and life.keep_vigil(vigil, now):
+            silent_s = now - vigil.silent_since(life.moved_at)
+            self.abort(Reason.DEAD, f"nothing came through the circuit for {silent_s:.3g} s")
         self._go_on(now)
 
     def _go_on(self, now: float) -> None:
@@ -996,8 +926,9 @@ class Connection:
 
     def _take_chunk(self, data: bytes | bytearray) -> bool:
         """Handle what was read; False if nothing more is to be read, as the link is over or has to rest."""
-        session, vigil = self.session, self._vigil
-        now = self._moved_at = self.read_at = self._clock.monotonic()
+        session, life = self.session, self.life
+        now = life.moved_at = life.read_at = self._clock.monotonic()
+        vigil = life.vigil
         if vigil is not None:
             vigil.came(len(data))
         data = bytes(data)
@@ -1110,26 +1041,15 @@ class Connection:
         return self._owner.on_wal(self, message)
 
     def _take_pong(self, pong: Ponged, now: float) -> None:
-        if pong.rtt_s is not None:
-            self._ponged_at = now
-        if self._measured_at != _NEVER and self._is_answered_since(self._measured_at):
-            self._measured_at = _NEVER
-        if self._pongs is not None:
-            self._pongs.unpark_all()
-        parting = self._parting
-        if parting is not None and not parting.may_part and self._is_answered_since(parting.waits_for):
+        life, parting = self.life, self._parting
+        life.take_pong(pong, now)
+        if parting is not None and not parting.may_part and life.answered_since(parting.waits_for):
             parting.waits_for = -_NEVER
-        if self._vigil is not None and pong.rtt_s is not None:
-            self._vigil.answered(now - pong.rtt_s, now, self.session.bytes_out)
+        if life.vigil is not None:
             self._tighten_deadline()
-        if self._probe_by != _NEVER and not self.retiring:
-            self._probe_by = _NEVER
+        if life.probe_by != _NEVER and not self.retiring:
+            life.probe_by = _NEVER
             self._owner.on_probed(self, alive=True)
-
-    def _is_answered_since(self, moment: float) -> bool:
-        """Whether the Pong that came last answers a Ping of that moment or later: they come in order."""
-        rtt_s = self.session.rtt_s
-        return rtt_s is not None and self._ponged_at - rtt_s >= moment - _TICK_S
 
     def _admit(self, proven: PeerProven) -> None:
         refusal = self._owner.on_proven(self, proven)
@@ -1142,61 +1062,18 @@ class Connection:
         self._owner.on_flood(self)
         return partial(trio.sleep, self._limits.control_rest_s)
 
-    def _keep_vigil(self, vigil: Vigil, now: float) -> None:
-        """In a circuit: see to it that what is awaited does come."""
-        if self.session.pending_bytes:
-            # The session itself asked for a sign of life. It is awaited, too.
-            vigil.sent(now)
-        if vigil.must_ask(now, self._moved_at):
-            self.session.ping(now)
-            self._note_asked(vigil, now)
-        elif vigil.is_dead(now, self._moved_at, self._relay_heard_at) and not self._is_owed_time(vigil, now):
-            silent_since = vigil.silent_since(self._moved_at)
-            self.is_relay_silent = self._relay_heard_at < silent_since
-            self.abort(Reason.DEAD, f"nothing came through the circuit for {now - silent_since:.3g} s")
-
-    def _note_asked(self, vigil: Vigil, now: float) -> None:
-        pending_bytes = self.session.pending_bytes
-        vigil.asked(now, self.session.bytes_out + pending_bytes, self._stream.unread_bytes + pending_bytes)
-        if self.carrier is not None and self.carrier.is_live:
-            # So that it is known whether the relay is silent, or what is behind it.
-            self.carrier.greet()
-
-    @property
-    def _relay_heard_at(self) -> float:
-        """In a circuit: when its relay was heard last. Infinity where its silence says nothing: it is not asked, we do
-        not listen, or what we say goes out slowly."""
-        vigil, carrier = self._vigil, self.carrier
-        if vigil is None or carrier is None or not carrier.is_live or carrier.is_resting:
-            return _NEVER
-        return carrier.read_at if vigil.is_quick or not carrier.is_writing else _NEVER
-
-    def _is_owed_time(self, vigil: Vigil, now: float) -> bool:
-        """In a circuit: whether a word may be there that was not heard: something else comes in, or we stood still."""
-        heard_at, relay_heard_at, carrier = self._moved_at, self._relay_heard_at, self.carrier
-        since = vigil.silent_since(heard_at)
-        if self._is_brought(since) or (carrier is not None and carrier.is_resting):
-            vigil.resumed(now)
-            return True
-        comes = carrier is not None and carrier.session.is_amid_frame and carrier.read_at > since
-        is_late = now > vigil.next_deadline(heard_at, relay_heard_at) + _LATE_S
-        return (is_late or comes) and vigil.spare(now, heard_at)
-
     def _check_end(self, now: float) -> None:
-        is_dead, parting = False, self._parting
-        if now >= self._probe_by and not self._may_be_answered(now):
-            self._probe_by = _NEVER
-            is_brought = self._is_brought(self._probed_at)
+        is_dead, parting, life = False, self._parting, self.life
+        if life.ends_probe(now):
             if parting is None or not parting.gives_way:
-                if is_brought or self.session.last_seen > self._probed_at:
+                if life.spoke_since_probe:
                     # It does not answer yet, but it is not silent.
                     self._ask_for_life()
                 else:
                     self._owner.on_probed(self, alive=False)
                 return
             # One that gives way and does live finishes in order. (Its peer may be past answering a Ping.)
-            # A frame that has begun comes slowly; it moves, or it is found out when it has to end.
-            is_dead = not (is_brought or self._moved_at > self._probed_at or self.session.is_amid_frame)
+            is_dead = not life.moved_since_probe
             parting.probe_failed()
         if parting is None:
             return
@@ -1204,9 +1081,9 @@ class Connection:
             now,
             is_dead=is_dead,
             owes=self._owes_answers(),
-            moved_at=now if self._is_brought(self._moved_at) else self._moved_at,
+            moved_at=life.last_move(now),
             can_speak=not self._outbox and self.session.state is State.LIVE,
-            probe_s=self._probe_s,
+            probe_s=life.probe_s,
         )
         if step is Step.ASK:
             self._ask_for_life()
@@ -1216,28 +1093,15 @@ class Connection:
             self.cut_short = parting.gives_way and not is_dead
             self._end(*parting.farewell, clean=False)
 
-    def _may_be_answered(self, now: float) -> bool:
-        """In a circuit: whether a probe has more time after all. Nothing came, but the relay lives, or could not be
-        heard."""
-        vigil = self._vigil
-        if vigil is None or vigil.asked_at == _NEVER or self._moved_at > self._probed_at:
-            return False
-        if vigil.is_dead(now, self._moved_at, self._relay_heard_at) and not self._is_owed_time(vigil, now):
-            return False
-        self._probe_by = vigil.next_deadline(self._moved_at, self._relay_heard_at)
-        return True
-
     @property
     def _rest_by(self) -> float:
         return _NEVER if self._parting is None else self._parting.rest_by
 
     def _next_deadline(self) -> float:
-        due = min(self.session.next_deadline(), self._probe_by)
+        due = min(self.session.next_deadline(), self.life.probe_by)
         if self._parting is not None:
             return min(due, self._parting.end_by)
-        if self._vigil is not None:
-            return min(due, self._vigil.next_deadline(self._moved_at, self._relay_heard_at))
-        return due
+        return due if self.direct else min(due, self.life.next_deadline())
 
     def _tighten_deadline(self) -> None:
         if (scope := self._read_scope) is not None:
@@ -1263,8 +1127,7 @@ class Connection:
         self._settle()
         if self._line is not None:
             self._line.dismiss(answers=True)
-        if self._pongs is not None:
-            self._pongs.unpark_all()
+        self.life.wake()
 
     def _settle(self) -> None:
         if self._settled is not None:
@@ -1284,10 +1147,10 @@ class Connection:
 
     def _next_bytes(self) -> bytes:
         session, outbox = self.session, self._outbox
-        if outbox and session.state is State.LIVE and (self._vigil is None or not self._doubts(self._vigil)):
+        if outbox and session.state is State.LIVE and ((vigil := self.life.vigil) is None or not self._doubts(vigil)):
             outbox.drain(session, self._write_bytes)
-            if self._vigil is not None:
-                self._await_answer(self._vigil)
+            if vigil is not None:
+                self._await_answer(vigil)
             if self._line is not None:
                 self._line.serve(self._put_from_line)
                 if not self._line:
@@ -1375,7 +1238,7 @@ class Connection:
                         await stream.send_all(data[start:stop])
                     if scope.cancelled_caught:
                         # In a circuit the relay may be silent instead.
-                        is_heard = self.direct or self._clock.monotonic() < self._moved_at + stall_s
+                        is_heard = self.direct or self._clock.monotonic() < self.life.moved_at + stall_s
                         reason = Reason.OVERLOADED if is_heard else Reason.DEAD
                         self.abort(reason, f"no byte accepted for {stall_s:g} s")
                         return

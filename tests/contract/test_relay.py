@@ -857,7 +857,7 @@ async def test_what_is_sent_after_a_frozen_relay_was_left_does_not_wait_long_for
         # After a burst as large may follow; and after circuits that were slow, too.
         await trio.sleep(20)
         assert b._rooms is not None
-        b._rooms.roster.links[a.peer_id].bear(p2p.Limits().relay_patience_max)
+        b._rooms.roster.links[a.peer_id].life.bear(p2p.Limits().relay_patience_max)
         for _ in range(40):
             await a.send(b.peer_id, "count", bytes(60_000))
         for _ in range(40):

@@ -450,7 +450,7 @@ async def test_T24_a_link_that_rests_again_and_again_says_that_it_lives(autojump
         await trio.sleep(limits.dead_after_s + 10)
         assert b.owner.floods > 20
         assert a.link.is_live and b.link.is_live
-        assert trio.current_time() - a.link.read_at < limits.ping_after_s + 2
+        assert trio.current_time() - a.link.life.read_at < limits.ping_after_s + 2
 
 
 async def test_T22_a_link_that_leaves_its_answers_unread_ends(autojump_clock: trio.testing.MockClock) -> None:
