@@ -467,8 +467,8 @@ PLANTED: Final = (
     Planted(
         "who waits for an answer to his ping is not told of the end of the link",
         "p2p/peer/connection.py",
-        "            self._pongs.unpark_all()\n\n    def _settle",
-        "            pass\n\n    def _settle",
+        "        self.life.wake()\n\n    def _settle",
+        "\n    def _settle",
         ("tests/unit/peer/test_connection.py",),
     ),
     Planted(
