@@ -50,7 +50,8 @@ from p2p.node.service import Entered, first_cause
 from p2p.node.serving import Body, Handler, TypedHandler, encode_body, reader_of, typed
 from p2p.node.status import Counters, NodeStats, OutboxView, Peer, PingReply, TableSizes, snapshot_of
 from p2p.node.wal import Wal
-from p2p.peer.connection import Connection, check_fits
+from p2p.peer.connection import Connection
+from p2p.peer.outgoing import check_fits
 from p2p.policy.addresses import DialRule
 from p2p.relay.switch import CircuitStats
 from p2p.transport.base import Listener, Network

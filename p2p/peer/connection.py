@@ -1,19 +1,12 @@
 """One connection: a stream and a session held together by one task.
 
-Responsible for moving bytes (reader, writer), for the session's deadlines, for backpressure, and for an end that is
-counted once whatever ended it. It refuses to know what messages mean, who may connect, and which other links exist:
-that is its owner's part (`Owner`).
+Responsible for reading, for the session's deadlines, for backpressure, and for an end that is counted once whatever
+ended it; what is sent is the part of `Outgoing`, the base of this. It refuses to know what messages mean, who may
+connect, and which other links exist: that is its owner's part (`Owner`).
 
-How it moves:
-
-- The **reader** is the connection's own task, and an idle connection has no other: one cancel scope around the read
-  carries the session's next deadline, and is only entered anew when it fires or must come earlier.
-- The **writer** is started when there is something to write and ends when there is not, a task of the nursery that the
-  link runs in, which the link's own task does not outlive; a nursery for each link would cost thousands of idle ones
-  a sixth of their memory. It drains the outbox into the
-  session, which seals what waits together as one bundle, and writes that at once.
-- After each chunk read, answers are flushed without waiting if the socket takes them: a request costs one system call
-  and no task switch.
+How it moves: the **reader** is the connection's own task, and an idle connection has no other. One cancel scope around
+the read carries the session's next deadline, and is only entered anew when it fires or must come earlier. After each
+chunk read, answers are flushed without waiting if the socket takes them.
 
 An error of the stream, a peer's violation and our own fault while serving this peer all end this connection and
 nothing else.
@@ -30,22 +23,18 @@ from typing import Final
 import trio
 
 from p2p import msg
-from p2p.envelope import ACK_REQ
-from p2p.errors import NotConnected, PayloadTooLarge, Reason, RemoteProtocolError
-from p2p.ids import RELAY, PeerEndpoint, PeerId
+from p2p.errors import Reason, RemoteProtocolError
+from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
-from p2p.peer.asking import Ask, Asks, unsolicited
-from p2p.peer.life import Life
-from p2p.peer.line import Line
-from p2p.peer.outbox import ENVELOPE_BYTES_MAX, Outbox, RelayLane
+from p2p.peer.asking import unsolicited
+from p2p.peer.outgoing import Outgoing
 from p2p.peer.owner import Owner, Pause, Served
 from p2p.peer.parting import Parting, Step
-from p2p.peer.vigil import Vigil
 from p2p.policy.buckets import TokenBucket
 from p2p.session.events import Ended, Event, Ignored, Live, PeerProven, Pinged, Ponged, Received, ReceivedRow
 from p2p.session.session import Session
 from p2p.session.states import State
-from p2p.text import TRACE, one_line
+from p2p.text import TRACE
 from p2p.transport.base import LinkBroke, LinkStream, RulesBroken
 from p2p.windows import Clock
 
@@ -56,18 +45,6 @@ _NEVER: Final = float("inf")
 _RATED: Final = frozenset({msg.WalHeads, msg.OutboxPull, msg.ForkProof, msg.Attached})
 """Messages that no window counts, as a Ping is; acks, batches and data are bounded by windows and backpressure. So are
 the opening of a circuit and what asks for it to be moved, but nothing else of a circuit."""
-
-ANSWER_FIELDS_BYTES: Final = 16
-"""What an answer has beside its body: channel, reply_to, status and the body's length (wire section 4), rounded up."""
-
-_DATA: Final = int(msg.MessageType.DATA)
-_RELAY: Final = int(msg.MessageType.RELAY)
-_REQUEST_CANCEL: Final = int(msg.MessageType.REQUEST_CANCEL)
-
-WRITES_PER_CHECKPOINT: Final = 4
-"""A writer that finds room in the socket lets the other tasks run after so many writes, of 64 KiB or one message each
-(192 KiB into a circuit), or when less than a whole write waits: a turn of the loop costs about as much as sealing and
-writing 64 KiB."""
 
 
 class PeerState(Enum):
@@ -81,79 +58,36 @@ class PeerState(Enum):
     CLOSED = "closed"
 
 
-class Connection:
+class Connection(Outgoing):
     """A link to one peer, from its stream's start to its end.
 
     Attributes:
-        reason: why it ended, None while it lasts.
         dialed_by_us: whether this node is the initiator.
-        endpoint: what was dialled, or the remote address of an accepted stream.
-        direct: False if the stream is a circuit through a relay.
-        label: the peer's node id where the node accepted it as a label, else None.
-        life: signs of life, and what is made of their absence.
-        after: links of the same peer whose application messages come before this one's.
         cut_short: whether it gave way and was cut at the bound of that, although it lived.
-        unsent: application messages that waited here when it ended.
-        left: those of them that another link may send, as nobody can have got them. Only circuits leave any: their way
-            broke, and the peer is where he was; or they gave way, maybe because the peer found out first.
-        asks: requests of ours that wait for answers here; None before the first one.
+        left: those of `unsent` that another link may send, as nobody can have got them. Only circuits leave any: their
+            way broke, and the peer is where he was; or they gave way, maybe because the peer found out first.
         served: requests of the peer that are with a service of ours, by id; each service bounds its own.
     """
 
-    # A node keeps thousands of idle links: the fields are slots, and what only some links need is made when it is.
     __slots__ = (
-        "_alone",
-        "_clock",
         "_control",
         "_emptied",
-        "_flush_follows",
-        "_flush_next",
         "_is_emptied",
         "_is_over",
-        "_last_words",
-        "_last_words_by",
         "_life_scope",
-        "_limits",
-        "_line",
-        "_live",
-        "_nursery",
-        "_outbox",
         "_over",
         "_owner",
-        "_parting",
         "_pause",
         "_read_scope",
-        "_rest",
-        "_rest_scope",
         "_settled",
-        "_stream",
-        "_traces",
-        "_write_bytes",
-        "_write_scope",
-        "_writing",
-        "_written",
-        "after",
-        "answer_bytes_max",
-        "asks",
-        "clean",
         "connected_at",
         "cut_short",
-        "detail",
         "dialed_by_us",
-        "direct",
-        "endpoint",
         "floods",
-        "label",
         "left",
-        "life",
-        "reason",
         "replicating",
         "served",
-        "serving",
-        "session",
         "started_at",
-        "unanswered",
-        "unsent",
     )
 
     def __init__(
@@ -167,63 +101,26 @@ class Connection:
         dialed_by_us: bool,
         endpoint: PeerEndpoint | None,
     ) -> None:
-        self.session = session
+        super().__init__(stream, session, clock=clock, limits=limits, endpoint=endpoint)
         self.dialed_by_us = dialed_by_us
-        self.endpoint = endpoint
-        self.direct = endpoint is None or endpoint.scheme != RELAY
-        self.label: str | None = None
         self.started_at = clock.monotonic()
         self.connected_at: float | None = None
-        self.reason: Reason | None = None
-        self.detail = ""
-        self.clean = False
         self.replicating = False
-        self.after: tuple[Connection, ...] = ()
-        self.asks: Asks | None = None
         self.served: dict[int, Served] = {}
-        self.serving = 0
-        self.unanswered = 0
-        self.answer_bytes_max = limits.frame_bytes_max - ENVELOPE_BYTES_MAX - ANSWER_FIELDS_BYTES
         self.floods = 0
-        self.unsent = 0
         self.left: tuple[bytes, ...] = ()
         self.cut_short = False
-        self.life = Life(session, stream, limits, in_circuit=not self.direct)
-        self._stream = stream
         self._owner = owner
-        self._clock = clock
-        self._limits = limits
-        self._write_bytes = limits.write_bytes if self.direct else limits.relay_write_bytes
-        self._outbox = Outbox(limits)
-        # Who moves to another link reads this one to its end: what waits here comes before what is sent there.
-        session.before_answering_goodbye(self._say_last_words)
         self._control = TokenBucket(limits.control_per_s, limits.control_burst)
-        self._nursery: trio.Nursery | None = None
-        self._write_scope: trio.CancelScope | None = None
-        self._written: trio.Event | None = None
         self._read_scope: trio.CancelScope | None = None
-        self._writing = False
-        self._flush_follows = False
-        # Links whose circuits have something to say of what comes on this one.
-        self._flush_next: tuple[Connection, ...] = ()
-        self._alone = False
         # What has to be waited for before the next read.
         self._pause: Pause | None = None
-        self._rest: memoryview | None = None
-        self._line: Line | None = None
         self._settled: trio.Event | None = None
         self._over: trio.Event | None = None
         self._is_over = False
         self._emptied: trio.Event | None = None
         self._is_emptied = False
-        self._rest_scope: trio.CancelScope | None = None
-        # How it ends, once it is closed or gives way.
-        self._parting: Parting | None = None
         self._life_scope: trio.CancelScope | None = None
-        self._last_words = 0
-        self._last_words_by = -_NEVER
-        self._live = False
-        self._traces = _log.isEnabledFor(TRACE)
 
     # What others ask of a link.
 
@@ -307,223 +204,11 @@ class Connection:
                 self._emptied.set()
         return self._emptied
 
-    @property
-    def why(self) -> str:
-        """Why it ended, to be put behind a sentence that says so; empty while it lasts."""
-        return f" ({one_line(self.detail or self.reason.label)})" if self.reason is not None else ""
-
-    @property
-    def outbox_bytes(self) -> int:
-        """Bytes of application messages that wait to be written."""
-        return self._outbox.data_bytes
-
-    def send_data_nowait(self, payload: bytes) -> bool:
-        """Queue an encoded Data message if there is room for it; False if the sender has to wait (`send_data`)."""
-        if self._parting is not None or not self._live or self._line or not self._outbox.put_data(payload):
-            return False
-        if not self._writing:
-            self._start_writer()
-        return True
-
-    async def send_data(self, payload: bytes) -> None:
-        """Queue an encoded Data message as soon as there is room for it and all who came before are served.
-
-        Raises:
-            NotConnected: the link is not live (any more).
-            PayloadTooLarge: the message does not fit a frame.
-        """
-        check_fits(payload, self._limits)
-        if self.send_data_nowait(payload) or (self.is_live and await self._in_line().wait(payload)):
-            return
-        raise self._closed()
-
-    def _in_line(self) -> Line:
-        if self._line is None:
-            self._line = Line()
-        return self._line
-
-    def _put_from_line(self, payload: bytes, ask: Ask | None) -> bool:
-        if not self._outbox.put_data(payload, ask):
-            return False
-        if ask is not None:
-            assert self.asks is not None, "whoever asks has a place"
-            self.asks.begin(ask)
-        return True
-
-    def _closed(self) -> NotConnected:
-        return NotConnected(f"the link to {self.label or self.peer_id.short} is closed{self.why}")
-
-    # Requests and their answers.
-
-    def ask_nowait(self, payload: bytes, ask: Ask) -> bool:
-        """Send an encoded request if it may be open and there is room for it; False if it has to wait (`ask`)."""
-        asks = self.asks
-        if asks is None:
-            asks = self.asks = Asks(self._limits, self._give_up)
-        places = asks.free_places
-        if self._line or places <= 0 or not self._live or self._parting is not None:
-            return False
-        is_first = places == self._limits.pending_requests_max
-        if is_first and (msg_id := self._send_past_outbox(payload, ACK_REQ, at_once=True)):
-            asks.begin(ask, msg_id)
-        elif not self._outbox.put_data(payload, ask):
-            return False
-        else:
-            asks.begin(ask)
-            if not is_first:
-                # Somebody waits for the peer already: what is asked at the same time leaves together.
-                self.write_soon()
-            elif not self._flush_follows:
-                self.flush()
-        return True
-
-    def _send_past_outbox(self, payload: bytes, flags: int, *, at_once: bool) -> int:
-        """Write a small message now, or soon with what is sent meanwhile, if nothing waits before it.
-
-        The outbox is there for what cannot be written yet, and a Bundle for what goes together. A question, and an
-        answer, mostly goes alone and finds both empty: without them each takes 25 calls fewer.
-
-        Args:
-            payload: encoded.
-            flags: of its envelope.
-            at_once: whether nothing will go together with it, so that it is written now.
-
-        Returns:
-            Its id, or 0 if it has to take its turn.
-        """
-        if self._writing or self._rest is not None or self._outbox or self._traces:
-            return 0
-        vigil, session = self.life.vigil, self.session
-        if vigil is not None:
-            if self._doubts(vigil):
-                return 0
-            self._await_answer(vigil)
-        if at_once and (sealed := session.seal_alone(payload, flags)) is not None:
-            msg_id, frame = sealed
-            sent = self._stream.send_nowait(frame)
-            if sent < len(frame):
-                self._rest = memoryview(frame)[sent:]
-                self._start_writer()
-            return msg_id
-        if (
-            session.state is not State.LIVE
-            or len(payload) >= self._limits.bundle_message_bytes_max
-            or session.pending_bytes >= self._limits.write_bytes
-        ):
-            return 0
-        msg_id = session.send(_DATA, payload, flags)
-        self.write_soon()
-        return msg_id
-
-    def _doubts(self, vigil: Vigil) -> bool:
-        """Whether a circuit is so silent that nothing more is sent into it for now. The next read goes on with it.
-
-        Not while it is not read: the silence is our own, and our reader may be waiting for what is sent.
-        """
-        if vigil.asked_at == _NEVER or self._parting is not None or self._rest_scope is not None:
-            return False
-        return self.life.doubts(vigil, self._clock.monotonic())
-
-    def _await_answer(self, vigil: Vigil) -> None:
-        """In a circuit: something goes out whose arrival only the peer can tell."""
-        if vigil.sent(self._clock.monotonic()):
-            self._tighten_deadline()
-
-    def _give_up(self, msg_id: int) -> None:
-        if self._live and not self.session.is_ending:
-            self._put_control(_REQUEST_CANCEL, msg.RequestCancel(msg_id).encode())
-
-    async def ask(self, payload: bytes, ask: Ask) -> None:
-        """Send an encoded request as soon as it may be open and there is room for it, both in the order of coming.
-
-        Raises:
-            NotConnected: the link is not live (any more).
-            PayloadTooLarge: the request does not fit a frame.
-        """
-        check_fits(payload, self._limits)
-        asks = self.asks
-        if asks is None:
-            asks = self.asks = Asks(self._limits, self._give_up)
-        if self.is_live and await asks.take_place():
-            try:
-                if not self._line and self._put_from_line(payload, ask):
-                    self.write_soon()
-                    return
-                if await self._in_line().wait(payload, ask):
-                    return
-            finally:
-                asks.leave_place()
-        raise self._closed()
-
     def _take_answer(self, data: msg.Data) -> None:
         if self.asks is None:
             raise unsolicited(data.reply_to)
         if not self.asks.answer(data):
             self._owner.on_late_answer(self)
-
-    @property
-    def _takes_answers(self) -> bool:
-        if self._parting is None:
-            return self._live
-        # A link that gives way answers what came before.
-        return self._live and self._parting.gives_way and not self.session.is_ending
-
-    def send_reply_nowait(self, payload: bytes, *, at_once: bool = False) -> bool:
-        """Send an encoded answer if there is room for it: now, or soon and together with what is sent meanwhile.
-
-        Args:
-            payload: encoded.
-            at_once: whether nothing is to be sent meanwhile. The answer to a request that came alone leaves now anyway.
-        """
-        if self._line or not (self._takes_answers if self._parting is not None else self._live):
-            return False
-        if not self._send_past_outbox(payload, 0, at_once=at_once or self._alone):
-            if not self._outbox.put_data(payload):
-                return False
-            self.write_soon()
-        return True
-
-    async def send_reply(self, payload: bytes) -> None:
-        """Send an encoded answer as soon as there is room for it.
-
-        Raises:
-            NotConnected: the link is over.
-        """
-        if not (
-            self.send_reply_nowait(payload)
-            or (self._takes_answers and await self._in_line().wait(payload, is_answer=True))
-        ):
-            raise self._closed()
-
-    def send_status(self, payload: bytes) -> None:
-        """Queue an encoded answer without a body ahead of all messages. Never waits; dropped when the link is over."""
-        if self._takes_answers:
-            self._put_control(_DATA, payload)
-
-    def write_soon(self) -> None:
-        """Have what waits written by a task, together with what comes until it runs."""
-        if not (self._writing or self._flush_follows):
-            self._start_writer()
-
-    # Replication.
-
-    def send_control(self, message: msg.AnyMessage) -> None:
-        """Queue a replication answer or notice. Never waits; dropped when the link is over."""
-        if self._takes_answers and self.reason is None:
-            self._put_control(message.TYPE, message.encode())
-
-    def _put_control(self, type: int, payload: bytes) -> None:
-        if not self._outbox.put_control(type, payload):
-            self.abort(Reason.OVERLOADED, "it leaves more answers unread than it may ask for")
-        elif not self._writing:
-            self._start_writer()
-
-    def send_wal(self, message: msg.WalPush) -> None:
-        """Queue a batch. Never waits: the replication window bounds how many there are."""
-        if self.is_live:
-            self._outbox.put_wal(message.TYPE, message.encode())
-            if not self._writing:
-                self._start_writer()
 
     async def measure_rtt(self) -> float:
         """Ping now and wait for the answer; seconds. One Ping is under way: who asks meanwhile shares the next.
@@ -551,28 +236,10 @@ class Connection:
         """What it runs over."""
         return self._stream
 
-    def carry(self, circuits: RelayLane | None) -> None:
-        """Write what these circuits have to say, in turn with everything else; None takes them off."""
-        if self.reason is None:
-            self._outbox.relay = circuits
-
-    def carries(self, circuits: RelayLane) -> bool:
-        """Whether these are its circuits."""
-        return self._outbox.relay is circuits
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether something waits to be written."""
-        return self._writing
-
     @property
     def is_resting(self) -> bool:
         """Whether it is not read, as a reader of ours is slow."""
         return self._rest_scope is not None
-
-    @property
-    def _carries_any(self) -> bool:
-        return self._outbox.relay is not None and self._outbox.relay.legs > 0
 
     @property
     def rest_s_max(self) -> float:
@@ -620,23 +287,6 @@ class Connection:
         if self._live and self.session.state is State.LIVE:
             self.life.moved_at = self._clock.monotonic()
             self.greet()
-
-    def flush_circuits(self) -> None:
-        """The circuits that it carries have something to say: it is written as far as the socket takes it now.
-
-        At once and not by a task: else whole windows would gather at every step of the way, and each step would wait
-        for the one before. What comes up while this link handles events is flushed right after them.
-        """
-        if self._live and not self._flush_follows:
-            self.flush()
-
-    def flush_next(self, link: Connection) -> None:
-        """Flush the circuits of another link as soon as what came here with one read is handled: what several messages
-        brought for one circuit leaves as one, which costs half as much."""
-        if self._flush_follows:
-            self._flush_next += (link,)
-        else:
-            link.flush_circuits()
 
     def close(self, reason: Reason, detail: str = "") -> None:
         """Say Goodbye, flush what waits, read until the other's Goodbye; bounded by `drain_s_max`. Idempotent.
@@ -708,6 +358,13 @@ class Connection:
         self._part(parting)
         self._show_life_soon()
 
+    def _owes_answers(self) -> bool:
+        """Whether a link that gives way has requests of either side that wait for their answers, or circuits."""
+        if not self.retiring or self.reason is not None:
+            return False
+        circuits = self._outbox.relay
+        return bool(self.serving or self.unanswered or self.asks or (circuits is not None and circuits.legs))
+
     def _leave_messages(self) -> None:
         self.left = self._outbox.withdraw()
         self.unsent += len(self.left)
@@ -756,6 +413,9 @@ class Connection:
         for scope in (self._read_scope, self._rest_scope, self._write_scope):
             if scope is not None:
                 scope.cancel()
+
+    def _broke(self, error: trio.BrokenResourceError | trio.ClosedResourceError) -> None:
+        self.abort(self._reason_of(error), _cause(error))
 
     def _reason_of(self, error: Exception) -> Reason:
         """Why the stream is gone: what was said on the way, of a link that was live, and nothing else.
@@ -809,38 +469,6 @@ class Connection:
                 self._over.set()
             self._note_emptied()
             self._owner.on_ended(self)
-
-    def _say_last_words(self) -> None:
-        self._last_words = self._outbox.drain_messages(self.session)
-
-    async def _end_writing(self, scope: trio.CancelScope) -> None:
-        self._bound_last_words(scope)
-        self._written = trio.Event()
-        await self._written.wait()
-        if scope.cancelled_caught:
-            # Some of them may have been written: what one write takes leaves together.
-            self.unsent += self._last_words
-
-    def _bound_last_words(self, scope: trio.CancelScope) -> None:
-        """Give what is left, our Goodbye mostly, a bounded time of its own, within that of an end we asked for.
-
-        A peer that said Goodbye because he moves reads on to the end of what waits here: he gets time while he reads.
-        """
-        now, limits, parting = self._clock.monotonic(), self._limits, self._parting
-        over_by = parting.over_by if parting is not None and parting.gives_way else now + limits.retire_s_max
-        if self.clean and self.reason is Reason.MOVED and now < over_by:
-            self._last_words_by = over_by
-            scope.deadline = min(over_by, now + max(limits.drain_s_max, self.life.probe_s))
-        else:
-            scope.deadline = min(_NEVER if parting is None else parting.end_by, now + limits.probe_s_max)
-
-    def _note_room(self) -> None:
-        """The other side made room for a write that waited for it."""
-        now = self.life.moved_at = self._clock.monotonic()
-        if now < self._last_words_by and self._write_scope is not None:
-            self._write_scope.deadline = min(
-                self._last_words_by, now + max(self._limits.drain_s_max, self.life.probe_s)
-            )
 
     async def _read_until_over(self) -> None:
         # One function: whoever waits in a coroutine within it passes through each one more at every turn of the loop.
@@ -1135,125 +763,6 @@ class Connection:
             # Who asks from here on gets a set one.
             self._settled = None
 
-    # Writing.
-
-    def _start_writer(self) -> None:
-        # What is queued while events are handled is flushed right after them: a task for it would cost more than the
-        # write itself.
-        if self._nursery is not None and not self._flush_follows:
-            self._writing = True
-            self._write_scope = trio.CancelScope()
-            self._nursery.start_soon(self._write, self._write_scope)
-
-    def _next_bytes(self) -> bytes:
-        session, outbox = self.session, self._outbox
-        if outbox and session.state is State.LIVE and ((vigil := self.life.vigil) is None or not self._doubts(vigil)):
-            outbox.drain(session, self._write_bytes)
-            if vigil is not None:
-                self._await_answer(vigil)
-            if self._line is not None:
-                self._line.serve(self._put_from_line)
-                if not self._line:
-                    self._line = None
-        parting = self._parting
-        if parting is not None and not outbox and parting.may_part and not self._owes_answers():
-            session.goodbye(*parting.farewell)
-        elif parting is not None and parting.gives_way:
-            self._say_all(parting)
-        data = session.data_to_send()
-        if self._traces and data:
-            _log.log(TRACE, "%s: %d bytes go out", self, len(data))
-        return data
-
-    def _say_all(self, parting: Parting) -> None:
-        """The next link need not wait for circuits and handlers, but only for the messages that are sent here."""
-        if parting.said_all or self._outbox.data_messages or self.session.state is not State.LIVE:
-            return
-        if RELAY in self.session.peer_capabilities:
-            parting.said_all = True
-            self.session.send(_RELAY, msg.NO_MORE_DATA.encode())
-
-    def _owes_answers(self) -> bool:
-        """Whether a link that gives way has requests of either side that wait for their answers, or circuits."""
-        if not self.retiring or self.reason is not None:
-            return False
-        circuits = self._outbox.relay
-        return bool(self.serving or self.unanswered or self.asks or (circuits is not None and circuits.legs))
-
-    def flush(self) -> None:
-        """Write what waits as far as the socket takes it now; a writer task does the rest.
-
-        A rest that found no writer yet (before `run`, or amid events) is left to the next call: nothing overtakes it.
-        """
-        if self._writing:
-            return
-        if self._rest is None:
-            is_quiet = not self._outbox and self._parting is None and not self._traces
-            data = self.session.data_to_send() if is_quiet else self._next_bytes()
-            if not data:
-                return
-            sent = self._stream.send_nowait(data)
-            if sent < len(data):
-                self._rest = memoryview(data)[sent:]
-        if self._rest is not None or self._outbox:
-            self._start_writer()
-
-    async def _write(self, scope: trio.CancelScope) -> None:
-        try:
-            with scope:
-                await self._write_until_empty()
-        finally:
-            if self._write_scope is scope:
-                self._write_scope = None
-            if self._written is not None:
-                self._written.set()
-
-    async def _write_until_empty(self) -> None:
-        stream, limits, outbox = self._stream, self._limits, self._outbox
-        at_hand = WRITES_PER_CHECKPOINT
-        try:
-            while True:
-                if self._rest is not None:
-                    data, self._rest = self._rest, None
-                else:
-                    chunk = self._next_bytes()
-                    if not chunk:
-                        break
-                    sent = stream.send_nowait(chunk)
-                    if sent == len(chunk):
-                        at_hand -= 1
-                        if not at_hand or outbox.data_bytes + outbox.wal_bytes < self._write_bytes:
-                            at_hand = WRITES_PER_CHECKPOINT
-                            await trio.lowlevel.checkpoint()
-                        continue
-                    data = memoryview(chunk)[sent:]
-                # In slices, so that the stall rule measures progress and not the size of a message; a large message
-                # with what surrounds it, a little more than `write_bytes`, is one.
-                start, size = 0, len(data)
-                while start < size:
-                    stop = start + limits.write_bytes if size - start >= 2 * limits.write_bytes else size
-                    # The peer does not read this link while one that gives way to it goes on.
-                    stall_s = limits.write_stall_s_max + (limits.retire_s_max if self.after else 0.0)
-                    with trio.move_on_after(stall_s) as scope:
-                        await stream.send_all(data[start:stop])
-                    if scope.cancelled_caught:
-                        # In a circuit the relay may be silent instead.
-                        is_heard = self.direct or self._clock.monotonic() < self.life.moved_at + stall_s
-                        reason = Reason.OVERLOADED if is_heard else Reason.DEAD
-                        self.abort(reason, f"no byte accepted for {stall_s:g} s")
-                        return
-                    self._note_room()
-                    start = stop
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            # The reader may still find the other's Goodbye; it meets the same error or the end of the stream.
-            if self.reason is None and not self.session.is_ending:
-                self.abort(self._reason_of(error), _cause(error))
-        except Exception:  # noqa: BLE001  # our own bug: see _read_until_over
-            _log.exception("link %s failed inside this node", self)
-            self.abort(Reason.INTERNAL, "an internal error")
-        finally:
-            self._writing = False
-
     def __repr__(self) -> str:
         who = self.session.peer_id.short if self.session.peer_id is not None else "unproven"
         way = "to" if self.dialed_by_us else "from"
@@ -1269,14 +778,6 @@ def _is_rated(message: msg.AnyMessage) -> bool:
     if isinstance(message, msg.Relay):
         return message.kind in (msg.Relay.OPEN, msg.Relay.MOVE)
     return type(message) in _RATED
-
-
-def check_fits(payload: bytes, limits: Limits) -> None:
-    """Raise PayloadTooLarge when an encoded message does not fit a frame."""
-    if len(payload) > limits.frame_bytes_max - ENVELOPE_BYTES_MAX:
-        raise PayloadTooLarge(
-            f"a message of {len(payload)} bytes does not fit a frame of {limits.frame_bytes_max} bytes"
-        )
 
 
 def _cause(error: BaseException) -> str:
