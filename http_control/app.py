@@ -230,7 +230,7 @@ async def _answer(
     seen = controls
     if not operation.is_open:
         try:
-            seen = await site.who_lets_in(controls, asked, trio.current_time())
+            seen = await site.who_lets_in(controls, asked)
         except ConfigError as error:
             # Where it lies is for the operator to know, who reads the log.
             _log.error("nobody can be let in: %s", error)

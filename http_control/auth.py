@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import logging
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,9 +13,9 @@ import trio
 from http_control.bugs import BugLog
 from http_control.contained import contained
 from http_control.options import P2PHttpOptions
-from http_control.problem import Problem, encode, problem_of
+from http_control.pace import Guess, Pace
+from http_control.problem import encode, problem_of
 from http_control.source import is_in, source_of
-from p2p import registry
 
 if TYPE_CHECKING:
     from quart import Request
@@ -126,8 +125,7 @@ class Door:
         self._options = options
         self._token = token.encode()
         self._proxies = options.proxy_networks()
-        # Per group of sources: the second it was wrong in, and how often.
-        self._wrong: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._pace = Pace(options.limits)
         self._bugs = BugLog(options.limits.bugs_told_per_min, is_ours=False)
         self.failures = 0
 
@@ -142,7 +140,7 @@ class Door:
     def _is_token(self, shown: str) -> bool:
         return hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), self._token)
 
-    async def check(self, request: Request, now: float) -> None:
+    async def check(self, request: Request) -> None:
         """Return if the request is allowed.
 
         Raises:
@@ -150,61 +148,53 @@ class Door:
         """
         source = self.source_of(request)
         if self._has_token:
-            self._check_token(request.headers, source, int(now))
+            self._check_token(request.headers, source, int(trio.current_time()))
         else:
-            await self._check_rule(request, source, now)
+            await self._check_rule(request, source)
 
-    async def _check_rule(self, request: Request, source: str, now: float) -> None:
-        """Ask the application. A rule that fails, or does not come to an end, has not said yes."""
-        options, limits = self._options, self._options.limits
-        self._check_rate(source, int(now))
+    async def _check_rule(self, request: Request, source: str) -> None:
+        """Ask the application, of whom no more is asked at once than may be wrong."""
         reply = Reply()
-        is_allowed: object = False
+        async with self._pace.guess(source) as guess:
+            reply = await self._answer_of_rule(AuthContext(request, reply, source), guess)
+        if guess.is_right:
+            return
+        self.failures += 1
+        raise Refused(reply) if reply.is_written else problem_of(401)
+
+    async def _answer_of_rule(self, asked: AuthContext, guess: Guess) -> Reply:
+        """A rule that fails, or does not come to an end, has not said yes, and what it wrote is not used."""
+        options, limits = self._options, self._options.limits
+        said: object = False
         with trio.move_on_after(limits.hook_s_max) as patience:
             try:
                 if options.auth_ctx is not None:
-                    is_allowed = await options.auth_ctx(AuthContext(request, reply, source))
+                    said = await options.auth_ctx(asked)
                 else:
                     assert options.auth_legacy is not None
-                    is_allowed = options.auth_legacy(request, reply)
+                    said = options.auth_legacy(asked.req, asked.res)
             except BaseException as error:  # noqa: BLE001  # an application's rule is somebody else's code
-                self._bugs.tell("the application's rule of who may failed, and so refused", contained(error), now)
-                reply = Reply()
+                what = "the application's rule of who may failed, and so refused"
+                self._bugs.tell(what, contained(error), trio.current_time())
+                return Reply()
         # Also where it went on all the same, and has said yes by now.
         if patience.cancel_called:
             _log.error("the application's rule of who may took longer than %g s, and so refused", limits.hook_s_max)
-            is_allowed, reply = False, Reply()
-        if is_allowed is True:
-            return
-        self._note_failure(source, int(now))
-        raise Refused(reply) if reply.is_written else problem_of(401)
+            return Reply()
+        guess.is_right = said is True
+        return asked.res
 
     def _check_token(self, headers: Headers, source: str, second: int) -> None:
         shown = _shown(headers)
-        self._check_rate(source, second)
+        self._pace.check(source, second)
         if not shown:
-            # A question, and no guess: it is not counted.
+            # A question, and no guess: the pace is not told.
             self.failures += 1
             raise problem_of(401)
         if not self._is_token(shown):
-            self._note_failure(source, second)
+            self.failures += 1
+            self._pace.note(source, second)
             raise problem_of(401)
-
-    def _check_rate(self, source: str, second: int) -> None:
-        """Return unless the source was wrong too often within this second: then it is not listened to."""
-        if self._wrong.get(registry.prefix_of(source), (second, 0)) >= (second, self._options.limits.failures_per_s):
-            raise Problem(
-                429, "too_many_attempts", "this source was refused too often", headers=(("retry-after", "1"),)
-            )
-
-    def _note_failure(self, source: str, second: int) -> None:
-        group = registry.prefix_of(source)
-        wrong_in, count = self._wrong.get(group, (second, 0))
-        self.failures += 1
-        self._wrong[group] = (second, count + 1 if wrong_in == second else 1)
-        self._wrong.move_to_end(group)
-        if len(self._wrong) > self._options.limits.failure_sources_max:
-            self._wrong.popitem(last=False)
 
     def source_of(self, request: Request) -> str:
         """Whom a request counts for: the nearest address on its way that is not a trusted proxy's."""

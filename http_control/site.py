@@ -37,7 +37,7 @@ CONTENT_POLICY: Final = (
 )
 
 
-async def who_lets_in(controls: Sequence[Control], asked: Request, now: float) -> list[Control]:
+async def who_lets_in(controls: Sequence[Control], asked: Request) -> list[Control]:
     """The nodes whose doors a request opens: of the others it sees nothing.
 
     A token that fits some doors is shown to no other one, where it would be counted as a guess.
@@ -58,7 +58,7 @@ async def who_lets_in(controls: Sequence[Control], asked: Request, now: float) -
     refusal: Problem | Refused | None = None
     for control, door in doors:
         try:
-            await door.check(asked, now)
+            await door.check(asked)
         except (Problem, Refused) as error:
             refusal = refusal or error
         else:

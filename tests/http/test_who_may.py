@@ -283,7 +283,7 @@ def test_t53_five_a_second_and_a_bounded_table() -> None:
     assert ask("a", TOKEN, 2) == 200
     for number in range(100):
         ask(str(number), "wrong", 3)
-    assert len(door._wrong) <= 10
+    assert len(door._pace) <= 10
     # Who guesses all the time is not the one that is forgotten.
     for number in range(5):
         assert ask("a", "wrong", 4) == 401
@@ -471,6 +471,52 @@ async def test_t53_a_rule_is_asked_no_more_often_than_a_token_could_be_guessed(
         assert set(answers) == {401, 429}
         assert asked == answers.count(401) < 30
     assert len([record for record in caplog.records if "a bug of the application" in record.getMessage()]) <= 6
+
+
+async def test_t53_a_slow_rule_is_asked_no_more_often_by_clients_that_come_at_once() -> None:
+    asked = 0
+
+    async def rule(ctx: AuthContext) -> bool:
+        nonlocal asked
+        asked += 1
+        await trio.sleep(0.2)
+        return False
+
+    answers: list[int] = []
+    async with one_controlled(auth_ctx=rule) as a:
+
+        async def ask() -> None:
+            answers.append((await a.client.get("/p2p/status")).status_code)
+
+        began = int(trio.current_time())
+        async with trio.open_nursery() as clients:
+            for _ in range(40):
+                clients.start_soon(ask)
+        seconds = int(trio.current_time()) - began + 1
+    assert asked == answers.count(401) <= 5 * seconds
+    assert asked + answers.count(429) == 40
+
+
+async def test_clients_that_come_at_once_are_let_in_by_a_slow_rule_that_says_yes() -> None:
+    now = most = 0
+
+    async def rule(ctx: AuthContext) -> bool:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await trio.sleep(0.01)
+        now -= 1
+        return True
+
+    async with one_controlled(auth_ctx=rule) as a:
+
+        async def ask() -> None:
+            assert (await a.client.get("/p2p/status")).status_code == 200
+
+        async with trio.open_nursery() as clients:
+            for _ in range(20):
+                clients.start_soon(ask)
+    assert 1 < most <= 5
 
 
 @pytest.mark.parametrize("ending", ["none", "late", "an error"])

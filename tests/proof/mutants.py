@@ -453,9 +453,16 @@ PLANTED: Final = (
     Planted(
         "whatever an application's rule returns is a yes unless it is false",
         "http_control/auth.py",
-        "if is_allowed is True:",
-        "if is_allowed:",
+        "guess.is_right = said is True",
+        "guess.is_right = bool(said)",
         ("tests/http/test_who_may.py",),
+    ),
+    Planted(
+        "whom an application's rule thinks about counts as no guess before it has said no",
+        "http_control/pace.py",
+        " + asking.under_way >= ",
+        " >= ",
+        ("tests/http/test_pace.py", "tests/http/test_who_may.py"),
     ),
     Planted(
         "an append that is cancelled as it waits keeps its room",
