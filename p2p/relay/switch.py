@@ -637,13 +637,13 @@ class Switch:
         self._drop(self._links[key].sides[leg.circuit])
 
     def _drop(self, side: _Side) -> None:
-        """Take a side off its link; its number is free to be passed over."""
-        if side.link.sides.pop(side.leg.circuit, None) is not None:
-            side.link.lane.legs -= 1
-            side.link.neighbour.circuits -= 1
-            if side.passage is not None:
-                side.link.lane.passed_on -= 1
-                side.link.neighbour.note_passed_on(side.joined()[1].link.peer_id, -1)
+        """Take a side off its link, where it is until then; its number is free to be passed over."""
+        del side.link.sides[side.leg.circuit]
+        side.link.lane.legs -= 1
+        side.link.neighbour.circuits -= 1
+        if side.passage is not None:
+            side.link.lane.passed_on -= 1
+            side.link.neighbour.note_passed_on(side.joined()[1].link.peer_id, -1)
         side.leg.discard()
         passage = side.passage
         if passage is not None and all(each.leg.is_over for each in passage.sides):

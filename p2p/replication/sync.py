@@ -41,7 +41,7 @@ from p2p.replication.accept import Verdict
 from p2p.replication.batch import origin_of
 from p2p.replication.boundaries import BATCH_BYTES_MIN, Boundaries, SealedBatch, hash_of
 from p2p.replication.heads import EMPTY_LOG, FROZEN_MARK, SEQ_MAX, ZERO_HASH, LogHead
-from p2p.replication.pushes import Answer, Pushes
+from p2p.replication.pushes import Pushes
 from p2p.replication.suppliers import NEVER, Suppliers
 
 OWED_BYTES_SLACK: Final = 256 * KIB
@@ -464,7 +464,7 @@ class LinkSync:
 
     # Our pushes.
 
-    def receive_ack(self, message: WalAck, now: float) -> Answer:
+    def receive_ack(self, message: WalAck, now: float) -> None:
         """Account for an ack.
 
         Raises:
@@ -474,7 +474,6 @@ class LinkSync:
         if answer.applied and answer.origin == self._shared.own:
             self.confirmed = max(self.confirmed, answer.seq_end)
         self._collect(now)
-        return answer
 
     def receive_pull(self, message: OutboxPull, first: Iterable[PeerId], now: float) -> None:
         """Widen the window.

@@ -24,6 +24,20 @@ def round_of(lane: Lane, count: int) -> list[Relay]:
     return [Relay.decode(lane.take()) for _ in range(count)]
 
 
+def test_a_lane_wakes_whoever_takes_from_it_once_there_is_something_and_again_when_it_was_empty() -> None:
+    woken: list[int] = []
+    lane = Lane(lambda: woken.append(len(lane.turns or ())), lambda leg: None)
+    first, second = Leg(lane, 1, LIMITS), Leg(lane, 2, LIMITS)
+    first.grant(1)
+    second.grant(1)
+    first.grant(2)
+    assert woken == [1]
+    assert [Relay.decode(lane.take()).circuit for _ in range(2)] == [1, 2]
+    assert not lane
+    second.grant(1)
+    assert woken == [1, 1]
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 16, 32])
 def test_a_round_of_all_circuits_is_short_however_many_there_are(count: int) -> None:
     lane = Lane(lambda: None, lambda leg: None)

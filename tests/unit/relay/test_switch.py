@@ -122,13 +122,14 @@ def test_t72_a_ring_that_comes_round_to_the_askers_own_relay_is_no_way_and_only_
             told.append((here, there, message.payload))
         return [message]
 
+    net.pair("A", "1", "2")
     net.meddle = note
     a = net.open("A", "1", "B")
     net.settle()
     assert a.reason is Reason.NO_ROUTE
     word, none = (int(reason).to_bytes(2, "little") for reason in (Reason.NOT_ADMITTED, Reason.NO_ROUTE))
     assert told == [("1", "3", word), ("3", "2", word), ("2", "1", word), ("1", "A", none)]
-    assert net.is_empty()
+    assert [passage.came_round for passage in net.switches["1"]._passages] == [False], "the other one is left alone"
 
 
 def test_a_route_that_leads_back_is_none() -> None:
@@ -544,6 +545,33 @@ def test_t72_a_target_that_asks_to_move_without_end_does_not_make_the_relay_ask_
         asked.append(passage.sides[0].leg.has_message)
         net.settle()
     assert asked == [True] + 9 * [False]
+
+
+def test_a_wish_to_move_a_circuit_that_is_over_on_the_other_side_is_passed_over() -> None:
+    net = triangle()
+    a, _ = net.pair("A", "R", "B")
+    outlet = next(iter(net.switches["R"]._passages)).sides[1]
+    a.close()
+    assert net.step("A", "R")
+    net.say("B", "R", Relay(outlet.leg.circuit, Relay.MOVE))
+    assert net.switches["R"].snapshot().strays == 1
+    net.settle()
+    assert net.is_empty()
+
+
+def test_a_sign_of_life_is_a_byte_of_the_credit_that_is_due() -> None:
+    net = triangle()
+    a, b = net.pair("A", "R", "B")
+    a.send(b"ab")
+    net.settle()
+    b.show_life()
+    assert not net.lanes["B", "R"], "nothing is due"
+    b.read(2)
+    for _ in range(3):
+        b.show_life()
+    message = Relay.decode(net.lanes["B", "R"].take())
+    assert (message.kind, message.payload) == (Relay.WINDOW, b"\x02\0\0\0")
+    assert not net.lanes["B", "R"]
 
 
 def test_t72_who_was_called_cannot_be_asked_to_move() -> None:

@@ -282,6 +282,10 @@ def test_the_bound_on_bytes_and_the_largest_record() -> None:
         encode_portions(app(b"small", bytes(BATCH_BYTES_MAX)))
     with pytest.raises(RemoteProtocolError, match="over the bound"):
         parse_batch(batch.wal_bytes + bytes(BATCH_BYTES_MAX - len(batch.wal_bytes) + 1))
+    fixed = len(by_hand([(0, "app", "", bytes(200_000))])) - 200_000
+    assert len(parse_batch(by_hand([(0, "app", "", bytes(BATCH_BYTES_MAX - fixed))])).wal_bytes) == BATCH_BYTES_MAX
+    with pytest.raises(RemoteProtocolError, match="over the bound"):
+        parse_batch(by_hand([(0, "app", "", bytes(BATCH_BYTES_MAX - fixed + 1))]))
 
 
 def test_what_is_no_record_is_not_encoded_as_something_else() -> None:

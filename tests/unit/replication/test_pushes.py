@@ -14,7 +14,7 @@ from p2p.replication.heads import ZERO_HASH
 from p2p.replication.pushes import LOAD_BYTES, Mismatch, Pushes
 from p2p.replication.suppliers import NEVER
 
-LOG, OTHER = PeerId(bytes([3]) * 32), PeerId(bytes([4]) * 32)
+LOG, OTHER, THIRD = (PeerId(bytes([number]) * 32) for number in (3, 4, 5))
 LIMITS = Limits()
 
 
@@ -40,7 +40,7 @@ class Link:
     """The outgoing half of a link, and how far each log may be sent."""
 
     def __init__(self, **held: int) -> None:
-        self.held = {LOG: held.get("log", 0), OTHER: held.get("other", 0)}
+        self.held = {LOG: held.get("log", 0), OTHER: held.get("other", 0), THIRD: 1}
         self.pushes = Pushes(LIMITS, lambda origin: self.held[origin])
 
     def sent(self, now: float = 0.0) -> list[tuple[int, int]]:
@@ -69,6 +69,8 @@ def test_what_is_loaded_and_not_sent_leaves_less_room_for_loads() -> None:
     link.pushes.offer(OTHER, 0.0)
     left = LIMITS.load_ahead_bytes - sum(len(batch.wal_bytes) for batch in log)
     assert link.pushes.next_load() == (OTHER, 1, left)
+    link.pushes.offer(THIRD, 0.0)
+    assert not link.pushes.has_load(), "what is loaded and what is being loaded are all that may be"
 
 
 def test_a_log_is_loaded_once_at_a_time_and_no_further_than_it_goes() -> None:

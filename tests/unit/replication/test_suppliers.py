@@ -463,6 +463,15 @@ def test_a_log_that_is_complete_up_to_its_fork_is_asked_of_nobody_not_even_the_o
     assert world.suppliers.supplier(LOG) == 0
 
 
+def test_a_log_that_is_complete_up_to_its_fork_is_asked_of_no_link_that_comes() -> None:
+    world = World(0)
+    world.suppliers.held(LOG, 5, 0.0, last=5)
+    world.suppliers.take_changes()
+    world.suppliers.link_up(0, PEERS[0], 1.0)
+    assert world.suppliers.supplier(LOG) is None
+    assert world.suppliers.take_changes() == []
+
+
 @pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1), (3, 1), (3, 2), (2, 3)])
 def test_of_links_that_show_nothing_more_one_that_does_not_ask_us_comes_first(first: int, then: int) -> None:
     world = World(4)

@@ -648,6 +648,7 @@ def test_t36_equal_seq_with_another_hash_makes_both_push_what_covers_it_once() -
     side = Side(ours)
     assert pushed(side.hear(entry(theirs, 3))) == [(3, 3)]
     side.ack(2)
+    assert side.loads == 1
     loads = side.loads
     assert pushed(side.hear(entry(theirs, 3))) == []
     assert side.loads == loads, "nor looked up again"
@@ -670,6 +671,14 @@ def test_t36_a_log_that_is_frozen_before_it_was_compared_is_not_pushed_any_more(
 def test_t36_a_lower_head_that_is_not_ours_is_answered_with_the_batch_there(want: bool) -> None:
     ours, theirs = make_log(LOG, 40), make_log(LOG, 2, mark=b"x")
     assert pushed(Side(ours).hear(entry(theirs, 2, want=want))) == [(2, 2)]
+
+
+def test_t36_what_is_being_compared_is_not_loaded_to_be_pushed() -> None:
+    ours, theirs = make_log(LOG, 40), make_log(LOG, 2, mark=b"x")
+    side = Side(ours)
+    side.exchange.passed(LOG, 2, ours[1].hash)
+    assert pushed(side.hear(entry(theirs, 2))) == [(2, 2)]
+    assert side.loads == 1, "the batch that is shown, and none of what would follow"
 
 
 @pytest.mark.parametrize("want", [True, False])
@@ -1245,6 +1254,8 @@ def test_what_a_peer_shows_is_told_with_the_logs_that_are_frozen_there() -> None
     assert side.exchange.lag(LOG) == {PEER: 1}
     assert side.exchange.lag(THIRD) == {PEER: 0}, "nothing of it is held here"
     before = side.exchange.shown()[PEER]
+    assert (len(before), LOG in before, OWN in before) == (2, True, False)
+    assert repr(before) == repr(dict(before))
     side.hear(entry(log, 3))
     assert before[LOG].seq == 2, "it is what was shown up to then"
 
@@ -1257,6 +1268,19 @@ def test_t42_appends_wait_for_first_words_until_all_who_matter_are_heard() -> No
     assert exchange.take_effects() == [ReleaseAppends()]
     exchange.all_heard(2.0)
     assert exchange.take_effects() == []
+
+
+def test_t42_appends_wait_once_for_who_claims_more_of_our_log() -> None:
+    side = Side(make_log(OWN, 1))
+    assert side.exchange.confirmations == 0
+    side.hear(HeadEntry(OWN, 9, b"\x01" * 32, want=False))
+    assert side.exchange.take_effects() == [HoldAppends(LIMITS.append_delay_on_claim_s_max)]
+    side.wait(2 * LIMITS.supplier_stall_s)
+    assert [effect for effect in side.exchange.take_effects() if isinstance(effect, HoldAppends | ReleaseAppends)] == [
+        ReleaseAppends()
+    ]
+    side.hear(HeadEntry(OWN, 12, b"\x02" * 32, want=False))
+    assert not any(isinstance(effect, HoldAppends) for effect in side.exchange.take_effects())
 
 
 def test_t38_who_claims_more_of_our_log_is_scored_once_a_link() -> None:

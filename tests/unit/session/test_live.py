@@ -161,6 +161,15 @@ def test_nothing_is_sealed_alone_that_has_to_wait():
     assert i.seal_alone(data(b"two"), 0) is None
 
 
+def test_T19_what_comes_alone_with_a_broken_seal_ends_the_session():
+    i, r = live()
+    i.send(DATA, data(b"one"))
+    frame = bytearray(i.data_to_send())
+    frame[-1] ^= 1
+    assert r.receive_alone(bytes(frame), 0.0) is None
+    assert end_of(drain(r)).reason is Reason.CRYPTO
+
+
 def test_nothing_is_received_alone_before_it_has_its_turn():
     i, r = start()
     i_hello = i.data_to_send()
