@@ -112,6 +112,8 @@ class SystemBlocking:
 
         self._give_up_s = give_up_s
         self._limiters = {lane: trio.CapacityLimiter(1) for lane in LANES}
+        # An interrupt between the start of a thread and the wait for it would free a lane that is in use.
+        trio.lowlevel.enable_ki_protection(SystemBlocking.run)
 
     async def run(self, lane: Lane, fn: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         import trio
@@ -146,10 +148,10 @@ class SystemBlocking:
             raise
         try:
             await over.wait()
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt) as error:
             with trio.move_on_after(self._give_up_s, shield=True):
                 await over.wait()
-            if not outcomes:
+            if not outcomes or isinstance(error, KeyboardInterrupt):
                 raise
         return outcomes[0].unwrap()
 

@@ -245,7 +245,8 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Render a record with whatever its arguments hold escaped."""
-        line = f"[p2p] {record.levelname.lower()}: {record.getMessage()}"
+        level = "warn" if record.levelno == logging.WARNING else record.levelname.lower()
+        line = f"[p2p] {level}: {record.getMessage()}"
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             line += f": {type(error).__name__}: {error}"
@@ -267,7 +268,6 @@ class StderrHandler(logging.Handler):
 def log_to_stderr(level: int) -> None:
     """Send the package's log lines of this level and above to standard error."""
     logging.addLevelName(TRACE, "TRACE")
-    logging.addLevelName(logging.WARNING, "WARN")
     handler = StderrHandler()
     handler.setFormatter(LineFormatter(tracebacks=level <= logging.DEBUG))
     log = logging.getLogger("p2p")

@@ -119,6 +119,7 @@ class Acquaintances:
 
     # Looking for those who are away.
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, offer: Callable[[DiscoveryAnnouncement, HintSource, str], object]) -> None:
         """Offer the places of peers that are away as leads, for ever.
 

@@ -237,6 +237,7 @@ class HttpBootstrap(Runs):
 
     # Running.
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, *, task_status: trio.TaskStatus[HttpBootstrap] = trio.TASK_STATUS_IGNORED) -> None:
         """Ask and announce until `stop` or cancellation. Whatever the registry does, this goes on.
 
@@ -265,6 +266,7 @@ class HttpBootstrap(Runs):
         self._forget()
         return tuple(announcement for announcement, _ in self._known.values())
 
+    @trio.lowlevel.enable_ki_protection
     async def _repeat(self, what: str, once: Callable[[], Awaitable[float]], wait_s_max: Callable[[], float]) -> None:
         """Do one thing for ever, at the interval that it returns, and less often while it fails."""
         failures = 0

@@ -110,6 +110,7 @@ class Circuits:
         """Counters, and how many circuits there are."""
         return self._switch.snapshot()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Keep the deadlines of the circuits that are passed on, until cancelled."""
         while True:

@@ -280,6 +280,7 @@ class Dialer:
     def _note_failure(self, endpoint: PeerEndpoint, reason: Reason, *, automatic: bool) -> None:
         self._guard.failed(endpoint, self._clock.monotonic(), uniform(self._entropy), reason, automatic=automatic)
 
+    @trio.lowlevel.enable_ki_protection
     async def _run_attempt(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         self._counters.connect_attempts += 1
         self._guard.began(endpoint, self._clock.monotonic())
@@ -336,6 +337,7 @@ class Dialer:
         if attempt.link is not None and not attempt.link.settled.is_set():
             attempt.link.abort(Reason.DISCONNECTED, "the dial was cancelled")
 
+    @trio.lowlevel.enable_ki_protection
     async def keep_connected(
         self,
         endpoint: PeerEndpoint,

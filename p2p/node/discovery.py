@@ -221,6 +221,7 @@ class UdpDiscovery(Runs):
 
     # Running.
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, *, task_status: trio.TaskStatus[UdpDiscovery] = trio.TASK_STATUS_IGNORED) -> None:
         """Discover until `stop` or cancellation; `started()` once the port is open.
 
@@ -261,6 +262,7 @@ class UdpDiscovery(Runs):
 
     # Speaking.
 
+    @trio.lowlevel.enable_ki_protection
     async def _speak(self, datagrams: Datagrams) -> None:
         interval_s = self.config.announce_interval_ms / 1000
         while True:
@@ -284,6 +286,7 @@ class UdpDiscovery(Runs):
 
     # Hearing.
 
+    @trio.lowlevel.enable_ki_protection
     async def _listen(self, datagrams: Datagrams) -> None:
         pace = TokenBucket(self._limits.announce_reads_per_s, self._limits.announce_reads_burst)
         while True:

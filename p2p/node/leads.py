@@ -145,6 +145,7 @@ class Leads:
         """Whether hints lately led to a dial to this peer, or will: whoever he is, he could have had it."""
         return self.targets.names(peer_id, self._clock.monotonic())
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Dial what is due, for ever."""
         async with trio.open_nursery() as nursery:
@@ -169,6 +170,7 @@ class Leads:
                 with trio.move_on_at(self._wakes_at):
                     await self._wake.wait()
 
+    @trio.lowlevel.enable_ki_protection
     async def _dial(self, target: Target) -> None:
         address = target.endpoint.address
         failed = False

@@ -18,6 +18,7 @@ from p2p.transport.base import Listener
 from p2p.windows import Clock
 
 
+@trio.lowlevel.enable_ki_protection
 async def accept_links(
     listener: Listener,
     supervisor: Supervisor,

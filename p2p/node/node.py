@@ -108,6 +108,7 @@ class Node:
 
     # Running and stopping.
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the node until `stop` or cancellation; `started()` once it listens and its log is open.
 
@@ -240,6 +241,7 @@ class Node:
                 links.start_soon(self._discover_later, rooms, rooms.discovery, links)
                 rooms.discovery = None
 
+    @trio.lowlevel.enable_ki_protection
     async def _discover_later(self, rooms: Rooms, discovery: UdpDiscovery, links: trio.Nursery) -> None:
         while rooms.discovery is None:
             await trio.sleep(self.config.limits.discovery_retry_s)

@@ -297,6 +297,7 @@ class Paths:
                 self._changed.set()
                 self._searches.relays_changed()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Tell the attached ones, again and again and when something changed; until cancelled."""
         limits = self._limits

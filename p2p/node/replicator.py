@@ -136,6 +136,7 @@ class Replicator:
         self._told_suppliers: dict[PeerId, int] | None = {} if _log.isEnabledFor(logging.DEBUG) else None
         self.verdicts: dict[Verdict, int] = dict.fromkeys(Verdict, 0)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Read for the links and keep the deadlines, until cancelled. The writer must have started before."""
         writer = self._writer

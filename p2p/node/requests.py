@@ -53,6 +53,7 @@ class Requests:
     def __len__(self) -> int:
         return len(self._open)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Keep the deadlines, until cancelled."""
         while True:

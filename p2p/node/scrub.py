@@ -35,6 +35,7 @@ class Scrub:
         self._limits = limits
         self._log_line = log_line
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Read until cancelled."""
         await trio.sleep(self._limits.scrub_after_s)

@@ -151,6 +151,7 @@ class Searches:
             del self._searches[target]
             search.scope.cancel()
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, search: _Search, target: PeerId) -> None:
         failures: list[str] = []
         try:
@@ -175,5 +176,6 @@ class Searches:
             search.over.set()
 
 
+@trio.lowlevel.enable_ki_protection
 async def _cancel(scope: trio.CancelScope) -> None:
     scope.cancel()

@@ -513,6 +513,7 @@ class Supervisor:
             scope = self._replacing[peer_id] = trio.CancelScope()
             self._nursery.start_soon(self._replace, peer_id, make, scope)
 
+    @trio.lowlevel.enable_ki_protection
     async def _replace(self, peer_id: PeerId, make: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
         with scope:
             await make()
@@ -531,6 +532,7 @@ class Supervisor:
             link.left = ()
             self._nursery.start_soon(self._drop_unless, taken, link.peer_id)
 
+    @trio.lowlevel.enable_ki_protection
     async def _drop_unless(self, taken: trio.Event, peer_id: PeerId) -> None:
         """Drop what is kept for a peer when it was not taken in time, or the node stops."""
         try:

@@ -531,6 +531,7 @@ class Writer:
 
     # The task.
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until cancelled; `started()` once the heads are loaded. A failing disk does not end it.
 

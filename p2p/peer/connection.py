@@ -374,6 +374,7 @@ class Connection(Outgoing):
             self._life_scope = trio.CancelScope()
             self._nursery.start_soon(self._show_life, self._life_scope)
 
+    @trio.lowlevel.enable_ki_protection
     async def _show_life(self, scope: trio.CancelScope) -> None:
         """Ping while the link gives way, or rests in a circuit: the other side cannot know what our readers take.
 
@@ -429,6 +430,7 @@ class Connection(Outgoing):
 
     # The connection's own tasks.
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, nursery: trio.Nursery) -> None:
         """Serve the link until it is over. Returns normally whatever the peer or the stream did.
 

@@ -498,6 +498,7 @@ class Outgoing(ABC):
         if self._rest is not None or self._outbox:
             self._start_writer()
 
+    @trio.lowlevel.enable_ki_protection
     async def _write(self, scope: trio.CancelScope) -> None:
         try:
             with scope:

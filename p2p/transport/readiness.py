@@ -15,6 +15,7 @@ async def wait_any_readable(socks: Sequence[socket.socket]) -> None:
         await trio.lowlevel.wait_readable(socks[0])
         return
 
+    @trio.lowlevel.enable_ki_protection
     async def wait(sock: socket.socket) -> None:
         with suppress(trio.ClosedResourceError):  # the caller's next read sees it too; here it would come in a group
             await trio.lowlevel.wait_readable(sock)

@@ -149,6 +149,7 @@ async def _race(addresses: Sequence[_Address], stagger_s: float) -> socket.socke
     winners: list[socket.socket] = []
     failures: list[str] = []
 
+    @trio.lowlevel.enable_ki_protection
     async def attempt(address: _Address, failed: trio.Event) -> None:
         try:
             sock = await _connect_one(address)

@@ -134,6 +134,7 @@ class WebSocketStream(LinkStream):
             self._check_open()
             self._raise_broken()
 
+    @trio.lowlevel.enable_ki_protection
     async def _carry(self) -> None:
         try:
             with self._scope:

@@ -16,6 +16,8 @@ import trio.testing
 import p2p
 from p2p.errors import Reason
 from p2p.limits import KIB
+from p2p.windows import SystemClock
+from tests.contract.relays import client_of, relay_node
 
 KEY = bytes(range(32))
 
@@ -501,6 +503,37 @@ async def test_waiters_in_other_nurseries_end_with_node_closed() -> None:
         await trio.testing.wait_all_tasks_blocked(0.05)
         node.stop()
     assert sorted(ended) == ["dial", "follow", "read_channel", "read_events", "replicated"]
+
+
+async def test_an_interrupt_finds_no_task_of_a_node_and_so_ends_the_program_alone(tmp_path: Path) -> None:
+    bare: set[str] = set()
+
+    class Watched(SystemClock):
+        """Asked by every task of a node at some time."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            now = self.monotonic
+
+            def monotonic() -> float:
+                task = trio.lowlevel.current_task()
+                if task.name.startswith("p2p.") and not trio.lowlevel.currently_ki_protected():
+                    bare.add(task.name)
+                return now()
+
+            self.monotonic = monotonic  # type: ignore[method-assign]
+
+    with trio.fail_after(30):
+        async with (
+            relay_node(clock=Watched(), data_dir=tmp_path / "r") as r,
+            client_of(r, node_id="a", clock=Watched(), data_dir=tmp_path / "a") as a,
+            client_of(r, node_id="b", clock=Watched()) as b,
+        ):
+            await a.connect(f"relay://r/{b.peer_id}")
+            await a.wal.wait_replicated(await a.wal.append(b"x"), peers=2)
+            await a.send(b.peer_id, "chat", b"x")
+            await a.ping(b.peer_id)
+    assert bare == set()
 
 
 async def test_T69_stopping_takes_bounded_time_with_a_peer_that_never_reads(tmp_path: Path) -> None:

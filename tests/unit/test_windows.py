@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -182,3 +183,35 @@ def test_a_draw_is_at_least_0_and_below_1() -> None:
     draws = [uniform(system_entropy) for _ in range(1000)]
     assert all(0 <= draw < 1 for draw in draws)
     assert 0.4 < sum(draws) / 1000 < 0.6
+
+
+def test_an_interrupt_waits_for_work_that_has_begun_and_frees_its_lane_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[str] = []
+    start = trio.lowlevel.start_thread_soon
+    may_end = threading.Event()
+
+    def start_and_interrupt(*args: object) -> None:
+        start(*args)  # type: ignore[arg-type]  # as they came
+        signal.raise_signal(signal.SIGINT)
+
+    def work() -> None:
+        may_end.wait(10)
+        did.append("worked")
+
+    async def end_it_later() -> None:
+        await wait_all_tasks_blocked()
+        may_end.set()
+
+    async def main() -> None:
+        blocking = SystemBlocking()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_it_later)
+            monkeypatch.setattr(trio.lowlevel, "start_thread_soon", start_and_interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                await blocking.run("write", work)
+            monkeypatch.undo()
+            did.append("went on")
+            await blocking.run("write", did.append, "worked again")
+
+    trio.run(main)
+    assert did == ["worked", "went on", "worked again"]
