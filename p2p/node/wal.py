@@ -6,7 +6,7 @@ A thin face: appending is the writer's, replication the replicator's, reading in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, cast
+from typing import Protocol
 
 from p2p.errors import ConfigError
 from p2p.ids import PeerId
@@ -81,7 +81,7 @@ class Wal:
             OwnLogForked: there is proof that this identity signed two histories.
             NodeClosed: the node stopped.
         """
-        return (await self._writer.append_many((NewRecord(kind, _whom(target), payload),)))[0]
+        return (await self._writer.append_many((payload,), kind, _whom(target)))[0]
 
     async def append_many(
         self, records: Iterable[bytes | NewRecord], *, kind: str = "app", target: PeerId | str | None = None
@@ -100,17 +100,11 @@ class Wal:
         given: object = records
         if isinstance(given, bytes | str) or not isinstance(given, Iterable):
             raise ConfigError("append_many takes a list of payloads: for one, there is append")
-        whom = _whom(target)
-        items = list(records)
-        if not any(issubclass(item, NewRecord) for item in set(map(type, items))):
-            return await self._writer.append_payloads(cast("list[bytes]", items), kind, whom)
-        return await self._writer.append_many(
-            [record if isinstance(record, NewRecord) else NewRecord(kind, whom, record) for record in items]
-        )
+        return await self._writer.append_many(list(records), kind, _whom(target))
 
     def check_size(self, payload: bytes, *, kind: str = "app", target: PeerId | str | None = None) -> None:
         """Raise RecordTooLarge if `append` would, without appending."""
-        encode_portion([NewRecord(kind, _whom(target), payload)])
+        encode_portion([payload], 0, kind, _whom(target))
 
     def follow(
         self,

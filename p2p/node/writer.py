@@ -29,7 +29,6 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar, TypeVarTuple, Unpack
 
@@ -55,7 +54,7 @@ from p2p.node.commits import (
 )
 from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Verdict, ack_value
-from p2p.replication.batch import Batch, NewRecord, Portion, encode_payloads, encode_portion, origin_of
+from p2p.replication.batch import Batch, NewRecord, Portion, encode_portion, origin_of
 from p2p.replication.heads import EMPTY_LOG, LogHead
 from p2p.store.base import DamagedRange, OriginState, Store, StoredBatch
 from p2p.windows import Blocking, Clock
@@ -81,7 +80,7 @@ def _is_hurt(state: OriginState | None) -> bool:
 
 
 def _count(portions: Sequence[Portion]) -> int:
-    return sum(portion.count for portion in portions)
+    return portions[0].count if len(portions) == 1 else sum(portion.count for portion in portions)
 
 
 def _repair(origin: PeerId, before: OriginState, after: OriginState) -> events.NodeEvent:
@@ -334,11 +333,17 @@ class Writer:
 
     # What is to be written.
 
-    async def append_many(self, records: Sequence[NewRecord]) -> list[int]:
+    async def append_many(
+        self, records: Sequence[bytes | NewRecord], kind: str = "app", target: PeerId | None = None
+    ) -> list[int]:
         """Append records to our own log; return their seqs, in order, when all are durable.
 
         Records that fit one batch become durable together. When cancelled, what is not sealed yet is withdrawn; what
         is may become durable all the same.
+
+        Args:
+            records: payloads, or records that bring their own kind and target.
+            kind, target: of those that are payloads.
 
         Raises:
             RecordTooLarge: one does not fit a batch; nothing was appended.
@@ -348,23 +353,16 @@ class Writer:
             OwnLogForked: there is proof against our own log.
             NodeClosed: the node stopped meanwhile.
         """
-        return await self._append(len(records), partial(encode_portion, records))
-
-    async def append_payloads(self, payloads: Sequence[bytes], kind: str, target: PeerId | None) -> list[int]:
-        """Append records of one kind and target, as `append_many` does."""
-        return await self._append(len(payloads), partial(encode_payloads, payloads, kind=kind, target=target))
-
-    async def _append(self, count: int, encode: Callable[[int], Portion]) -> list[int]:
         if self._takes_no_more or self._is_closed:
             # Whoever is cancelled together with the node is not told that it stopped.
             await trio.lowlevel.checkpoint_if_cancelled()
             raise NodeClosed(_CLOSED)
         portions: list[Portion] = []
         start = 0
-        while start < count:
+        while start < len(records):
             if portions and len(portions) % _PORTIONS_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
-            portions.append(encode(start))
+            portions.append(encode_portion(records, start, kind, target))
             start += portions[-1].count
         while self._records_waiting >= self._limits.appends_waiting_max and not self._is_closed:
             await self._room.park()
@@ -574,6 +572,9 @@ class Writer:
                 ready = self._has_work(holding=holding)
             if ready:
                 return
+            if deadline == math.inf:
+                await self._wake.wait()
+                continue
             with trio.CancelScope(deadline=deadline):
                 await self._wake.wait()
 

@@ -24,7 +24,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -175,8 +175,14 @@ class Portion(msgspec.Struct, frozen=True):
     targets: frozenset[PeerId] = frozenset()
 
 
-def encode_portion(records: Sequence[NewRecord], start: int = 0) -> Portion:
+def encode_portion(
+    records: Sequence[bytes | NewRecord], start: int = 0, kind: str = "app", target: PeerId | None = None
+) -> Portion:
     """Encode records from `start` on: as many as fit one batch, and at least one.
+
+    Args:
+        records: payloads, or records that bring their own kind and target.
+        kind, target: of those that are payloads.
 
     Raises:
         RecordTooLarge: one of them does not fit a batch, even alone.
@@ -184,14 +190,12 @@ def encode_portion(records: Sequence[NewRecord], start: int = 0) -> Portion:
     """
     assert start < len(records)
     chunk = records[start : start + RECORDS_MAX]
-    return _encode_alike(chunk) or _encode_each(chunk)
-
-
-def encode_payloads(payloads: Sequence[bytes], start: int, kind: str, target: PeerId | None) -> Portion:
-    """Encode records of one kind and target, given as their payloads, as `encode_portion` does: no record is made."""
-    assert start < len(payloads)
-    chunk = payloads[start : start + RECORDS_MAX]
-    return _join_alike(kind, target, chunk) or _encode_each([NewRecord(kind, target, payload) for payload in chunk])
+    # Payloads alone are what most calls bring. Whether they are is not looked at before: it shows when they are joined.
+    portion = _join_alike(kind, target, cast("Sequence[bytes]", chunk))
+    if portion is not None:
+        return portion
+    whole = [record if isinstance(record, NewRecord) else NewRecord(kind, target, record) for record in chunk]
+    return _encode_alike(whole) or _encode_each(whole)
 
 
 def _encode_alike(records: Sequence[NewRecord]) -> Portion | None:
@@ -216,13 +220,15 @@ def _join_alike(kind: str, target: PeerId | None, payloads: Sequence[bytes]) -> 
     That is what many calls bring, and it needs no work for each record.
     """
     try:
-        length = len(payloads[0])
-        if len(payloads[-1]) != length or set(map(len, payloads)) != {length}:
-            return None
+        length, count = len(payloads[0]), len(payloads)
         head = _head(_prefix(kind, target), length)
         step = len(head) + length
-        count = min(len(payloads), (len(_NEXT_DELTA) + BODY_BYTES_MAX) // step)
-        data = head.join((head[len(_NEXT_DELTA) :] + payloads[0], *payloads[1:count]))
+        data = head[len(_NEXT_DELTA) :] + payloads[0]
+        if count > 1:
+            if len(payloads[-1]) != length or set(map(len, payloads)) != {length}:
+                return None
+            count = min(count, (len(_NEXT_DELTA) + BODY_BYTES_MAX) // step)
+            data = head.join((data, *payloads[1:count]))
     except (TypeError, ValueError):
         # Who reads them one by one says which one is wrong.
         return None
@@ -271,7 +277,7 @@ def _encode_each(records: Sequence[NewRecord]) -> Portion:
     return Portion(len(parts) // 2, data, frozenset(targets))
 
 
-def encode_portions(records: Sequence[NewRecord]) -> list[Portion]:
+def encode_portions(records: Sequence[bytes | NewRecord]) -> list[Portion]:
     """Encode any number of records, as few portions as they fit. Raises as `encode_portion` does."""
     portions: list[Portion] = []
     start = 0

@@ -22,7 +22,6 @@ from p2p.replication.batch import (
     Batch,
     NewerBatch,
     NewRecord,
-    encode_payloads,
     encode_portion,
     encode_portions,
     origin_of,
@@ -122,7 +121,7 @@ def test_payloads_are_encoded_as_the_records_that_they_stand_for(
 ) -> None:
     start = min(start, len(payloads) - 1)
     records = [NewRecord(kind, target, payload) for payload in payloads]
-    assert encode_payloads(payloads, start, kind, target) == encode_portion(records, start)
+    assert encode_portion(payloads, start, kind, target) == encode_portion(records, start)
 
 
 @given(st.lists(new_records, min_size=1, max_size=30), st.lists(st.integers(1, 29), max_size=5))
@@ -306,19 +305,19 @@ def test_a_payload_that_is_not_bytes_is_the_callers_mistake(payload: object) -> 
         encode_portions([*app(b"first"), NewRecord("app", None, payload), *app(b"last")])  # type: ignore[arg-type]
     for payloads in ([b"first", payload, b"last"], [payload]):
         with pytest.raises(ConfigError, match=f"and not {type(payload).__name__}"):
-            encode_payloads(payloads, 0, "app", None)  # type: ignore[arg-type]
+            encode_portion(payloads, 0, "app", None)  # type: ignore[arg-type]
 
 
 def test_of_many_payloads_a_portion_takes_as_many_as_fit() -> None:
     payloads = [bytes(256)] * 2500
     counts, start = [], 0
     while start < len(payloads):
-        counts.append(encode_payloads(payloads, start, "app", None).count)
+        counts.append(encode_portion(payloads, start, "app", None).count)
         start += counts[-1]
     assert counts == [992, 992, 516]
-    assert encode_payloads([b""] * 2500, 1000, "app", None).count == 1024
+    assert encode_portion([b""] * 2500, 1000, "app", None).count == 1024
     with pytest.raises(RecordTooLarge):
-        encode_payloads([bytes(BATCH_BYTES_MAX)], 0, "app", None)
+        encode_portion([bytes(BATCH_BYTES_MAX)], 0, "app", None)
 
 
 @given(st.lists(st.integers(0, 120_000) | st.integers(0, 50), min_size=1, max_size=60))
