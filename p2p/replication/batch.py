@@ -190,12 +190,18 @@ def encode_portion(
     """
     assert start < len(records)
     chunk = records[start : start + RECORDS_MAX]
-    # Payloads alone are what most calls bring. Whether they are is not looked at before: it shows when they are joined.
-    portion = _join_alike(kind, target, cast("Sequence[bytes]", chunk))
-    if portion is not None:
-        return portion
-    whole = [record if isinstance(record, NewRecord) else NewRecord(kind, target, record) for record in chunk]
-    return _encode_alike(whole) or _encode_each(whole)
+    # Those that are alike are not looked at one by one: whether they are shows when they are joined.
+    if isinstance(chunk[0], NewRecord):
+        portion = _encode_alike(cast("Sequence[NewRecord]", chunk))
+    else:
+        portion = _join_alike(kind, target, cast("Sequence[bytes]", chunk))
+    return portion or _encode_each(_whole(chunk, kind, target))
+
+
+def _whole(records: Sequence[bytes | NewRecord], kind: str, target: PeerId | None) -> Sequence[NewRecord]:
+    if set(map(type, records)) == {NewRecord}:
+        return cast("Sequence[NewRecord]", records)
+    return [record if isinstance(record, NewRecord) else NewRecord(kind, target, record) for record in records]
 
 
 def _encode_alike(records: Sequence[NewRecord]) -> Portion | None:

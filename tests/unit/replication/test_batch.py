@@ -124,6 +124,12 @@ def test_payloads_are_encoded_as_the_records_that_they_stand_for(
     assert encode_portion(payloads, start, kind, target) == encode_portion(records, start)
 
 
+@given(st.lists(new_records | st.binary(max_size=9), min_size=1, max_size=30))
+def test_payloads_among_records_get_the_kind_and_target_that_are_given(mixed: list[NewRecord | bytes]) -> None:
+    records = [each if isinstance(each, NewRecord) else NewRecord("k", ME.peer_id, each) for each in mixed]
+    assert encode_portion(mixed, 0, "k", ME.peer_id) == encode_portion(records)
+
+
 @given(st.lists(new_records, min_size=1, max_size=30), st.lists(st.integers(1, 29), max_size=5))
 def test_a_batch_is_the_same_however_its_records_were_portioned(records: list[NewRecord], cuts: list[int]) -> None:
     ends = sorted({cut for cut in cuts if cut < len(records)})
