@@ -215,7 +215,8 @@ def _encode_alike(records: Sequence[NewRecord]) -> Portion | None:
         kinds, targets = fields[::3], fields[1::3]
         if len(fields) != 3 * len(records) or min(kinds.count(kind), targets.count(target)) < len(records):
             return None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, IndexError):
+        # Payloads are among them, or what is no record.
         return None
     return _join_alike(kind, target, fields[2::3])
 
