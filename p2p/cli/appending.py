@@ -3,7 +3,8 @@
 The first is a node without a listener and without peers: it takes the same lock, the same checks and the same group
 commit as any other. Where a node holds the data dir already, it goes through that node's HTTP control.
 Both take lines, leave out what is too long and tell of it, and say which seqs they became; also when they fail
-half-way, so that who tries again can go on from there.
+half-way, so that who tries again can go on from there. A signal ends the reading and not the appending: what is on its
+way into a log becomes durable whether anybody waits for it or not, so it is waited for and counted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -28,10 +30,13 @@ from p2p.cli.signals import on_signal, stop_signals
 from p2p.cli.stdin import stdin_lines
 from p2p.errors import ConfigError, StoreLocked
 from p2p.ids import PeerId, is_peer_id_text
+from p2p.limits import Limits
 
 BODY_BYTES: Final = 48 * 1024
 """What one request takes of lines, as JSON; a body may have 64 KiB."""
 LINES_PER_REQUEST: Final = 1024
+APPEND_S_MAX: Final = Limits().append_delay_at_start_s_max + 1.0
+"""What is under way as a signal comes has so long to become durable; a second signal ends that, too."""
 
 
 @dataclass(slots=True)
@@ -52,6 +57,23 @@ class Appended:
         self.first = first if self.first is None else self.first
         self.last = last
         self.count += count
+
+
+@dataclass(slots=True)
+class Taken:
+    """What of standard input was taken.
+
+    Attributes:
+        lines: whole ones that were read, with those that are left out.
+        in_doubt: of these, the last ones of which nobody knows whether they are durable.
+        begun: bytes of a line that had not ended as a signal came.
+        stopped_by: that signal; None if the input came to its end.
+    """
+
+    lines: int = 0
+    in_doubt: int = 0
+    begun: int = 0
+    stopped_by: int | None = None
 
 
 class Appender(Protocol):
@@ -133,30 +155,44 @@ def append_lines(data_dir: Path, *, as_json: bool, kind: str, target: str | None
 async def _append_lines(data_dir: Path, as_json: bool, kind: str, target: PeerId | None) -> int:
     done = Appended()
     try:
-        left_out = await _append_somehow(data_dir, kind, target, done)
+        taken = await _append_somehow(data_dir, kind, target, done)
     except Exception:
         if done.count:
             # What ended it is what the command ends with, wherever this can be written or not.
             with suppress(OSError, ReaderGone):
-                Output().result(_result(done, None, as_json=as_json))
+                Output().result(_result(done, None, "it failed", as_json=as_json))
         raise
+    if taken.stopped_by is not None:
+        _tell_of_stop(taken)
+        Output().result(_result(done, None, "it was stopped", as_json=as_json))
+        return 128 + taken.stopped_by
+    left_out = taken.lines - done.count
     Output().result(_result(done, left_out, as_json=as_json))
     return 1 if left_out else 0
 
 
-def _result(done: Appended, left_out: int | None, *, as_json: bool) -> str:
-    """What came of it; `left_out` is None if it failed half-way: then nobody knows how many lines there are."""
+def _tell_of_stop(taken: Taken) -> None:
+    """Say what of standard input is not in the log, as far as it is known."""
+    complain(f"stopped after {counted(taken.lines, 'line')} of standard input: what comes behind is not appended")
+    if taken.begun:
+        complain(f"the last line had not ended: its {counted(taken.begun, 'byte')} are not appended")
+    if taken.in_doubt:
+        complain(f"of these lines up to {taken.in_doubt} may be appended or not: `p2p wal tail` shows it")
+
+
+def _result(done: Appended, left_out: int | None, why: str = "", *, as_json: bool) -> str:
+    """What came of it; `left_out` is None if it ended half-way: then nobody knows how many lines there are."""
     if as_json:
         fields = {"appended": done.count, "first_seq": done.first, "last_seq": done.last, "left_out": left_out}
         return json_line(fields)
     if not done.count:
         return "appended nothing"
     some = f"appended {counted(done.count, 'record')}, seq {done.first}-{done.last}"
-    return some if left_out is not None else f"{some}, before it failed"
+    return some if left_out is not None else f"{some}, before {why}"
 
 
-async def _append_somehow(data_dir: Path, kind: str, target: PeerId | None, done: Appended) -> int:
-    """Append every line of standard input, in one of the two ways; returns how many were left out."""
+async def _append_somehow(data_dir: Path, kind: str, target: PeerId | None, done: Appended) -> Taken:
+    """Append every line of standard input, in one of the two ways."""
     is_up = False
 
     def say(line: str) -> None:
@@ -184,16 +220,36 @@ async def _append_somehow(data_dir: Path, kind: str, target: PeerId | None, done
                 raise StoreLocked(f"{locked}; and not through its HTTP control: {error}") from None
 
 
-async def _append_all(signals: AsyncIterator[int], appender: Appender) -> int:
-    """Append every line of standard input; returns how many were left out."""
+async def _append_all(signals: AsyncIterator[int], appender: Appender) -> Taken:
+    """Append every line of standard input, or what came of it until a signal."""
     splitter = line_splitter()
-    came = 0
+    taken = Taken()
+    reading, appending = trio.CancelScope(), trio.CancelScope()
+
+    def stop(number: int) -> None:
+        # A second one ends the process where it stands, which the log is made to survive.
+        if taken.stopped_by is not None:
+            os._exit(128 + number)
+        taken.stopped_by = number
+        reading.cancel()
+        appending.deadline = trio.current_time() + APPEND_S_MAX
+
     async with aclosing(stdin_lines(splitter)) as pieces, trio.open_nursery() as tasks:
-        tasks.start_soon(on_signal, signals, lambda _: tasks.cancel_scope.cancel())
-        async for lines in pieces:
-            came += len(lines)
-            await appender.append(lines)
+        tasks.start_soon(on_signal, signals, stop)
+        with appending:
+            while taken.stopped_by is None:
+                lines: list[bytes] | None = None
+                with trio.CancelScope() as reading:
+                    lines = await anext(pieces, None)
+                if lines is None:
+                    break
+                taken.lines += len(lines)
+                taken.in_doubt = len(lines)
+                await appender.append(lines)
+                taken.in_doubt = 0
         tasks.cancel_scope.cancel()
     if splitter.too_long:
         complain(f"too long for a record, left out: {counted(splitter.too_long, 'line')}")
-    return came + splitter.too_long - appender.done.count
+    taken.lines += splitter.too_long
+    taken.begun = splitter.pending
+    return taken

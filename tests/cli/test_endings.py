@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import signal
@@ -10,11 +11,17 @@ import socket
 import subprocess
 import sys
 import termios
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
+from p2p.cli import appending
+from p2p.errors import ConfigError, StoreError
+from p2p.store.keys import open_reader
 from tests.cli.processes import COMMAND, environment, p2p, p2p_ok, running
 
 MEMORY = ["--id", "A", "--memory"]
@@ -213,3 +220,93 @@ async def test_a_command_that_is_stopped_before_its_answer_came_says_so_by_its_e
         with connection:
             process.send_signal(number)
             assert await end_of(process) == (128 + number, "")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_an_append_that_is_stopped_names_the_line_that_had_not_ended(as_json: bool, tmp_path: Path) -> None:
+    options = ["--data-dir", tmp_path, *(["--json"] if as_json else [])]
+    process = await start("wal", "append", *options, stdin=subprocess.PIPE)
+    assert isinstance(process.stdin, trio.lowlevel.FdStream)
+    assert process.stdout is not None
+    await process.stdin.send_all(b"one\ntwo\nthree")
+    with trio.fail_after(60):
+        while unread(process.stdin.fileno()):
+            await trio.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    code, said = await end_of(process)
+    assert code == 128 + signal.SIGTERM
+    told = [line for line in said.splitlines() if line.startswith("p2p: ")][-2:]
+    assert told == [
+        "p2p: stopped after 2 lines of standard input: what comes behind is not appended",
+        "p2p: the last line had not ended: its 5 bytes are not appended",
+    ]
+    result = b"".join([part async for part in process.stdout]).decode()
+    if as_json:
+        assert json.loads(result) == {"appended": 2, "first_seq": 1, "last_seq": 2, "left_out": None}
+    else:
+        assert result == "appended 2 records, seq 1-2, before it was stopped\n"
+    await process.stdin.aclose()
+
+
+async def test_an_append_that_is_stopped_amid_its_input_counts_all_that_is_durable(tmp_path: Path) -> None:
+    process = await start("wal", "append", "--data-dir", tmp_path, "--json", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    async with trio.open_nursery() as nursery:
+
+        async def feed() -> None:
+            assert process.stdin is not None
+            with suppress(trio.BrokenResourceError):
+                while True:
+                    await process.stdin.send_all(b"a line\n" * 1000)
+
+        nursery.start_soon(feed)
+        with trio.fail_after(60):
+            while held(tmp_path) < 2000:
+                await trio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        code, said = await end_of(process)
+        result = json.loads(b"".join([part async for part in process.stdout]))
+    seq = held(tmp_path)
+    assert code == 128 + signal.SIGINT
+    assert result == {"appended": seq, "first_seq": 1, "last_seq": seq, "left_out": None}
+    assert f"stopped after {seq} lines" in said
+    await process.stdin.aclose()
+
+
+def held(data_dir: Path) -> int:
+    """Records that are durable in a data dir, of whomever."""
+    try:
+        with closing(open_reader(data_dir)) as reader:
+            return sum(state.seq for state in reader.states().values())
+    except (ConfigError, StoreError):  # it is being made
+        return 0
+
+
+async def test_t61_an_append_that_is_stopped_while_the_disk_hangs_ends_and_says_what_is_in_doubt(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lines(_splitter: object) -> AsyncGenerator[list[bytes], None]:
+        yield [b"one"]
+        yield [b"two", b"three"]
+        raise AssertionError("it reads on")
+
+    class Slow:
+        """Takes the first, and hangs at what comes then."""
+
+        done = appending.Appended()
+
+        async def append(self, lines: Iterable[bytes]) -> None:
+            if self.done.count:
+                await trio.sleep_forever()
+            self.done.add(1, 1, 1)
+
+    async def signals() -> AsyncIterator[int]:
+        await trio.sleep(1)
+        yield signal.SIGTERM
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(appending, "stdin_lines", lines)
+    with trio.fail_after(10):
+        taken = await appending._append_all(signals(), Slow())
+    assert taken == appending.Taken(lines=3, in_doubt=2, stopped_by=signal.SIGTERM)
