@@ -43,7 +43,7 @@ def encode_varint(value: int) -> bytes:
     if value < 16_384:
         return _U16.pack(value & 127 | 128 | value >> 7 << 8)
     out = bytearray()
-    while value > 127:
+    while value >= 128:
         out.append(value & 127 | 128)
         value >>= 7
     out.append(value)

@@ -161,7 +161,7 @@ def encode_framed(type: int, msg_id: int, flags: int, payload: Buffer, nonce: by
     size = len(payload)
     if size <= _TWO_BYTE_MAX and not (flags & ENCRYPTED or nonce or tag):
         try:
-            if size > 127:
+            if size >= 128:
                 frame = size + HEADER_BYTES + 2
                 return (
                     _FRAMED_2_2.pack(
@@ -233,7 +233,7 @@ def encode_sealed(type: int, msg_id: int, flags: int, nonce: bytes, sealed: byte
     if size <= _SEALED_TWO_BYTE_MAX and flags & ENCRYPTED and len(nonce) == NONCE_BYTES:
         tag = sealed[size:]
         try:
-            if size > 127:
+            if size >= 128:
                 frame, length = size + _SEALED_HEAD_BYTES + 2, size & 127 | 128 | size >> 7 << 8
                 frame = frame & 127 | 128 | frame >> 7 << 8
                 head = _SEALED_2_2.pack(frame, _MAGIC_U32, MAJOR, MINOR, type, msg_id, flags, nonce, tag, length)
@@ -261,7 +261,7 @@ def parse_sealed(data: Buffer) -> tuple[int, int, int, bytes, bytes, bytes]:
     except (struct.error, IndexError):
         raise RemoteProtocolError("a sealed envelope is cut off") from None
     pos = _SEALED_HEAD_BYTES + 1
-    if size > 127:
+    if size >= 128:
         # As in `read_inner`: two bytes are read here.
         high = data[pos] if pos < len(data) else 0
         if 0 < high < 128:
@@ -362,7 +362,7 @@ def read_inner(payload: Buffer, pos: int, end: int) -> tuple[int, int, int, int,
         # One and two bytes are read here, since a call per message would cost a tenth of the whole.
         size = payload[pos]
         pos += 1
-        if size > 127:
+        if size >= 128:
             high = payload[pos]
             if 0 < high < 128:
                 size += (high << 7) - 128
@@ -376,7 +376,7 @@ def read_inner(payload: Buffer, pos: int, end: int) -> tuple[int, int, int, int,
         pos += HEADER_BYTES
         size = payload[pos]
         pos += 1
-        if size > 127:
+        if size >= 128:
             high = payload[pos]
             if 0 < high < 128:
                 size += (high << 7) - 128

@@ -110,7 +110,7 @@ class FrameDecoder:
         if not 2 < size < _VIEW_BYTES_MIN or self._pos != len(self._chunk) or self._backlog:
             return None
         length, start = data[0], 1
-        if length > 127:
+        if length >= 128:
             length, start = length - 128 + (data[1] << 7), 2
         if start + length != size or not data[start - 1] or length > self.max_frame_bytes:
             return None
@@ -136,7 +136,7 @@ class FrameDecoder:
                 return None
             length = chunk[pos]
             pos += 1
-            if length > 127 and pos < end:
+            if length >= 128 and pos < end:
                 high = chunk[pos]
                 pos += 1
                 length = length - 128 + (high << 7) if 0 < high < 128 else _VIEW_BYTES_MIN

@@ -549,7 +549,7 @@ def decode_data(payload: Buffer) -> Data:
     try:
         size = data[0]
         pos = 1
-        if size > 127:
+        if size >= 128:
             size, pos = read_varint(data, 0)
         stop = pos + size
         # A channel that is cut off leaves nothing for the fixed part, so unpack_from tells (OverflowError from 2^63).
@@ -558,7 +558,7 @@ def decode_data(payload: Buffer) -> Data:
         pos = stop + 9
         size = data[pos]
         pos += 1
-        if size > 127:
+        if size >= 128:
             # As in envelope.iter_bundle: two bytes are read here, since the call would cost a quarter of the whole.
             high = data[pos]
             if 0 < high < 128:

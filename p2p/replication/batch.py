@@ -476,17 +476,17 @@ def _walk(data: bytes, pos: int, count: int, hlc: int) -> Iterator[tuple[int, by
             start = pos
             delta = data[pos]
             pos += 1
-            if delta > 127:
+            if delta >= 128:
                 delta, pos = read_varint(data, pos - 1)
             size = data[pos]
             pos += 1
-            if size > 127:
+            if size >= 128:
                 size, pos = read_varint(data, pos - 1)
             begin = pos + size
             kind = data[pos:begin]
             size = data[begin]
             pos = begin + 1
-            if size > 127:
+            if size >= 128:
                 size, pos = read_varint(data, begin)
             begin = pos
             pos += size
@@ -495,7 +495,7 @@ def _walk(data: bytes, pos: int, count: int, hlc: int) -> Iterator[tuple[int, by
         hlc += delta
         size = data[pos]
         begin = pos + 1
-        if size > 127:
+        if size >= 128:
             high = data[begin]
             if high and high < 128:
                 size = size & 127 | high << 7

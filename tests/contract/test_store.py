@@ -263,6 +263,23 @@ def test_forgetting_leaves_nothing(store: Store) -> None:
     assert list(store.verify()) == []
 
 
+def test_t36_nothing_that_proved_a_forgotten_fork_counts_against_who_comes_next(store: Store) -> None:
+    forked, other = Log(2), Log(3)
+    forked.add(b"x")
+    other.add(b"y")
+    put(store, *forked.batches)
+    with store.write() as transaction:
+        transaction.freeze(make_proof(forked.batches[0], Log(2).add(b"another")))
+    with store.write() as transaction:
+        transaction.forget(forked.origin)
+    put(store, *other.batches)
+    assert store.proof(other.origin) is None
+    assert list(store.verify()) == []
+    with store.write() as transaction:
+        transaction.freeze(make_proof(other.batches[0], Log(3).add(b"another")))
+    assert store.proof(other.origin) is not None
+
+
 def test_an_origin_that_is_forgotten_and_comes_back_in_one_transaction_is_there(
     kind: Kind, store: Store, tmp_path: Path
 ) -> None:

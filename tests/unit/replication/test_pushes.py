@@ -182,6 +182,8 @@ def test_a_cursor_within_a_batch_drops_what_is_loaded_and_is_a_mismatch() -> Non
     assert link.pushes.take_mismatches() == [Mismatch(LOG, 3)]
     assert link.pushes.take_mismatches() == []
     assert link.sent() == []
+    link.pushes.offer(LOG, 0.0)
+    assert not link.pushes.has_load(), "it rests until it is known what the peer has"
 
 
 def test_a_log_that_shrank_since_it_was_loaded_is_not_sent_beyond_its_end() -> None:

@@ -461,6 +461,8 @@ def test_a_log_that_is_complete_up_to_its_fork_is_asked_of_nobody_not_even_the_o
     world.suppliers.held(LOG, 5, 1.0, last=5)
     assert world.wanted_from() == []
     assert world.suppliers.supplier(LOG) == 0
+    world.suppliers.link_down(0, PEERS[0], 2.0)
+    assert world.suppliers.supplier(LOG) is None
 
 
 def test_a_log_that_is_complete_up_to_its_fork_is_asked_of_no_link_that_comes() -> None:

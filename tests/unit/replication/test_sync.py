@@ -16,7 +16,7 @@ from p2p.replication.batch import Batch, NewRecord, encode_portions, seal
 from p2p.replication.exchange import NO_LINK, DoubtClaim, Exchange, HoldAppends, Penalize, ReleaseAppends, TrustClaim
 from p2p.replication.heads import EMPTY_LOG, FROZEN_MARK, SEQ_MAX, ZERO_HASH, LogHead
 from p2p.replication.suppliers import NEVER
-from p2p.replication.sync import LoadKind
+from p2p.replication.sync import Load, LoadKind
 
 OWN, PEER, LOG, THIRD = (PeerId(bytes([number]) * 32) for number in (1, 2, 3, 4))
 LIMITS = Limits()
@@ -190,7 +190,10 @@ def test_an_empty_node_tells_the_others_what_it_fetches_already() -> None:
     log = make_log(LOG, 3)
     side = Side(links=2)
     assert side.hear(entry(log, 3)) == []
-    assert heads(side.take(1)) == [HeadEntry(LOG, 0, ZERO_HASH, want=False)]
+    not_wanted = [HeadEntry(LOG, 0, ZERO_HASH, want=False)]
+    assert heads(side.take(1)) == not_wanted
+    side.exchange.link_up(2, THIRD, side.now)
+    assert heads(side.take(2)) == not_wanted, "also whoever comes later"
 
 
 def test_changes_on_a_wanted_link_are_told_within_50_ms_and_together() -> None:
@@ -306,6 +309,8 @@ def test_what_a_peer_pushed_is_not_pushed_back() -> None:
     side.apply(log[0])
     assert pushed(side.take(0)) == []
     assert pushed(side.take(1)) == [(1, 1)]
+    side.append(log[1])
+    assert pushed(side.take(0)) == [(2, 2)]
 
 
 def test_what_a_listed_peer_pushed_is_not_pushed_back() -> None:
@@ -1055,11 +1060,11 @@ def test_a_proof_that_the_store_does_not_have_is_not_sent_and_bounds_nothing() -
     side.hear(entry(log, 4))
     side.heads[LOG] = LogHead(1, log[0].hash, frozen=True)
     side.exchange.moved({LOG}, side.now)
-    kinds = []
+    loads = []
     while (load := side.exchange.next_load(side.now)) is not None:
-        kinds.append((load.kind, load.link))
+        loads.append(load)
         side.exchange.proof_loaded(load, None, side.now)
-    assert kinds == [(LoadKind.PROOF, NO_LINK), (LoadKind.PROOF, 0)]
+    assert loads == [Load(LoadKind.PROOF, link, LOG, 0, LIMITS.proof_bytes_max) for link in (NO_LINK, 0)]
     assert not any(isinstance(message, ForkProof) for _, message in side.exchange.take_messages())
     assert heads(side.wait(0.1))[-1] == HeadEntry(LOG, 1, FROZEN_MARK, want=False)
 
