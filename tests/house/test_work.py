@@ -5,7 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
+import sys
+import zlib
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benchmarks import guard
 from p2p.crypto.identity import Identity, verify
@@ -44,6 +52,35 @@ def test_growth_is_told_beyond_what_is_allowed():
     assert "3 calls of sign, and 2 before" in line
     (line,) = guard.grown(kept, {"a": guard.Work(100, 1000, 0, {"fsync": 1})})
     assert "1 calls of fsync, and 0 before" in line
+    (line,) = guard.grown(kept, {"b": guard.Work(100, 1000, 0, {})})
+    assert "b: nothing is kept" in line
+
+
+def test_the_table_shows_what_differs():
+    kept = {"a": [100, 1000, 0, {"sign": 2, "verify": 3}]}
+    lines = guard.as_table(kept, {"a": guard.Work(100, 1200, 5, {"sign": 3, "verify": 3})}).splitlines()
+    assert [line.split() for line in lines[2:]] == [
+        ["calls", "100", "100"],
+        ["instructions", "1,200", "1,000", "+20%"],
+        ["bytes", "5", "0", "new"],
+        ["dear", "calls", "6", "5", "+20%"],
+        ["sign", "3", "2", "+50%"],
+    ]
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"work": 1}'])
+def test_kept_numbers_that_are_none_are_one_line(
+    text: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    kept = tmp_path / "guard.json"
+    if text is not None:
+        kept.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(guard, "KEPT", kept)
+    monkeypatch.setattr(sys, "argv", ["guard"])
+    assert guard.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{kept}: ")
+    assert line.endswith("; --keep writes it anew")
 
 
 def test_what_is_dear_is_counted_by_name_and_copies_by_their_bytes(tmp_path: Path):
@@ -62,7 +99,32 @@ def test_what_is_dear_is_counted_by_name_and_copies_by_their_bytes(tmp_path: Pat
             os.fsync(file.fileno())
 
     found = guard.count(dear).dear
-    assert found == {"from_public_bytes": 1, "fsync": 1, "openssl_sha256": 1, "sign": 1, "update": 1, "verify": 1}
+    assert found == {
+        "Ed25519PrivateKey.sign": 1,
+        "Ed25519PublicKey.verify": 1,
+        "HASH.update": 1,
+        "_hashlib.openssl_sha256": 1,
+        "_io.open": 1,
+        "BufferedWriter.fileno": 1,
+        "ed25519.from_public_bytes": 1,
+        "posix.fsync": 1,
+    }
+
+
+def test_what_is_dear_is_all_that_is_not_known_to_be_cheap():
+    cheap: list[Callable[[], object]] = [b"".join, len, {}.update, set().update, deque().append, struct.pack]
+    assert [guard.dear_name(each) for each in cheap] == [""] * len(cheap)
+    dear = {
+        sorted: "builtins.sorted",
+        zlib.crc32: "zlib.crc32",
+        hashlib.blake2b(b"").digest: "blake2b.digest",
+        os.stat: "posix.stat",
+        hashlib.sha256(b"").update: "HASH.update",
+        AESGCM(bytes(32)).encrypt: "AESGCM.encrypt",
+    }
+    assert {each: guard.dear_name(each) for each in dear} == dear
+    # A list has no hash.
+    assert guard.dear_name([].sort) == "list.sort"
 
 
 def test_each_cipher_that_is_made_is_counted():
