@@ -18,6 +18,7 @@ that a call of what is cheap has more to do. The timed benchmarks see those.
 from __future__ import annotations
 
 import argparse
+import dis
 import gc
 import json
 import sys
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 
 GROWTH_MAX: Final = 0.15
 CHEAP: Final = frozenset({
-    "builtins", "_struct", "collections", "_collections", "itertools", "_functools", "_operator", "_thread", "_weakref", "math",
-    "time", "_contextvars", "select", "_abc", "gc", "sys",
+    "builtins", "_struct", "collections", "_collections", "itertools", "_functools", "_operator", "_thread", "_weakref",
+    "math", "time", "_contextvars", "select", "_abc", "gc", "sys",
 })  # fmt: skip
 """Modules whose functions and types are called all the time, and do little; more of them shows as calls."""
 DEAR_BUILTINS: Final = frozenset({"sorted", "sort"})
@@ -50,6 +51,7 @@ BYTES_OF_OTHERS: Final = 4096
 KEPT: Final = Path(__file__).with_name("guard.json")
 PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 _MAKE_CIPHER: Final = "make_cipher"
+_CALLING: Final = frozenset(number for name, number in dis.opmap.items() if name.startswith("CALL"))
 
 
 class Work(NamedTuple):
@@ -57,12 +59,14 @@ class Work(NamedTuple):
 
     Attributes:
         calls: of functions, in Python and in C.
+        sites: calls that bytecode makes, among them those of types in C (`bytes(…)`), which nothing else tells.
         instructions: of bytecode.
         bytes: of memory taken in pieces of `PIECE_BYTES` or more.
         dear: how often each dear function was called, by all of the task.
     """
 
     calls: int
+    sites: int
     instructions: int
     bytes: int
     dear: dict[str, int]
@@ -82,7 +86,7 @@ def dear_name(function: object) -> str:
 
 def count(task: Callable[[], object]) -> Work:
     """Run a task once and count its work."""
-    calls = instructions = taken = held = 0
+    calls = sites = instructions = taken = held = 0
     dear: Counter[str] = Counter()
 
     def on_call(frame: FrameType, event: str, arg: object) -> None:
@@ -97,11 +101,13 @@ def count(task: Callable[[], object]) -> Work:
                 dear["ciphers made"] += 1
 
     def on_step(frame: FrameType, event: str, arg: object) -> TraceFunction:
-        nonlocal instructions, taken, held
+        nonlocal sites, instructions, taken, held
         if event == "call":
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
         elif event == "opcode":
             instructions += 1
+            if frame.f_code.co_code[frame.f_lasti] in _CALLING:
+                sites += 1
         # Since the step before: no instruction takes two large pieces and gives the first back.
         now, peak = tracemalloc.get_traced_memory()
         if peak - held >= PIECE_BYTES:
@@ -130,19 +136,14 @@ def count(task: Callable[[], object]) -> Work:
     # Of our own hands that stop it.
     for own in ("sys.setprofile", "sys.settrace"):
         dear.pop(own, None)
-    return Work(calls, instructions, taken, dict(sorted(dear.items())))
+    return Work(calls, sites, instructions, taken, dict(sorted(dear.items())))
 
 
 def measure() -> dict[str, Work]:
-    """Count every task; calls, instructions and bytes for one unit of it."""
+    """Count every task; what is no dear call, for one unit of it."""
     ciphers = {name: _told(cipher) for name, cipher in sealing._CIPHERS.items()}  # noqa: SLF001  # no seam for a count
     with patch.object(sealing, "_CIPHERS", ciphers):
-        return {
-            task.name: Work(
-                work.calls // task.units, work.instructions // task.units, work.bytes // task.units, work.dear
-            )
-            for task, work in _counted()
-        }
+        return {task.name: Work(*(each // task.units for each in work[:-1]), work.dear) for task, work in _counted()}
 
 
 def _counted() -> Iterator[tuple[guarded.Guarded, Work]]:

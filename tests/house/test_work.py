@@ -25,7 +25,7 @@ def test_no_task_takes_much_more_work_than_before():
     assert set(found) == set(kept["work"]), "run `python -m benchmarks.guard --keep`"
     if kept["python"] != guard.PYTHON:
         # Another version of Python has other instructions; calls are what the source says.
-        found = {name: guard.Work(work.calls, 0, 0, work.dear) for name, work in found.items()}
+        found = {name: guard.Work(work.calls, 0, 0, 0, work.dear) for name, work in found.items()}
     # If it has to be so: `python -m benchmarks.guard --keep`, and say why in the commit.
     assert guard.grown(kept["work"], found) == []
 
@@ -41,26 +41,33 @@ def test_what_is_counted_is_calls_and_instructions():
     assert twice.instructions > once.instructions > 0
 
 
+def test_a_small_copy_is_a_call_of_two_types():
+    body = bytes(100)
+    once, copied = guard.count(lambda: body), guard.count(lambda: bytes(bytearray(body)))
+    assert (copied.calls - once.calls, copied.sites - once.sites) == (0, 2)
+
+
 def test_growth_is_told_beyond_what_is_allowed():
-    kept = {"a": [100, 1000, 0, {"sign": 2}]}
-    assert guard.grown(kept, {"a": guard.Work(114, 1000, guard.BYTES_OF_OTHERS, {"sign": 2})}) == []
-    (line,) = guard.grown(kept, {"a": guard.Work(100, 1000, 20_000, {"sign": 2})})
+    kept = {"a": [100, 50, 1000, 0, {"sign": 2}]}
+    assert guard.grown(kept, {"a": guard.Work(114, 50, 1000, guard.BYTES_OF_OTHERS, {"sign": 2})}) == []
+    (line,) = guard.grown(kept, {"a": guard.Work(100, 50, 1000, 20_000, {"sign": 2})})
     assert "20000 bytes, and 0 before" in line
-    (line,) = guard.grown(kept, {"a": guard.Work(100, 1200, 0, {"sign": 1})})
+    (line,) = guard.grown(kept, {"a": guard.Work(100, 50, 1200, 0, {"sign": 1})})
     assert "1200 instructions, and 1000 before (+20%)" in line
-    (line,) = guard.grown(kept, {"a": guard.Work(100, 1000, 0, {"sign": 3})})
+    (line,) = guard.grown(kept, {"a": guard.Work(100, 50, 1000, 0, {"sign": 3})})
     assert "3 calls of sign, and 2 before" in line
-    (line,) = guard.grown(kept, {"a": guard.Work(100, 1000, 0, {"fsync": 1})})
+    (line,) = guard.grown(kept, {"a": guard.Work(100, 50, 1000, 0, {"fsync": 1})})
     assert "1 calls of fsync, and 0 before" in line
-    (line,) = guard.grown(kept, {"b": guard.Work(100, 1000, 0, {})})
+    (line,) = guard.grown(kept, {"b": guard.Work(100, 50, 1000, 0, {})})
     assert "b: nothing is kept" in line
 
 
 def test_the_table_shows_what_differs():
-    kept = {"a": [100, 1000, 0, {"sign": 2, "verify": 3}]}
-    lines = guard.as_table(kept, {"a": guard.Work(100, 1200, 5, {"sign": 3, "verify": 3})}).splitlines()
+    kept = {"a": [100, 50, 1000, 0, {"sign": 2, "verify": 3}]}
+    lines = guard.as_table(kept, {"a": guard.Work(100, 50, 1200, 5, {"sign": 3, "verify": 3})}).splitlines()
     assert [line.split() for line in lines[2:]] == [
         ["calls", "100", "100"],
+        ["sites", "50", "50"],
         ["instructions", "1,200", "1,000", "+20%"],
         ["bytes", "5", "0", "new"],
         ["dear", "calls", "6", "5", "+20%"],
@@ -104,7 +111,9 @@ def test_what_is_dear_is_counted_by_name_and_copies_by_their_bytes(tmp_path: Pat
         "Ed25519PublicKey.verify": 1,
         "HASH.update": 1,
         "_hashlib.openssl_sha256": 1,
-        "_io.open": 1,
+        "io.open": 1,
+        "posix.fspath": 1,
+        "BufferedWriter.__exit__": 1,
         "BufferedWriter.fileno": 1,
         "ed25519.from_public_bytes": 1,
         "posix.fsync": 1,
