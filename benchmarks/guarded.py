@@ -29,14 +29,7 @@ from p2p.peer.outbox import Outbox
 from p2p.relay.end import CircuitEnd
 from p2p.relay.leg import Lane
 from p2p.relay.switch import Incoming, Switch
-from p2p.replication.batch import (
-    NewRecord,
-    Portion,
-    encode_payloads,
-    encode_portion,
-    parse_batch,
-    verify_signature,
-)
+from p2p.replication.batch import encode_portion, parse_batch, verify_signature
 from p2p.session.events import PeerProven
 from p2p.session.handshake import SessionConfig
 from p2p.session.sealing import AES_256_GCM, Direction
@@ -47,7 +40,6 @@ from p2p.store.sqlite import SqliteStore
 from p2p.transport.memory import MemoryNetwork
 
 MESSAGES: Final = 200
-RECORDS: Final = 1000
 SLICES: Final = 16
 WALL_MS: Final = 1_800_000_000_000
 _DATA: Final = int(Data.TYPE)
@@ -178,10 +170,10 @@ def _verify(count: Count) -> None:
     count(lambda: verify_signature(parse_batch(wal_bytes)))
 
 
-def _append(encode: Callable[[], Portion]) -> Callable[[Count], None]:
+def _append(payloads: list[bytes]) -> Callable[[Count], None]:
     def run(count: Count) -> None:
         with _sqlite() as committer:
-            count(lambda: committer.commit(Group(portions=[encode()]), WALL_MS))
+            count(lambda: committer.commit(Group(portions=[encode_portion(payloads)]), WALL_MS))
 
     return run
 
@@ -195,7 +187,7 @@ def _take_in(count: Count) -> None:
 
 
 _PAYLOADS: Final = [bytes(256)] * 900
-_VARIED: Final = [NewRecord("app", None, bytes(200 + number % 100)) for number in range(RECORDS)]
+_VARIED: Final = [bytes(200 + number % 100) for number in range(900)]
 
 ALL: Final = (
     Guarded("handshake, both sides", 1, _handshake),
@@ -206,8 +198,9 @@ ALL: Final = (
     Guarded("seal, frame, cut and open 1 KiB", MESSAGES, _seals),
     Guarded("64 KiB through a circuit, both ends and the relay", SLICES, _slices),
     Guarded("parse and verify a batch, 100 records", 9, _verify),
-    Guarded("append to SQLite, 100 records", 9, _append(lambda: encode_payloads(_PAYLOADS, 0, "app", None))),
-    Guarded("the same, of many lengths", 10, _append(lambda: encode_portion(_VARIED))),
+    Guarded("append to SQLite, 100 records", 9, _append(_PAYLOADS)),
+    Guarded("the same, of many lengths", 9, _append(_VARIED)),
+    Guarded("append one record of 256 B to SQLite", 1, _append(_PAYLOADS[:1])),
     Guarded("take in a push to SQLite, 100 records", 9, _take_in),
 )
 
@@ -307,8 +300,7 @@ def _batch_bytes() -> bytes:
     identity = Identity.generate(_entropy("origin"))
     committer = Committer(MemoryStore(identity.peer_id), identity, Limits())
     committer.start()
-    portion = encode_payloads(_PAYLOADS, 0, "app", None)
-    return committer.commit(Group(portions=[portion]), WALL_MS).sealed[0].wal_bytes
+    return committer.commit(Group(portions=[encode_portion(_PAYLOADS)]), WALL_MS).sealed[0].wal_bytes
 
 
 @contextmanager
