@@ -24,6 +24,8 @@ from p2p.text import TRACE, one_line
 _GONE: Final = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO})
 """A pipe nobody reads, a terminal that was closed, a descriptor that is none."""
 
+PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
+"""More than any payload is, of a record or of an answer, after escaping: a result is never cut."""
 CHUNK_BYTES: Final = select.PIPE_BUF
 """What a pipe takes at once where it takes anything at all."""
 

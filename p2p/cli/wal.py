@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from p2p.cli.output import Output, complain, counted, json_line
+from p2p.cli.output import PAYLOAD_BYTES_MAX, Output, complain, counted, json_line
 from p2p.cli.settings import UsageError
 from p2p.errors import ConfigError, StoreCorrupt
 from p2p.ids import PeerId
@@ -31,10 +31,6 @@ _OWN: Final = "(own)"
 _BEYOND: Final = "(beyond the fork)"
 """Before a record that is no part of a log."""
 READ_BYTES: Final = 256 * 1024
-PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
-"""More than any record's payload is after escaping: a result is never cut."""
-
-
 def print_records(data_dir: Path, *, as_json: bool, follow: bool, beyond_fork: bool = False) -> int:
     """Print all records, oldest first as far as their origins' clocks agree; with follow, what comes, too.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from p2p.cli.client import ControlFailed
-from p2p.cli.output import json_line
+from p2p.cli.output import PAYLOAD_BYTES_MAX, json_line
 from p2p.cli.settings import UsageError
 from p2p.text import one_line
 
@@ -32,7 +32,7 @@ async def request(
     """Have the node ask a peer."""
     answer = await _post_text(control, "/request", who, channel, text, wait_ms)
     said = answer["body"] if "body" in answer else f"base64:{answer['body_b64']}"
-    output.result(json_line(answer) if as_json else one_line(said))
+    output.result(json_line(answer) if as_json else one_line(said, PAYLOAD_BYTES_MAX))
     return 0
 
 

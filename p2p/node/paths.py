@@ -141,7 +141,7 @@ class Paths:
                 with suppress(ConnectFailed, NodeClosed):
                     await self._dialer.dial(link.endpoint, automatic=True, in_place_of=link)
 
-    async def open_anew(self, target: PeerId, relay: PeerId, since: float) -> None:
+    async def open_anew(self, target: PeerId, relay: PeerId, since: float, put_off: Callable[[], None]) -> None:
         """Make a link in place of one in a circuit that broke, over whichever relay leads there. Each is tried once.
 
         Those where something failed lately are the last: mostly there is only that one, and its own link to the target
@@ -151,11 +151,13 @@ class Paths:
         Args:
             relay: the way of the link that broke. It is the first where nothing is held against it.
             since: from when on they wait.
+            put_off: called when it has to wait: who needs a link before that has to look for a way himself.
         """
         now = self._clock.monotonic()
         relays = {relay: None, **dict.fromkeys(self._relays_to(target))}
         for way in sorted(relays, key=lambda at: self.router.broken_until(target, at, now)):
             if self.router.broken_until(target, way, now) > now:
+                put_off()
                 await self._wait_to_renew((target, way), since)
             try:
                 await self._dialer.dial(PeerEndpoint(str(way), 0, RELAY, str(target)), automatic=True)

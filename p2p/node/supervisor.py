@@ -502,7 +502,9 @@ class Supervisor:
             self._succession.expect(link.peer_id)
             # A relay whose link to the peer made place for another one has that one now.
             since = link.connected_at if stream.end.reason is Reason.MOVED else self._clock.monotonic()
-            self._make_another(link.peer_id, partial(self._paths.open_anew, link.peer_id, relay_of(link), since))
+            put_off = partial(self._succession.expect_no_more, link.peer_id)
+            make = partial(self._paths.open_anew, link.peer_id, relay_of(link), since, put_off)
+            self._make_another(link.peer_id, make)
 
     def _make_another(self, peer_id: PeerId, make: Callable[[], Awaitable[None]]) -> None:
         """Make a link in place of one that broke or moves: one at a time, and until somebody parts from the peer."""

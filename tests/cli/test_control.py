@@ -23,7 +23,7 @@ from p2p.cli import client, remote
 from p2p.cli.client import ControlFailed, NotServed, Target, open_control
 from p2p.cli.output import Output, ReaderGone
 from p2p.cli.settings import UsageError
-from p2p.cli.ways import circuits_text
+from p2p.cli.ways import circuits_text, request
 from p2p.errors import ConfigError
 from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, p2p_refuses, running
 from tests.http.applications import served, small_app
@@ -281,6 +281,16 @@ def test_whom_and_where_to_is_checked_before_the_node_is_asked(tmp_path: Path) -
         last = ("R",) if command[-1] == "add" else ()
         assert f"in lower case: {'ab' * 32}" in p2p_refuses(*command, *of_a, "AB" * 32, *last)
         assert "no peer is called '../x?y#z'" in p2p_refuses(*command, *of_a, "../x?y#z", *last)
+
+
+async def test_an_answer_is_printed_whole_and_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    class Answering:
+        async def post(self, _path: str, body: dict[str, Any], *, wait_ms: int) -> dict[str, Any]:
+            return {"body": "\x1b\n" + body["body"]}
+
+    asked = "y" * 1024 * 1024
+    assert await request(Answering(), Output(), as_json=False, who="B", channel="big", text=asked, wait_ms=1) == 0  # type: ignore[arg-type]
+    assert capsys.readouterr().out == f"\\x1b\\n{asked}\n"
 
 
 def test_circuits_are_told_with_the_reasons_of_their_ends() -> None:

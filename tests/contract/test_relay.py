@@ -913,8 +913,31 @@ async def test_a_pair_whose_relay_is_not_there_any_more_to_move_to_takes_another
         await link.over.wait()
         a._rooms.supervisor.give_up_on(b.peer_id)
         a._rooms.paths.router._broken.clear()
-        await a._rooms.paths.open_anew(b.peer_id, r1.peer_id, trio.current_time())
+        await a._rooms.paths.open_anew(b.peer_id, r1.peer_id, trio.current_time(), lambda: None)
         assert a.get_peer(b.peer_id).endpoint.host != str(r1.peer_id)
+
+
+async def test_who_asks_while_another_circuit_is_put_off_need_not_wait_for_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    net, rare = MemoryNetwork(), replace(Limits(), relay_idle_s_max=3.0)
+
+    def there(name: str, **options: object) -> AbstractAsyncContextManager[p2p.Node]:
+        return p2p.open_node(node_id=name, network=net.network_for(name), network_key=KEY, **options)  # type: ignore[arg-type]
+
+    with trio.fail_after(500):
+        async with there("r", relay=True, listen_port=1, limits=rare) as r, trio.open_nursery() as nursery:
+            via = {"listen_port": None, "via": ["mem://r:1"]}
+            async with there("a", **via) as a, there("b", **via) as b:
+                await until_linked(r, a, b)
+                await nursery.start(b.serve, "echo", lambda asked: asked.body)
+                assert a._rooms is not None
+                for _ in range(5):
+                    assert await a.request(b.peer_id, "echo", b"x", timeout_s=1) == b"x"
+                    # Each time that it ends the next one is put off for longer.
+                    await a._rooms.roster.links[b.peer_id].over.wait()
+                    await trio.sleep(0.1)
+                nursery.cancel_scope.cancel()
 
 
 async def test_who_parts_from_a_peer_whose_relay_broke_is_not_connected_again(
