@@ -156,8 +156,7 @@ class Handshake:
         ack = HelloAck.decode(envelope.payload)
         if ack.public_key is None:
             raise RemoteProtocolError("a HelloAck without a key exchange")
-        self._nonce_b = ack.nonce_b
-        self._nonces = encode_varint(self._nonce_a) + encode_varint(self._nonce_b)
+        self._nonces = _before_last(envelope, ack.public_key)
         return self._read_proof(ack.nonce_a, ack.public_key)
 
     def write_hello_finish(self, msg_id: int) -> bytes:
@@ -187,9 +186,7 @@ class Handshake:
             raise RemoteProtocolError("the Hello's node id is none")
         self._nonce_a = hello.nonce_a
         self._peer_label = hello.node_id
-        # One value has one encoding: what stands before the key is what encoding it again would give.
-        clear = bytes(envelope.payload[: len(envelope.payload) - len(encode_bytes(hello.public_key))])
-        self._noise = self._start_noise(clear + _NO_KEY)
+        self._noise = self._start_noise(_before_last(envelope, hello.public_key) + _NO_KEY)
         if self._noise.read_message(hello.public_key):
             raise CryptoError(_REFUSED)
 
@@ -309,6 +306,11 @@ def choose_cipher(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
         if AES_256_GCM not in side.get("cipher", "").split(","):
             return CHACHA20_POLY1305
     return AES_256_GCM
+
+
+def _before_last(envelope: ParsedEnvelope, last: bytes) -> bytes:
+    """What stands before the last field: one value has one encoding, so it is what encoding it again would give."""
+    return bytes(envelope.payload[: -len(encode_varint(len(last))) - len(last)])
 
 
 def _signed_bytes(role: Role, sender_static: bytes, receiver_ephemeral: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import warnings
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2p.crypto.noise import CipherState, HandshakeState, NoiseStatic
+from p2p.crypto.noise import HASHES, CipherState, HandshakeState, NoiseStatic, hkdf
 from p2p.errors import ConfigError, CryptoError
 
 with warnings.catch_warnings():
@@ -400,3 +401,15 @@ def test_T56_repr_shows_no_key():
     static = NoiseStatic.generate(lambda n: bytes(range(n)))
     assert static.public.hex() not in repr(static)
     assert static.private.private_bytes_raw().hex() not in repr(static)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(sorted(HASHES)), st.binary(max_size=64), st.integers(1, 3), st.data())
+def test_the_hkdf_written_out_is_that_of_the_standard(name: str, material: bytes, outputs: int, data: st.DataObject):
+    key = data.draw(st.binary(min_size=HASHES[name].digest_bytes, max_size=HASHES[name].digest_bytes))
+    digest = name.lower()
+    secret = hmac.digest(key, material, digest)
+    expected = [hmac.digest(secret, b"\1", digest)]
+    for number in range(2, outputs + 1):
+        expected.append(hmac.digest(secret, expected[-1] + bytes((number,)), digest))
+    assert hkdf(HASHES[name], key, material, outputs) == expected
