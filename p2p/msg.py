@@ -78,8 +78,9 @@ _REPLY_STATUS_SIZE: Final = struct.Struct("<QBH")
 
 def _pairs(capabilities: Mapping[str, str] | Iterable[Iterable[str]]) -> Capabilities:
     """Pairs of whatever holds them, so that a dict or a list from JSON may be given to a constructor."""
-    pairs = capabilities.items() if isinstance(capabilities, Mapping) else capabilities
-    return tuple([(key, value) for key, value in pairs])
+    if type(capabilities) is not tuple and isinstance(capabilities, Mapping):
+        capabilities = capabilities.items()
+    return tuple([(key, value) for key, value in capabilities])
 
 
 def _refuse_twice(capabilities: Capabilities) -> None:

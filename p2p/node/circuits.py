@@ -95,7 +95,7 @@ class Circuits:
         )
         self._serve: Serve = _refuse
         self._move: Callable[[CircuitEnd], object] = _stay
-        self._arrived = trio.Event()
+        self._arrived = trio.lowlevel.ParkingLot()
         self._wake = trio.Event()
         self._asleep_until = -math.inf
 
@@ -137,8 +137,7 @@ class Circuits:
             key, link.peer_id, dialed_by_us=link.dialed_by_us, is_relay=said == HOP, wake=partial(self._speaks, link)
         )
         link.carry(lane)
-        self._arrived.set()
-        self._arrived = trio.Event()
+        self._arrived.unpark_all()
 
     def gives_way(self, link: Connection) -> None:
         """A link gives way to another one: it stays while there are circuits over it. Unknown links are ignored."""
@@ -266,7 +265,7 @@ class Circuits:
                     # One that gives way stands for its neighbour only as long as there is another one.
                     if endpoint.host in (str(link.peer_id), link.label) and self.is_neighbour(link.peer_id):
                         return link.peer_id
-                await self._arrived.wait()
+                await self._arrived.park()
         raise ConnectFailed(Reason.NO_ROUTE, f"{endpoint}: the relay is not connected, or knows no circuits")
 
     def identity_of(self, who: str) -> PeerId | None:

@@ -162,7 +162,7 @@ class Supervisor:
             endpoint=dialed if dialed is not None else stream.remote,
         )
         self.links[link] = None
-        if isinstance(stream, CircuitStream):
+        if not link.direct and isinstance(stream, CircuitStream):
             stream.end.on_credit = link.heard
             link.life.carrier = next((other for other in self.links if other.carries(stream.end.lane)), None)
         _log.debug("handshake begins: %s", link)
@@ -415,7 +415,7 @@ class Supervisor:
 
     def _move_if_asked(self, link: Connection) -> None:
         stream = link.stream
-        is_asked = isinstance(stream, CircuitStream) and stream.end.must_move
+        is_asked = not link.direct and isinstance(stream, CircuitStream) and stream.end.must_move
         if is_asked and link.is_live and link.peer_id not in self._replacing:
             self._make_another(link.peer_id, partial(self._paths.move, link))
 

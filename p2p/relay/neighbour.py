@@ -74,18 +74,27 @@ class Neighbours:
         limits: so many as `max_peers` are remembered.
     """
 
-    __slots__ = ("_known", "_limits")
+    __slots__ = ("_gone", "_here", "_limits")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._known: dict[PeerId, Neighbour] = {}
+        self._here: dict[PeerId, Neighbour] = {}
+        # Who left first is first.
+        self._gone: dict[PeerId, Neighbour] = {}
 
     def link_up(self, peer_id: PeerId) -> Neighbour:
         """There is one more link with a neighbour."""
-        neighbour = self._known.pop(peer_id, None) or Neighbour(peer_id, self._limits)
-        self._known[peer_id] = neighbour
+        neighbour = self._here.get(peer_id)
+        if neighbour is None:
+            neighbour = self._gone.pop(peer_id, None) or Neighbour(peer_id, self._limits)
+            self._here[peer_id] = neighbour
         neighbour.links += 1
-        gone = [each for each in self._known.values() if not each.links]
-        for each in gone[: -self._limits.max_peers]:
-            del self._known[each.peer_id]
         return neighbour
+
+    def link_down(self, neighbour: Neighbour) -> None:
+        """A link with a neighbour is over."""
+        neighbour.links -= 1
+        if not neighbour.links:
+            self._gone[neighbour.peer_id] = self._here.pop(neighbour.peer_id)
+            if len(self._gone) > self._limits.max_peers:
+                del self._gone[next(iter(self._gone))]

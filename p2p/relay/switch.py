@@ -274,7 +274,7 @@ class Switch:
         for side in tuple(link.sides.values()):
             self._end_side(side, reason)
         del self._links[key]
-        link.neighbour.links -= 1
+        self._neighbours.link_down(link.neighbour)
 
     def is_neighbour(self, peer_id: PeerId) -> bool:
         """Whether there is a link to that peer, who knows circuits."""

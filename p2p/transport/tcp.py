@@ -93,13 +93,14 @@ class TcpNetwork:
             if is_ipv4(endpoint.host):
                 # There is nothing to resolve and nothing to race, and within a machine nothing to wait for.
                 sock = await _only((socket.AF_INET, (endpoint.host, endpoint.port)), within_s)
-                return TcpStream(sock, PeerEndpoint(endpoint.host, endpoint.port))
+                remote = endpoint if endpoint.expect is None else PeerEndpoint(endpoint.host, endpoint.port)
+                return TcpStream(sock, remote, speaks_first=True)
             with trio.fail_after(within_s):
                 addresses = await self._lookup(endpoint)
                 # A race costs more than a connect.
                 race = _race(addresses, self._limits.dial_stagger_s) if len(addresses) > 1 else _only(addresses[0])
                 sock = await race
-                return TcpStream(sock, _peer_of(sock) or endpoint)
+                return TcpStream(sock, _peer_of(sock) or endpoint, speaks_first=True)
         except trio.TooSlowError:
             raise ConnectFailed(Reason.TIMEOUT, f"{endpoint} did not answer within {within_s:g} s") from None
 

@@ -104,7 +104,7 @@ class TcpListener:
         waited = False
         while True:
             accepted = self._accept_now()
-            if isinstance(accepted, TcpStream):
+            if not isinstance(accepted, _Short):
                 if not waited:
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 return accepted

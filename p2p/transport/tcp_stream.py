@@ -51,12 +51,14 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
     Args:
         sock: a connected stream socket; the stream owns it from here on.
         remote: where the other side is, if known.
+        speaks_first: this side says the first word, so that there is nothing to be read at once.
     """
 
     __slots__ = ("_at_hand", "_broken", "_fd", "_remote", "_sending", "_sent_eof", "_sock", "_was_all")
 
-    def __init__(self, sock: socket.socket, remote: PeerEndpoint | None = None) -> None:
-        sock.setblocking(False)
+    def __init__(self, sock: socket.socket, remote: PeerEndpoint | None = None, *, speaks_first: bool = False) -> None:
+        if sock.gettimeout() != 0:
+            sock.setblocking(False)
         with suppress(OSError):  # a connection that was reset already, or a socket that is not TCP (tests)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -68,7 +70,7 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
         self._sent_eof = False
         # Whoever has just made the stream had to wait for it.
         self._at_hand = CHUNKS_PER_CHECKPOINT - 1
-        self._was_all = False
+        self._was_all = speaks_first
         self._broken: OSError | None = None
 
     @property

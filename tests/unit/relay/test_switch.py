@@ -18,7 +18,7 @@ from p2p.limits import KIB, Limits
 from p2p.msg import Relay
 from p2p.relay.end import CircuitEnd
 from p2p.relay.leg import Lane, Leg
-from p2p.relay.neighbour import Neighbours
+from p2p.relay.neighbour import Neighbour, Neighbours
 from p2p.relay.switch import DeadEnd
 from tests.unit.relay.chain import Network, peer, read_all, triangle, two_hops
 
@@ -407,13 +407,17 @@ def test_t72_who_renews_his_link_asks_no_more_often() -> None:
 
 
 def test_a_relay_remembers_as_many_neighbours_that_are_gone_as_may_be_there() -> None:
-    neighbours = Neighbours(replace(Limits(), max_peers=3))
+    neighbours, left = Neighbours(replace(Limits(), max_peers=3)), list[Neighbour]()
     for number in range(10):
-        neighbours.link_up(PeerId(bytes([number]) * 32)).links -= 1
-    stays = neighbours.link_up(PeerId(bytes([99]) * 32))
-    assert [bytes(peer_id)[0] for peer_id in neighbours._known] == [7, 8, 9, 99]
-    assert neighbours.link_up(stays.peer_id) is stays
-    assert stays.links == 2
+        came = neighbours.link_up(PeerId(bytes([number]) * 32))
+        assert neighbours.link_up(came.peer_id) is came
+        neighbours.link_down(came)
+        assert came.links == 1
+        if number % 2:
+            neighbours.link_down(came)
+            left.append(came)
+    # Those who are still here take no place of those who left.
+    assert [neighbours.link_up(one.peer_id) is one for one in left] == [False, False, True, True, True]
 
 
 def test_t72_a_flood_of_openings_leaves_nothing_behind() -> None:

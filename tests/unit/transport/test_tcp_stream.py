@@ -87,6 +87,16 @@ async def test_after_a_small_message_that_came_alone_the_next_read_waits_before_
                 assert len(await stream.receive_chunk(2 * ALONE_BYTES_MAX)) == ALONE_BYTES_MAX
 
 
+async def test_whoever_speaks_first_waits_before_it_looks_for_an_answer() -> None:
+    client, server = tcp_sockets()
+    stream = TcpStream(client, speaks_first=True)
+    server.sendall(b"early")
+    with assert_checkpoints():
+        assert await stream.receive_chunk(100) == b"early"
+    await stream.aclose()
+    server.close()
+
+
 async def test_a_read_takes_at_most_its_share() -> None:
     async with stream_and_socket() as (stream, other):
         other.settimeout(10)
