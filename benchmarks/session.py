@@ -117,8 +117,12 @@ def is_interrupt(error: BaseException) -> bool:
 
 @contextmanager
 def ended_as_by_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP be a KeyboardInterrupt, so that processes and files are cleared away."""
-    before = {number: signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT)) for number in _ENDS}
+    """Let SIGTERM and SIGHUP be a KeyboardInterrupt, so that processes and files are cleared away. One that whoever
+    started us has us ignore, as nohup does, stays ignored; but for SIGINT, which the others become: a job in the
+    background has it ignored, and is to end well, too."""
+    heard = [number for number in _ENDS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT)) for number in heard}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:

@@ -117,6 +117,34 @@ def test_no_process_and_no_file_is_left_whatever_signal_ends_a_run(
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_job_in_the_background_has_sigint_ignored_and_ends_at_sigterm() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+
+        async def end(tell: Tell) -> None:
+            tell(row_of())
+            os.kill(os.getpid(), signal.SIGTERM)
+            await trio.sleep_forever()
+
+        assert Session(MACHINE, True, None).run({"codec": partial(trio.run, end)}) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_that_outlives_its_terminal_goes_on() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+
+        def hang_up(tell: Tell) -> None:
+            os.kill(os.getpid(), signal.SIGHUP)
+            measure(tell)
+
+        assert Session(MACHINE, True, None).run({"codec": hang_up}) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("main", [program.main, rivals.main])
 def test_a_place_that_cannot_be_written_is_told_before_anything_runs(
     main: Callable[[], int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
