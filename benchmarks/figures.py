@@ -116,8 +116,12 @@ def number(value: float) -> str:
 def check_out(parser: argparse.ArgumentParser, path: Path | None) -> None:
     """End with one line, before minutes are spent, if the figures cannot be written there."""
     if path is not None:
+        was_there = path.exists()
         try:
             path.open("a").close()
+            if not was_there:
+                # No empty file is left where nothing comes to be measured.
+                path.unlink()
         except OSError as error:
             parser.error(f"--out {path}: {error.strerror}")
 
@@ -129,7 +133,7 @@ def write(figures: Figures, path: Path) -> None:
         OSError: it was not possible.
     """
     text = msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n"
-    if not path.is_file():
+    if path.exists() and not path.is_file():
         # A device or a pipe stays what it is.
         path.write_bytes(text)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.figures import WIDTH, Figures, as_table, read, this_machine, write
+from benchmarks.figures import WIDTH, Figures, as_table, check_out, read, this_machine, write
 from tests.unit.benchmarks.figures import MACHINE, row_of
 
 ROWS = [
@@ -89,3 +90,15 @@ def test_half_a_file_is_none(cut: int, tmp_path: Path) -> None:
     out.write_bytes(out.read_bytes()[:cut])
     with pytest.raises(msgspec.DecodeError):
         read(out)
+
+
+def test_looking_whether_a_place_can_be_written_leaves_it_as_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    check_out(argparse.ArgumentParser(), out)
+    assert not out.exists()
+    out.write_text("from before", encoding="utf-8")
+    check_out(argparse.ArgumentParser(), out)
+    assert out.read_text(encoding="utf-8") == "from before"
+    check_out(argparse.ArgumentParser(), Path("/dev/null"))
+    write(FIGURES, Path("/dev/null"))
+    assert Path("/dev/null").is_char_device()
