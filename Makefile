@@ -129,11 +129,13 @@ programs:
 bench: .venv/.installed
 	.venv/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
-# One that cannot be installed here is left out, and the benchmark says so.
+# One that cannot be installed here is left out, and so it is said. An environment whose making was broken off is made anew.
 bench-peers: .venv/.installed | python
-	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
-	-.venv-peers/bin/python $(PIP) pyzmq
-	-.venv-peers/bin/python $(PIP) libp2p
+	@.venv-peers/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-peers
+	@for peer in pyzmq libp2p; do \
+	  .venv-peers/bin/python $(PIP) $$peer \
+	    || echo "bench-peers: $$peer cannot be installed here, as is told above: the comparison goes on without it" >&2; \
+	done
 	.venv/bin/python -m benchmarks.rivals .venv-peers/bin/python $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
 # Debian's own Python 3.11 comes without ensurepip; python3-venv brings it, and Python itself where there is none.

@@ -24,6 +24,7 @@ import msgspec
 
 from benchmarks.figures import Figures, Machine, as_table, write
 from benchmarks.harness import Row, Tell
+from p2p.errors import StoreError
 
 INTERRUPTED: Final = 130
 _ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
@@ -96,7 +97,7 @@ class Session:
 def _explain(name: str, error: Exception) -> None:
     """One line for what the machine refused; all that there is to know for what is ours."""
     refused = list(_leaves(error))
-    if all(isinstance(each, OSError) for each in refused):
+    if all(isinstance(each, OSError | StoreError) for each in refused):
         print(f"{name}: {'; '.join(map(str, refused))}", file=sys.stderr)
     else:
         traceback.print_exception(error)

@@ -20,6 +20,7 @@ from benchmarks import __main__ as program
 from benchmarks import rivals, session, worker
 from benchmarks.harness import Tell
 from benchmarks.session import Session
+from p2p.errors import StoreFull
 from tests.unit.benchmarks.figures import MACHINE, row_of
 
 
@@ -44,6 +45,7 @@ def questions(path: Path) -> list[str]:
         (RuntimeError("broken"), 1, 5),
         (OSError(errno.ENOSPC, "No space left on device", "/tmp/a"), 1, 5),
         (ExceptionGroup("", [OSError(errno.ENOSPC, "No space left on device", "/tmp/a")]), 1, 5),
+        (StoreFull("[Errno 28] No space left on device: '/tmp/a'"), 1, 5),
     ],
 )
 def test_what_was_measured_is_kept_however_the_run_ends(
@@ -59,7 +61,7 @@ def test_what_was_measured_is_kept_however_the_run_ends(
     assert said.out.count("measured") + said.out.count("the second") == measured
     assert ("Traceback" in said.err) is isinstance(error, RuntimeError)
     assert ("could not be measured: store" in said.err) is (code == 1)
-    if isinstance(error, OSError | ExceptionGroup):
+    if isinstance(error, OSError | ExceptionGroup | StoreFull):
         assert "store: [Errno 28] No space left on device: '/tmp/a'" in said.err
 
 
