@@ -23,7 +23,7 @@ import trio
 
 import p2p
 from p2p.cli.client import Control, ControlFailed, NotServed, Target, open_control
-from p2p.cli.output import Output, ReaderGone, complain, counted, json_line
+from p2p.cli.output import Output, complain, counted, json_line
 from p2p.cli.records import fitting, line_splitter, portions
 from p2p.cli.settings import UsageError
 from p2p.cli.signals import on_signal, stop_signals
@@ -159,15 +159,15 @@ async def _append_lines(data_dir: Path, as_json: bool, kind: str, target: PeerId
     except Exception:
         if done.count:
             # What ended it is what the command ends with, wherever this can be written or not.
-            with suppress(OSError, ReaderGone):
-                Output().result(_result(done, None, "it failed", as_json=as_json))
+            with suppress(OSError):
+                Output().verdict(_result(done, None, "it failed", as_json=as_json))
         raise
     if taken.stopped_by is not None:
         _tell_of_stop(taken)
-        Output().result(_result(done, None, "it was stopped", as_json=as_json))
+        Output().verdict(_result(done, None, "it was stopped", as_json=as_json))
         return 128 + taken.stopped_by
     left_out = taken.lines - done.count
-    Output().result(_result(done, left_out, as_json=as_json))
+    Output().verdict(_result(done, left_out, as_json=as_json))
     return 1 if left_out else 0
 
 

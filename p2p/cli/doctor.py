@@ -116,15 +116,15 @@ class _Report:
         """One line."""
         self._counts[level] += 1
         if self._as_json:
-            self._output.result(json_line({"event": "check", "check": name, "verdict": level, "detail": what}))
+            self._output.verdict(json_line({"event": "check", "check": name, "verdict": level, "detail": what}))
         else:
-            self._output.result(f"{level:<5}{name:<11}{one_line(what)}")
+            self._output.verdict(f"{level:<5}{name:<11}{one_line(what)}")
 
     def end(self) -> int:
         """The exit code, and with --json the counts."""
         ok, note, bad = self._counts.values()
         if self._as_json:
-            self._output.result(json_line({"event": "summary", "fit": not bad, "ok": ok, "note": note, "bad": bad}))
+            self._output.verdict(json_line({"event": "summary", "fit": not bad, "ok": ok, "note": note, "bad": bad}))
         return 1 if bad else 0
 
 

@@ -2,7 +2,8 @@
 
 A running node's output is notices: where the reader of a pipe or a terminal has stalled, what is new is dropped and
 counted instead of stopping the event loop; where the reader has gone, `ReaderGone` says so. What a tool prints as its
-result (`p2p wal tail`) waits for its reader like any other program.
+result (`p2p wal tail`) waits for its reader like any other program; where that may go on until a signal comes, it waits
+in the event loop, for a write that waits in the kernel begins again after each signal.
 
 Everything is written to the descriptor, without a buffer between: what could not be written is not tried again later.
 """
@@ -17,6 +18,7 @@ import os
 import select
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, TextIO
 
 from p2p.text import TRACE, one_line
@@ -28,6 +30,8 @@ PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 """More than any payload is, of a record or of an answer, after escaping: a result is never cut."""
 CHUNK_BYTES: Final = select.PIPE_BUF
 """What a pipe takes at once where it takes anything at all."""
+LINES_PER_TURN: Final = 64
+"""Lines that are shown before others have a turn, though the reader keeps up."""
 
 
 class ReaderGone(Exception):
@@ -53,7 +57,16 @@ class Output:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stdout
+        self._terminal: int | None = None
+        self._has_looked = False
+        self._shown = 0
         self.dropped = 0
+
+    def close(self) -> None:
+        """Give the terminal back, if `show` took it."""
+        if self._terminal is not None:
+            os.close(self._terminal)
+            self._terminal = None
 
     def result(self, line: str) -> None:
         """Print a line, however long its reader takes.
@@ -63,6 +76,44 @@ class Output:
             OSError: it cannot be written.
         """
         self._write(line)
+
+    def verdict(self, line: str) -> None:
+        """Print a line of what the exit code says, too, which stands also where nobody reads any more.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with suppress(ReaderGone):
+            self._write(line)
+
+    async def show(self, line: str) -> None:
+        """Print a line, however long its reader takes; what else runs goes on, such as what a signal ends.
+
+        Raises:
+            ReaderGone, OSError: as for `result`.
+        """
+        import trio
+
+        self._shown += 1
+        if self._shown % LINES_PER_TURN == 0:
+            await trio.lowlevel.checkpoint()
+        try:
+            descriptor = self._stream.fileno()
+        except (OSError, ValueError):
+            self._write(line)
+            return
+        if not self._has_looked:
+            self._has_looked = True
+            self._terminal = own_terminal(self._stream)
+        descriptor = descriptor if self._terminal is None else self._terminal
+        data = encoded(line + "\n", self._stream)
+        while data:
+            if would_wait(self._stream):
+                await trio.lowlevel.wait_writable(descriptor)
+            try:
+                data = data[_write_some(descriptor, data[:CHUNK_BYTES]) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(descriptor)
 
     def notice(self, line: str) -> None:
         """Print a line now, or drop it if that would wait or fail.
@@ -102,14 +153,21 @@ class Output:
             return
         while data:
             try:
-                data = data[os.write(descriptor, data) :]
+                data = data[_write_some(descriptor, data) :]
             except BlockingIOError:
                 # Whoever shares the descriptor with us made it so; a result waits all the same.
                 select.select([], [descriptor], [])
-            except OSError as error:
-                if error.errno in _GONE:
-                    raise ReaderGone from None
-                raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+def _write_some(descriptor: int, data: bytes) -> int:
+    try:
+        return os.write(descriptor, data)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno in _GONE:
+            raise ReaderGone from None
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 class Pictures(io.TextIOBase):

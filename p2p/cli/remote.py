@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Never
+from typing import TYPE_CHECKING, Any, Final, Never, TextIO, cast
 
 import trio
 
 from p2p.cli.client import Control, ControlFailed, NodeStopped, Target, open_control
-from p2p.cli.output import Output, complain, json_line
+from p2p.cli.live import LAST_PICTURE_MS
+from p2p.cli.output import Output, Pictures, complain, json_line
 from p2p.cli.settings import UsageError
 from p2p.cli.signals import on_signal, stop_signals
 from p2p.cli.ways import circuits_text
@@ -36,7 +39,7 @@ def run_remote(target: Target, act: Callable[[Control, Output], Awaitable[int]],
 
 
 async def _run(target: Target, act: Callable[[Control, Output], Awaitable[int]], *, only_shows: bool) -> int:
-    code, output = 0, Output()
+    code = 0
 
     def stop(number: int) -> None:
         nonlocal code
@@ -44,7 +47,7 @@ async def _run(target: Target, act: Callable[[Control, Output], Awaitable[int]],
         code = 0 if only_shows else 128 + number
         nursery.cancel_scope.cancel()
 
-    with stop_signals() as signals:
+    with closing(Output()) as output, stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(on_signal, signals, stop)
             if only_shows:
@@ -71,7 +74,7 @@ async def show_status(control: Control, output: Output, *, as_json: bool) -> int
     status, peers = await control.get("/status"), await control.get(f"/peers?limit={NAMES_MAX}")
     circuits = (await control.get("/routes?limit=1"))["circuits"]
     if as_json:
-        output.result(json_line(status | {"peers": peers["peers"], "circuits": circuits}))
+        await output.show(json_line(status | {"peers": peers["peers"], "circuits": circuits}))
         return 0
     for name, value in (
         ("node", f"{status['node_id']} {status['peer_id']}"),
@@ -82,11 +85,11 @@ async def show_status(control: Control, output: Output, *, as_json: bool) -> int
         ("digest", status["digest"]),
         ("circuits", circuits_text(circuits)),
     ):
-        output.result(one_line(f"{name:<12}{value}"))
+        await output.show(one_line(f"{name:<12}{value}"))
     for peer in peers["peers"]:
-        output.result(one_line("  ".join(_row(peer))))
+        await output.show(one_line("  ".join(_row(peer))))
     if peers["total"] > len(peers["peers"]):
-        output.result(f"and {peers['total'] - len(peers['peers'])} more")
+        await output.show(f"and {peers['total'] - len(peers['peers'])} more")
     return 0
 
 
@@ -153,11 +156,17 @@ async def _every_table(control: Control, every_s: float) -> Never:
     from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(), auto_refresh=False, screen=False) as live:
-        while True:
-            status, peers = await control.get("/status"), await control.get(f"/peers?limit={NAMES_MAX}")
-            live.update(_table(status, peers["peers"]), refresh=True)
-            await trio.sleep(every_s)
+    pictures = Pictures(sys.stdout)
+    console = Console(file=cast("TextIO", pictures))
+    with closing(pictures), Live(console=console, auto_refresh=False, screen=False) as live:
+        try:
+            while True:
+                status, peers = await control.get("/status"), await control.get(f"/peers?limit={NAMES_MAX}")
+                live.update(_table(status, peers["peers"]), refresh=True)
+                await trio.sleep(every_s)
+        finally:
+            # What comes now makes the cursor visible again.
+            pictures.patience_ms = LAST_PICTURE_MS
 
 
 def _table(status: dict[str, Any], peers: list[dict[str, Any]]) -> Table:
@@ -202,29 +211,29 @@ async def connect(control: Control, output: Output, *, as_json: bool, endpoint: 
         word = "already connected"
     peer = answer["peer"]
     text = f"{word} to {peer['node_id'] or '?'} ({_short(peer)}) at {answer['endpoint']}"
-    output.result(json_line(answer) if as_json else one_line(text))
+    await output.show(json_line(answer) if as_json else one_line(text))
     return 0
 
 
 async def disconnect(control: Control, output: Output, *, as_json: bool, who: str) -> int:
     """Have the node part from a peer."""
     answer = await control.post("/disconnect", {"peer": who})
-    output.result(json_line(answer) if as_json else f"disconnected from {answer['peer'][:8]}")
+    await output.show(json_line(answer) if as_json else f"disconnected from {answer['peer'][:8]}")
     return 0
 
 
 async def show_log(control: Control, output: Output, *, as_json: bool, follow: bool, lines: int) -> int:
     """The last lines of the node's log; with follow, what comes, too."""
 
-    def show(line: str, **more: object) -> None:
+    async def show(line: str, **more: object) -> None:
         line = one_line(line)
-        output.result(json_line({**more, "line": line}) if as_json else line)
+        await output.show(json_line({**more, "line": line}) if as_json else line)
 
     if not follow:
         for line in (await control.text(f"/logs?tail={lines}")).splitlines():
-            show(line)
+            await show(line)
         return 0
     async for event in control.events(f"/logs/live?tail={lines}"):
         if "line" in event:
-            show(event["line"], time_ms=event["time_ms"])
+            await show(event["line"], time_ms=event["time_ms"])
     return 0

@@ -7,8 +7,9 @@ way. Who looks once needs no event loop, and none is loaded.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -37,40 +38,51 @@ def print_records(data_dir: Path, *, as_json: bool, follow: bool, beyond_fork: b
     Args:
         beyond_fork: only what is stored of forked logs from the fork on, which is no part of them.
     """
-    output = Output()
     done: dict[PeerId, int] = {}
-    damaged = False
+    damaged: dict[PeerId, _Damaged] = {}
 
-    def look() -> None:
-        nonlocal damaged
+    def look() -> Generator[str]:
         with closing(open_reader(data_dir)) as reader:
             labels = {peer_id: node_id for node_id, peer_id in reader.pins().items()}
             logs = []
             for origin, state in reader.states().items():
+                if origin in damaged and damaged[origin].state == state:
+                    continue
                 after, end = _cut_off(state) if beyond_fork else (0, state.seq)
                 after = max(after, done.get(origin, 0))
                 if end > after:
-                    logs.append(_records(reader, origin, after + 1, end, labels))
+                    logs.append(_records(reader, origin, state, after + 1, end, labels))
             for record in heapq.merge(*logs, key=_age):
-                if isinstance(record, StoreCorrupt):
-                    complain(str(record))
-                    damaged = True
+                if isinstance(record, _Damaged):
+                    before = damaged.get(record.origin)
+                    damaged[record.origin] = record
+                    if before is None or before.seq != record.seq:
+                        complain(f"the log of {record.origin} is damaged at seq {record.seq}: see `p2p wal verify`")
                     continue
                 show = _record_json if as_json else _record_text
-                output.result(show(record, reader.own, beyond_fork=beyond_fork))
+                yield show(record, reader.own, beyond_fork=beyond_fork)
                 done[record.origin] = record.seq
 
-    _watch(look, output, follow=follow)
+    _watch(look, follow=follow)
     return 1 if damaged else 0
 
 
-def _age(record: Record | StoreCorrupt) -> tuple[int, bytes]:
-    return (0, b"") if isinstance(record, StoreCorrupt) else (record.hlc, record.origin)
+@dataclass(frozen=True, slots=True)
+class _Damaged:
+    """Where a log cannot be read any further, as long as nothing about it has changed."""
+
+    origin: PeerId
+    seq: int
+    state: OriginState
+
+
+def _age(record: Record | _Damaged) -> tuple[int, bytes]:
+    return (0, b"") if isinstance(record, _Damaged) else (record.hlc, record.origin)
 
 
 def _records(
-    reader: LogReader, origin: PeerId, from_seq: int, to_seq: int, labels: Mapping[PeerId, str]
-) -> Iterator[Record | StoreCorrupt]:
+    reader: LogReader, origin: PeerId, state: OriginState, from_seq: int, to_seq: int, labels: Mapping[PeerId, str]
+) -> Iterator[Record | _Damaged]:
     while from_seq <= to_seq:
         loaded = reader.load(origin, from_seq, to_seq, READ_BYTES)
         for stored in loaded.batches:
@@ -78,8 +90,7 @@ def _records(
                 if record.seq >= from_seq:
                     yield record
         if loaded.damaged is not None:
-            where = f"the log of {origin} is damaged at seq {loaded.damaged.seq_begin}"
-            yield StoreCorrupt(f"{where}: see `p2p wal verify`")
+            yield _Damaged(origin, loaded.damaged.seq_begin, state)
             return
         if not loaded.batches:
             return
@@ -122,39 +133,37 @@ def _record_json(record: Record, _own: PeerId, *, beyond_fork: bool) -> str:
 
 def print_digest(data_dir: Path, *, as_json: bool, follow: bool) -> int:
     """Print the digest and how many records it covers; with follow, whenever it changes."""
-    output = Output()
     shown = ""
 
-    def look() -> None:
+    def look() -> Generator[str]:
         nonlocal shown
         heads = _heads(data_dir)
         value, records = digest(heads).hex(), sum(head.seq for head in heads.values())
         line = json_line({"digest": value, "records": records}) if as_json else f"{value} {counted(records, 'record')}"
         if line != shown:
-            output.result(line)
-        shown = line
+            shown = line
+            yield line
 
-    _watch(look, output, follow=follow)
+    _watch(look, follow=follow)
     return 0
 
 
 def print_heads(data_dir: Path, *, as_json: bool, follow: bool) -> int:
     """Print every origin's head; with follow, again as they move."""
-    output = Output()
     shown: dict[PeerId, LogHead] = {}
 
-    def look() -> None:
+    def look() -> Generator[str]:
         for origin, head in sorted(_heads(data_dir).items()):
             if shown.get(origin) == head:
                 continue
             shown[origin] = head
             if as_json:
                 fields = {"origin": str(origin), "seq": head.seq, "hash": head.hash.hex(), "frozen": head.frozen}
-                output.result(json_line(fields))
+                yield json_line(fields)
             else:
-                output.result(f"{origin} {head.seq} {head.hash.hex()}{' frozen' if head.frozen else ''}")
+                yield f"{origin} {head.seq} {head.hash.hex()}{' frozen' if head.frozen else ''}"
 
-    _watch(look, output, follow=follow)
+    _watch(look, follow=follow)
     return 0
 
 
@@ -189,14 +198,14 @@ def verify_store(data_dir: Path, *, as_json: bool) -> int:
                     "detail": damage.detail,
                     "remedy": damage.remedy,
                 }
-                output.result(json_line(fields) if as_json else one_line(f"damaged: {damage}"))
+                output.verdict(json_line(fields) if as_json else one_line(f"damaged: {damage}"))
             if not found:
                 states = reader.states().values()
                 origins, records = len(states), sum(state.seq for state in states)
     except StoreCorrupt as error:
         found += 1
         fields = {"damage": "file", "origin": None, "seq": None, "detail": detail_of(error), "remedy": MEND_FILE}
-        output.result(json_line(fields) if as_json else one_line(f"damaged: {detail_of(error)}"))
+        output.verdict(json_line(fields) if as_json else one_line(f"damaged: {detail_of(error)}"))
         remedies[MEND_FILE] = None
     if MEND_FILE in remedies:
         # Whatever else is wrong in a file may come from its structure, and be right in the next.
@@ -208,9 +217,9 @@ def verify_store(data_dir: Path, *, as_json: bool) -> int:
     elif keyless is not None:
         raise ConfigError(f"{counted(records, 'record')} of {counted(origins, 'origin')} are whole, but {keyless}")
     if as_json:
-        output.result(json_line({"ok": not found, "records": records, "origins": origins, "damaged": found}))
+        output.verdict(json_line({"ok": not found, "records": records, "origins": origins, "damaged": found}))
     elif not found:
-        output.result(f"ok: {counted(records, 'record')} of {counted(origins, 'origin')}")
+        output.verdict(f"ok: {counted(records, 'record')} of {counted(origins, 'origin')}")
     return 1 if found else 0
 
 
@@ -244,22 +253,30 @@ def forget_origin(data_dir: Path, origin_text: str, *, as_json: bool) -> int:
     return 0
 
 
-def _watch(look: Callable[[], None], output: Output, *, follow: bool) -> None:
-    """Look once; with follow, again and again until a signal says stop, or nobody reads any more."""
-    if not follow:
-        look()
-        return
+def _watch(look: Callable[[], Generator[str]], *, follow: bool) -> None:
+    """Show what a look sees; with follow, again and again until a signal says stop, or nobody reads any more."""
+    with closing(Output()) as output:
+        if follow:
+            _follow(look, output)
+            return
+        for line in look():
+            output.result(line)
+
+
+def _follow(look: Callable[[], Generator[str]], output: Output) -> None:
     import trio
 
     from p2p.cli.signals import on_signal, stop_signals
 
-    async def watch() -> None:
+    async def follow() -> None:
         with stop_signals() as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(on_signal, signals, lambda _: nursery.cancel_scope.cancel())
                 while True:
                     output.check_reader()
-                    look()
+                    with closing(look()) as lines:
+                        for line in lines:
+                            await output.show(line)
                     await trio.sleep(FOLLOW_S)
 
-    trio.run(watch)
+    trio.run(follow)

@@ -22,7 +22,7 @@ async def send(
 ) -> int:
     """Have the node queue a message."""
     answer = await _post_text(control, "/send", who, channel, text, wait_ms)
-    output.result(json_line(answer) if as_json else one_line(f"sent to {answer['peer'][:8]}, {_way(answer)}"))
+    await output.show(json_line(answer) if as_json else one_line(f"sent to {answer['peer'][:8]}, {_way(answer)}"))
     return 0
 
 
@@ -32,7 +32,7 @@ async def request(
     """Have the node ask a peer."""
     answer = await _post_text(control, "/request", who, channel, text, wait_ms)
     said = answer["body"] if "body" in answer else f"base64:{answer['body_b64']}"
-    output.result(json_line(answer) if as_json else one_line(said, PAYLOAD_BYTES_MAX))
+    await output.show(json_line(answer) if as_json else one_line(said, PAYLOAD_BYTES_MAX))
     return 0
 
 
@@ -55,7 +55,7 @@ async def ping(control: Control, output: Output, *, as_json: bool, who: str, wai
     answer = await control.post(f"/peers/{quote(who, safe='')}/ping", {"wait_ms": wait_ms}, wait_ms=wait_ms)
     peer = answer["peer"]
     text = f"{peer['node_id'] or '?'} ({peer['id'][:8]}) answered in {answer['rtt_ms']:.1f} ms, {_way(peer)}"
-    output.result(json_line(answer) if as_json else one_line(text))
+    await output.show(json_line(answer) if as_json else one_line(text))
     return 0
 
 
@@ -70,12 +70,14 @@ async def list_routes(control: Control, output: Output, *, as_json: bool) -> int
     while True:
         page = await control.get(f"/routes?limit={ROUTES_PER_PAGE}&offset={offset}")
         for route in page["routes"]:
-            output.result(json_line(route) if as_json else one_line(_route(route)))
+            await output.show(json_line(route) if as_json else one_line(_route(route)))
         offset += len(page["routes"])
         if not page["routes"] or offset >= page["total"]:
             break
     circuits = page["circuits"]
-    output.result(json_line({"circuits": circuits}) if as_json else one_line(f"circuits: {circuits_text(circuits)}"))
+    await output.show(
+        json_line({"circuits": circuits}) if as_json else one_line(f"circuits: {circuits_text(circuits)}")
+    )
     return 0
 
 
@@ -110,7 +112,7 @@ async def add_route(
     """Set a route over a relay."""
     body = {"target": target, "next_hop": relay, "via_relay": True, "ttl": ttl, "expires_ms": expires_ms}
     answer = await control.put("/routes", body)
-    output.result(json_line(answer) if as_json else f"{answer['target']} is reached over {answer['next_hop']}")
+    await output.show(json_line(answer) if as_json else f"{answer['target']} is reached over {answer['next_hop']}")
     return 0
 
 
@@ -118,5 +120,5 @@ async def remove_route(control: Control, output: Output, *, as_json: bool, targe
     """Forget the routes to a peer."""
     answer = await control.delete(f"/routes?target={quote(target, safe='')}")
     again = ", until relays that lead there tell so again" if answer.get("learnt") else ""
-    output.result(json_line(answer) if as_json else f"no route to {answer['target']} any more{again}")
+    await output.show(json_line(answer) if as_json else f"no route to {answer['target']} any more{again}")
     return 0

@@ -9,10 +9,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, redirect_stderr, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, redirect_stderr, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from unittest.mock import patch
 
 import trio
@@ -103,6 +103,16 @@ def p2p_refuses(*arguments: str | Path) -> str:
     assert code == 2, line
     assert line.startswith("p2p: ")
     return line
+
+
+@contextmanager
+def output_without_reader() -> Iterator[TextIO]:
+    """A pipe whose reader has gone, to stand for standard output."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    # Nothing is kept back that closing would write.
+    with io.TextIOWrapper(io.FileIO(writer, "w"), write_through=True) as stream:  # type: ignore[arg-type]
+        yield stream
 
 
 class Running:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import trio
 
+from p2p.cli.app import run_command_line
 from p2p.registry.form import base_of
 from p2p.store.keys import STORE_FILE, open_store
-from tests.cli.processes import p2p, p2p_ok, p2p_refuses, running
+from tests.cli.processes import output_without_reader, p2p, p2p_ok, p2p_refuses, running
 from tests.logs import Log, app, identity
 from tests.registries import registry
 
@@ -53,6 +54,12 @@ async def test_a_port_in_use_is_bad_and_the_exit_code_is_1() -> None:
     ((level, what),) = found["port"]
     assert level == "bad"
     assert port in what
+
+
+def test_what_is_bad_makes_the_exit_code_1_though_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, output_without_reader() as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert run_command_line(["doctor", "--listen", str(taken.getsockname()[1])]) == 1
 
 
 async def test_a_data_dir_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from trio.testing import MockClock
 from p2p.cli import appending
 from p2p.errors import ConfigError, StoreError
 from p2p.store.keys import open_reader
-from tests.cli.processes import COMMAND, environment, p2p, p2p_ok, running
+from tests.cli.processes import COMMAND, environment, output_without_reader, p2p, p2p_ok, running
 
 MEMORY = ["--id", "A", "--memory"]
 
@@ -59,6 +59,32 @@ async def test_following_ends_when_nobody_reads_any_more_though_nothing_new_come
     assert await process.stdout.receive_some()
     await process.stdout.aclose()
     assert await end_of(process) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_following_ends_by_a_signal_though_its_reader_has_stalled(number: signal.Signals, tmp_path: Path) -> None:
+    await p2p_ok("wal", "append", "--data-dir", tmp_path, stdin=b"a line\n" * 3000)
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    process = await start("wal", "tail", "--data-dir", tmp_path, "--follow", stdout=writer)
+    os.close(writer)
+    with trio.fail_after(60):
+        while not unread(reader):
+            await trio.sleep(0.01)
+    process.send_signal(number)
+    assert await end_of(process) == (0, "")
+    os.close(reader)
+
+
+async def test_a_line_left_out_makes_the_exit_code_1_though_nobody_reads_the_result(tmp_path: Path) -> None:
+    with output_without_reader() as stream:
+        process = await start("wal", "append", "--data-dir", tmp_path, stdin=subprocess.PIPE, stdout=stream)
+        assert process.stdin is not None
+        await process.stdin.send_all(b"x" * 2**21 + b"\none\n")
+        await process.stdin.aclose()
+        code, said = await end_of(process)
+    assert (code, held(tmp_path)) == (1, 1)
+    assert "left out" in said
 
 
 async def test_a_table_whose_reader_goes_away_ends_in_order() -> None:

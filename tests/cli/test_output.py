@@ -8,15 +8,20 @@ import io
 import json
 import logging
 import os
+import pty
 import re
+import termios
 import threading
 from collections.abc import Iterator
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.cli.output import LineFormatter, Output, Pictures, ReaderGone, json_line
+from tests.cli.processes import output_without_reader
 
 
 @pytest.fixture
@@ -117,6 +122,55 @@ def test_a_result_waits_though_the_descriptor_does_not() -> None:
         thread.start()
         assert len(other.read(lines * 1024)) == lines * 1024
         thread.join()
+
+
+async def until_stalled(output: Output) -> int:
+    """Show lines until the reader takes no more; returns how many it took whole."""
+    lines = 0
+
+    async def fill() -> None:
+        nonlocal lines
+        while True:
+            await output.show("x" * 99)
+            lines += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fill)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    return lines
+
+
+async def test_a_line_that_is_shown_to_a_stalled_reader_waits_where_it_can_be_cancelled(
+    pipe: tuple[int, io.TextIOWrapper],
+) -> None:
+    reader, stream = pipe
+    with contextlib.closing(Output(stream)) as output:
+        assert await until_stalled(output) > 0
+        os.read(reader, fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(output.show, "y" * 300_000)
+            read = b""
+            while not read.endswith(b"\n"):
+                await trio.lowlevel.wait_readable(reader)
+                read += os.read(reader, 10_000)
+        assert read == b"y" * 300_000 + b"\n"
+
+
+async def test_a_line_that_is_shown_on_a_stalled_terminal_waits_where_it_can_be_cancelled() -> None:
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as stream, contextlib.closing(Output(stream)) as output:
+        assert await until_stalled(output) > 0
+        # What waits for whoever closes it is thrown away.
+        termios.tcflush(master, termios.TCIOFLUSH)
+    os.close(master)
+
+
+async def test_a_line_that_is_shown_to_nobody_or_on_a_full_disk_says_so() -> None:
+    with output_without_reader() as stream, pytest.raises(ReaderGone):
+        await Output(stream).show("hello")
+    with open("/dev/full", "w") as full, pytest.raises(OSError, match="standard output"):
+        await Output(full).show("hello")
 
 
 def test_whether_somebody_reads_is_seen_without_writing(pipe: tuple[int, io.TextIOWrapper]) -> None:

@@ -9,18 +9,30 @@ import signal
 import sqlite3
 import stat
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import trio
 
+from p2p.cli import wal
+from p2p.cli.app import run_command_line
 from p2p.cli.wal import verify_store
 from p2p.errors import ConfigError
 from p2p.replication.fork import make_proof
 from p2p.store.keys import open_store
 from p2p.store.schema import PAGE_BYTES
-from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, p2p_refuses, running
+from tests.cli.processes import (
+    COMMAND,
+    environment,
+    output_without_reader,
+    p2p,
+    p2p_fails,
+    p2p_ok,
+    p2p_refuses,
+    running,
+)
 from tests.logs import Log
 
 
@@ -91,11 +103,15 @@ async def test_digest_and_heads_as_text_and_as_objects(data_dir: Path) -> None:
     assert await p2p_ok("wal", "heads", "--data-dir", data_dir) == f"{head['origin']} 3 {head['hash']}\n"
 
 
-async def test_T62_verify_names_what_is_damaged(data_dir: Path) -> None:
-    with sqlite3.connect(data_dir / "log.sqlite") as connection:
+def damage(data_dir: Path) -> None:
+    """Change a byte of the first batch."""
+    with closing(sqlite3.connect(data_dir / "log.sqlite")) as connection, connection:
         (wal,) = connection.execute("SELECT wal FROM batches ORDER BY no LIMIT 1").fetchone()
         connection.execute("UPDATE batches SET wal = ?", (wal[:-70] + bytes([wal[-70] ^ 1]) + wal[-69:],))
-    connection.close()
+
+
+async def test_T62_verify_names_what_is_damaged(data_dir: Path) -> None:
+    damage(data_dir)
     done = await p2p("wal", "verify", "--data-dir", data_dir)
     assert done.returncode == 1
     assert "damaged" in done.stdout.decode()
@@ -111,6 +127,25 @@ async def test_T62_verify_names_what_is_damaged(data_dir: Path) -> None:
     tail = await p2p("wal", "tail", "--data-dir", data_dir)
     assert (tail.returncode, tail.stdout) == (1, b"")
     assert b"seq 1" in tail.stderr
+
+
+async def test_T62_what_follows_a_damaged_log_tells_of_it_once(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    damage(data_dir)
+    monkeypatch.setattr(wal, "_watch", lambda look, *, follow: [list(look()) for _ in range(4)])
+    assert wal.print_records(data_dir, as_json=False, follow=True) == 1
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_T62_a_verdict_stands_though_its_reader_has_gone(
+    as_json: bool, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(data_dir)
+    with output_without_reader() as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert run_command_line(["wal", "verify", "--data-dir", str(data_dir), *(["--json"] if as_json else [])]) == 1
 
 
 async def test_T62_a_damaged_table_of_hints_is_told_and_mended_and_that_of_the_owner_told(data_dir: Path) -> None:
