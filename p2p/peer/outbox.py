@@ -33,6 +33,8 @@ _RELAY: Final = int(MessageType.RELAY)
 _DATA_TURN: Final = 0
 _WAL_TURN: Final = 1
 
+_Row: TypeAlias = "list[bytes] | tuple[bytes, Sent]"
+"""What the data lane has for a turn: messages that ask nothing, in a row, or one request."""
 _Nothing: TypeAlias = tuple[()]
 """What an empty lane is: an empty deque keeps 760 bytes, three times for each of thousands of idle links."""
 
@@ -44,8 +46,8 @@ class Sealer(Protocol):
         """Take one message for sealing and return its message id."""
         ...
 
-    def send_row(self, payloads: list[bytes]) -> None:
-        """Take application messages that ask nothing."""
+    def send_row(self, payloads: list[bytes]) -> int:
+        """Take application messages that ask nothing, and return how many bytes they have."""
         ...
 
 
@@ -83,7 +85,13 @@ class Sent(Protocol):
 
 
 class Outbox:
-    """Bounded lanes of encoded messages for one link."""
+    """Bounded lanes of encoded messages for one link.
+
+    Attributes:
+        relay: the circuits that it carries.
+        data_bytes, data_messages: application messages that wait.
+        wal_bytes: of batches that wait.
+    """
 
     __slots__ = (
         "_bytes_max",
@@ -94,9 +102,11 @@ class Outbox:
         "_limits",
         "_messages_max",
         "_payload_max",
+        "_row",
         "_turn",
         "_wal",
         "data_bytes",
+        "data_messages",
         "relay",
         "wal_bytes",
     )
@@ -105,7 +115,9 @@ class Outbox:
         self._limits = limits
         self._control: deque[tuple[int, bytes]] | _Nothing = ()
         self._control_bytes = 0
-        self._data: deque[tuple[bytes, Sent | None]] | _Nothing = ()
+        self._data: deque[_Row] | _Nothing = ()
+        # The last of them, if it may be added to.
+        self._row: list[bytes] | None = None
         self._wal: deque[tuple[int, bytes]] | _Nothing = ()
         self._turn = 0
         self.relay: RelayLane | None = None
@@ -115,16 +127,12 @@ class Outbox:
         self._messages_max = limits.outbox_messages_max
         self._payload_max = limits.frame_bytes_max - ENVELOPE_BYTES_MAX
         self.data_bytes = 0
+        self.data_messages = 0
         self.wal_bytes = 0
 
     def __bool__(self) -> bool:
         relay = self.relay
         return bool(self._control or self._data or self._wal or (relay is not None and relay.turns))
-
-    @property
-    def data_messages(self) -> int:
-        """Application messages that wait."""
-        return len(self._data)
 
     def put_control(self, type: int, payload: bytes) -> bool:
         """Queue a protocol message ahead of everything else.
@@ -151,14 +159,25 @@ class Outbox:
         waiting = self.data_bytes
         data = self._data
         if data:
-            if waiting >= self._high_water or waiting + size > self._bytes_max or len(data) >= self._messages_max:
+            if waiting >= self._high_water or waiting + size > self._bytes_max:
+                return False
+            if self.data_messages >= self._messages_max:
                 return False
         elif size > self._payload_max:
             return False
         else:
             data = self._data = deque()
-        data.append((payload, ask))
         self.data_bytes = waiting + size
+        self.data_messages += 1
+        if ask is not None:
+            data.append((payload, ask))
+            self._row = None
+        elif self._row is not None:
+            # A list for all of them, and not a pair for each: what is taken together costs a tenth less.
+            self._row.append(payload)
+        else:
+            self._row = [payload]
+            data.append(self._row)
         return True
 
     def put_wal(self, type: int, payload: bytes) -> None:
@@ -198,28 +217,38 @@ class Outbox:
 
     def drain_messages(self, session: Sealer) -> int:
         """Hand all application messages over but requests, whose answers could not come any more; how many they are."""
-        data, self._data, self.data_bytes = self._data, (), 0
-        messages = [payload for payload, ask in data if ask is None]
+        messages = [payload for row in self._data if isinstance(row, list) for payload in row]
+        self._forget_data()
         session.send_row(messages)
         return len(messages)
 
+    def _forget_data(self) -> None:
+        self._data, self._row = (), None
+        self.data_bytes = self.data_messages = 0
+
     def _drain_data(self, session: Sealer, turn_bytes: int) -> int:
         """One turn of the data lane: as much as one large batch would take, or all there is."""
-        data, row = self._data, list[bytes]()
-        taken, waiting = 0, len(self._data)
+        data, taken = self._data, 0
         while data and taken < turn_bytes:
-            payload, ask = data.popleft()
-            taken += len(payload) + INNER_OVERHEAD_BYTES
-            if ask is None:
-                row.append(payload)
-            elif not ask.is_over:
-                session.send_row(row)
-                row = []
-                ask.sent(session.send(_DATA, payload, ACK_REQ))
-        session.send_row(row)
+            row = data[0]
+            if isinstance(row, list):
+                room = turn_bytes - taken
+                fits = len(data) == 1 and self.data_bytes + len(row) * INNER_OVERHEAD_BYTES < room
+                messages = row if fits else _take_first(row, room)
+                if fits or not row:
+                    data.popleft()
+                count, size = len(messages), session.send_row(messages)
+            else:
+                data.popleft()
+                payload, ask = row
+                if not ask.is_over:
+                    ask.sent(session.send(_DATA, payload, ACK_REQ))
+                count, size = 1, len(payload)
+            taken += size + count * INNER_OVERHEAD_BYTES
+            self.data_bytes -= size
+            self.data_messages -= count
         if not data:
-            self._data = ()
-        self.data_bytes -= taken - INNER_OVERHEAD_BYTES * (waiting - len(data))
+            self._data, self._row = (), None
         return taken
 
     def _drain_wal(self, session: Sealer) -> int:
@@ -247,21 +276,34 @@ class Outbox:
     def withdraw(self) -> tuple[bytes, ...]:
         """Take back the application messages that wait, but requests and answers, which belong to this link."""
         messages: list[bytes] = []
-        stay: deque[tuple[bytes, Sent | None]] = deque()
-        for item in self._data:
-            payload, ask = item
-            if ask is None and not Data.decode(payload).reply_to:
-                messages.append(payload)
-                self.data_bytes -= len(payload)
-            else:
-                stay.append(item)
-        self._data = stay or ()
+        stay: deque[_Row] = deque()
+        for row in self._data:
+            if isinstance(row, list):
+                messages += [payload for payload in row if not Data.decode(payload).reply_to]
+                row = [payload for payload in row if Data.decode(payload).reply_to]
+            if row:
+                stay.append(row)
+        self._data, self._row = stay or (), None
+        self.data_bytes -= sum(map(len, messages))
+        self.data_messages -= len(messages)
         return tuple(messages)
 
     def clear(self) -> int:
         """Drop everything and return how many application messages were lost with it."""
-        lost = sum(ask is None or not ask.is_over for _, ask in self._data)
-        self._control = self._data = self._wal = ()
+        lost = sum(len(row) if isinstance(row, list) else not row[1].is_over for row in self._data)
+        self._forget_data()
+        self._control = self._wal = ()
         self.relay = None
-        self.data_bytes = self.wal_bytes = self._control_bytes = 0
+        self.wal_bytes = self._control_bytes = 0
         return lost
+
+
+def _take_first(row: list[bytes], room: int) -> list[bytes]:
+    """Take messages off a row until they fill the room; the last may be too large for it."""
+    count = taken = 0
+    while taken < room and count < len(row):
+        taken += len(row[count]) + INNER_OVERHEAD_BYTES
+        count += 1
+    first = row[:count]
+    del row[:count]
+    return first

@@ -417,16 +417,19 @@ class Session:
         self.bytes_out += len(frame)
         return msg_id, frame
 
-    def send_row(self, payloads: list[bytes]) -> None:
+    def send_row(self, payloads: list[bytes]) -> int:
         """Queue application messages without flags, in order: as `send` for each, in a third of its time.
 
         Args:
             payloads: encoded Data messages, any number.
 
+        Returns:
+            How many bytes they have together.
+
         Raises:
             LocalProtocolError, PayloadTooLarge: see `send`. What came before is queued.
         """
-        count = len(payloads)
+        count, size = len(payloads), sum(map(len, payloads))
         if (
             count > 1
             and self._bundling
@@ -434,16 +437,17 @@ class Session:
             and self._group_messages + count <= self._bundle_max
             and max(map(len, payloads)) < self._small_max
         ):
-            size = sum(map(len, payloads)) + count * INNER_OVERHEAD_BYTES
-            if self._group_bytes + size - len(payloads[-1]) - INNER_OVERHEAD_BYTES < self._bundle_bytes:
+            joined = size + count * INNER_OVERHEAD_BYTES
+            if self._group_bytes + joined - len(payloads[-1]) - INNER_OVERHEAD_BYTES < self._bundle_bytes:
                 first_id = self._next_id
                 self._next_id = first_id + count
                 self._group.append((_BUNDLE, 0, 0, encode_row(_DATA, first_id, payloads)))
-                self._group_bytes += size
+                self._group_bytes += joined
                 self._group_messages += count
-                return
+                return size
         for payload in payloads:
             self.send(_DATA, payload)
+        return size
 
     def ping(self, now: float) -> None:
         """Ask for a sign of life now. Without effect unless live."""

@@ -353,8 +353,8 @@ PLANTED: Final = (
     Planted(
         "one message too many waits",
         "p2p/peer/outbox.py",
-        "or len(data) >= self._messages_max:",
-        "or len(data) > self._messages_max:",
+        "if self.data_messages >= self._messages_max:",
+        "if self.data_messages > self._messages_max:",
         ("tests/unit/peer",),
     ),
     Planted(
@@ -418,8 +418,8 @@ PLANTED: Final = (
     Planted(
         "a request that was given up is sent all the same",
         "p2p/peer/outbox.py",
-        "            elif not ask.is_over:\n",
-        "            else:\n",
+        "                if not ask.is_over:\n",
+        "                if True:\n",
         ("tests/unit/peer/test_outbox.py",),
     ),
     Planted(

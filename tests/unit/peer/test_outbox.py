@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2p import msg
 from p2p.limits import KIB, Limits
 from p2p.peer.outbox import Outbox
+from p2p.session.session import INNER_OVERHEAD_BYTES
 
 
 class Drained:
@@ -21,8 +24,9 @@ class Drained:
         self.taken.append((type, payload, flags))
         return len(self.taken)
 
-    def send_row(self, payloads: list[bytes]) -> None:
+    def send_row(self, payloads: list[bytes]) -> int:
         self.taken += [(259, payload, 0) for payload in payloads]
+        return sum(map(len, payloads))
 
 
 def test_control_goes_before_everything_that_waited_longer() -> None:
@@ -178,3 +182,37 @@ def test_a_relay_lane_that_has_nothing_after_all_ends_its_turn() -> None:
     outbox.drain(drained, 64 * KIB)
     assert drained.taken == []
     assert not outbox
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.just("put"), st.integers(0, 300))
+        | st.tuples(st.sampled_from(["ask", "drain", "withdraw"]), st.integers(1, 700)),
+        max_size=40,
+    )
+)
+def test_what_is_put_is_drained_in_order_and_counted_however_it_is_cut(steps: list[tuple[str, int]]) -> None:
+    outbox, drained, waiting = Outbox(Limits()), Drained(), deque[tuple[bytes, bool]]()
+    number = 0
+    for what, size in steps:
+        if what == "drain":
+            before = len(drained.taken)
+            outbox.drain(drained, size)
+            taken, room = drained.taken[before:], size
+            for payload in (payload for _, payload, _ in taken):
+                assert room > 0, "it was full"
+                assert payload == waiting.popleft()[0]
+                room -= len(payload) + INNER_OVERHEAD_BYTES
+            assert room <= 0 or not waiting, "more would have fitted"
+        elif what == "withdraw":
+            assert list(outbox.withdraw()) == [payload for payload, is_asked in waiting if not is_asked]
+            waiting = deque(each for each in waiting if each[1])
+        else:
+            number += 1
+            payload = msg.encode_data(b"c", 0, 0, b"%06d" % number + bytes(size))
+            assert outbox.put_data(payload, Ask() if what == "ask" else None)
+            waiting.append((payload, what == "ask"))
+        assert outbox.data_messages == len(waiting)
+        assert outbox.data_bytes == sum(len(payload) for payload, _ in waiting)
+        assert bool(outbox) == bool(waiting)
+    assert outbox.clear() == len(waiting)
