@@ -125,8 +125,13 @@ def size_of(path: Path) -> int:
 
 def is_in_use(path: Path) -> bool:
     """Whether a process has the data dir open; what cannot be asked is not."""
+    # Somebody may have removed the lock file.
+    return any(_is_locked(place) for place in (path.with_name(LOCK_FILE), path.parent))
+
+
+def _is_locked(path: Path) -> bool:
     try:
-        descriptor = os.open(path.with_name(LOCK_FILE), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -3,7 +3,7 @@
     identity.pem   the Ed25519 private key, PKCS#8 PEM, mode 0600
     log.sqlite     the store (and SQLite's -wal and -shm beside it), mode 0600
     log.sqlite.*   beside it for a while or as a keepsake: .part, .suspect, .damaged (`p2p.store.rebuild`)
-    lock           held with flock while a process has the store open, whose pid it names
+    lock           held with flock while a process has the store open, whose pid it names; so is the dir itself
 
 A log and the key that signs it belong together for ever: a key without its log would sign seq 1 a second time, and
 a log without its key can grow no more. So a fresh dir gets the key first, on the disk with its directory entry, and
@@ -60,30 +60,39 @@ class DirLock:
 
     def __init__(self, data_dir: Path) -> None:
         path = data_dir / LOCK_FILE
+        self._fds: list[int] = []
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fds.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            fcntl.flock(self._fds[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock_dir(data_dir)
         except OSError as error:
-            raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._fd)
+            self.close()
             if isinstance(error, BlockingIOError):
                 holder = "this process" if _pid_in(path) == os.getpid() else "another process"
                 raise StoreLocked(
                     f"{holder} has {data_dir} open: stop it, or use another data dir (reading tools work beside it)"
                 ) from None
-            raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
+            raise StoreError(f"{path} cannot be opened and locked: {error.strerror}") from error
         # The lock is what counts: on a full disk its holder goes unnamed.
         with suppress(OSError):
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            os.ftruncate(self._fds[0], 0)
+            os.pwrite(self._fds[0], f"{os.getpid()}\n".encode(), 0)
+
+    def _lock_dir(self, data_dir: Path) -> None:
+        """Whoever removes a lock file that looks left behind would let a second process in, and both would sign the
+        same seqs. Not every file system locks dirs: then it is the file that counts."""
+        self._fds.append(os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        try:
+            fcntl.flock(self._fds[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            os.close(self._fds.pop())
 
     def close(self) -> None:
         """Give it up. Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        while self._fds:
+            os.close(self._fds.pop())
 
 
 def _pid_in(path: Path) -> int | None:

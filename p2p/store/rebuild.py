@@ -33,7 +33,7 @@ from typing import Any, Final
 from p2p.errors import P2PError, StoreCorrupt, StoreError
 from p2p.ids import PeerId
 from p2p.replication.accept import Held
-from p2p.replication.batch import Batch, verify_signature
+from p2p.replication.batch import RECORDS_MAX, Batch, verify_signature
 from p2p.replication.heads import ZERO_HASH
 from p2p.store.base import is_what_was_stored, parse_stored
 from p2p.store.blobs import IN_TABLE, is_damage, read_batch
@@ -66,6 +66,13 @@ _BATCH: Final = (
     "INSERT OR REPLACE INTO chain (origin, seq_end, seq_begin, hash, signature_crc, damaged, segment, batch)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_STRAYS: Final = (
+    "CREATE TEMP TABLE strays (origin INTEGER, seq_begin INTEGER, segment INTEGER, batch INTEGER,"
+    " PRIMARY KEY (origin, seq_begin, segment, batch)) WITHOUT ROWID"
+)
+"""Batches that no row of the chain stands for: of a file that is lost, all. So they are found by their order."""
+_PLACES: Final = "CREATE TEMP TABLE places (segment INTEGER, batch INTEGER, PRIMARY KEY (segment, batch)) WITHOUT ROWID"
+"""Where in segments those lie that are filed."""
 _COPIED: Final = ("pins", "book", "bans", "cursors")
 
 
@@ -165,18 +172,20 @@ def take_place(path: Path, part: Path, *, keeps_log: bool = False) -> None:
     Args:
         keeps_log: whether SQLite's log is kept with the old one, which could not take it up.
     """
+    if size_of(beside(path, LOG)) and not keeps_log:
+        raise StoreError(f"the store {path} cannot be written anew: somebody reads it")
+    sync(part)
     kept = beside(path, DAMAGED)
-    beside(kept, LOG).unlink(missing_ok=True)
+    if not (kept.exists() and kept.samefile(path)):
+        # It is of an earlier time. Otherwise a try was cut short below, and may have moved the log already.
+        beside(kept, LOG).unlink(missing_ok=True)
+        kept.unlink(missing_ok=True)
+        os.link(path, kept)
     if keeps_log and beside(path, LOG).exists():
         os.replace(beside(path, LOG), beside(kept, LOG))
-    if size_of(beside(path, LOG)):
-        raise StoreError(f"the store {path} cannot be written anew: somebody reads it")
     for ending in (LOG, "-shm"):
         # Left there, they would be taken for the new file's.
         beside(path, ending).unlink(missing_ok=True)
-    sync(part)
-    kept.unlink(missing_ok=True)
-    os.link(path, kept)
     os.replace(part, path)
     sync(path.parent)
 
@@ -210,7 +219,8 @@ class Copy:
         for pragma in (f"page_size = {PAGE_BYTES}", "journal_mode = OFF", "synchronous = OFF"):
             target.execute(f"PRAGMA {pragma}")
         prepare(target, self._path, own)
-        target.execute("CREATE TEMP TABLE strays (origin INTEGER, seq_begin INTEGER, segment INTEGER, batch INTEGER)")
+        for table in (_STRAYS, _PLACES):
+            target.execute(table)
         target.execute("BEGIN")
         owners = self._copy_origins()
         self._copy_chain(owners)
@@ -286,9 +296,8 @@ class Copy:
             if batch.origin == own and own not in numbers:
                 raise StoreCorrupt("the list of origins misses the owner of the store")
             if batch.origin in numbers:
-                self._target.execute(
-                    "INSERT INTO strays VALUES (?, ?, ?, ?)", (numbers[batch.origin], batch.seq_begin, IN_TABLE, no)
-                )
+                place = (numbers[batch.origin], batch.seq_begin, IN_TABLE, no)
+                self._target.execute("INSERT OR IGNORE INTO strays VALUES (?, ?, ?, ?)", place)
 
     def _find_strays_in_segments(self, numbers: dict[PeerId, int]) -> dict[int, int]:
         """The same of those that lie in segments. What the index does not know of a closed one does not count.
@@ -306,14 +315,15 @@ class Copy:
         if last > max(numbers_there, default=0):
             # It was forgotten, or is gone, and its number is not given out again.
             execute("INSERT INTO segments VALUES (?, ?, 0, 0)", (last, NOBODY))
+        execute("INSERT OR IGNORE INTO places SELECT segment, batch FROM chain WHERE segment <> 0")
         ends = {no: closed[no] if no in closed else segment_size(self._store, no) for no in numbers_there}
         for no, end in ends.items():
             for offset, wal_bytes in read_entries(self._store, no, 0, end):
                 batch = parse_stored(wal_bytes)
-                is_filed = execute("SELECT 1 FROM chain WHERE segment = ? AND batch = ?", (no, offset)).fetchone()
+                is_filed = execute("SELECT 1 FROM places WHERE segment = ? AND batch = ?", (no, offset)).fetchone()
                 if batch is not None and batch.origin in numbers and not is_filed:
                     place = (numbers[batch.origin], batch.seq_begin, no, offset)
-                    execute("INSERT INTO strays VALUES (?, ?, ?, ?)", place)
+                    execute("INSERT OR IGNORE INTO strays VALUES (?, ?, ?, ?)", place)
         return ends
 
     def _take_strays(self, owners: dict[int, PeerId]) -> None:
@@ -337,8 +347,9 @@ class Copy:
         execute = self._target.execute
         beside_it = execute(
             "SELECT seq_begin, seq_end, hash, segment, batch FROM chain WHERE origin = ? AND damaged = 0"
-            " AND seq_end >= ? AND seq_begin <= ? ORDER BY seq_end",
-            (origin, batch.seq_begin - 1, batch.seq_end + 1),
+            # A batch has no more records: what ends above does not begin here.
+            " AND seq_end BETWEEN ? AND ? AND seq_begin <= ? ORDER BY seq_end",
+            (origin, batch.seq_begin - 1, batch.seq_end + RECORDS_MAX, batch.seq_end + 1),
         ).fetchall()
         if batch.seq_begin == 1 and batch.prev_hash != ZERO_HASH:
             return

@@ -7,12 +7,12 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from p2p.errors import StoreCorrupt, StoreError, StoreLocked
+from p2p.errors import ConfigError, StoreCorrupt, StoreError, StoreLocked
 from p2p.store.base import MEND_FILE, WHOLE_FILE, Damage, detail_of
 from p2p.store.definitions import version_and_tables
 from p2p.store.files import is_suspect
@@ -279,6 +279,42 @@ def test_sqlites_log_is_kept_with_a_file_that_cannot_take_it_up(dir: Dir) -> Non
     killed.put(0, bytes(8192))
     assert mend_store(killed.path)
     assert killed.file.with_name("log.sqlite.damaged-wal").read_bytes() == before
+    with closing(killed.open()) as store:
+        assert store.current()[killed.log.origin].tail_seq == 6
+
+
+@pytest.mark.parametrize("name", ["link", "replace", "fsync"])
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_t60_killed_as_a_store_is_made_of_segments_the_file_and_its_log_are_kept_by_the_next_try(
+    dir: Dir, name: str, when: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    killed = dir.copy(dir.path.with_name("killed"))
+    with closing(dir.open()) as store, store.write() as transaction:
+        transaction.append(dir.log.add(b"small"))
+        shutil.copy(dir.file.with_name("log.sqlite-wal"), killed.path)
+    killed.put(0, bytes(8192))
+    before = [killed.file.with_name(name).read_bytes() for name in ("log.sqlite", "log.sqlite-wal")]
+    real, done = getattr(os, name), 0
+
+    def die(*args: object, **more: object) -> object:
+        nonlocal done
+        done += 1
+        result = real(*args, **more)
+        if done == when:
+            raise Killed
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, name, die)
+        with suppress(Killed):
+            mend_store(killed.path)
+    with suppress(ConfigError, StoreCorrupt):
+        mend_store(killed.path)
+    kept = [killed.file.with_name(name).read_bytes() for name in ("log.sqlite.damaged", "log.sqlite.damaged-wal")]
+    assert kept == before
     with closing(killed.open()) as store:
         assert store.current()[killed.log.origin].tail_seq == 6
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from p2p.errors import ConfigError, IdentityMismatch, StoreCorrupt, StoreError, StoreLocked
 from p2p.ids import PeerId
+from p2p.store.files import is_in_use
 from p2p.store.keys import (
     KEY_FILE,
     STORE_FILE,
@@ -150,6 +152,33 @@ def test_t63_the_same_process_is_refused_as_well(dir: Dir) -> None:
         dir.open()
     store.close()
     dir.make()
+
+
+def test_t63_who_removes_the_lock_file_lets_nobody_in(dir: Dir, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, _ = dir.open()
+    (dir.path / "lock").unlink()
+    with pytest.raises(StoreLocked):
+        dir.open()
+    assert is_in_use(dir.path / "log.sqlite")
+    store.close()
+    assert not is_in_use(dir.path / "log.sqlite")
+    dir.make()
+    # There are file systems on which dirs cannot be locked.
+    flock = fcntl.flock
+
+    def of_files(descriptor: int, how: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "no dirs here")
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", of_files)
+    store, _ = dir.open()
+    assert is_in_use(dir.path / "log.sqlite")
+    with pytest.raises(StoreLocked):
+        dir.open()
+    opened = len(os.listdir("/proc/self/fd"))
+    store.close()
+    assert len(os.listdir("/proc/self/fd")) < opened
 
 
 def test_t63_a_failed_opening_gives_the_lock_back(dir: Dir) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,8 @@ from p2p.policy.book import BookPlace
 from p2p.replication.fork import make_proof
 from p2p.store import files as files_of_a_store
 from p2p.store import rebuild as rebuilding
-from p2p.store.base import DamagedRange
+from p2p.store import salvage as salvaging
+from p2p.store.base import DamagedRange, NotBulk
 from p2p.store.files import is_suspect, suspect
 from p2p.store.keys import DirLock, mend_store, open_store
 from p2p.store.reader import SqliteReader
@@ -343,6 +345,46 @@ def test_t60_killed_at_any_step_the_file_is_the_old_one_or_the_new_one(
             assert look_through(world.path) is None
             world.fetch()
             world.check_whole()
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_t62_what_a_file_takes_to_be_written_anew_grows_with_its_batches_and_no_faster(
+    tmp_path: Path, is_lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def counted(*args: Any) -> sqlite3.Connection:
+        connection = files_of_a_store.connect(*args)
+        connection.set_progress_handler(step, 100)
+        return connection
+
+    for module in (rebuilding, salvaging):
+        monkeypatch.setattr(module, "connect", counted)
+    taken = []
+    for count in (100, 400):
+        path = tmp_path / str(count) / "log.sqlite"
+        path.parent.mkdir()
+        log = Log()
+        batches = [log.add(b"x") for _ in range(count + 1)]
+        with closing(SqliteStore(path, OWN)) as store:
+            # The first begins a segment, which no commit of this kind does.
+            for together in (batches[:1], batches[:1], batches[1:]):
+                with suppress(NotBulk), store.write(is_bulk=True) as transaction:
+                    for batch in together:
+                        transaction.append(batch)
+        if is_lost:
+            path.write_bytes(bytes(PAGE_BYTES))
+        steps = 0
+        said = salvaging.salvage(path, OWN) if is_lost else rebuild(path)
+        assert said is not None
+        assert f"{count + 1} records of 1 logs" in said
+        taken.append(steps)
+    assert taken[1] < 6 * taken[0]
 
 
 def test_t62_somebody_who_reads_puts_it_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
