@@ -18,7 +18,7 @@ from benchmarks.harness import Row
 
 WIDTH: Final = 100
 PACKAGES: Final = ("trio-p2p", "trio", "cryptography", "msgspec")
-_HEAD: Final = f"{'ratio':>8}  {'goal':<7} {'met':<4} {'half of rounds':<15} question"
+_HEAD: Final = f"{'ratio':>8}  {'goal':<7} {'met':<4} {'half of rounds':<16} question"
 _QUESTION_INDENT: Final = " " * _HEAD.index("question")
 _DETAILS_INDENT: Final = " " * 10
 
@@ -95,7 +95,7 @@ def as_table(rows: Sequence[Row]) -> str:
 def _answer(row: Row) -> list[str]:
     met = "" if row.met is None else "yes" if row.met else "NO"
     half = f"{number(row.low)} to {number(row.high)}" if row.rounds > 1 else "one round"
-    start = f"{number(row.ratio):>8}  {row.goal:<7} {met:<4} {half:<15} "
+    start = f"{number(row.ratio):>8}  {row.goal:<7} {met:<4} {half:<16} "
     return textwrap.wrap(row.question, WIDTH, initial_indent=start, subsequent_indent=_QUESTION_INDENT)
 
 

@@ -27,6 +27,11 @@ from p2p.limits import KIB
 Side = Callable[[], Awaitable[Effort]]
 
 
+def named(size: int) -> str:
+    """So many bytes, in words."""
+    return f"{size // KIB} KiB" if size >= KIB else f"{size} B"
+
+
 async def _raw_seconds(stream: trio.SocketStream, body: bytes, count: int) -> float:
     parts: list[bytes] = []
     waiting = 0
@@ -97,7 +102,7 @@ async def _rows(quick: bool, tell: Tell) -> None:
         for size, count, goal in ((128, 100_000, 0.30), (KIB, 50_000, 0.30), (64 * KIB, 2_000, 0.80)):
             body = os.urandom(size)
             if quick:
-                count //= 5
+                count //= 2
 
             async def coalesced(body: bytes = body, count: int = count) -> Effort:
                 spent = await effort(_raw_seconds(raw, body, count), raw_side)
@@ -105,7 +110,7 @@ async def _rows(quick: bool, tell: Tell) -> None:
 
             measured = await in_turn(rounds, coalesced, by(by_tcp, tcp_done, body, count))
             baseline, ours = zip(*measured, strict=True)
-            question = f"one-way messages of {size} B, encrypted, ÷ coalesced raw trio"
+            question = f"one-way messages of {named(size)}, encrypted, ÷ coalesced raw trio"
             baseline_is = "raw trio, 64 KiB writes" + (" + AEAD" if size >= 64 * KIB else "")
             tell(_row(question, f">= {goal:g}", baseline_is, count, baseline, ours))
 

@@ -42,7 +42,7 @@ _PANELS_A_ROW: Final = 2
 _CURVE_FACTOR_MAX: Final = 10.0
 """The top of a panel is so many times its first point, and the bottom as much less."""
 
-_MACHINE_CHARACTERS: Final = 140
+_MACHINE_CHARACTERS: Final = 155
 _STYLE: Final = (
     "text{font:12px system-ui,sans-serif;fill:#222}.name{font-weight:600}.met{fill:#2e7d5b}.missed{fill:#c0562f}"
     ".axis{stroke:#888}.spread{stroke:#222;stroke-width:1.5}.curve{fill:none;stroke:#2e7d5b;stroke-width:2}"

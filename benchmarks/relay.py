@@ -16,7 +16,7 @@ import trio
 import p2p
 from benchmarks import worker
 from benchmarks.harness import Row, Tell, in_turn, ratio, row
-from benchmarks.messages import Side, node_seconds
+from benchmarks.messages import Side, named, node_seconds
 from benchmarks.worker import Effort, effort
 from p2p.limits import KIB
 
@@ -51,7 +51,7 @@ def _row(size: int, count: int, measured: list[tuple[Effort, ...]]) -> Row:
     direct, relayed = zip(*measured, strict=True)
     work = ratio((each.together for each in direct), (each.together for each in relayed))
     return row(
-        f"one-way messages of {size} B over one relay ÷ direct",
+        f"one-way messages of {named(size)} over one relay ÷ direct",
         ratio((each.seconds for each in direct), (each.seconds for each in relayed)),
         ">= 0.4",
         value=statistics.median(count / each.seconds for each in relayed),

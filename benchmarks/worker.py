@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -399,6 +400,8 @@ async def start(role: str, *args: object) -> AsyncIterator[Worker]:
 async def _end(process: trio.Process) -> None:
     """Let a worker end by itself, so that it leaves no files behind; one that cannot is killed."""
     assert process.stdin is not None
+    # One that was stopped could not.
+    process.send_signal(signal.SIGCONT)
     await process.stdin.aclose()
     with trio.move_on_after(END_S_MAX):
         await process.wait()
