@@ -27,7 +27,7 @@ def test_the_table_has_the_answer_first_and_then_what_it_is_made_of() -> None:
     assert lines[0].split() == ["ratio", "goal", "met", "half", "of", "rounds", "question"]
     assert lines[2:5] == [
         "codec",
-        "   0.123  >= 0.3  NO   0.1 to 0.2      ours ÷ theirs",
+        "   0.123  >= 0.3  NO   0.1 to 0.2       ours ÷ theirs",
         "          123,457 s beside b; 7 rounds",
     ]
     assert lines[6] == "store"
