@@ -329,6 +329,13 @@ class Limits:
     """From so many searches on, one that nobody waits for any more is given up."""
     relay_redial_s_max: float = 15.0
     """The longest wait before a configured peer is looked for again behind a relay."""
+    direct_look_s: float = 2.0
+    """So often a node beside a relay looks for a direct link on which something was sent and nothing came: it pings
+    there."""
+    direct_doubt_s: float = 6.0
+    """A direct link that is silent for so long after that is doubted: its peer is dialled over a relay, and the one of
+    the two links is kept that answers (`probe_s_max`). A link as slow as `frame_bytes_per_s_min` makes room for the
+    next `write_bytes` within 4 s."""
     relay_ask_after_s: float = 1.0
     """Something was sent into a circuit, and nothing was heard there for so long: its other end is pinged."""
     relay_answer_s_max: float = 3.0

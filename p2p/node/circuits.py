@@ -189,6 +189,11 @@ class Circuits:
         """Whether there is a direct link to that peer, who passes circuits on."""
         return self._switch.leads_on(peer_id)
 
+    async def until_relay(self) -> None:
+        """Wait until there is a neighbour who passes circuits on."""
+        while not any(self.leads_on(link.peer_id) for link in self._links.values()):
+            await self._arrived.wait()
+
     def _after(self) -> None:
         switch = self._switch
         while (event := switch.next_event()) is not None:

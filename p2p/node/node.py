@@ -205,6 +205,7 @@ class Node:
                         )
                     links.start_soon(rooms.leads.run)
                     if config.dial:
+                        links.start_soon(rooms.doubts.run)
                         links.start_soon(rooms.acquaintances.run, rooms.leads.offer)
                     await self._discover(rooms, links)
                     if rooms.bootstrap is not None:

@@ -12,7 +12,7 @@ further, whom other relays lead to. It never tells a neighbour what it has from 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -101,9 +101,9 @@ class Paths:
             raise NotConnected(f"{target.short} is this node itself")
         if target is not None and (link := await self._heir(target)) is not None:
             return link
-        if target is None or not self._relays_to(target):
+        if target is None or not self.relays_to(target):
             raise missing
-        return await self._searches.link_to(target, self._relays_to)
+        return await self._searches.link_to(target, self.relays_to)
 
     def aside(self, place: PeerEndpoint) -> AbstractContextManager[None]:
         """While somebody dials that place: what the node does by itself to reach who is there makes way."""
@@ -154,7 +154,7 @@ class Paths:
             put_off: called when it has to wait: who needs a link before that has to look for a way himself.
         """
         now = self._clock.monotonic()
-        relays = {relay: None, **dict.fromkeys(self._relays_to(target))}
+        relays = {relay: None, **dict.fromkeys(self.relays_to(target))}
         for way in sorted(relays, key=lambda at: self.router.broken_until(target, at, now)):
             if self.router.broken_until(target, way, now) > now:
                 put_off()
@@ -167,6 +167,23 @@ class Paths:
                 return
             else:
                 return
+
+    async def reach_past(self, link: Connection, relays: Sequence[PeerId]) -> None:
+        """Try one relay after the other to the peer of a direct link, as long as that is silent."""
+        silent_since = link.life.moved_at
+        for relay in relays:
+            if not link.is_live or link.life.moved_at > silent_since:
+                return
+            reason, endpoint = Reason.TIMEOUT, PeerEndpoint(str(relay), 0, RELAY, str(link.peer_id))
+            try:
+                with trio.move_on_after(self._limits.relay_next_s):
+                    await self._dialer.dial(endpoint, automatic=True, in_place_of=link)
+                    return
+            except ConnectFailed as failure:
+                reason = failure.reason
+            except NodeClosed:
+                return
+            self._note_failure(link.peer_id, relay, reason)
 
     async def _wait_to_renew(self, way: Way, since: float) -> None:
         limits, clock = self._limits, self._clock
@@ -226,7 +243,7 @@ class Paths:
         routes = self.router.routes_to(target, self._clock.monotonic())
         return next((known.route.ttl for known in routes if known.route.next_hop == relay), None)
 
-    def _relays_to(self, target: PeerId) -> list[PeerId]:
+    def relays_to(self, target: PeerId) -> list[PeerId]:
         """Connected relays to ask for a way to a target, the most promising first."""
         named = [
             link.peer_id

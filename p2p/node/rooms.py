@@ -19,6 +19,7 @@ from p2p.node.circuits import CircuitNetwork, Circuits
 from p2p.node.config import WAYS_OUT, NodeConfig
 from p2p.node.dialer import Dialer
 from p2p.node.dispatch import Dispatch
+from p2p.node.doubts import Doubts
 from p2p.node.events import EventFeed, NodeEvent, PeerConnected
 from p2p.node.leads import Leads
 from p2p.node.lines import Lines
@@ -275,6 +276,15 @@ class Rooms:
         )
         self.paths.enter(self.circuits, self.dialer, self.supervisor.heir, nursery)
         self.dialer.reach_with(self.paths.reach)
+        self.doubts = Doubts(
+            config.limits,
+            config.clock,
+            nursery,
+            links=self.roster.links.values,
+            relays_to=self.paths.relays_to,
+            reach=self.paths.reach_past,
+            until_relay=self.circuits.until_relay,
+        )
         self.away = Away(
             (*config.via, *config.peers) if config.dial else (),
             dialer=self.dialer,

@@ -376,7 +376,8 @@ class Connection(Outgoing):
 
     @trio.lowlevel.enable_ki_protection
     async def _show_life(self, scope: trio.CancelScope) -> None:
-        """Ping while the link gives way, or rests in a circuit: the other side cannot know what our readers take.
+        """Ping while the link gives way, or rests in a circuit or amid a probe: the other side cannot know what our
+        readers take.
 
         Nor can the far ends of the circuits over a link that rests: this node's own speak for themselves, for as long
         as one rest may take. If one follows the other without a read between them, another way is better.
@@ -398,6 +399,9 @@ class Connection(Outgoing):
         if self.is_live and self.life.probe_by == _NEVER:
             self._ask_for_life()
             self.flush()
+            if self.is_resting:
+                # The other side may probe it, too, and is not answered while we do not read.
+                self._show_life_soon()
 
     def greet(self) -> None:
         """Send something, so that the peer knows that the link is live."""
@@ -521,7 +525,7 @@ class Connection(Outgoing):
         session.pause(clock.monotonic())
         with trio.CancelScope(deadline=self._rest_by) as scope:
             self._rest_scope = scope
-            if not self.direct or self._carries_any:
+            if not self.direct or self._carries_any or self.life.probe_by != _NEVER:
                 self._show_life_soon()
             try:
                 self._pause = await pause()

@@ -181,8 +181,10 @@ class Life:
 
     @property
     def spoke_since_probe(self) -> bool:
-        """Whether the other side said something here since it was probed, or is about to."""
-        return self._session.last_seen > self.probed_at or self._is_brought(self.probed_at)
+        """Whether the other side said something here since it was probed, or is about to; or, on a direct link, took
+        something, as a slow one does."""
+        heard_at = self._session.last_seen if self.vigil is not None else max(self._session.last_seen, self.moved_at)
+        return heard_at > self.probed_at or self._is_brought(self.probed_at)
 
     @property
     def moved_since_probe(self) -> bool:
