@@ -192,7 +192,7 @@ class Circuits:
     async def until_relay(self) -> None:
         """Wait until there is a neighbour who passes circuits on."""
         while not any(self.leads_on(link.peer_id) for link in self._links.values()):
-            await self._arrived.wait()
+            await self._arrived.park()
 
     def _after(self) -> None:
         switch = self._switch
