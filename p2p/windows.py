@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeVar, TypeVarTuple, Unpack, get_args
 
+from p2p.errors import StoreError
 from p2p.limits import Limits
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ class Blocking(Protocol):
         """
 
 
+class NoThread(StoreError):
+    """No thread can be started at the moment, and what was to be done has not begun."""
+
+
 class SystemBlocking:
     """Worker threads of trio, at most one per lane.
 
@@ -143,8 +148,11 @@ class SystemBlocking:
         try:
             # Without a name: to rename the thread, there and back, is a tenth of the way.
             trio.lowlevel.start_thread_soon(lambda: fn(*args), deliver)
-        except BaseException:
+        except BaseException as error:
             limiter.release_on_behalf_of(job)
+            if isinstance(error, RuntimeError):
+                # A limit of threads or processes is reached, which passes like a lack of memory or descriptors.
+                raise NoThread(f"no worker thread for the store: {error}") from None
             raise
         try:
             await over.wait()

@@ -317,7 +317,7 @@ class HttpBootstrap(Runs):
         announce = DiscoveryAnnounce(
             node_id,
             port,
-            self._clock.wall_ms(),
+            max(0, self._clock.wall_ms()),
             int.from_bytes(self._entropy(8), "little"),
             (("proto", "1.0"), ("transport", self._scheme)),
         )

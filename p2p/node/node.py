@@ -55,6 +55,7 @@ from p2p.peer.outgoing import check_fits
 from p2p.policy.addresses import DialRule
 from p2p.relay.switch import CircuitStats
 from p2p.transport.base import Listener, Network
+from p2p.windows import NoThread
 
 if TYPE_CHECKING:
     from p2p.node.bootstrap import HttpBootstrap
@@ -169,7 +170,11 @@ class Node:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S_MAX):
                 # The commit under way is over by now, unless the disk hangs: then its thread keeps the lane, and the
                 # lock on the data dir, and nobody can close what it uses.
-                await blocking.run("write", store.close)
+                try:
+                    await blocking.run("write", store.close)
+                except NoThread:
+                    # It will not wait for one: nobody else would close it.
+                    store.close()
 
     async def _listen(self, network: Network, host: str | None, listeners: list[Listener]) -> None:
         config = self.config

@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar, TypeVarTuple, Unpack
 
@@ -57,7 +58,7 @@ from p2p.replication.accept import Verdict, ack_value
 from p2p.replication.batch import Batch, NewRecord, Portion, encode_portion, origin_of
 from p2p.replication.heads import EMPTY_LOG, LogHead
 from p2p.store.base import DamagedRange, OriginState, Store, StoredBatch
-from p2p.windows import Blocking, Clock
+from p2p.windows import Blocking, Clock, NoThread
 
 __all__ = ["PushOutcome", "Writer"]
 
@@ -607,7 +608,11 @@ class Writer:
     def _start_chore(self, beside: trio.Nursery) -> None:
         chore = self._store.chore()
         if chore is not None and not beside.child_tasks:
-            beside.start_soon(self._blocking.run, "chore", chore)
+            beside.start_soon(self._run_chore, chore)
+
+    async def _run_chore(self, chore: Callable[[], None]) -> None:
+        with suppress(NoThread):  # the store names it again after the next commit
+            await self._blocking.run("chore", chore)
 
     def _take_group(self) -> tuple[Group, list[_Queued], list[_Share]]:
         group = Group(

@@ -112,7 +112,7 @@ class TcpNetwork:
             return _alternating((family, (host, endpoint.port)) for family, host in judged)
         try:
             found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, RuntimeError) as error:  # RuntimeError: no thread can be started for it
             raise ConnectFailed(Reason.UNRESOLVED, f"{endpoint.host}: {_text(error)}") from None
         addresses = _alternating(dict.fromkeys((family, address) for family, _, _, _, address in found))
         if not addresses:
@@ -234,6 +234,8 @@ def _peer_of(sock: socket.socket) -> PeerEndpoint | None:
 async def _addresses_to_listen_on(host: str, port: int) -> list[_Address]:
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except RuntimeError as error:  # no thread can be started for it
+        raise ConfigError(f"cannot listen on {host!r}: {error}") from None
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"cannot listen on {host!r}: {_text(error)}; {_OWN_ADDRESS}") from None
     return _alternating(dict.fromkeys((family, address) for family, _, _, _, address in found))
@@ -307,7 +309,7 @@ def _not_listening(error: OSError, host: str, port: int) -> Exception:
 _OWN_ADDRESS: Final = "give an address of this machine"
 
 
-def _text(error: OSError | UnicodeError) -> str:
+def _text(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error)

@@ -149,7 +149,11 @@ class UdpDatagrams:
         """Join the groups on interfaces that are new, and return all that are used now."""
         self._look_at = trio.current_time() + LOOK_S
         if self._short_of:
-            self.open_ipv6()
+            try:
+                self.open_ipv6()
+            except AddressInUse as error:
+                # Whoever took it meanwhile may go: IPv4 is heard all the same.
+                self._short_of = (f"IPv6: {error.strerror}",)
         try:
             used = [interface for interface in interfaces() if self._is_used(interface)]
         except OSError:  # out of descriptors: the next interval looks again
@@ -306,14 +310,19 @@ class UdpDatagrams:
     # Ending.
 
     async def aclose(self) -> None:
-        if not self._closed.is_set():
-            self._closed.set()
-            for sock in self._socks:
-                trio.lowlevel.notify_closing(sock)
-                sock.close()
-            for sock in self._joining[1:]:
-                sock.close()
+        self.close()
         await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close at once. Idempotent."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        for sock in self._socks:
+            trio.lowlevel.notify_closing(sock)
+            sock.close()
+        for sock in self._joining[1:]:
+            sock.close()
 
     def _check_open(self) -> None:
         if self._closed.is_set():
@@ -333,10 +342,11 @@ async def open_datagrams(near: Neighbourhood, *, limits: Limits, entropy: Entrop
         closing.callback(ipv4.close)
         ipv4.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         opened = UdpDatagrams(near, ipv4, limits=limits, entropy=entropy)
+        closing.callback(opened.close)
         if not near.loopback_only and socket.has_ipv6 and sys.platform == "linux":
             opened.open_ipv6()
+        opened.join()
         closing.pop_all()
-    opened.join()
     return opened
 
 

@@ -63,7 +63,10 @@ class WebSocketNetwork:
     async def listen(self, host: str | None, port: int) -> WebSocketListener:
         context = None
         if self._tls.cert is not None:
-            context = await trio.to_thread.run_sync(self._tls.for_listening)
+            try:
+                context = await trio.to_thread.run_sync(self._tls.for_listening)
+            except RuntimeError as error:  # no thread can be started for it
+                raise ConfigError(f"the certificate cannot be read: {error}") from None
         return WebSocketListener(await self._tcp.listen(host, port), self, context, self._limits)
 
     async def resolve(self, endpoint: PeerEndpoint) -> tuple[PeerEndpoint, ...]:
@@ -103,7 +106,10 @@ class WebSocketNetwork:
             return None
         if self._dialling is None:
             # The system's authorities are a file of a few hundred KiB.
-            self._dialling = await trio.to_thread.run_sync(self._tls.for_dialling)
+            try:
+                self._dialling = await trio.to_thread.run_sync(self._tls.for_dialling)
+            except RuntimeError as error:  # no thread can be started for it
+                raise ConnectFailed(Reason.REFUSED, f"{endpoint} was not dialled: {error}") from None
         return self._dialling
 
 

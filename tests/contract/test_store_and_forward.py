@@ -105,3 +105,30 @@ async def test_what_has_expired_is_hidden_and_still_carried(tmp_path: Path) -> N
             async with late.wal.follow(target=b_id) as records:
                 seen = {(await records.__anext__()).payload for _ in range(2)}
             assert seen == {b"an hour old", b"new"}
+
+
+async def test_t04_a_node_that_can_start_no_thread_is_read_only_meanwhile_and_gives_its_data_dir_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    limits = p2p.Limits(store_retry_s=0.01)
+    async with p2p.open_node(node_id="a", listen_port=None, data_dir=tmp_path, limits=limits) as node:
+        await node.wal.append(b"one")
+        with monkeypatch.context() as full:
+            full.setattr(trio.lowlevel, "start_thread_soon", no_thread)
+            with pytest.raises(p2p.StoreError, match="can't start new thread"):
+                await node.wal.append(b"two")
+        with trio.fail_after(30):
+            while True:
+                try:
+                    await node.wal.append(b"three")
+                except p2p.StoreError:
+                    await trio.sleep(0.01)
+                else:
+                    break
+        monkeypatch.setattr(trio.lowlevel, "start_thread_soon", no_thread)
+    monkeypatch.undo()
+    async with p2p.open_node(node_id="a", listen_port=None, data_dir=tmp_path) as node:
+        assert node.wal.heads()[node.peer_id].seq == 2

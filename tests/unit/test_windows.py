@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from p2p.errors import StoreError
 from p2p.windows import (
     Blocking,
     InlineBlocking,
@@ -74,6 +75,22 @@ async def test_a_lane_runs_one_call_at_a_time_in_order(make: type[Blocking]) -> 
             nursery.start_soon(blocking.run, "write", work, number)
             await wait_all_tasks_blocked()
     assert order == list(range(20))
+
+
+async def test_t04_work_without_a_thread_has_not_begun_and_leaves_its_lane_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blocking = SystemBlocking()
+    with monkeypatch.context() as full:
+        full.setattr(trio.lowlevel, "start_thread_soon", no_thread)
+        with pytest.raises(StoreError, match="can't start new thread"):
+            await blocking.run("write", divmod, 7, 2)
+    with trio.fail_after(30):
+        assert await blocking.run("write", divmod, 7, 2) == (3, 1)
+
+
+def no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 async def test_the_lanes_do_not_wait_for_each_other() -> None:

@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2p.errors import ConnectFailed, Reason
+from p2p.errors import ConfigError, ConnectFailed, Reason
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
 from p2p.transport import tcp
@@ -165,6 +165,18 @@ async def test_a_name_with_addresses_of_neither_family_is_unresolved(monkeypatch
     with pytest.raises(ConnectFailed) as caught:
         await TcpNetwork().connect(NAMED)
     assert caught.value.reason is Reason.UNRESOLVED
+
+
+async def test_t04_a_name_is_unresolved_while_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*_: object, **__: object) -> list[object]:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(ConnectFailed, match="can't start new thread") as caught:
+        await TcpNetwork().connect(NAMED)
+    assert caught.value.reason is Reason.UNRESOLVED
+    with pytest.raises(ConfigError, match="can't start new thread"):
+        await TcpNetwork().listen("localhost", 0)
 
 
 async def test_t08_a_socket_that_connected_to_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

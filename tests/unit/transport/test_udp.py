@@ -257,6 +257,41 @@ async def test_a_machine_that_is_short_of_descriptors_is_told_of_and_speaks_ipv6
         await one.aclose()
 
 
+async def test_t04_a_port_that_was_taken_while_the_machine_was_short_is_told_of_and_had_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, bind = socket.socket, udp._bind
+
+    def short(family: int, kind: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return made(family, kind)
+
+    def taken(family: int, host: str, port: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise AddressInUse(errno.EADDRINUSE, "it is held")
+        return bind(family, host, port)
+
+    with monkeypatch.context() as full:
+        full.setattr(socket, "socket", short)
+        one = await udp.open_datagrams(Neighbourhood(port=free_port()), limits=Limits())
+    try:
+        with monkeypatch.context() as held:
+            held.setattr(udp, "_bind", taken)
+            assert "IPv6: it is held" in one.spread(b"1").failures
+            one._look_at = 0
+            with trio.move_on_after(0.01) as hearing:
+                while True:
+                    await one.receive()
+            assert hearing.cancelled_caught
+            assert one.missing() == ("IPv6: it is held: it is tried again",)
+        one.spread(b"2")
+        assert one.missing() == ()
+        assert {sock.family for sock in one._socks} == {socket.AF_INET, socket.AF_INET6}
+    finally:
+        await one.aclose()
+
+
 async def test_an_interface_that_went_is_left_and_joined_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     where = near(free_port(), group="239.255.0.1")
     async with opened(where) as one:

@@ -646,3 +646,15 @@ async def test_a_scheme_that_is_not_carried_is_named() -> None:
         await SystemNetwork().connect(PeerEndpoint("a", 9, "mem"))
     with pytest.raises(ConfigError, match="mem://"):
         await SystemNetwork().listen("127.0.0.1", 0, "mem")
+
+
+async def test_t04_a_dial_that_needs_a_thread_fails_while_none_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_thread(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", no_thread)
+    async with trio.open_nursery() as nursery:
+        network = WebSocketNetwork()
+        network.enter(nursery)
+        with pytest.raises(ConnectFailed, match="can't start new thread"):
+            await network.connect(PeerEndpoint("127.0.0.1", 1, "wss"))
