@@ -15,16 +15,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar, copy_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
-from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.programs import find_program
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-gpu-rasterization",
+    "--disable-extensions",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -87,6 +91,9 @@ class Shared:
         self._thread.submit(copy_context().run, self._run, work).result()
 
     def _run(self, work: Callable[[Browser], None]) -> None:
+        # Each process that collects these tests would import it.
+        from playwright.sync_api import sync_playwright
+
         if self._browser is None or not self._browser.is_connected():
             self._open.close()
             playwright = self._open.enter_context(sync_playwright())
@@ -113,7 +120,8 @@ async def visit(url: str, steps: Callable[[Visit], None], **context: Any) -> Non
     """Run the steps in a page; fails if the page complained, or asked anybody else for anything."""
 
     def run(browser: Browser) -> None:
-        page = browser.new_page(viewport=context.pop("viewport", {"width": 1280, "height": 900}), **context)
+        context.setdefault("viewport", {"width": 1280, "height": 900})
+        page = browser.new_page(reduced_motion="reduce", **context)
         try:
             made = Visit(page, url)
             steps(made)
@@ -130,6 +138,8 @@ async def visit(url: str, steps: Callable[[Visit], None], **context: Any) -> Non
 
 def killable(url: str, steps: Callable[[Visit, subprocess.Popen[bytes]], None]) -> None:
     """Run the steps in a browser whose process the test can kill."""
+    from playwright.sync_api import sync_playwright
+
     program = find_program("chromium")
     assert program is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:

@@ -7,11 +7,10 @@ import re
 import subprocess
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from playwright.sync_api import Route
 from quart_trio import QuartTrio
 
 import http_control
@@ -19,6 +18,9 @@ import p2p
 from tests.browser.chromium import Visit, ask, killable, visit
 from tests.http.controlled import TOKEN, controlled
 from tests.programs import needs
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 pytestmark = [needs("chromium"), pytest.mark.slow]
 OTHER_TOKEN = "another-token-of-the-tests"
