@@ -243,6 +243,19 @@ def test_t36_an_origin_can_be_frozen_before_anything_of_it_is_held(store: Store,
     assert list(store.verify()) == []
 
 
+def test_t36_a_log_that_is_mended_goes_on_up_to_its_fork_and_no_further(store: Store) -> None:
+    log = Log()
+    for number in range(3):
+        log.add(b"%d" % number)
+    put(store, *log.batches)
+    with store.write() as transaction:
+        transaction.freeze(make_proof(log.batches[2], log.branch(2).add(b"another")))
+        transaction.quarantine(DamagedRange(OWN, 1, 1))
+    assert store.states()[OWN].seq == 0
+    put(store, log.batches[0])
+    assert store.states()[OWN].head == LogHead(2, log.batches[1].hash, frozen=True)
+
+
 def test_forgetting_leaves_nothing(store: Store) -> None:
     other, third = Log(2), Log(3)
     other.add(b"x")

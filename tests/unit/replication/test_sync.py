@@ -631,6 +631,19 @@ def test_t39_only_what_continues_our_log_keeps_a_supplier_its_place_while_we_are
     assert side.exchange.supplier(LOG) == supplier
 
 
+def test_pushes_are_arriving_until_each_is_answered() -> None:
+    log = make_log(LOG, 2)
+    side = Side()
+    side.hear(entry(log, 2))
+    sync = side.exchange._links[0]
+    for batch in log:
+        assert side.push(batch)
+    for batch in log:
+        assert sync.is_arriving(LOG)
+        side.apply(batch)
+    assert not sync.is_arriving(LOG)
+
+
 def test_what_the_store_could_not_take_is_asked_for_again_when_it_can() -> None:
     log = make_log(LOG, 1)
     side = Side()
@@ -968,6 +981,8 @@ def test_a_peer_that_lost_our_log_confirms_it_no_more() -> None:
     side.hear(entry(log, 4))
     side.hear(entry(log, 2))
     assert side.exchange.confirmed()[PEER] == 2
+    side.hear(HeadEntry(OWN, 0, ZERO_HASH, want=True))
+    assert side.exchange.confirmed()[PEER] == 0
 
 
 def test_t39_heads_beyond_our_own_log_confirm_nothing_until_they_are_ours() -> None:
@@ -1286,6 +1301,15 @@ def test_t42_appends_wait_once_for_who_claims_more_of_our_log() -> None:
     ]
     side.hear(HeadEntry(OWN, 12, b"\x02" * 32, want=False))
     assert not any(isinstance(effect, HoldAppends) for effect in side.exchange.take_effects())
+
+
+def test_t39_who_claims_more_of_anothers_log_and_is_slow_is_not_scored() -> None:
+    log = make_log(LOG, 3)
+    side = Side(links=2)
+    for link in range(2):
+        side.hear(entry(log, 3), link=link)
+    side.wait(10 * LIMITS.supplier_stall_s)
+    assert side.exchange.take_effects() == []
 
 
 def test_t38_who_claims_more_of_our_log_is_scored_once_a_link() -> None:
