@@ -127,7 +127,8 @@ def spread(values: Iterable[float]) -> Ratio:
     if len(each) < 2:
         return Ratio(each[0], each[0], each[0], 1)
     low, middle, high = statistics.quantiles(each, n=4, method="inclusive")
-    return Ratio(middle, low, high, len(each))
+    # Of values that are all alike the last digit may differ.
+    return Ratio(middle, min(low, middle), max(middle, high), len(each))
 
 
 def row(

@@ -72,7 +72,7 @@ class Session:
         return 1 if self.broken else 0
 
     def _measure(self, name: str, run: Callable[[Tell], None]) -> None:
-        print(f"{name} …", end=" ", file=sys.stderr, flush=True)
+        print(f"{name} …", file=sys.stderr, flush=True)
         began = time.monotonic()
         try:
             run(lambda row: self.rows.append(msgspec.structs.replace(row, benchmark=name)))
@@ -81,7 +81,7 @@ class Session:
             self.broken.append(name)
         finally:
             self._write()
-        print(f"{time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        print(f"{name} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
     def _write(self) -> None:
         if self.out is None or not self.rows:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Awaitable, Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.harness import Ratio, in_turn, quiet_collector, ratio, reached, row, seconds_of, spread
 
@@ -74,6 +76,12 @@ def test_the_collector_rests_in_what_is_short_and_is_back_afterwards() -> None:
 )
 def test_the_spread_is_where_half_of_the_rounds_lie(values: list[float], answer: Ratio) -> None:
     assert spread(values) == answer
+
+
+@given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=9), st.integers(1, 9))
+def test_a_median_lies_within_its_spread_to_the_last_digit(values: list[float], times: int) -> None:
+    for each in (spread(values), spread(values[:1] * times)):
+        assert row("q", each, value=1.0, unit="s", baseline="b").ratio == each.middle
 
 
 def test_a_spread_beside_a_bound() -> None:
