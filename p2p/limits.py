@@ -180,6 +180,9 @@ class Limits:
     """Bodies that wait for a channel's reader, whatever its capacity in messages; one of any size fits an empty one."""
     channel_wait_s_max: float = 10.0
     """A full channel with when_full="wait" pauses the link for no longer."""
+    channel_overdue_messages_max: int = 16_384
+    """What a channel whose reader takes something, if slowly, holds beyond its capacity of links that may not rest for
+    it, as others' circuits run over them."""
     channels_max: int = 1024
     channel_name_bytes_max: int = 256
     pending_requests_max: int = 64

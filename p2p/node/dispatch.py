@@ -136,8 +136,11 @@ class Channel:
 
     While it is full with `when_full="wait"`, the link that brings one message more rests until there is room. If there
     is none within `channel_wait_s_max`, that message is refused, and then every other one at once until the reader
-    takes something: a reader that has gone away costs its peers one rest and not one per message. A link over which a
-    relay passes circuits on rests for `relay_answer_s_max / 3` at the most: others are at their ends.
+    takes something: a reader that has gone away costs its peers one rest and not one per message.
+
+    A link over which a relay passes circuits on rests for `relay_answer_s_max / 3` at the most, and then until all is
+    read that waits there: others are at their ends. What finds no room meanwhile is queued beyond the capacity, up to
+    `channel_overdue_messages_max`, if the reader takes something at all.
 
     What one peer fills rests the others no more than it must: who has less than his part of a full one in it, which is
     the capacity divided by the peers that have something there, is still taken, up to twice the capacity in all.
@@ -158,6 +161,8 @@ class Channel:
         self._shares: dict[PeerId, tuple[int, int]] | None = None
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
+        # How many were queued beyond the capacity since it was full.
+        self._overdue = 0
         self._closed = False
         # Since when nobody takes anything while somebody waits; None where nobody waited since the last was taken.
         self._full_since: float | None = None
@@ -211,6 +216,7 @@ class Channel:
             self._count(message, -1)
             if len(self._queue) <= self.capacity // 2 and self._bytes <= self._dispatch.bytes_max // 2:
                 self._shares = None
+                self._overdue = 0
                 self._writers.unpark_all()
         return message
 
@@ -234,6 +240,8 @@ class Channel:
             return None
         while not self._has_room(message):
             if self.when_full == "wait":
+                if self._takes_overdue(message):
+                    break
                 if not self._is_stuck():
                     return partial(self._put_when_room, message)
                 self._dispatch.drop(self, message)
@@ -307,11 +315,22 @@ class Channel:
         capacity, bytes_max = self.capacity, self._dispatch.bytes_max
         return (
             peers > 1
-            and len(self._queue) < 2 * capacity
+            and len(self._queue) < 2 * capacity + self._overdue
             and self._bytes + size <= 2 * bytes_max
             and messages < max(1, capacity // peers)
             and bytes_ + size <= bytes_max // peers
         )
+
+    def _takes_overdue(self, message: Message) -> bool:
+        """Whether there is room for it beyond the capacity, as its link may not rest, or not any longer. Counts it."""
+        takes = (
+            message._link.rest_s_max <= 0  # noqa: SLF001  # of this module
+            and not self._is_stuck()
+            and self._overdue < self._dispatch.overdue_max
+            and self._bytes + len(message.body) <= self._dispatch.bytes_max
+        )
+        self._overdue += takes
+        return takes
 
     def _count(self, message: Message, by: int) -> None:
         shares = self._shares
@@ -346,7 +365,7 @@ class Channel:
                 with trio.move_on_after(min(left_s, REST_LOOK_S)):
                     while not self._has_room(message) and not self._closed:
                         await self._writers.park()
-            if self._has_room(message) and not self._closed:
+            if not self._closed and (self._has_room(message) or self._takes_overdue(message)):
                 self._append(message)
                 is_queued = True
         finally:
@@ -367,6 +386,7 @@ class Dispatch:
     def __init__(self, limits: Limits, counters: Counters) -> None:
         self.wait_s_max = limits.channel_wait_s_max
         self.bytes_max = limits.channel_bytes_max
+        self.overdue_max = limits.channel_overdue_messages_max
         self._limits = limits
         self._counters = counters
         self._channels: dict[str, Channel | Service] = {}

@@ -246,12 +246,12 @@ class Connection(Outgoing):
         """How long this link may wait for a reader of ours from now on.
 
         Circuits that are passed on over it are not heard meanwhile, at either of their ends, which take one that is
-        silent for `relay_answer_s_max` for dead.
+        silent for `relay_answer_s_max` for dead. And what waits there to be read may be as much as several reads bring.
         """
         circuits = self._outbox.relay
         if circuits is None or not circuits.passed_on:
             return _NEVER
-        return max(0.0, self.life.read_at + self._limits.relay_answer_s_max / 3 - self._clock.monotonic())
+        return max(0.0, self.life.caught_up_at + self._limits.relay_answer_s_max / 3 - self._clock.monotonic())
 
     @property
     def deaf_s_max(self) -> float:
@@ -565,6 +565,8 @@ class Connection(Outgoing):
         vigil = life.vigil
         if vigil is not None:
             vigil.came(len(data))
+        if len(data) < self._limits.read_bytes:
+            life.caught_up_at = now
         data = bytes(data)
         alone = None if self._traces else session.receive_alone(data, now)
         if alone is not None:

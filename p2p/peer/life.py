@@ -48,6 +48,7 @@ class Life:
 
     Attributes:
         carrier: the link that it runs over, of one in a circuit.
+        caught_up_at: when a read brought all that had come last.
         is_relay_silent: of a dead circuit, whether nothing came from its relay either, though it was asked.
         moved_at: when bytes came last, the other side made room for a write that waited for it, or a rest of our own
             was over.
@@ -67,6 +68,7 @@ class Life:
         "_session",
         "_stream",
         "carrier",
+        "caught_up_at",
         "is_relay_silent",
         "moved_at",
         "pongs",
@@ -83,7 +85,7 @@ class Life:
         self.pongs: trio.lowlevel.ParkingLot | None = None
         self.probe_by = _NEVER
         self.probed_at = _NEVER
-        self.read_at = -_NEVER
+        self.read_at = self.caught_up_at = -_NEVER
         self.vigil = Vigil(limits) if in_circuit else None
         self._limits = limits
         self._made_room_at = -_NEVER

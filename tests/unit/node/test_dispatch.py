@@ -107,6 +107,29 @@ async def test_T22_a_link_that_may_rest_for_a_moment_only_ends_no_other_ones_wai
         assert (len(chat), chat.dropped) == (1, 1)
 
 
+async def test_T22_what_a_link_brings_that_may_not_rest_is_queued_beyond_the_capacity_while_somebody_reads(
+    autojump_clock: MockClock,
+) -> None:
+    dispatch, hurried, patient = made(channel_overdue_messages_max=3), Link(1, rest_s_max=0.0), Link(2)
+    async with dispatch.channel("chat", 4, "wait") as chat:
+        assert bring(dispatch, hurried, 7) is None
+        assert bring(dispatch, patient, 2) is None, "he has his part all the same"
+        pause = bring(dispatch, hurried)
+        assert pause is not None
+        await pause()
+        assert (len(chat), chat.dropped) == (9, 1)
+        for _ in range(7):
+            await chat.receive()
+        assert bring(dispatch, hurried, 5) is None, "half of it was read, so that it counts anew"
+        # Nobody reads for as long as a link may wait.
+        pause = bring(dispatch, patient, 4)
+        assert pause is not None
+        await pause()
+        assert chat.dropped == 2
+        assert bring(dispatch, hurried) is None
+        assert chat.dropped == 3, "it does not wait, and finds no room"
+
+
 async def test_an_answer_that_is_cancelled_as_it_waits_for_room_can_be_given_again(autojump_clock: MockClock) -> None:
     dispatch, link = made(), Link(1)
     async with dispatch.channel("chat", 8, "wait") as chat:
