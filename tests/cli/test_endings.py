@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -25,13 +25,27 @@ from p2p.store.keys import open_reader
 from tests.cli.processes import COMMAND, environment, output_without_reader, p2p, p2p_ok, running
 
 MEMORY = ["--id", "A", "--memory"]
+STARTED: list[trio.Process] = []
+
+
+@pytest.fixture(autouse=True)
+def _none_is_left() -> Iterator[None]:
+    """What a test that fails has started ends with it."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process._proc.wait()
 
 
 async def start(*arguments: str | Path, **options: object) -> trio.Process:
     """A command whose end the test waits for itself."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment(), **options}
     command = [*COMMAND, *map(str, arguments)]
-    return await trio.lowlevel.open_process(command, **options)  # type: ignore[call-overload]  # passed on
+    process = await trio.lowlevel.open_process(command, **options)  # type: ignore[call-overload]  # passed on
+    STARTED.append(process)
+    return process
 
 
 async def end_of(process: trio.Process) -> tuple[int, str]:

@@ -994,6 +994,22 @@ async def test_t61_a_full_disk_makes_it_read_only_until_there_is_room(
         assert list(sqlite_store.verify()) == []
 
 
+@pytest.mark.parametrize("what", ["a pin", "a place", "a ban"])
+async def test_what_is_to_be_remembered_is_written_though_nobody_writes_anything_else(what: str) -> None:
+    async with running(Bench()) as bench:
+        writer, store = bench.writer, bench.store
+        await settle()
+        place = BookPlace(PeerEndpoint("192.0.2.1", 9001), PEER, "peer", "discovery", 5, 0)
+        if what == "a pin":
+            writer.remember_pin("peer", PEER)
+        elif what == "a place":
+            writer.remember_place(place.endpoint.address, place)
+        else:
+            writer.remember_ban(PEER, 1000)
+        await settle()
+        assert [bool(store.pins()), bool(store.book()), bool(store.bans())].count(True) == 1
+
+
 async def test_t61_everything_in_a_failed_commit_is_answered(
     sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
 ) -> None:

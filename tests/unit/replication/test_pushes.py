@@ -152,6 +152,16 @@ def test_what_came_for_a_cursor_that_moved_is_loaded_from_where_it_is() -> None:
     assert link.pushes.next_load() == (LOG, 3, LOAD_BYTES)
 
 
+def test_what_comes_for_a_log_that_rests_meanwhile_is_not_kept() -> None:
+    link = Link(log=6)
+    link.pushes.offer(LOG, 0.0)
+    link.pushes.next_load()
+    link.pushes.rest(LOG)
+    link.pushes.loaded(LOG, 1, make_log(3), 0.0)
+    assert link.pushes._loaded_bytes == 0
+    assert link.sent() == []
+
+
 def test_what_the_peer_turns_out_to_hold_is_not_sent_although_it_is_loaded() -> None:
     log = make_log(4)
     link = Link(log=8)

@@ -975,6 +975,19 @@ def test_heads_in_quick_succession_are_all_compared_in_the_end() -> None:
     assert side.exchange.confirmed()[PEER] == 8
 
 
+def test_a_head_of_our_log_that_acks_confirmed_already_is_not_looked_up() -> None:
+    log = make_log(OWN, 40)
+    side = Side(log)
+    side.hear(entry(log, 10))
+    for held in (11, 12):
+        side.ack(held)
+    assert side.exchange.confirmed()[PEER] == 12
+    loads = side.loads
+    side.hear(entry(log, 12))
+    side.wait(60.0)
+    assert side.loads == loads
+
+
 def test_a_peer_that_lost_our_log_confirms_it_no_more() -> None:
     log = make_log(OWN, 4)
     side = Side(log)
@@ -1101,6 +1114,14 @@ def test_the_proof_of_an_origin_is_read_again_when_the_store_could_not() -> None
     side.exchange.moved({LOG}, side.now)
     side.take()
     assert side.loads == loads, "once it is known it is not read again"
+
+
+def test_where_a_log_was_when_it_moved_last_is_known() -> None:
+    log = make_log(LOG, 2)
+    side = Side(log[:1])
+    assert (side.exchange.known_seq(LOG), side.exchange.known_seq(THIRD)) == (1, 0)
+    side.append(log[1])
+    assert side.exchange.known_seq(LOG) == 2
 
 
 def test_a_batch_beyond_our_head_is_remembered_nowhere() -> None:
