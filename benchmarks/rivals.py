@@ -31,6 +31,7 @@ BODY_BYTES: Final = 128
 GOALS: Final = {"pyzmq CURVE": ">= 1"}
 """One way. Of the others none seals and is as fast, or is in reach."""
 SECONDS_MAX: Final = 120.0
+ERROR_MAX: Final = 2000
 
 RIVALS: Final = {
     "asyncio": ("", 40_000, "streams, length-prefixed, plain"),
@@ -60,7 +61,9 @@ def _sink(command: list[str]) -> Iterator[dict[str, Any]]:
     ) as process:
         try:
             assert process.stdout is not None
-            yield json.loads(process.stdout.readline())
+            if not (line := process.stdout.readline()):
+                raise RuntimeError(f"{command[-1]}: its sink ended before it was ready")
+            yield json.loads(line)
         finally:
             process.kill()
 
@@ -71,8 +74,10 @@ def _run(system: str, python: str, count: int) -> dict[str, float]:
     with _sink(command) as at:
         arguments = [str(at["port"]), at["key"], str(BODY_BYTES), str(count)]
         done = subprocess.run(
-            [*command, "send", *arguments], check=True, capture_output=True, text=True, timeout=SECONDS_MAX
+            [*command, "send", *arguments], check=False, capture_output=True, text=True, timeout=SECONDS_MAX
         )
+    if done.returncode:
+        raise RuntimeError(f"{system}: its sender ended with {done.returncode}: {done.stderr.strip()[-ERROR_MAX:]}")
     result: dict[str, float] = json.loads(done.stdout)
     return result
 

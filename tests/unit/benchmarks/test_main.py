@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -166,6 +167,26 @@ def test_a_benchmark_that_is_none_is_told_with_those_that_are(
         program.main()
     assert ended.value.code == 2
     assert "no benchmark is called speed; there are codec, transport" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", program.NAMES)
+def test_each_benchmark_takes_what_it_is_called_with(name: str) -> None:
+    source = Path(program.__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    assert "\ndef run(quick: bool, tell: Tell) -> None:\n" in source
+
+
+def test_each_benchmark_is_told_on_the_page() -> None:
+    page = (Path(program.__file__).parents[1] / "docs" / "performance.md").read_text(encoding="utf-8")
+    table = page.partition("| benchmark |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(program.NAMES)
+
+
+def test_what_broke_another_system_is_told(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'ModuleNotFoundError: no zmq' >&2\nexit 3\n", encoding="utf-8")
+    python.chmod(0o700)
+    with pytest.raises(RuntimeError, match="its sink ended before it was ready"):
+        rivals._run("pyzmq", str(python), 10)
 
 
 def test_an_interpreter_that_is_none_is_one_line(
