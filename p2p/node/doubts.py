@@ -85,6 +85,7 @@ class Doubts:
         """How many links were pinged and are silent since."""
         return sum(doubt.asked_at != _NEVER for doubt in self._doubts.values())
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Look again and again, until cancelled."""
         while True:

@@ -168,6 +168,7 @@ class Paths:
             else:
                 return
 
+    @trio.lowlevel.enable_ki_protection
     async def reach_past(self, link: Connection, relays: Sequence[PeerId]) -> None:
         """Try one relay after the other to the peer of a direct link, as long as that is silent."""
         silent_since = link.life.moved_at

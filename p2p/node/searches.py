@@ -132,9 +132,9 @@ class Searches:
         search = self._searches.pop(target, None)
         if search is not None:
             search.link = link
+            # The dial under way goes on: the other side, which dialled as well, may be about to keep that link and to
+            # let this one go. If both gave theirs up, there would be none.
             search.over.set()
-            # Not at once: the link may be what it has found itself, and is about to return.
-            self._nursery.start_soon(_cancel, search.scope)
 
     def give_up(self, target: PeerId) -> None:
         """End the search for a peer: nobody is to be connected with him."""
@@ -156,12 +156,11 @@ class Searches:
         failures: list[str] = []
         try:
             with search.scope:
-                while (relay := search.next_relay(trio.current_time() + self._limits.relay_next_s)) is not None:
+                while search.link is None and (relay := search.next_relay(self._next_at())) is not None:
                     reason = Reason.TIMEOUT
                     try:
                         with search.dialling:
-                            link = await self._dial(target, relay)
-                            search.link = search.link or link
+                            search.link = await self._dial(target, relay)
                             return
                     except ConnectFailed as failure:
                         reason = failure.reason
@@ -175,7 +174,5 @@ class Searches:
                 del self._searches[target]
             search.over.set()
 
-
-@trio.lowlevel.enable_ki_protection
-async def _cancel(scope: trio.CancelScope) -> None:
-    scope.cancel()
+    def _next_at(self) -> float:
+        return trio.current_time() + self._limits.relay_next_s

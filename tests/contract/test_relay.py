@@ -796,9 +796,9 @@ async def test_a_node_is_no_way_to_itself_and_says_so() -> None:
 
 
 @asynccontextmanager
-async def two_ways() -> AsyncIterator[tuple[MemoryNetwork, p2p.Node, p2p.Node, p2p.Node]]:
+async def two_ways(latency_s: float = 0.0) -> AsyncIterator[tuple[MemoryNetwork, p2p.Node, p2p.Node, p2p.Node]]:
     """Two nodes in a network that can be cut, behind two relays, with a link over the one that is returned."""
-    net = MemoryNetwork()
+    net = MemoryNetwork(latency_s=latency_s)
 
     def there(name: str, **options: object) -> AbstractAsyncContextManager[p2p.Node]:
         return p2p.open_node(node_id=name, network=net.network_for(name), network_key=KEY, **options)  # type: ignore[arg-type]
@@ -848,6 +848,33 @@ async def test_a_frozen_relay_is_left_within_seconds_and_what_only_waited_is_not
         assert received == sorted(set(received))
         assert set(range(first_kept, number)) <= set(received)
         assert a.counters.messages_unsent == 0
+
+
+@pytest.mark.parametrize("latency_s", [0.0, 0.02])
+async def test_two_that_begin_to_talk_at_the_same_time_lose_nothing(
+    latency_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with two_ways(latency_s) as (_, a, b, _), a.channel("count") as at_a, b.channel("count") as at_b:
+        await a.disconnect(b.peer_id)
+        await trio.sleep(5)
+
+        async def echo(message: p2p.Message) -> bytes:
+            return message.body
+
+        async def talk(one: p2p.Node, other: p2p.Node) -> None:
+            for number in range(5):
+                await one.send(other.peer_id, "count", b"%d" % number)
+                await one.request(other.peer_id, "echo", b"")
+
+        async with trio.open_nursery() as serving:
+            for node in (a, b):
+                await serving.start(node.serve, "echo", echo)
+            async with trio.open_nursery() as talking:
+                talking.start_soon(talk, a, b)
+                talking.start_soon(talk, b, a)
+            for channel in (at_a, at_b):
+                assert [(await channel.receive()).body for _ in range(5)] == [b"%d" % number for number in range(5)]
+            serving.cancel_scope.cancel()
 
 
 async def test_what_is_sent_after_a_frozen_relay_was_left_does_not_wait_long_for_what_may_be_in_it(
