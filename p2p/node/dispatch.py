@@ -163,6 +163,7 @@ class Channel:
         self._writers = trio.lowlevel.ParkingLot()
         # How many were queued beyond the capacity since it was full.
         self._overdue = 0
+        self._is_entered = False
         self._closed = False
         # Since when nobody takes anything while somebody waits; None where nobody waited since the last was taken.
         self._full_since: float | None = None
@@ -178,6 +179,7 @@ class Channel:
         if self._closed:
             raise ChannelBusy(f"channel {self.name!r} was left: a channel is entered once; make another")
         self._dispatch.add(self)
+        self._is_entered = True
         return self
 
     async def __aexit__(
@@ -198,15 +200,18 @@ class Channel:
         all the rest.
 
         Raises:
-            NodeClosed: the node stopped and everything queued was read.
+            NodeClosed: the node stopped, or the channel was left, and everything queued was read.
+            ConfigError: the channel was not entered yet.
         """
         self._since_checkpoint += 1
         if self._since_checkpoint >= MESSAGES_PER_CHECKPOINT or not self._queue:
             self._since_checkpoint = 0
             await trio.lowlevel.checkpoint()
         while not self._queue:
-            if self._closed:
+            if self._closed or self._dispatch.is_closed:
                 raise NodeClosed(f"channel {self.name!r} was left, or its node has stopped")
+            if not self._is_entered:
+                raise ConfigError("enter the channel first: `async with node.channel(...) as messages:`")
             await self._readers.park()
         # `_take`, written out: this and `put` run per message.
         message = self._queue.popleft()
@@ -381,7 +386,11 @@ class Channel:
 
 
 class Dispatch:
-    """The channels of one node."""
+    """The channels of one node.
+
+    Attributes:
+        is_closed: whether the node stops, or has: nothing comes any more.
+    """
 
     def __init__(self, limits: Limits, counters: Counters) -> None:
         self.wait_s_max = limits.channel_wait_s_max
@@ -390,7 +399,7 @@ class Dispatch:
         self._limits = limits
         self._counters = counters
         self._channels: dict[str, Channel | Service] = {}
-        self._closed = False
+        self.is_closed = False
 
     def channel(self, name: str, capacity: int, when_full: WhenFull) -> Channel:
         """Make a channel; it takes messages from its `async with` on.
@@ -437,7 +446,7 @@ class Dispatch:
             raise ChannelBusy(f"channel {channel.name!r} has a reader already")
         if len(self._channels) >= self._limits.channels_max:
             raise ChannelBusy(f"{self._limits.channels_max} channels are open already")
-        if self._closed:
+        if self.is_closed:
             channel.close()
         self._channels[channel.name] = channel
 
@@ -480,6 +489,6 @@ class Dispatch:
 
     def close(self) -> None:
         """Let every reader end: the node stops."""
-        self._closed = True
+        self.is_closed = True
         for channel in self._channels.values():
             channel.close()

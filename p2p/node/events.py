@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 import trio
 
-from p2p.errors import NodeClosed, Reason
+from p2p.errors import ConfigError, NodeClosed, Reason
 from p2p.ids import PeerId
 
 if TYPE_CHECKING:
@@ -126,20 +126,21 @@ class EventStream:
         self._feed = feed
         self._queue: deque[NodeEvent] = deque(maxlen=queue_max)
         self._wake = trio.lowlevel.ParkingLot()
+        self._is_entered = False
         self._closed = False
         self.dropped = 0
 
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
         self._feed.streams.add(self)
-        if self._feed.is_closed:
-            self.close()
+        self._is_entered, self._closed = True, self._feed.is_closed
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._feed.streams.discard(self)
+        self.close()
 
     def __aiter__(self) -> Self:
         return self
@@ -148,12 +149,15 @@ class EventStream:
         """Return the next event.
 
         Raises:
-            NodeClosed: the node stopped and everything queued was read.
+            NodeClosed: the node stopped, or the stream was left, and everything queued was read.
+            ConfigError: the stream was not entered yet.
         """
         await trio.lowlevel.checkpoint()
         while not self._queue:
-            if self._closed:
-                raise NodeClosed("the node has stopped")
+            if self._closed or self._feed.is_closed:
+                raise NodeClosed("these events were left, or their node has stopped")
+            if not self._is_entered:
+                raise ConfigError("enter the events first: `async with node.events() as events:`")
             await self._wake.park()
         return self._queue.popleft()
 

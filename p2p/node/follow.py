@@ -88,6 +88,7 @@ class Follower:
         self._piece: Iterator[Record | None] = iter(())
         self._wake = trio.Event()
         self._unsubscribe: Callable[[], None] | None = None
+        self._is_left = False
         self._since_checkpoint = 0
 
     async def __aenter__(self) -> Self:
@@ -137,9 +138,13 @@ class Follower:
         """Return the next record; waits while there is none.
 
         Raises:
-            NodeClosed: the node stopped.
+            NodeClosed: the node stopped, or the follower was left.
+            ConfigError: the follower was not entered yet.
             StoreError: the store cannot be read.
         """
+        if self._is_left or (self._unsubscribe is None and self._writer.is_closed):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            raise NodeClosed("this follower was left, or its node has stopped")
         if self._unsubscribe is None:
             raise ConfigError("enter the follower first: `async with node.wal.follow(...) as records:`")
         self._since_checkpoint += 1
@@ -187,15 +192,18 @@ class Follower:
             self._names.discard(self._name)
         if self._unsubscribe is not None:
             self._unsubscribe()
+        self._is_left = True
+        # Whoever reads in another task is told.
+        self._wake.set()
 
     def _has_more(self, origin: PeerId) -> bool:
         return self._positions.get(origin, 1) <= self._writer.heads.get(origin, EMPTY_LOG).seq
 
     async def _next_piece(self) -> None:
         """Read the next piece of the first origin in line; with nobody in line, wait."""
-        if self._writer.is_closed:
+        if self._writer.is_closed or self._is_left:
             await trio.lowlevel.checkpoint_if_cancelled()
-            raise NodeClosed("the node has stopped")
+            raise NodeClosed("this follower was left, or its node has stopped")
         if not self._line:
             self._wake = trio.Event()
             await self._wake.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -311,6 +312,41 @@ async def test_T22_a_channel_is_bounded_in_bytes_too(autojump_clock: MockClock) 
         assert len(stuck) == 1
         await stuck.receive()
         assert (await stuck.receive()).body == b"one more"
+
+
+async def test_nobody_hangs_who_reads_what_was_not_entered_or_was_left_or_whose_node_is_over() -> None:
+    async with p2p.open_node(node_id="a", listen_port=None) as node:
+        await node.wal.append(b"one")
+        makes = (node.events, lambda: node.channel("chat"), node.wal.follow)
+        made = [make() for make in makes]
+        left = [make() for make in makes]
+        with trio.fail_after(30):
+            for stream in made:
+                with pytest.raises(p2p.ConfigError, match="enter the"):
+                    await anext(stream)
+            for stream in left:
+                async with stream:
+                    pass
+                with pytest.raises(p2p.NodeClosed, match="left"):
+                    await anext(stream)
+    with trio.fail_after(30):
+        for stream in (*made, *left):
+            with pytest.raises(p2p.NodeClosed):
+                await anext(stream)
+
+
+async def test_who_reads_in_another_task_is_told_that_it_was_left() -> None:
+    async with p2p.open_node(node_id="a", listen_port=None) as node:
+        for stream in (node.events(), node.channel("chat"), node.wal.follow()):
+            async with trio.open_nursery() as nursery:
+
+                async def read(stream: AsyncIterator[object] = stream) -> None:
+                    with pytest.raises(p2p.NodeClosed, match="left"):
+                        await anext(stream)
+
+                async with stream:
+                    nursery.start_soon(read)
+                    await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_a_channel_that_was_left_is_not_entered_again() -> None:
