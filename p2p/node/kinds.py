@@ -71,7 +71,7 @@ def seconds_of(value: object, name: str) -> float:
         ConfigError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigError(f"{name} is a number of seconds above 0, not {str(value)[:80]}")
+        raise ConfigError(f"{name} is a number of seconds above 0, not {repr(value)[:80]}")
     try:
         return float(value)
     except OverflowError:

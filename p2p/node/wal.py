@@ -111,7 +111,7 @@ class Wal:
         name: str | None = None,
         *,
         kinds: Iterable[str] | None = None,
-        target: PeerId | None = None,
+        target: PeerId | str | None = None,
         start: Start = "oldest",
     ) -> Follower:
         """Read all logs, each in its order, what is there and what comes: at least once.
@@ -119,8 +119,8 @@ class Wal:
         Args:
             name: keeps a durable cursor per origin under this name; None starts over each time.
             kinds: only records of these kinds.
-            target: only records for this identity. Whoever carried them here, they come in the order of their origins;
-                those older than `NodeConfig.expire_after_s` are left out.
+            target: only records for this identity (value or text). Whoever carried them here, they come in the order of
+                their origins; those older than `NodeConfig.expire_after_s` are left out.
             start: where a name that is used for the first time begins, and one that is None each time. Origins that
                 turn up later are read from their first record.
 
@@ -141,7 +141,7 @@ class Wal:
             self._limits.follow_read_bytes,
             name=name,
             kinds=kinds,
-            target=target,
+            target=_whom(target),
             start=start,
             oldest_ms=self._oldest_ms,
         )

@@ -590,7 +590,8 @@ class Outgoing(ABC):
 
 def check_fits(payload: bytes, limits: Limits) -> None:
     """Raise PayloadTooLarge when an encoded message does not fit a frame."""
-    if len(payload) > limits.frame_bytes_max - ENVELOPE_BYTES_MAX:
+    bytes_max = limits.frame_bytes_max - ENVELOPE_BYTES_MAX
+    if len(payload) > bytes_max:
         raise PayloadTooLarge(
-            f"a message of {len(payload)} bytes does not fit a frame of {limits.frame_bytes_max} bytes"
+            f"a message of {len(payload)} bytes with its channel's name: {bytes_max} are the most that fit a frame"
         )

@@ -708,7 +708,8 @@ class Session:
             self._group_messages += 1
             return msg_id
         if len(payload) > limits.frame_bytes_max - FRAME_OVERHEAD_BYTES:
-            raise PayloadTooLarge(f"a message of {len(payload)} bytes does not fit a frame of {limits.frame_bytes_max}")
+            bytes_max = limits.frame_bytes_max - FRAME_OVERHEAD_BYTES
+            raise PayloadTooLarge(f"a message of {len(payload)} bytes: {bytes_max} are the most that fit a frame")
         self._close_group()
         msg_id = self._take_id()
         self._seal(type, msg_id, flags, payload)

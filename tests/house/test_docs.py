@@ -25,6 +25,12 @@ def test_python_examples_compile(page: object) -> None:
         compile(block, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
+def test_the_example_of_the_page_of_messages_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```", text_of("docs/messages.md"), re.DOTALL | re.MULTILINE)
+    exec(compile(example, "docs/messages.md", "exec"), {})
+    assert capsys.readouterr().out == "a b'hello'\nb'noon'\n"
+
+
 def test_the_flags_of_running_a_node_are_those_of_the_page() -> None:
     table = text_of("docs/cli.md").split("## One configuration")[0]
     rows = "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `--"))
