@@ -164,7 +164,7 @@ async def serve(
         await serve_app(app, ServerOptions(options.bind, options.limits), announce=announce, task_status=task_status)
     finally:
         if place is not None:
-            await serving.remove(place)
+            await serving.remove(place, options.limits.stop_s_max)
 
 
 # The way of a request.

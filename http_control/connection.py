@@ -380,4 +380,3 @@ class Connection(TCPServer):
             # What still comes is read for a moment, so that it does not take the answer away.
             return
         self.abort()
-

@@ -237,9 +237,7 @@ class Control:
         current = (now, status.records, status.bytes_in, status.bytes_out)
         then, *was = before if before is not None else current
         took = max(now - then, 1e-3)
-        records, came, went = (
-            round(max(0, new - old) / took, 1) for new, old in zip(current[1:], was, strict=True)
-        )
+        records, came, went = (round(max(0, new - old) / took, 1) for new, old in zip(current[1:], was, strict=True))
         self.samples.append(
             shapes.Sample(
                 time_ms=status.now_ms,
@@ -307,4 +305,3 @@ def package_version() -> str:
         return version("trio-p2p")
     except PackageNotFoundError:
         return "0"
-

@@ -46,6 +46,11 @@ class HttpLimits:
     backlog: int = 128
     accept_pause_s: float = 0.1
     """Out of descriptors or memory: so long until the next accept."""
+    descriptors_reserved: int = 64
+    """So many, and a quarter at the most of all that the process may have, are left to the links and the store of the
+    node, however many connections HTTP may have."""
+    shortage_told_s: float = 60.0
+    """Between two warnings that connections are not accepted."""
 
     # The server.
     startup_s_max: float = 10.0
@@ -115,7 +120,7 @@ def _lowest(name: str, bound: float) -> str:
 _MAY_BE_ZERO: Final = frozenset({
     "give_way_s", "body_bytes_max", "continue_after_s", "linger_s_max", "accept_pause_s", "stop_grace_s", "stop_s_max",
     "restart_s", "calm_s", "bugs_told_per_min", "heads_every_s", "heads_per_event_max", "away_per_tick_max",
-    "metrics_peers_max", "readers_max",
+    "metrics_peers_max", "readers_max", "descriptors_reserved", "shortage_told_s",
 })  # fmt: skip
 """What works without: no grace, no pause, none of something that is kept or told beside the rest."""
 

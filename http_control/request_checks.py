@@ -29,7 +29,7 @@ def check_site(request: Request, options: P2PHttpOptions) -> None:
         Problem: it does not.
     """
     host = request.headers.get("host", "")
-    if not _is_ours(_name_of(host), request, options):
+    if not _is_ours(name_of(host), request, options):
         raise Problem(
             421, "unknown_host", "this server is not known by that name", hint="is it yours? add it to allowed_hosts"
         )
@@ -64,7 +64,7 @@ def _is_followed_link(request: Request) -> bool:
     return is_page and request.method in {"GET", "HEAD"}
 
 
-def _name_of(host: str) -> str:
+def name_of(host: str) -> str:
     """The host of a Host header without its port, in its one spelling."""
     name, colon, port = host.rpartition(":")
     if colon and (port.isdigit() or not port) and not (name.count(":") and not name.endswith("]")):

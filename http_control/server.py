@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ from http_control.kinds import check_fields, check_kind
 from http_control.lifespan import Lifespan
 from http_control.limits import HttpLimits
 from http_control.places import Places
-from http_control.sockets import Bind, listening, urls_of
+from http_control.sockets import Bind, descriptor_limit, listening, urls_of
 from http_control.source import is_in, networks_of
 from p2p import ConfigError, registry
 
@@ -160,6 +161,7 @@ class _Server:
         self._stopping = trio.Event()
         self._scope = trio.CancelScope(shield=True)
         self._places: Places[Connection] = Places(limits)
+        self._told_again_at = -math.inf
 
     def stop(self) -> None:
         """Begin to stop; `supervise` returns within `stop_s_max`."""
@@ -212,6 +214,18 @@ class _Server:
             await lifespan.end()
             nursery.cancel_scope.cancel()
 
+    def _is_of_the_reserve(self, descriptor: int) -> bool:
+        """Whether a descriptor is one of the last, which links and the store need. The kernel gives the lowest one."""
+        most = descriptor_limit()
+        return most is not None and descriptor >= most - min(self._limits.descriptors_reserved, most // 4)
+
+    async def _rest(self, why: str) -> None:
+        now = trio.current_time()
+        if now >= self._told_again_at:
+            self._told_again_at = now + self._limits.shortage_told_s
+            _log.warning("HTTP connections are not accepted for now: %s", why)
+        await trio.sleep(self._limits.accept_pause_s)
+
     async def _accept(
         self, listener: trio.SocketListener, nursery: trio.Nursery, context: WorkerContext, state: LifespanState
     ) -> None:
@@ -220,9 +234,12 @@ class _Server:
                 stream: Stream = await listener.accept()
             except OSError as error:
                 if error.errno in _SHORT:
-                    _log.warning("cannot accept HTTP connections: %s", error.strerror)
-                    await trio.sleep(self._limits.accept_pause_s)
+                    await self._rest(error.strerror or str(error))
                 # Anything else is about the one connection, which the kernel has forgotten.
+                continue
+            if self._is_of_the_reserve(cast("trio.SocketStream", stream).socket.fileno()):
+                await trio.aclose_forcefully(stream)
+                await self._rest("the descriptors that are left are the node's")
                 continue
             source = _source_of(cast("trio.SocketStream", stream))
             may_come, in_the_way = self._places.in_the_way(source, trio.current_time())

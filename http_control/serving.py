@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -65,23 +66,32 @@ class Serving:
             raise
         return place
 
-    async def remove(self, place: ControlFile) -> None:
-        """One is gone; the thin clients are told of the newest that is left. Never raises."""
+    async def remove(self, place: ControlFile, within_s: float) -> None:
+        """One is gone; the thin clients are told of the newest that is left. Never raises.
+
+        Args:
+            place: as `add` returned it.
+            within_s: a disk that hangs for longer is left alone.
+        """
         self._places.remove(place)
-        with trio.CancelScope(shield=True):
+        with trio.move_on_after(within_s, shield=True) as patience:
             try:
-                await self._tell()
+                await self._tell(may_be_abandoned=True)
             except p2p.ConfigError as error:
                 _log.warning("where HTTP control is served by now cannot be told: %s", error)
+        if patience.cancelled_caught:
+            _log.warning("where HTTP control is served by now cannot be told: the disk took over %g s", within_s)
 
-    async def _tell(self) -> None:
+    async def _tell(self, *, may_be_abandoned: bool = False) -> None:
         """Have control.json say what is so. What another process wrote there since is left alone."""
         if self._data_dir is None:
             return
         async with self._writing:
             newest = self._places[-1] if self._places else None
             if newest is not None and newest != self._written:
-                await trio.to_thread.run_sync(write_control, self._data_dir, newest)
+                write = partial(write_control, self._data_dir, newest)
+                await trio.to_thread.run_sync(write, abandon_on_cancel=may_be_abandoned)
             elif newest is None and self._written is not None:
-                await trio.to_thread.run_sync(remove_control, self._data_dir, self._written)
+                remove = partial(remove_control, self._data_dir, self._written)
+                await trio.to_thread.run_sync(remove, abandon_on_cancel=may_be_abandoned)
             self._written = newest

@@ -451,9 +451,7 @@ def _described(**schema: object) -> Meta:
 
 Base64 = Annotated[
     str,
-    _described(
-        contentEncoding="base64", pattern="^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
-    ),
+    _described(contentEncoding="base64", pattern="^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"),
 ]
 Spoken = Annotated[str, _described(minLength=1)]
 
@@ -531,7 +529,7 @@ class Append(Body, frozen=True, kw_only=True):
     payload: str | None = None
     payload_b64: Base64 | None = None
     payloads: Annotated[list[str], Meta(min_length=1, max_length=APPEND_MAX)] | None = None
-    kind: Annotated[str, Meta(min_length=1, max_length=64)] = "app"
+    kind: Annotated[str, Meta(min_length=1)] = "app"
     target: Hex | None = None
 
 

@@ -108,7 +108,9 @@ async def _asset(call: Call) -> Response:
 
 
 async def _file(name: str) -> Response:
-    content = (await trio.to_thread.run_sync(_assets)).get(name)
+    # Once read they are at hand, also while every thread waits for something else.
+    found = _assets() if _assets.cache_info().currsize else await trio.to_thread.run_sync(_assets)
+    content = found.get(name)
     if content is None:
         raise problem_of(404)
     response = Response(content, content_type=TYPES[name[name.rindex(".") :]])

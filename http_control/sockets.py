@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +16,16 @@ import trio
 
 from http_control.kinds import check_fields, path_of
 from p2p import AddressInUse, ConfigError
+
+
+def descriptor_limit() -> int | None:
+    """How many file descriptors this process may have open; None where the system sets or tells no limit."""
+    if sys.platform == "win32":
+        return None
+    import resource  # not there on Windows
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 @dataclass(frozen=True, slots=True)

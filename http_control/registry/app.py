@@ -15,11 +15,14 @@ After one that took too long the next ones are not begun for a moment, so that a
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import logging
 import math
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, TypeVar
 
 import trio
@@ -30,7 +33,8 @@ from werkzeug.exceptions import HTTPException
 from http_control.problem import Problem, problem_of
 from http_control.registry.metrics import CONTENT_TYPE, RegistryMetrics
 from http_control.registry.table import Noted, Table, TableUnavailable
-from http_control.source import Networks, is_in, source_of
+from http_control.request_checks import name_of
+from http_control.source import Networks, is_in, networks_of, source_of
 from p2p import registry
 
 _log = logging.getLogger("p2p.registry")
@@ -51,6 +55,8 @@ TOLD_S: Final = 60.0
 """Of a table that comes and goes so many outages are told in so long."""
 SIZE_FRESH_S: Final = 1.0
 """Anybody may ask whether the table answers, as often as they like; it is asked so seldom."""
+
+_LOOPBACK: Final = networks_of(["127.0.0.0/8", "::1"])
 
 _STATUS: Final = {
     "invalid_announcement": 400,
@@ -122,6 +128,7 @@ class _Routes:
         async def serve() -> Response:
             outcome = "failed"
             try:
+                self._check_host()
                 self._check_token()
                 body = await handler(self._source())
                 outcome = "ok"
@@ -180,6 +187,7 @@ class _Routes:
 
     async def show_metrics(self) -> Response:
         """GET /metrics."""
+        self._check_host()
         self._check_token()
         try:
             size: int | None = await self._size()
@@ -200,6 +208,20 @@ class _Routes:
         client = request.scope.get("client")
         forwarded = request.headers.getlist("x-forwarded-for")
         return source_of(client[0] if client else "", forwarded, lambda host: is_in(host, self._options.proxies))
+
+    def _check_host(self) -> None:
+        """Return unless this machine asks by the name of somebody else: a page whose name was rebound to us (threat
+        T52), which would see what is for this machine's own programs alone.
+
+        Addresses and names without a dot are nobody's to rebind. Other machines may know a registry by any name.
+        """
+        client = request.scope.get("client")
+        if not client or is_in(client[0], self._options.proxies) or not is_in(client[0], _LOOPBACK):
+            return
+        name = name_of(request.headers.get("host", ""))
+        if "." in name and not _is_address(name) and name not in _own_names():
+            known_by = "localhost, an address, or the host's name"
+            raise Problem(421, "unknown_host", f"asked from its own machine a registry is known by {known_by}")
 
     def _check_token(self) -> None:
         token = self._options.token
@@ -240,6 +262,20 @@ class _Routes:
             )
         self._rests_until = trio.current_time() + REST_S
         raise TableUnavailable("the table takes too long")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+@cache
+def _own_names() -> frozenset[str]:
+    name = socket.gethostname().lower()
+    return frozenset({name, name.partition(".")[0]})
 
 
 def _problem(refused: registry.Refused) -> Problem:

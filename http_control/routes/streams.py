@@ -47,8 +47,6 @@ def _stream(feed: Feed, last_id: str | None, tail: int, first: bytes) -> Respons
 
 OPERATIONS: Final = (
     Operation("GET", "/logs", "The last lines", logs, TEXT, query=shapes.TailQuery),
-    Operation(
-        "GET", "/logs/live", "Lines as they come", live_logs, EVENTS, query=shapes.TailQuery
-    ),
+    Operation("GET", "/logs/live", "Lines as they come", live_logs, EVENTS, query=shapes.TailQuery),
     Operation("GET", "/events", "What happens, and the state at every tick", events, EVENTS),
 )

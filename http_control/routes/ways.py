@@ -19,6 +19,7 @@ from p2p import ConfigError, NotConnected, PayloadTooLarge, Peer, RequestFailed,
 
 T = TypeVar("T")
 
+
 async def routes(call: Call) -> shapes.Routes:
     """Show the routing table."""
     query: shapes.PageQuery = call.query

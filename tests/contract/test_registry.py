@@ -434,3 +434,22 @@ async def test_more_questions_than_may_wait_are_told_so_at_once(monkeypatch: pyt
             assert statuses == [503]
             table.let_go.set()
     assert sorted(statuses) == [200, 200, 200, 503]
+
+
+@pytest.mark.parametrize(
+    ("host", "is_let_in"),
+    [
+        ("localhost:8470", True), ("127.0.0.1:8470", True), ("[::1]:8470", True), ("registry", True),
+        ("evil.example", False), ("evil.example.:8470", False), ("127.0.0.1.evil.example", False),
+        ("[::ffff:127.0.0.1]", True), ("127.0.0.1.", True),
+    ],
+)  # fmt: skip
+async def test_t52_a_page_that_was_rebound_to_a_registry_sees_nothing(host: str, is_let_in: bool) -> None:
+    async with registry() as url:
+        for path in ("/peers", "/metrics"):
+            answer = await raw(url, f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            assert answer.split(b" ")[1] == (b"200" if is_let_in else b"421"), answer
+    # Behind a proxy it is known by the name that the proxy has.
+    async with registry(proxies=networks_of(["127.0.0.1"])) as url:
+        answer = await raw(url, f"GET /peers HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        assert answer.split(b" ")[1] == b"200"

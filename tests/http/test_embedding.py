@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from quart_trio import QuartTrio
 
 import http_control
 import p2p
-from http_control import Bind, P2PHttpOptions, register_routes, register_site
+from http_control import Bind, P2PHttpOptions, register_routes, register_site, serving
 from tests.http.applications import served
-from tests.http.controlled import TOKEN, controlled
+from tests.http.controlled import TOKEN, controlled, one_controlled
 
 OTHER_TOKEN = "another-token-of-the-tests"
 
@@ -310,3 +311,27 @@ async def test_of_several_servers_on_one_node_the_clients_find_the_newest_that_s
         await second_over.wait()
         assert json.loads(file.read_text())["unix"] == "x"
         assert first != second
+
+
+async def test_t61_a_disk_that_hangs_holds_up_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(serving, "remove_control", lambda *_: goes_on.wait(60))
+    try:
+        async with p2p.open_node(node_id="a", listen_port=None, data_dir=tmp_path) as node:
+            with trio.fail_after(30):
+                async with controlled(node, limits=http_control.HttpLimits(stop_s_max=0.1)):
+                    pass
+    finally:
+        goes_on.set()
+
+
+async def test_the_dashboard_needs_no_thread_once_its_files_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with one_controlled() as a:
+        assert (await a.client.get("/")).status_code == 200
+
+        async def busy(*_: object, **__: object) -> None:
+            await trio.sleep_forever()
+
+        with monkeypatch.context() as full, trio.fail_after(30):
+            full.setattr(trio.to_thread, "run_sync", busy)
+            assert (await a.client.get("/")).status_code == 200

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from quart_trio import QuartTrio
 from trio.testing import MockClock
 
+from http_control import server
 from http_control.limits import HttpLimits
 from http_control.server import ServerOptions, serve_app
 from http_control.sockets import Bind
@@ -504,3 +505,19 @@ async def test_it_stops_with_requests_that_wait_behind_one_under_way() -> None:
     # The one that was under way is answered, the other one is not begun any more.
     async with stream:
         assert b"".join([part async for part in stream]).count(b"late") == 1
+
+
+async def test_t04_the_last_descriptors_are_left_to_the_node_and_that_is_told_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = HttpLimits(accept_pause_s=0.01)
+    async with served(small_app(), limits=limits) as (url, _):
+        with monkeypatch.context() as full:
+            # Fewer than are open already.
+            full.setattr(server, "descriptor_limit", lambda: 4)
+            for _ in range(5):
+                with contextlib.suppress(trio.BrokenResourceError):
+                    assert await raw(url, b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n") == b""
+        answer = await raw(url, b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        assert answer.split(b" ")[1] == b"200"
+    assert len([one for one in caplog.records if "are not accepted" in one.getMessage()]) == 1
