@@ -293,14 +293,14 @@ class Supervisor:
     def _on_kept(self, link: Connection, old: Connection | None) -> None:
         link.replicating = True
         self._replicator.link_up(link)
+        # The other side waits for these heads to know that it is live; what follows here it need not wait for.
+        link.flush()
         self._circuits.link_up(link)
         self._paths.link_up(link)
         self._move_if_asked(link)
         for message in (*self._carried_over.take(link.peer_id), *self._left_by(old)):
             if not link.send_data_nowait(message):
                 self._counters.messages_unsent += 1
-        # The other side waits for these heads to know that it is live; what follows here it need not wait for.
-        link.flush()
         if old is None:
             if self._events.streams:
                 self._events.emit(PeerConnected(snapshot_of(link)))
