@@ -6,12 +6,14 @@ import trio
 
 from p2p.ids import PeerEndpoint
 from p2p.node.config import NodeConfig
+from p2p.node.interrupts import uninterrupted
 from p2p.node.kinds import check_kind
 from p2p.node.node import Node
 from p2p.node.service import Runs
 from p2p.node.status import NodeStats, Peer
 
 
+@uninterrupted
 class P2PRuntime(Runs):
     """A Vix-named context over a node: `async with P2PRuntime(node) as runtime: …` runs it in a nursery of its own.
 

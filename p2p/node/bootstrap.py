@@ -33,6 +33,7 @@ from p2p.errors import ConfigError, ConnectFailed, NodeClosed, RemoteProtocolErr
 from p2p.ids import PeerEndpoint, check_node_id, is_loopback, usual_host
 from p2p.limits import Limits
 from p2p.msg import DiscoveryAnnounce
+from p2p.node.interrupts import uninterrupted
 from p2p.node.kinds import Kinds, check_kinds, check_plain
 from p2p.node.lines import tell_of_hook
 from p2p.node.service import Runs
@@ -175,6 +176,7 @@ class BootstrapCounters(msgspec.Struct):
     hook_failures: int = 0
 
 
+@uninterrupted
 class HttpBootstrap(Runs):
     """One registry, asked for ever: a task of the node, or of its own `async with`.
 
@@ -237,7 +239,6 @@ class HttpBootstrap(Runs):
 
     # Running.
 
-    @trio.lowlevel.enable_ki_protection
     async def run(self, *, task_status: trio.TaskStatus[HttpBootstrap] = trio.TASK_STATUS_IGNORED) -> None:
         """Ask and announce until `stop` or cancellation. Whatever the registry does, this goes on.
 
@@ -266,7 +267,6 @@ class HttpBootstrap(Runs):
         self._forget()
         return tuple(announcement for announcement, _ in self._known.values())
 
-    @trio.lowlevel.enable_ki_protection
     async def _repeat(self, what: str, once: Callable[[], Awaitable[float]], wait_s_max: Callable[[], float]) -> None:
         """Do one thing for ever, at the interval that it returns, and less often while it fails."""
         failures = 0

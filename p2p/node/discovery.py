@@ -26,6 +26,7 @@ from p2p.errors import AddressInUse, ConfigError, NodeClosed
 from p2p.ids import PeerId, check_node_id
 from p2p.limits import Limits
 from p2p.node.announce import SIGNATURE_MARK, Flaw, read_announcement, write_announcement
+from p2p.node.interrupts import uninterrupted
 from p2p.node.kinds import Kinds, check_kinds, check_plain
 from p2p.node.lines import tell_of_hook
 from p2p.node.service import Runs
@@ -174,6 +175,7 @@ class DiscoveryCounters(msgspec.Struct):
         return sum(self.flaws.values())
 
 
+@uninterrupted
 class UdpDiscovery(Runs):
     """Announces one node, and knows who was announced lately. It runs once.
 
@@ -221,7 +223,6 @@ class UdpDiscovery(Runs):
 
     # Running.
 
-    @trio.lowlevel.enable_ki_protection
     async def run(self, *, task_status: trio.TaskStatus[UdpDiscovery] = trio.TASK_STATUS_IGNORED) -> None:
         """Discover until `stop` or cancellation; `started()` once the port is open.
 
@@ -262,7 +263,6 @@ class UdpDiscovery(Runs):
 
     # Speaking.
 
-    @trio.lowlevel.enable_ki_protection
     async def _speak(self, datagrams: Datagrams) -> None:
         interval_s = self.config.announce_interval_ms / 1000
         while True:
@@ -286,7 +286,6 @@ class UdpDiscovery(Runs):
 
     # Hearing.
 
-    @trio.lowlevel.enable_ki_protection
     async def _listen(self, datagrams: Datagrams) -> None:
         pace = TokenBucket(self._limits.announce_reads_per_s, self._limits.announce_reads_burst)
         while True:

@@ -19,6 +19,7 @@ import trio
 from p2p.errors import ChannelBusy, ConfigError, LocalProtocolError, NodeClosed, PayloadTooLarge
 from p2p.limits import Limits
 from p2p.msg import Data
+from p2p.node.interrupts import uninterrupted
 from p2p.node.kinds import check_count, utf8_of
 from p2p.node.service import first_cause
 from p2p.node.serving import Asked, Body, Handler, Service, check_handler, encode_body
@@ -38,6 +39,7 @@ REST_LOOK_S: Final = 1.0
 """How often a link that waits for a reader looks if it still may: circuits over it may begin meanwhile."""
 
 
+@uninterrupted
 class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     """One application message as it arrived.
 
@@ -103,7 +105,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
         try:
             if not link.send_reply_nowait(payload, at_once=True):
                 await link.send_reply(payload)
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):
             # It had no room yet; whoever reads the request may answer it again.
             asked.reopen()
             raise
@@ -131,6 +133,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
         return f"<Message {self.channel!r} from {self.node_id or self.peer_id.short}, {len(self.body)} bytes>"
 
 
+@uninterrupted
 class Channel:
     """A named, bounded queue of application messages: `async with` opens it, `async for` reads it.
 

@@ -14,6 +14,7 @@ import trio
 
 from p2p.errors import ConfigError, NodeClosed, Reason
 from p2p.ids import PeerId
+from p2p.node.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from p2p.node.status import Peer
@@ -115,6 +116,7 @@ class QuotaReached(NodeEvent, frozen=True):
     origin: PeerId
 
 
+@uninterrupted
 class EventStream:
     """An async context manager and iterator over a node's events.
 

@@ -29,6 +29,7 @@ import trio
 
 from p2p.errors import ChannelBusy, ConfigError, NodeClosed
 from p2p.ids import PeerId
+from p2p.node.interrupts import uninterrupted
 from p2p.node.kinds import check_kind, utf8_of
 from p2p.node.writer import Writer
 from p2p.replication.batch import BODY_BYTES_MAX, Record, parse_batch
@@ -45,6 +46,7 @@ _RECORDS_PER_CHECKPOINT: Final = 64
 same."""
 
 
+@uninterrupted
 class Follower:
     """An async context manager and iterator of records; made by `Wal.follow`.
 

@@ -39,6 +39,7 @@ from p2p.node.away import PeerAway
 from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
 from p2p.node.dispatch import Channel, Dispatch, WhenFull
 from p2p.node.events import EventFeed, EventStream
+from p2p.node.interrupts import uninterrupted
 from p2p.node.kinds import check_kind, utf8_of
 from p2p.node.lines import Lines
 from p2p.node.listener import accept_links
@@ -74,6 +75,7 @@ CLOSE_S_MAX: Final = 0.5
 """What it waits for its turn on the disk, to close the store. With `hung_disk_s_max`: within `shutdown_s_max`."""
 
 
+@uninterrupted
 class Node:
     """One participant of the network: made with a `NodeConfig`, run by `open_node` or `nursery.start(node.run)`.
 
@@ -109,7 +111,6 @@ class Node:
 
     # Running and stopping.
 
-    @trio.lowlevel.enable_ki_protection
     async def run(self, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the node until `stop` or cancellation; `started()` once it listens and its log is open.
 
@@ -247,7 +248,6 @@ class Node:
                 links.start_soon(self._discover_later, rooms, rooms.discovery, links)
                 rooms.discovery = None
 
-    @trio.lowlevel.enable_ki_protection
     async def _discover_later(self, rooms: Rooms, discovery: UdpDiscovery, links: trio.Nursery) -> None:
         while rooms.discovery is None:
             await trio.sleep(self.config.limits.discovery_retry_s)

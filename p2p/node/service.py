@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import trio
 
 from p2p.errors import NodeClosed
+from p2p.node.interrupts import uninterrupted
 
 
 class Service(Protocol):
@@ -21,6 +22,7 @@ class Service(Protocol):
     def stop(self) -> None: ...
 
 
+@uninterrupted
 class Runs(ABC):
     """What has `run` and `stop` has these, too: the life cycle of a node, of discovery and of a bootstrap is one."""
 
@@ -53,6 +55,7 @@ class Runs(ABC):
 ServiceT = TypeVar("ServiceT", bound=Service)
 
 
+@uninterrupted
 class Entered(AbstractAsyncContextManager[ServiceT], Generic[ServiceT]):
     """`run_around` as an object: a second entry is refused, and takes nothing from the first. One that failed is none:
     whether the service may be run again is its own decision."""
@@ -79,6 +82,7 @@ class Entered(AbstractAsyncContextManager[ServiceT], Generic[ServiceT]):
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def run_around(service: ServiceT) -> AsyncIterator[ServiceT]:
     """Run a service in a nursery of its own while the body runs, and stop it in order at the body's end.
 

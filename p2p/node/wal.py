@@ -12,6 +12,7 @@ from p2p.errors import ConfigError
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.node.follow import Follower, Start
+from p2p.node.interrupts import uninterrupted
 from p2p.node.kinds import check_count, check_kind
 from p2p.node.writer import Writer
 from p2p.replication.batch import NewRecord, Record, encode_portion, parse_batch
@@ -31,6 +32,7 @@ class Replication(Protocol):
         """Per connected peer, how far it said to hold every origin's log."""
 
 
+@uninterrupted
 class Wal:
     """The log of a running node, and the copies it keeps of others'.
 

@@ -377,7 +377,7 @@ class Writer:
         self._wake.set()
         try:
             await call.wait()
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):
             call.is_withdrawn = True
             self._drop_rest(call)
             raise
