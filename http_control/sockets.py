@@ -28,6 +28,14 @@ def descriptor_limit() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Bind:
     """Where to listen.
@@ -58,6 +66,8 @@ class Bind:
             raise ConfigError("host is empty or no host: 127.0.0.1 for this machine alone, 0.0.0.0 for everybody")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("TLS needs both the certificate and the key: one of the two files is missing")
+        if self.unix is not None and not _is_utf8(self.unix):
+            raise ConfigError("the path of the unix socket is no UTF-8: clients could not be told of it")
         if self.unix is not None and self.is_tls:
             raise ConfigError("TLS on a unix socket protects nothing: leave out the certificate or the socket")
         if not 0 <= self.port <= 65535:

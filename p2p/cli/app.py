@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -57,9 +58,13 @@ def loading() -> Iterator[None]:
 def run_command_line(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code; what went wrong is one line on standard error,
     and with --json that line is an object."""
-    tell = complain_as_json if "--json" in arguments else complain
+    said = _Said("--json" in arguments)
+
+    def tell(text: str) -> None:
+        (complain_as_json if said.as_json else complain)(text)
+
     try:
-        code = cli.main(args=list(arguments), prog_name="p2p", standalone_mode=False)
+        code = cli.main(args=list(arguments), prog_name="p2p", standalone_mode=False, obj=said)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return EXIT_USAGE
@@ -71,6 +76,17 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001  # no traceback reaches a user
         return _failed(error, tell)
     return code if isinstance(code, int) else EXIT_OK
+
+
+@dataclass(slots=True)
+class _Said:
+    """What is known of how this run is to speak.
+
+    Attributes:
+        as_json: whether what goes wrong is told as an object.
+    """
+
+    as_json: bool
 
 
 def _failed(error: BaseException, tell: Callable[[str], None]) -> int:
@@ -195,10 +211,13 @@ def cli(context: click.Context, /, config: str | None, **flags: Any) -> int:
         return EXIT_OK
     config = config or os.environ.get("P2P_CONFIG")
     environment = from_environment(os.environ)
+    context.obj.as_json |= environment.json is True
     if not given and not config and environment.id is UNSET:
         raise click.exceptions.NoArgsIsHelpError(context)
     file = from_file(Path(config).expanduser()) if config else from_flags({})
+    context.obj.as_json |= file.json is True
     settings = settle(from_flags(_lower_level(flags)), environment, file, os.environ)
+    context.obj.as_json = settings.json
     with loading():
         from p2p.cli.run import run_node
     return run_node(settings)
@@ -393,7 +412,7 @@ def identity(data_dir: Path | None, new: bool, new_network_key: Path | None, as_
             raise UsageError("--new-network-key stands alone: a network key belongs to no data dir")
         with loading():
             from p2p.cli.identity import write_network_key
-        return write_network_key(new_network_key)
+        return write_network_key(new_network_key, as_json=as_json)
     if data_dir is None:
         raise UsageError("whose? give --data-dir DIR (or --new-network-key FILE to make a network key)")
     with loading():

@@ -31,10 +31,11 @@ def new_identity(data_dir: Path, *, as_json: bool) -> int:
     return _print(str(identity.peer_id), as_json)
 
 
-def write_network_key(path: Path) -> int:
+def write_network_key(path: Path, *, as_json: bool) -> int:
     """Write a new network key to a file that only its owner can read."""
     new_network_key(path, entropy=system_entropy)
-    Output().result(f"wrote a network key to {path}: copy it to every member, show it to nobody else")
+    line = f"wrote a network key to {path}: copy it to every member, show it to nobody else"
+    Output().result(json_line({"network_key_file": str(path)}) if as_json else line)
     return 0
 
 

@@ -270,6 +270,8 @@ def _convert(values: dict[str, Any], source: str, *, strict: bool) -> Layer:
         if value == "":
             mend = "give the node a name, such as A" if key == "id" else "leave it out, or give it a value"
             raise UsageError(f"{_assigned(key, value, source)}: it is empty; {mend}")
+        if key in _PATHS and "\0" in str(value):
+            raise UsageError(f"{_assigned(key, value, source)}: no path has a zero byte")
     try:
         return msgspec.convert(values, Layer, strict=strict)
     except msgspec.ValidationError as error:

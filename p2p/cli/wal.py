@@ -32,6 +32,8 @@ _OWN: Final = "(own)"
 _BEYOND: Final = "(beyond the fork)"
 """Before a record that is no part of a log."""
 READ_BYTES: Final = 256 * 1024
+
+
 def print_records(data_dir: Path, *, as_json: bool, follow: bool, beyond_fork: bool = False) -> int:
     """Print all records, oldest first as far as their origins' clocks agree; with follow, what comes, too.
 

@@ -10,9 +10,11 @@ import logging
 import os
 import pty
 import re
+import sys
 import termios
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -20,7 +22,9 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2p.cli.app import run_command_line
 from p2p.cli.output import LineFormatter, Output, Pictures, ReaderGone, json_line
+from p2p.cli.vectors import print_vectors
 from tests.cli.processes import output_without_reader
 
 
@@ -221,3 +225,26 @@ def test_pictures_tell_once_that_nobody_looks() -> None:
             pictures.flush()
         pictures.write("again")
         pictures.flush()
+
+
+@pytest.mark.parametrize("how", ["the environment", "a file", "a flag"])
+def test_what_goes_wrong_is_told_as_json_however_that_was_asked_for(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "node.toml").write_text("json = true\n" if how == "a file" else "")
+    if how == "the environment":
+        monkeypatch.setenv("P2P_JSON", "1")
+    options = ["--id", "A", "--memory", "--config", str(tmp_path / "node.toml"), "--network-key-file", "/no/key"]
+    code = run_command_line([*options, *(["--json"] if how == "a flag" else [])])
+    assert code != 0
+    assert json.loads(capfd.readouterr().err)["event"] == "error"
+
+
+def test_examples_are_json_also_where_standard_output_has_few_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = {}
+    for encoding in ("utf-8", "latin-1"):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+        monkeypatch.setattr(sys, "stdout", stream)
+        print_vectors()
+        printed[encoding] = json.loads(stream.buffer.getvalue().decode(encoding))  # type: ignore[attr-defined]
+    assert printed["latin-1"] == printed["utf-8"]

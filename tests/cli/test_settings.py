@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import p2p
+from http_control import Bind
 from p2p.cli.settings import (
     _NUMBERS,
     KEYS,
@@ -24,6 +26,7 @@ from p2p.cli.settings import (
     settle,
 )
 from p2p.ids import PeerEndpoint
+from tests.cli.processes import p2p_refuses
 
 NOTHING = Layer()
 HOME = {"HOME": "/home/u"}
@@ -278,3 +281,14 @@ def test_a_wrong_value_is_shown_as_it_was_written(tmp_path: Path) -> None:
     file.write_text("frobnication = 1\n")
     with pytest.raises(UsageError, match="unknown key frobnication; there are id, listen, "):
         from_file(file)
+
+
+@pytest.mark.parametrize("key", ["registry_token_file", "data_dir", "tls_ca"])
+def test_a_path_with_a_zero_byte_is_wrong_usage(key: str, tmp_path: Path) -> None:
+    (tmp_path / "node.toml").write_text(f'id = "A"\n{key} = "a\\u0000b"\n')
+    assert "no path has a zero byte" in p2p_refuses("--config", tmp_path / "node.toml")
+
+
+def test_a_unix_socket_that_no_client_could_be_told_of_is_refused() -> None:
+    with pytest.raises(p2p.ConfigError, match="no UTF-8"):
+        Bind(unix=Path("/tmp/\udcff"))

@@ -386,6 +386,9 @@ async def test_a_network_key_is_random_private_and_never_overwritten(tmp_path: P
     assert "exists" in await p2p_fails(1, "id", "--new-network-key", path)
     assert path.read_text() == text
     assert "stands alone" in p2p_refuses("id", "--new-network-key", path, "--data-dir", tmp_path)
+    another = tmp_path / "another.key"
+    told = json.loads(await p2p_ok("id", "--json", "--new-network-key", another))
+    assert told == {"network_key_file": str(another)}
     async with running("--id", "A", "--memory", "--host", "127.0.0.1", "--network-key-file", path) as first:
         where = await first.endpoint()
         async with running("--id", "B", "--memory", "--connect", where, P2P_NETWORK_KEY_FILE=str(path)) as second:

@@ -583,3 +583,13 @@ def test_vix_order_of_fields_and_a_secret_that_does_not_show() -> None:
     made = p2p.BootstrapConfig("a", 9101, "http://r:1/peers", p2p.BootstrapMode.PULL_AND_ANNOUNCE, 5000)
     assert (made.self_node_id, made.self_tcp_port, made.poll_interval_ms) == ("a", 9101, 5000)
     assert "hunter2" not in repr(BootstrapConfig(registry_url="http://r", token="hunter2"))
+
+
+async def test_t64_a_clock_that_shows_a_time_before_1970_is_announced_as_its_beginning(autojump: MockClock) -> None:
+    registry = Registry()
+    mine = config(registry, self_node_id="a", self_tcp_port=9101, mode=BootstrapMode.PULL_AND_ANNOUNCE)
+    async with HttpBootstrap(mine, lambda *_: None, clock=SimulatedClock(wall_start_ms=-86_400_000)):
+        await registry.times(1, "POST")
+    (body,) = [body for _, how, _, body in registry.asked if how == "POST"]
+    assert body is not None
+    assert read_announce(body).ts_ms == 0
