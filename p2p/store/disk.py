@@ -5,8 +5,22 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 from p2p.errors import StoreError, StoreFull
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """Open a file; nobody waits for the other end of a pipe.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return open(path, "rb", opener=_open_without_waiting)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def sync(path: Path) -> None:

@@ -22,15 +22,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import struct
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from p2p.errors import StoreCorrupt
+from p2p.errors import StoreCorrupt, StoreError
 from p2p.store.base import WHOLE_FILE
 from p2p.store.definitions import version_and_tables
-from p2p.store.disk import refusal
+from p2p.store.disk import open_to_read, refusal
 from p2p.store.files import LOG, beside, connect, size_of, suspect, translated
 from p2p.store.schema import APPLICATION_ID
 
@@ -111,7 +112,9 @@ def _what(is_: bytes, right: bytes) -> str:
 def _heads(path: Path) -> tuple[bytes, bytes]:
     """The head as it is, and as it should be."""
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise StoreError(f"the store {path} cannot be opened: it is a pipe or a device: move it away")
             page = file.read(_PAGE_BYTES_MAX)
             head = page[:_HEAD_BYTES]
             return head, _right(page, file, is_all=not size_of(beside(path, LOG))) if _OURS in page else head

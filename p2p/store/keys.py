@@ -29,7 +29,7 @@ from p2p.errors import ConfigError, IdentityMismatch, StoreCorrupt, StoreError, 
 from p2p.ids import PeerId, check_node_id
 from p2p.limits import Limits
 from p2p.store.base import LOCK_FILE, Damage
-from p2p.store.disk import sync
+from p2p.store.disk import open_to_read, sync
 from p2p.store.segments import check_readable
 from p2p.windows import Entropy
 
@@ -423,9 +423,8 @@ def read_private(path: Path, what: str) -> bytes:
         ConfigError: it cannot be read, is too long, or others may read it.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            mode = os.fstat(fd).st_mode
+        with open_to_read(path) as file:
+            mode = os.fstat(file.fileno()).st_mode
             data = file.read(_KEY_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigError(f"the {what} {path} cannot be read: {error.strerror}") from error

@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,18 @@ def test_a_crash_between_key_and_store_is_taken_up(dir: Dir) -> None:
     (dir.path / f".{KEY_FILE}.part").touch()
     assert dir.make() == peer_id
     assert len(dir.said) == 2
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("name", ["identity.pem", "log.sqlite"])
+def test_t66_nobody_waits_for_what_is_no_file(dir: Dir, name: str, make: Callable[[Path], None]) -> None:
+    dir.make()
+    (dir.path / name).unlink()
+    make(dir.path / name)
+    opened = len(os.listdir("/proc/self/fd"))
+    with pytest.raises((ConfigError, StoreError), match=name):
+        dir.open()
+    assert len(os.listdir("/proc/self/fd")) == opened
 
 
 # T63
