@@ -155,9 +155,9 @@ class Dialer:
         if endpoint.scheme == RELAY:
             await self._let_others_finish(endpoint, automatic=automatic)
         for link in self._roster.links.values():
-            if link is in_place_of or not link.is_live:
-                continue
-            if (link.dialed_by_us and link.endpoint == endpoint) or _is_behind(link, endpoint):
+            # From what is cheapest to see: there may be thousands of links, and most were not dialled by us.
+            leads_there = (link.dialed_by_us and link.endpoint == endpoint) or _is_behind(link, endpoint)
+            if leads_there and link is not in_place_of and link.is_live:
                 self._counters.connect_deduped += 1
                 await trio.lowlevel.checkpoint()
                 return link
