@@ -564,7 +564,7 @@ class Connection(Outgoing):
         now = life.moved_at = life.read_at = self._clock.monotonic()
         vigil = life.vigil
         if vigil is not None:
-            vigil.came(len(data))
+            vigil.came(now, len(data))
         if len(data) < self._limits.read_bytes:
             life.caught_up_at = now
         data = bytes(data)

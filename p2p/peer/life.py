@@ -241,7 +241,8 @@ class Life:
 
     def _note_asked(self, vigil: Vigil, now: float) -> None:
         pending_bytes = self._session.pending_bytes
-        vigil.asked(now, self._session.bytes_out + pending_bytes, self._stream.unread_bytes + pending_bytes)
+        unread_bytes = self._stream.unread_bytes + pending_bytes
+        vigil.asked(now, self._session.bytes_out + pending_bytes, unread_bytes, self.moved_at)
         if self.carrier is not None and self.carrier.is_live:
             # So that it is known whether the relay is silent, or what is behind it.
             self.carrier.greet()

@@ -14,7 +14,8 @@ How it moves:
 How long it may take: `relay_answer_s_max`, and on top of it the time for what was written before the Ping and is not
 read, as far as answers and credit tell: it waits behind that, at `relay_pace_bytes_per_s`. One slice of it is reckoned
 with: the other end gives credit for each that it reads, which is heard like a word. What comes before the answer may be
-as much as came the last time. A peer that rests its link pings meanwhile (`Connection`).
+as much as came the last time. A peer that rests its link pings meanwhile (`Connection`). A way that was quick until it
+fell silent is reckoned with as such: half of a window within `relay_answer_s_max`.
 
 What comes first comes from the relay next to us, and is heard as it comes. So where that one is as silent as the
 circuit, though it was asked, too, it is only given the time for what was written (`relay_patience_s`): it is frozen,
@@ -39,6 +40,32 @@ _TICK_S: Final = 1e-6
 _DOUBT_SHARE: Final = 3
 
 
+class _Pace:
+    """Whether one direction is quick: so many bytes moved within so many seconds."""
+
+    __slots__ = ("_bytes", "_enough_bytes", "_since", "_within_s", "quick_at")
+
+    def __init__(self, enough_bytes: int, within_s: float) -> None:
+        self.quick_at = -_NEVER
+        self._enough_bytes = enough_bytes
+        self._within_s = within_s
+        self._since = -_NEVER
+        self._bytes = 0
+
+    def moved(self, now: float, size: int) -> None:
+        """So many bytes more moved, since the last time: how long the first ones took is not known."""
+        if now >= self._since + self._within_s:
+            self._since, self._bytes = now, 0
+            return
+        self._bytes += size
+        if self._bytes >= self._enough_bytes:
+            self.quick_at = now
+
+    def was_quick(self, until: float) -> bool:
+        """Whether it was shortly before that moment."""
+        return self.quick_at > until - self._within_s
+
+
 class Vigil:
     """What one end of a circuit is waiting for. All times are monotonic seconds.
 
@@ -48,7 +75,6 @@ class Vigil:
     Attributes:
         asked_at: when the Ping went out that is not answered; infinity without one.
         factor: how many times as long as usual an answer may take.
-        is_quick: once half of a window, which is all that may be under way, was read within `relay_answer_s_max`.
     """
 
     __slots__ = (
@@ -56,22 +82,22 @@ class Vigil:
         "_asked_bytes",
         "_behind_bytes",
         "_came_bytes",
+        "_in",
+        "_is_quick_in",
+        "_is_quick_out",
         "_limits",
-        "_paced_bytes",
-        "_paced_from",
+        "_out",
         "_resumed_at",
         "_sent_at",
         "_since",
         "_spared_at",
         "asked_at",
         "factor",
-        "is_quick",
     )
 
     def __init__(self, limits: Limits) -> None:
         self.asked_at = _NEVER
         self.factor = 1
-        self.is_quick = False
         self._limits = limits
         self._since = _NEVER
         self._sent_at = -_NEVER
@@ -79,8 +105,10 @@ class Vigil:
         self._behind_bytes = 0
         self._came_bytes = 0
         self._answered_bytes = 0
-        self._paced_from = -_NEVER
-        self._paced_bytes = 0
+        self._in = _Pace(limits.relay_window_bytes // 2, limits.relay_answer_s_max)
+        self._out = _Pace(limits.relay_window_bytes // 2, limits.relay_answer_s_max)
+        self._is_quick_in = False
+        self._is_quick_out = False
         self._resumed_at = -_NEVER
         self._spared_at = -_NEVER
 
@@ -92,17 +120,19 @@ class Vigil:
         self._since = now
         return True
 
-    def came(self, size: int) -> None:
+    @property
+    def is_quick(self) -> bool:
+        """Whether half of a window, which is all that may be under way, was read within `relay_answer_s_max` once."""
+        return self._out.quick_at != -_NEVER
+
+    def came(self, now: float, size: int) -> None:
         """So many bytes came at once: the next ones may be as many, and take as long."""
         self._came_bytes = size
+        self._in.moved(now, size)
 
     def made_room(self, now: float, size: int) -> None:
-        """The other end read so many bytes more, since the last time: how long the first ones took is not known."""
-        if now >= self._paced_from + self._limits.relay_answer_s_max:
-            self._paced_from, self._paced_bytes = now, 0
-            return
-        self._paced_bytes += size
-        self.is_quick |= self._paced_bytes >= self._limits.relay_window_bytes // 2
+        """The other end read so many bytes more."""
+        self._out.moved(now, size)
 
     def resumed(self, now: float) -> None:
         """The link is read again: what came meanwhile is heard only now."""
@@ -136,26 +166,33 @@ class Vigil:
     @property
     def patience_s(self) -> float:
         """How long nothing may be heard once the peer was asked."""
-        limits = self._limits
-        slow_bytes = max(self._behind_bytes, self._came_bytes)
-        return self.factor * (limits.relay_answer_s_max + slow_bytes / limits.relay_pace_bytes_per_s)
+        came_s = self._came_bytes / self._bytes_per_s(quick=self._is_quick_in)
+        return self.factor * (self._limits.relay_answer_s_max + max(self._behind_s, came_s))
 
     @property
     def relay_patience_s(self) -> float:
         """How long it may be if nothing is heard from the relay either."""
+        return self._limits.relay_answer_s_max + self.factor * self._behind_s
+
+    @property
+    def _behind_s(self) -> float:
+        return self._behind_bytes / self._bytes_per_s(quick=self._is_quick_out)
+
+    def _bytes_per_s(self, *, quick: bool) -> float:
         limits = self._limits
-        return limits.relay_answer_s_max + self.factor * self._behind_bytes / limits.relay_pace_bytes_per_s
+        return limits.relay_window_bytes / 2 / limits.relay_answer_s_max if quick else limits.relay_pace_bytes_per_s
 
     def must_ask(self, now: float, heard_at: float) -> bool:
         """Whether it is time for a Ping."""
         return self.asked_at == _NEVER and now >= self.next_deadline(heard_at)
 
-    def asked(self, now: float, bytes_out: int, unread_bytes: int) -> None:
+    def asked(self, now: float, bytes_out: int, unread_bytes: int, heard_at: float = _NEVER) -> None:
         """A Ping goes out, behind so many bytes in all, of which so many may not be read. Without effect while another
         one is not answered."""
         if self.asked_at != _NEVER:
             return
         self.asked_at = now
+        self._is_quick_in, self._is_quick_out = self._in.was_quick(heard_at), self._out.was_quick(heard_at)
         # Those before the last answer were read. Those since, too, where credit came back for them.
         self._behind_bytes = min(bytes_out - self._answered_bytes, unread_bytes, self._limits.relay_slice_bytes_max)
         self._asked_bytes = bytes_out

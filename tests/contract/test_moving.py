@@ -237,7 +237,9 @@ async def test_circuits_do_not_wait_for_a_relays_own_slow_reader_of_an_older_lin
         assert r.circuits.relayed_total == 1
         assert old.clean
         assert (await slow.receive()).body == b"0"
-        assert slow.dropped == 6
+        # What could not wait for room was queued beyond the capacity while the reader might only be slow, or refused.
+        assert slow.dropped + len(slow) == 6
+        assert slow.dropped >= 1
         nursery.cancel_scope.cancel()
 
 

@@ -130,7 +130,7 @@ def test_a_probe_in_a_circuit_has_time_for_a_slice_while_the_relay_speaks_and_no
     for speaks in False, True:
         life, _, carrier = circuit()
         assert life.vigil is not None
-        life.vigil.came(LIMITS.relay_slice_bytes_max)
+        life.vigil.came(0.0, LIMITS.relay_slice_bytes_max)
         if speaks:
             carrier.comes(11.0)
         assert not life.ends_probe(10.0 + ANSWER - 0.01)
@@ -153,7 +153,8 @@ def test_the_silence_of_a_relay_that_may_not_be_its_own_says_nothing(why: str) -
     carrier.is_writing = why == "we write slowly"
     assert life.relay_heard_at == NEVER
     assert life.vigil is not None
-    life.vigil.is_quick = True
+    life.vigil.made_room(8.0, 1)
+    life.vigil.made_room(8.5, LIMITS.relay_window_bytes // 2)
     assert (life.relay_heard_at == 9.0) is (why == "we write slowly")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from p2p.limits import Limits
 from p2p.peer.vigil import Vigil
 
@@ -91,20 +93,20 @@ def test_what_was_written_before_the_ping_is_given_time_until_credit_has_to_come
 
 def test_what_comes_before_the_answer_is_given_as_much_time_as_the_last_slice_may_take() -> None:
     vigil = Vigil(LIMITS)
-    vigil.came(LIMITS.relay_slice_bytes_max)
+    vigil.came(0.0, LIMITS.relay_slice_bytes_max)
     vigil.sent(0.0)
     vigil.asked(1.0, 0, 0)
     slow_s = ANSWER + LIMITS.relay_slice_bytes_max / LIMITS.relay_pace_bytes_per_s
     assert not vigil.is_dead(1.0 + slow_s - 0.1, 0.0)
     assert vigil.is_dead(1.0 + slow_s, 0.0)
-    vigil.came(10)
+    vigil.came(0.0, 10)
     assert vigil.is_dead(1.0 + ANSWER + 0.1, 0.0)
 
 
 def test_what_may_come_from_behind_it_gives_a_relay_no_time_that_is_silent_itself() -> None:
     vigil, behind = Vigil(LIMITS), LIMITS.relay_slice_bytes_max // 4
     vigil.factor = 4
-    vigil.came(LIMITS.relay_slice_bytes_max)
+    vigil.came(0.0, LIMITS.relay_slice_bytes_max)
     vigil.sent(0.0)
     assert vigil.next_deadline(0.0, 0.0) == ASK, "nothing is asked of it yet"
     vigil.asked(1.0, behind, behind)
@@ -144,6 +146,27 @@ def test_a_way_is_quick_once_half_a_window_was_read_within_the_time_of_an_answer
     vigil.made_room(100.0 + ANSWER + 0.1, window_bytes // 4)
     vigil.made_room(100.0 + ANSWER + 0.2, window_bytes // 4)
     assert vigil.is_quick
+
+
+@pytest.mark.parametrize("direction", ["out", "in"])
+def test_a_way_that_was_quick_until_it_fell_silent_is_given_as_much_less_time(direction: str) -> None:
+    slice_bytes, half_bytes = LIMITS.relay_slice_bytes_max, LIMITS.relay_window_bytes // 2
+    for quiet_s in 0.0, ANSWER + 0.1:
+        vigil = Vigil(LIMITS)
+        for now in 9.0, 9.5, 10.0:
+            if direction == "out":
+                vigil.made_room(now, half_bytes)
+            else:
+                vigil.came(now, slice_bytes)
+        # A word that comes later may have been on its way for as long.
+        heard_at = 10.0 + quiet_s
+        vigil.sent(heard_at)
+        behind = slice_bytes if direction == "out" else 0
+        vigil.asked(heard_at + 1, behind, behind, heard_at)
+        pace = LIMITS.relay_pace_bytes_per_s if quiet_s else half_bytes / ANSWER
+        assert vigil.patience_s == ANSWER + slice_bytes / pace
+        assert vigil.relay_patience_s == ANSWER + behind / pace
+        assert vigil.is_quick is (direction == "out")
 
 
 def test_what_was_read_by_then_as_credit_shows_is_given_no_time() -> None:
