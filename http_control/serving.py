@@ -77,7 +77,7 @@ class Serving:
         with trio.move_on_after(within_s, shield=True) as patience:
             try:
                 await self._tell(may_be_abandoned=True)
-            except p2p.ConfigError as error:
+            except (p2p.ConfigError, RuntimeError) as error:  # RuntimeError: no thread can be started for it
                 _log.warning("where HTTP control is served by now cannot be told: %s", error)
         if patience.cancelled_caught:
             _log.warning("where HTTP control is served by now cannot be told: the disk took over %g s", within_s)

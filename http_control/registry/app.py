@@ -257,9 +257,12 @@ class _Routes:
         if trio.current_time() < self._rests_until:
             raise TableUnavailable("the table took too long just now")
         with trio.move_on_after(TABLE_S_MAX):
-            return await trio.to_thread.run_sync(
-                work, limiter=self._lane, abandon_on_cancel=self._table.may_be_abandoned
-            )
+            try:
+                return await trio.to_thread.run_sync(
+                    work, limiter=self._lane, abandon_on_cancel=self._table.may_be_abandoned
+                )
+            except RuntimeError as error:  # no thread can be started for it
+                raise TableUnavailable(str(error)) from error
         self._rests_until = trio.current_time() + REST_S
         raise TableUnavailable("the table takes too long")
 

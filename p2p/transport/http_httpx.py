@@ -65,7 +65,10 @@ class HttpxClient:
 
     async def __aenter__(self) -> Self:
         # Reading the system's authorities takes tens of milliseconds.
-        tls = await trio.to_thread.run_sync(self._tls)
+        try:
+            tls = await trio.to_thread.run_sync(self._tls)
+        except RuntimeError as error:  # no thread can be started for it
+            raise ConfigError(f"a registry cannot be asked: {error}") from None
         self._transport = httpx.AsyncHTTPTransport(
             verify=tls, limits=httpx.Limits(max_keepalive_connections=0), trust_env=False
         )

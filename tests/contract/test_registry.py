@@ -453,3 +453,17 @@ async def test_t52_a_page_that_was_rebound_to_a_registry_sees_nothing(host: str,
     async with registry(proxies=networks_of(["127.0.0.1"])) as url:
         answer = await raw(url, f"GET /peers HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         assert answer.split(b" ")[1] == b"200"
+
+
+async def test_t04_without_a_thread_for_its_table_a_registry_is_unavailable_for_the_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def no_thread(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with registry() as url:
+        with monkeypatch.context() as full:
+            full.setattr(trio.to_thread, "run_sync", no_thread)
+            status, _, said = await ask(url, "GET", "/peers")
+            assert (status, said["error"]) == (503, "unavailable")
+        assert (await ask(url, "GET", "/peers"))[0] == 200

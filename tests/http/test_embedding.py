@@ -325,6 +325,16 @@ async def test_t61_a_disk_that_hangs_holds_up_no_end(tmp_path: Path, monkeypatch
         goes_on.set()
 
 
+async def test_t04_an_end_without_a_thread_is_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_thread(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with p2p.open_node(node_id="a", listen_port=None, data_dir=tmp_path) as node:
+        async with controlled(node):
+            monkeypatch.setattr(trio.to_thread, "run_sync", no_thread)
+        monkeypatch.undo()
+
+
 async def test_the_dashboard_needs_no_thread_once_its_files_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     async with one_controlled() as a:
         assert (await a.client.get("/")).status_code == 200
