@@ -347,6 +347,9 @@ class HttpBootstrap(Runs):
         answer = await self._http.request(method, self._base + path, body)
         if answer.status in (401, 403):
             raise RemoteProtocolError(f"it answers {answer.status}: it wants a token, or another one")
+        if answer.status == 421:
+            mend = "on its own machine ask it by localhost, an address or the host's name"
+            raise RemoteProtocolError(f"it answers 421: it does not go by that name; {mend}")
         if not 200 <= answer.status < 300:
             raise RemoteProtocolError(f"it answers {answer.status}")
         return answer

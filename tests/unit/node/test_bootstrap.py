@@ -593,3 +593,13 @@ async def test_t64_a_clock_that_shows_a_time_before_1970_is_announced_as_its_beg
     (body,) = [body for _, how, _, body in registry.asked if how == "POST"]
     assert body is not None
     assert read_announce(body).ts_ms == 0
+
+
+async def test_a_registry_that_does_not_go_by_that_name_is_told_with_what_to_do(autojump: MockClock) -> None:
+    registry, warned = Registry(), list[str]()
+    registry.status = 421
+    async with HttpBootstrap(config(registry), lambda *_: None, warn=warned.append):
+        await registry.times(1)
+        await trio.testing.wait_all_tasks_blocked()
+    assert "421" in warned[0]
+    assert "localhost" in warned[0]
