@@ -723,13 +723,6 @@ PLANTED: Final = (
         "in shares:",
         ("tests/unit/node",),
     ),
-    Planted(
-        "batches of a log that froze are still served from memory",
-        "p2p/node/replicator.py",
-        "if head.frozen or head.seq < self._machine.known_seq(origin):",
-        "if head.seq < self._machine.known_seq(origin):",
-        ("tests/unit/node",),
-    ),
 )
 
 

@@ -613,6 +613,37 @@ async def test_t42_a_call_that_is_cancelled_as_its_commit_finds_that_we_are_behi
         assert [record.payload for record in bench.records()][4:] == [b"after"]
 
 
+async def test_t42_calls_whose_commit_finds_that_we_are_behind_keep_their_order(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, log = lost_log()
+    async with running(Bench(store)) as bench:
+        bench.writer.hold_appends(1000)
+        bench.blocking.shut()
+        async with trio.open_nursery() as nursery:
+            for payload in (b"first", b"second", b"third"):
+                nursery.start_soon(bench.append, payload)
+                await settle()
+            bench.submit(log.batches[1], own_shown=4)
+            bench.writer.release_appends()
+            await settle()
+            bench.blocking.open.set()
+            await bench.push(*log.batches[2:])
+        assert [record.payload for record in bench.records()][4:] == [b"first", b"second", b"third"]
+
+
+async def test_t42_t64_timestamps_go_on_above_those_of_our_log_that_came_back_from_the_far_future(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(Bench()) as bench:
+        log = Log()
+        log.seal(app(b"the clock was wrong"), base_hlc=(bench.clock.ms + 10**10) << 16)
+        await bench.push(*log.batches)
+        assert await bench.append(b"and is right again") == [2]
+        before, after = bench.records()
+        assert after.hlc == before.hlc + 1
+
+
 async def test_t42_a_restart_in_the_middle_of_fetching_our_log_back_does_not_release_appends(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
