@@ -96,6 +96,9 @@ class Circuits:
         self._serve: Serve = _refuse
         self._move: Callable[[CircuitEnd], object] = _stay
         self._arrived = trio.lowlevel.ParkingLot()
+        # Who waits for a relay is not woken by each of thousands of links with others.
+        self._to_relays: set[int] = set()
+        self._relay_arrived = trio.lowlevel.ParkingLot()
         self._wake = trio.Event()
         self._asleep_until = -math.inf
 
@@ -137,6 +140,9 @@ class Circuits:
             key, link.peer_id, dialed_by_us=link.dialed_by_us, is_relay=said == HOP, wake=partial(self._speaks, link)
         )
         link.carry(lane)
+        if said == HOP:
+            self._to_relays.add(key)
+            self._relay_arrived.unpark_all()
         self._arrived.unpark_all()
 
     def gives_way(self, link: Connection) -> None:
@@ -152,6 +158,7 @@ class Circuits:
         if key is not None:
             link.carry(None)
             del self._links[key]
+            self._to_relays.discard(key)
             self._switch.link_down(key, Reason.MOVED if link.reason is Reason.MOVED else Reason.ABNORMAL)
             self._after()
 
@@ -191,8 +198,8 @@ class Circuits:
 
     async def until_relay(self) -> None:
         """Wait until there is a neighbour who passes circuits on."""
-        while not any(self.leads_on(link.peer_id) for link in self._links.values()):
-            await self._arrived.park()
+        while not self._to_relays:
+            await self._relay_arrived.park()
 
     def _after(self) -> None:
         switch = self._switch

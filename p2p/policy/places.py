@@ -24,8 +24,8 @@ Link = TypeVar("Link", bound=Hashable)
 class _Place:
     __slots__ = ("chosen", "links")
 
-    def __init__(self) -> None:
-        self.chosen = False
+    def __init__(self, *, chosen: bool) -> None:
+        self.chosen = chosen
         self.links = 0
 
 
@@ -34,26 +34,25 @@ class PeerPlaces(Generic[Link]):
 
     Args:
         limits: `max_peers`. Of a single place nothing can be kept free: there it is anybody's.
+
+    Attributes:
+        strangers: how many came by themselves and are nobody's choice.
     """
 
-    __slots__ = ("_holders", "_max", "_peers", "_strangers_max")
+    __slots__ = ("_holders", "_max", "_peers", "_strangers_max", "strangers")
 
     def __init__(self, limits: Limits) -> None:
         self._max = limits.max_peers
         self._strangers_max = max(1, limits.max_peers // 2)
         self._peers: dict[PeerId, _Place] = {}
         self._holders: dict[Link, PeerId] = {}
+        self.strangers = 0
 
     def __len__(self) -> int:
         return len(self._peers)
 
     def __contains__(self, peer_id: PeerId) -> bool:
         return peer_id in self._peers
-
-    @property
-    def strangers(self) -> int:
-        """How many came by themselves and are nobody's choice."""
-        return sum(1 for place in self._peers.values() if not place.chosen)
 
     def free(self, *, chosen: bool) -> int:
         """How many more peers of this kind find a place."""
@@ -76,8 +75,11 @@ class PeerPlaces(Generic[Link]):
         if place is None:
             if not self.free(chosen=chosen):
                 return False
-            place = self._peers[peer_id] = _Place()
-        place.chosen |= chosen
+            place = self._peers[peer_id] = _Place(chosen=chosen)
+            self.strangers += not chosen
+        elif chosen and not place.chosen:
+            place.chosen = True
+            self.strangers -= 1
         place.links += 1
         self._holders[link] = peer_id
         return True
@@ -91,3 +93,4 @@ class PeerPlaces(Generic[Link]):
         place.links -= 1
         if not place.links:
             del self._peers[peer_id]
+            self.strangers -= not place.chosen
