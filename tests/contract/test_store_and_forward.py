@@ -74,14 +74,15 @@ async def test_a_chain_of_carriers_and_members_on_a_trust_list(tmp_path: Path) -
         assert [record.payload for record in await read(b, 1)] == [b"over two carriers"]
 
 
-async def test_whom_records_are_for_is_a_peer_id_and_no_text() -> None:
+async def test_whom_records_are_for_is_a_peer_id_as_value_or_text() -> None:
     async with p2p.open_node(node_id="a") as a:
-        for wrong in (str(a.peer_id), "a", b"x" * 32):
-            with pytest.raises(p2p.ConfigError, match=r"PeerId.parse\(text\)"):
+        for wrong, said in (("a", "64 lower-case hex digits, not 'a'"), (b"x" * 32, r"PeerId.parse\(text\)")):
+            with pytest.raises(p2p.ConfigError, match=said):
                 a.wal.follow(target=wrong)  # type: ignore[arg-type]  # what is refused
-        async with a.wal.follow(target=p2p.PeerId.parse(str(a.peer_id))) as records:
-            await a.wal.append(b"for me", target=a.peer_id)
-            assert (await anext(aiter(records))).payload == b"for me"
+        for target in (a.peer_id, str(a.peer_id)):
+            async with a.wal.follow(target=target) as records:
+                await a.wal.append(b"for me", target=target)
+                assert (await anext(records)).payload == b"for me"
 
 
 async def test_what_has_expired_is_hidden_and_still_carried(tmp_path: Path) -> None:
