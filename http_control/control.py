@@ -182,7 +182,7 @@ class Control:
     def _told(self, event: events.NodeEvent) -> tuple[str, dict[str, object]]:
         name = _WORD.sub("_", type(event).__name__).lower()
         fields: dict[str, object] = {"time_ms": self._clock.wall_ms()}
-        if isinstance(event, events.PeerConnected):
+        if isinstance(event, (events.PeerConnected, events.PeerMoved)):
             return name, fields | {"peer": self.view().peer(event.peer)}
         for field in type(event).__struct_fields__:
             fields[field] = _plain(getattr(event, field))

@@ -30,6 +30,13 @@ class PeerConnected(NodeEvent, frozen=True):
     peer: Peer
 
 
+class PeerMoved(NodeEvent, frozen=True):
+    """Another way leads to this peer now: the link through a relay gave way to a direct one, or to one through another
+    relay, or the direct one, which broke, to one through a relay that was made already."""
+
+    peer: Peer
+
+
 class PeerLeft(NodeEvent, frozen=True):
     """The last live link to this peer is over; `clean` if it said Goodbye."""
 

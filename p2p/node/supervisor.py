@@ -28,7 +28,7 @@ from p2p.node.acquaintances import Acquaintances
 from p2p.node.carried_over import WAY_BROKE, CarriedOver
 from p2p.node.circuits import Circuits
 from p2p.node.dispatch import Dispatch
-from p2p.node.events import CloneSuspected, EventFeed, LabelConflict, PeerConnected, PeerLeft
+from p2p.node.events import CloneSuspected, EventFeed, LabelConflict, PeerConnected, PeerLeft, PeerMoved
 from p2p.node.paths import Paths, relay_of
 from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
@@ -305,6 +305,11 @@ class Supervisor:
             if self._events.streams:
                 self._events.emit(PeerConnected(snapshot_of(link)))
             self._log_line(f"connected to {_name(link)} at {link.endpoint}")
+        elif _way_of(link) != _way_of(old):
+            if self._events.streams:
+                self._events.emit(PeerMoved(snapshot_of(link)))
+            how = "directly" if link.direct else "another way"
+            self._log_line(f"{_name(link)} is reached {how} now: {link.endpoint}")
 
     def _left_by(self, old: Connection | None) -> tuple[bytes, ...]:
         """What waited on the link whose place another one takes, and is not lost."""
@@ -589,6 +594,11 @@ _REFUSALS_TOLD_ELSEWHERE: Final = (Reason.CLOSED, Reason.LABEL_CONFLICT)
 def _end_of(link: Connection) -> str:
     assert link.reason is not None, "an ended link has a reason"
     return f"{link.reason.label}: {link.detail}" if link.detail else link.reason.label
+
+
+def _way_of(link: Connection) -> PeerId | None:
+    """The relay next to us on its way; None of a direct link."""
+    return None if link.direct else relay_of(link)
 
 
 def _name(link: Connection) -> str:

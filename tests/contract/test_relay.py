@@ -338,7 +338,12 @@ async def test_a_direct_link_takes_over_and_nothing_is_lost_or_out_of_order() ->
                 nursery.start_soon(send_all)
                 received = [int((await count.receive()).body) for _ in range(500)]
                 before = dict(asked)
-                assert (await a.connect(at(b))).direct
+                async with a.events() as events:
+                    assert (await a.connect(at(b))).direct
+                    async for event in events:
+                        if isinstance(event, p2p.events.PeerMoved):
+                            assert (event.peer.peer_id, event.peer.direct) == (b.peer_id, True)
+                            break
                 received += [int((await count.receive()).body) for _ in range(total - 500)]
                 assert received == list(range(total))
                 await until(lambda: a.get_peer(b.peer_id).direct and b.get_peer(a.peer_id).direct, a, b)
