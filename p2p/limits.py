@@ -182,7 +182,7 @@ class Limits:
     """A full channel with when_full="wait" pauses the link for no longer."""
     channel_overdue_messages_max: int = 16_384
     """What a channel whose reader takes something, if slowly, holds beyond its capacity of links that may not rest for
-    it, as others' circuits run over them."""
+    it, as others' circuits run over them, or they end."""
     channels_max: int = 1024
     channel_name_bytes_max: int = 256
     pending_requests_max: int = 64

@@ -248,7 +248,7 @@ class Channel:
             return None
         while not self._has_room(message):
             if self.when_full == "wait":
-                if self._takes_overdue(message):
+                if message._link.rest_s_max <= 0 and self._takes_overdue(message):  # noqa: SLF001  # of this module
                     break
                 if not self._is_stuck():
                     return partial(self._put_when_room, message)
@@ -292,12 +292,9 @@ class Channel:
             waited = True
         finally:
             if not waited:
-                # The link may not wait any more: what finds no room now is dropped, as the one that waited.
+                # The link may not wait any more.
                 for message in messages:
-                    if self._has_room(message) and not self._closed:
-                        self._append(message)
-                    else:
-                        self._dispatch.drop(self, message)
+                    self._put_or_drop(message)
         return self._put_rest(messages)
 
     def _is_stuck(self) -> bool:
@@ -329,11 +326,17 @@ class Channel:
             and bytes_ + size <= bytes_max // peers
         )
 
+    def _put_or_drop(self, message: Message) -> None:
+        """Queue a message whose link may not wait any more: beyond the capacity if need be, and within bounds."""
+        if not self._closed and (self._has_room(message) or self._takes_overdue(message)):
+            self._append(message)
+        else:
+            self._dispatch.drop(self, message)
+
     def _takes_overdue(self, message: Message) -> bool:
-        """Whether there is room for it beyond the capacity, as its link may not rest, or not any longer. Counts it."""
+        """Whether there is room for it beyond the capacity. Counts it."""
         takes = (
-            message._link.rest_s_max <= 0  # noqa: SLF001  # of this module
-            and not self._is_stuck()
+            not self._is_stuck()
             and self._overdue < self._dispatch.overdue_max
             and self._bytes + len(message.body) <= self._dispatch.bytes_max
         )
@@ -363,7 +366,6 @@ class Channel:
         return message
 
     async def _put_when_room(self, message: Message) -> None:
-        is_queued = False
         if self._full_since is None:
             self._full_since = trio.current_time()
         try:
@@ -373,13 +375,9 @@ class Channel:
                 with trio.move_on_after(min(left_s, REST_LOOK_S)):
                     while not self._has_room(message) and not self._closed:
                         await self._writers.park()
-            if not self._closed and (self._has_room(message) or self._takes_overdue(message)):
-                self._append(message)
-                is_queued = True
         finally:
-            if not is_queued:
-                # Also when the link ends while it waits.
-                self._dispatch.drop(self, message)
+            # Also when the link ends while it waits.
+            self._put_or_drop(message)
 
     def close(self) -> None:
         """No more messages will come; readers end after what is queued."""
