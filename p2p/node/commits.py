@@ -15,6 +15,7 @@ Source: replication sections 2, 4 and 5.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
@@ -258,16 +259,22 @@ class Committer:
         return True
 
     def _is_bulk(self, group: Group) -> bool:
-        """Whether it brings big batches of logs that are held and, as far as can be told, nothing else."""
+        """Whether it brings much of each of some logs that are held and, as far as can be told, nothing else. A small
+        batch beside a big one of its log is a part of that: so are the last records of a call."""
         if group.cursors or group.pins or group.places or group.bans or group.damaged or group.drop_claim:
             return False
-        held, size_min = self._store.current(), self._limits.segment_batch_bytes_min
+        sizes: Counter[PeerId] = Counter()
         for job in group.jobs:
-            if not isinstance(job, PushJob) or len(job.wal_bytes) < size_min or origin_of(job.wal_bytes) not in held:
+            if not isinstance(job, PushJob) or (origin := origin_of(job.wal_bytes)) is None:
                 return False
-        if not group.portions:
-            return bool(group.jobs)
-        return self._own in held and sum(len(portion.data) for portion in group.portions) >= size_min
+            sizes[origin] += len(job.wal_bytes)
+        if group.portions:
+            sizes[self._own] += sum(len(portion.data) for portion in group.portions)
+        return (
+            bool(sizes)
+            and sizes.keys() <= self._store.current().keys()
+            and min(sizes.values()) >= self._limits.segment_batch_bytes_min
+        )
 
     def _note_acquaintances(self, transaction: Transaction, group: Group) -> None:
         for address, place in group.places.items():

@@ -19,7 +19,8 @@ import pytest
 from p2p.errors import StoreError, StoreFull, StoreReadOnly
 from p2p.ids import PeerId
 from p2p.limits import KIB, Limits
-from p2p.node.commits import Committer, Group, PushJob, Unsealed
+from p2p.node.commits import Committer, Group, PushJob, PushOutcome, Unsealed
+from p2p.replication.accept import Verdict
 from p2p.replication.batch import Batch, NewRecord, encode_portions, parse_batch
 from p2p.store import disk, files, segments
 from p2p.store.base import DamagedRange, NotBulk, Transaction
@@ -318,6 +319,31 @@ def test_t60_a_commit_that_does_anything_that_its_entries_do_not_say_is_synced(
     with store.write() as transaction:
         transaction.set_cursor("f", OWN, 2)
     assert "PRAGMA synchronous = NORMAL" not in said
+
+
+def test_small_batches_have_their_index_synced_unless_they_come_with_much_of_their_log(store: SqliteStore) -> None:
+    one, other = Log(2), Log(3)
+    fill(store, one, 1)
+    fill(store, other, 1)
+    committer = Committer(store, identity(1), Limits())
+    committer.start()
+    said = statements(store)
+
+    def is_synced(*batches: Batch) -> bool:
+        said.clear()
+        jobs = [PushJob(batch.seq_begin, batch.seq_end, batch.wal_bytes, admitted=True) for batch in batches]
+        done = committer.commit(Group(jobs=[*jobs]), 1)
+        assert {outcome.verdict for outcome in done.outcomes if isinstance(outcome, PushOutcome)} == {Verdict.APPLIED}
+        return store._unsynced_bytes == 0
+
+    assert is_synced(one.add(b"small"))
+    assert not is_synced(one.add(bytes(100 * KIB)), one.add(b"small"))
+    assert not is_synced(one.add(b"small"), one.add(bytes(60 * KIB)), one.add(bytes(60 * KIB)))
+    assert is_synced(one.add(bytes(100 * KIB)), other.add(b"small"))
+    assert not is_synced(one.add(bytes(100 * KIB)), other.add(b"small"), other.add(bytes(100 * KIB)))
+    assert is_synced(one.add(bytes(100 * KIB)), Log(4).add(bytes(100 * KIB)))
+    for log in (one, other):
+        assert held(store, log.origin) == [batch.wal_bytes for batch in log.batches]
 
 
 def test_so_much_may_an_index_be_behind_and_no_more(path: Path) -> None:
