@@ -190,12 +190,11 @@ def encode_portion(
     """
     assert start < len(records)
     chunk = records[start : start + RECORDS_MAX]
-    # Those that are alike are not looked at one by one: whether they are shows when they are joined.
     if isinstance(chunk[0], NewRecord):
-        portion = _encode_alike(cast("Sequence[NewRecord]", chunk))
-    else:
-        portion = _join_alike(kind, target, cast("Sequence[bytes]", chunk))
-    return portion or _encode_each(_whole(chunk, kind, target))
+        whole = _whole(chunk, kind, target)
+        return _encode_alike(whole) or _encode_each(whole)
+    # Payloads alone are not looked at one by one: whether they are alike, and nothing else, shows when they are joined.
+    return _join_alike(kind, target, cast("Sequence[bytes]", chunk)) or _encode_each(_whole(chunk, kind, target))
 
 
 def _whole(records: Sequence[bytes | NewRecord], kind: str, target: PeerId | None) -> Sequence[NewRecord]:
@@ -213,10 +212,9 @@ def _encode_alike(records: Sequence[NewRecord]) -> Portion | None:
         # Not zip(*records): an iterator for each record at once would have the garbage collector run in every call.
         fields: list[Any] = list(chain.from_iterable(records))
         kinds, targets = fields[::3], fields[1::3]
-        if len(fields) != 3 * len(records) or min(kinds.count(kind), targets.count(target)) < len(records):
+        if min(kinds.count(kind), targets.count(target)) < len(records):
             return None
-    except (TypeError, ValueError, IndexError):
-        # Payloads are among them, or what is no record.
+    except TypeError:
         return None
     return _join_alike(kind, target, fields[2::3])
 

@@ -295,9 +295,10 @@ def test_the_bound_on_bytes_and_the_largest_record() -> None:
 
 def test_what_is_no_record_is_not_encoded_as_something_else() -> None:
     record = NewRecord("k", None, b"x")
-    for more in ((*record, 1), record[:2], ("k", None, b"y", 1)):
-        with pytest.raises((ValueError, IndexError)):
-            encode_portion([record, more])  # type: ignore[list-item]
+    for more in ((*record, 1), record[:2], ("k", None, b"y", 1), ("k", None, b"y")):
+        for records in ([record, more], [more, record], [more], [b"x", more], [record, b"x", more]):
+            with pytest.raises(ConfigError, match="a payload is bytes, and not tuple"):
+                encode_portion(records)  # type: ignore[arg-type]
 
 
 def test_a_kind_that_cannot_be_written_is_the_callers_mistake() -> None:
