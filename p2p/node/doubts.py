@@ -7,8 +7,8 @@ costs a dial.
 
 How it moves, per direct link whose peer a relay may lead to:
 
-    spoken to   something was sent since the last look, and nothing came and no room was made: it is pinged, and so are
-                the links to relays that may lead there
+    spoken to   something was sent since the last look, and nothing came and no room was made: it is pinged, and so is
+                each relay that was not heard since then
     asked       nothing is heard for `direct_doubt_s` after that: each relay that is not as silent itself is tried, and
                 again every `relay_redial_s_max` as long as it stays so
 
@@ -29,6 +29,11 @@ from p2p.windows import Clock
 
 _NEVER: Final = float("inf")
 
+ASKED_PER_LOOK: Final = 64
+TRIED_PER_LOOK: Final = 16
+"""Links that are pinged, and for which other ways are tried, at once: the others have their turn at the next looks. A
+node that tells many something, and hears nothing in return, pings each of them every few seconds."""
+
 
 class _Doubt:
     """What is known of one link.
@@ -36,14 +41,16 @@ class _Doubt:
     Attributes:
         bytes_out: what was sent on it by the last look.
         asked_at: when it was pinged of which nothing was heard since; infinity if it was not.
+        is_trying: other ways are being tried.
         try_at: when other ways are tried.
     """
 
-    __slots__ = ("asked_at", "bytes_out", "try_at")
+    __slots__ = ("asked_at", "bytes_out", "is_trying", "try_at")
 
     def __init__(self, bytes_out: int) -> None:
         self.bytes_out = bytes_out
         self.asked_at = _NEVER
+        self.is_trying = False
         self.try_at = _NEVER
 
 
@@ -55,6 +62,7 @@ class Doubts:
         clock: the time.
         nursery: where ways are tried.
         links: those that are kept.
+        is_relay: whether a neighbour passes circuits on.
         relays_to: neighbours that may lead to a peer, the most promising first.
         reach: tries to reach the peer of a link over these relays; raises nothing.
         until_relay: waits until a neighbour passes circuits on: else nothing is looked at.
@@ -67,6 +75,7 @@ class Doubts:
         nursery: trio.Nursery,
         *,
         links: Callable[[], Iterable[Connection]],
+        is_relay: Callable[[PeerId], bool],
         relays_to: Callable[[PeerId], list[PeerId]],
         reach: Callable[[Connection, list[PeerId]], Awaitable[None]],
         until_relay: Callable[[], Awaitable[None]],
@@ -75,6 +84,7 @@ class Doubts:
         self._clock = clock
         self._nursery = nursery
         self._links = links
+        self._is_relay = is_relay
         self._relays_to = relays_to
         self._reach = reach
         self._until_relay = until_relay
@@ -101,31 +111,50 @@ class Doubts:
         for link in self._links():
             if link.direct and link.is_live:
                 self._doubts[link] = before.get(link) or _Doubt(link.session.bytes_out)
+        due = [link for link, doubt in self._doubts.items() if self._is_to_be_asked(link, doubt)]
+        asked, later = due[:ASKED_PER_LOOK], frozenset(due[ASKED_PER_LOOK:])
+        if asked:
+            # The relays, too, so that it is known by then which of those are as silent.
+            relays = [
+                link
+                for link, doubt in self._doubts.items()
+                if doubt.asked_at == _NEVER and link.life.moved_at < self._looked_at and self._is_relay(link.peer_id)
+            ]
+            for link in dict.fromkeys((*asked, *relays)):
+                link.greet()
+                doubt = self._doubts[link]
+                doubt.asked_at, doubt.try_at = now, now + self._limits.direct_doubt_s
         for link, doubt in self._doubts.items():
-            self._look_at(link, doubt, now)
+            if link not in later:
+                doubt.bytes_out = link.session.bytes_out
         self._looked_at = now
+        self._try_others(now)
 
-    def _look_at(self, link: Connection, doubt: _Doubt, now: float) -> None:
-        spoken_to = link.is_writing or link.session.bytes_out > doubt.bytes_out
-        doubt.bytes_out = link.session.bytes_out
+    def _is_to_be_asked(self, link: Connection, doubt: _Doubt) -> bool:
         moved_at = link.life.moved_at
         if link.is_resting or moved_at >= doubt.asked_at:
             doubt.asked_at = doubt.try_at = _NEVER
-        elif doubt.asked_at != _NEVER:
-            if now >= doubt.try_at and (relays := self._ways_past(link)):
-                doubt.try_at = now + self._limits.relay_redial_s_max
-                self._nursery.start_soon(self._reach, link, relays)
-        elif spoken_to and moved_at < self._looked_at:
-            doubt.asked_at, doubt.try_at = now, now + self._limits.direct_doubt_s
-            link.greet()
-            doubt.bytes_out = link.session.bytes_out
-            # So that it is known by then which of those are as silent.
-            relays = self._relays_to(link.peer_id)
-            for other in self._doubts:
-                if other.peer_id in relays:
-                    other.greet()
+            return False
+        spoken_to = link.is_writing or link.session.bytes_out > doubt.bytes_out
+        return doubt.asked_at == _NEVER and spoken_to and moved_at < self._looked_at
 
-    def _ways_past(self, link: Connection) -> list[PeerId]:
-        """Relays that lead there, without those that are as silent: where all are, it is our own wire that is cut."""
-        silent = {other.peer_id for other, doubt in self._doubts.items() if doubt.asked_at != _NEVER}
-        return [relay for relay in self._relays_to(link.peer_id) if relay not in silent]
+    def _try_others(self, now: float) -> None:
+        due = [(link, doubt) for link, doubt in self._doubts.items() if doubt.try_at <= now and not doubt.is_trying]
+        if not due:
+            return
+        silent = {link.peer_id for link, doubt in self._doubts.items() if doubt.asked_at != _NEVER}
+        if all(link.peer_id in silent for link in self._doubts if self._is_relay(link.peer_id)):
+            # It is our own wire that is cut.
+            return
+        for link, doubt in due[:TRIED_PER_LOOK]:
+            doubt.try_at = now + self._limits.relay_redial_s_max
+            if relays := [relay for relay in self._relays_to(link.peer_id) if relay not in silent]:
+                doubt.is_trying = True
+                self._nursery.start_soon(self._try, link, doubt, relays)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _try(self, link: Connection, doubt: _Doubt, relays: list[PeerId]) -> None:
+        try:
+            await self._reach(link, relays)
+        finally:
+            doubt.is_trying = False

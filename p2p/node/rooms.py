@@ -281,6 +281,7 @@ class Rooms:
             config.clock,
             nursery,
             links=self.roster.links.values,
+            is_relay=self.circuits.leads_on,
             relays_to=self.paths.relays_to,
             reach=self.paths.reach_past,
             until_relay=self.circuits.until_relay,

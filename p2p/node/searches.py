@@ -10,6 +10,7 @@ the one behind it. So would a way that is slower than anybody's patience.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ class _Search:
 
     def pace(self) -> None:
         """Bound the dial under way if there is another relay to ask. The last one has all the time of a dial."""
-        if next(self._left(), None) is not None:
+        if self.dialling.deadline == math.inf and next(self._left(), None) is not None:
             self.dialling.deadline = self._until
 
     def _left(self) -> Iterator[PeerId]:
@@ -69,7 +70,7 @@ class Searches:
 
     Args:
         nursery: where they run.
-        limits: `relay_next_s`, `searches_unasked_max`.
+        limits: `relay_next_s`, `searches_unasked_max`, `probe_s_max`.
         dial: raises ConnectFailed or NodeClosed.
         note_failure: told which relay (second) did not lead to a target (first), and why.
     """
@@ -87,6 +88,8 @@ class Searches:
         self._note_failure = note_failure
         self._searches: dict[PeerId, _Search] = {}
         self._dialled: Counter[PeerId] = Counter()
+        # Those that nobody waits for, as there is a link, whose dial is not over.
+        self._found: dict[_Search, PeerId] = {}
 
     def __len__(self) -> int:
         return len(self._searches)
@@ -132,14 +135,19 @@ class Searches:
         search = self._searches.pop(target, None)
         if search is not None:
             search.link = link
-            # The dial under way goes on: the other side, which dialled as well, may be about to keep that link and to
-            # let this one go. If both gave theirs up, there would be none.
             search.over.set()
+            # The dial under way goes on for a moment: the other side, which dialled as well, may be about to keep that
+            # link and to let this one go. If both gave theirs up, there would be none.
+            moment = trio.current_time() + self._limits.probe_s_max
+            search.dialling.deadline = min(search.dialling.deadline, moment)
+            self._found[search] = target
 
     def give_up(self, target: PeerId) -> None:
         """End the search for a peer: nobody is to be connected with him."""
         if (search := self._searches.get(target)) is not None:
             self._end(target, search)
+        for search in [search for search, found in self._found.items() if found == target]:
+            search.scope.cancel()
 
     def _end_unasked(self, target: PeerId) -> None:
         search = self._searches.get(target)
@@ -164,6 +172,8 @@ class Searches:
                             return
                     except ConnectFailed as failure:
                         reason = failure.reason
+                    if search.over.is_set():
+                        return
                     self._note_failure(target, relay, reason)
                     failures.append(f"{relay.short} ({reason.label})")
                     search.why = f"over {', '.join(failures)}"
@@ -172,6 +182,7 @@ class Searches:
         finally:
             if self._searches.get(target) is search:
                 del self._searches[target]
+            self._found.pop(search, None)
             search.over.set()
 
     def _next_at(self) -> float:

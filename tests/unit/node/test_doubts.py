@@ -13,7 +13,7 @@ import trio.testing
 
 from p2p.ids import PeerId
 from p2p.limits import Limits
-from p2p.node.doubts import Doubts
+from p2p.node.doubts import ASKED_PER_LOOK, TRIED_PER_LOOK, Doubts
 from p2p.peer.connection import Connection
 from p2p.windows import Clock
 
@@ -45,17 +45,18 @@ class Link:
 
 
 class Node:
-    """Two direct links, one of them to a relay, looked at as long as the nursery is open."""
+    """Direct links, one of them to a relay, looked at as long as the nursery is open."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        self.link, self.relay = Link(TARGET), Link(RELAY)
+        self.link, self.relay, self.other = Link(TARGET), Link(RELAY), Link(PeerId(b"o" * 32))
         self.tried: list[tuple[float, list[PeerId]]] = []
         self.has_relay = trio.Event()
         self.doubts = Doubts(
             LIMITS,
             cast("Clock", SimpleNamespace(monotonic=trio.current_time)),
             nursery,
-            links=lambda: cast("list[Connection]", [self.link, self.relay]),
+            links=lambda: cast("list[Connection]", [self.link, self.relay, self.other]),
+            is_relay=lambda peer_id: peer_id in (RELAY, OTHER),
             relays_to=lambda target: [RELAY, OTHER] if target == TARGET else [],
             reach=self.reach,
             until_relay=self.has_relay.wait,
@@ -115,6 +116,10 @@ async def test_a_relay_that_is_as_silent_is_not_tried(autojump_clock: trio.testi
     async with beside_relay() as node:
         node.link.send()
         await node.pass_time(LIMITS.direct_doubt_s + 3 * LIMITS.direct_look_s)
+        assert node.tried == [], "it is our own wire"
+        assert node.relay.greeted == 1
+        node.other.peer_id = OTHER
+        await node.pass_time(3 * LIMITS.direct_look_s, node.other)
         assert [relays for _, relays in node.tried] == [[OTHER]]
 
 
@@ -129,11 +134,11 @@ async def test_what_is_silent_for_a_reason_is_not_doubted(why: str, autojump_clo
             # Less often than a look.
             if why == "it makes room":
                 node.link.hear()
-            await node.pass_time(4)
+            await node.pass_time(4, node.relay)
         assert node.tried == []
         node.link.is_live = node.link.direct = True
         node.link.is_resting = False
-        await node.pass_time(20)
+        await node.pass_time(20, node.relay)
         assert len(node.tried) >= 1
 
 
@@ -144,3 +149,32 @@ async def test_a_node_without_a_relay_looks_at_nothing(autojump_clock: trio.test
         await node.pass_time(100)
         assert node.link.greeted == 0
         nursery.cancel_scope.cancel()
+
+
+async def test_many_links_that_are_silent_at_once_cost_a_relay_one_ping_and_are_gone_past_a_few_at_a_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with beside_relay() as node:
+        many = [Link(PeerId(b"%032d" % number)) for number in range(ASKED_PER_LOOK + TRIED_PER_LOOK)]
+        tried: list[float] = []
+
+        async def reach(_link: Connection, _relays: list[PeerId]) -> None:
+            tried.append(trio.current_time())
+            # For longer than until they are tried again.
+            await trio.sleep(10 * LIMITS.relay_redial_s_max)
+
+        node.doubts._links = lambda: cast("list[Connection]", [node.relay, *many])
+        node.doubts._relays_to = lambda _: [RELAY]
+        node.doubts._reach = reach
+        await node.pass_time(3 * LIMITS.direct_look_s, node.relay)
+        for link in many:
+            link.send()
+        await node.pass_time(LIMITS.direct_look_s)
+        assert [link.greeted for link in many] == [1] * ASKED_PER_LOOK + [0] * (len(many) - ASKED_PER_LOOK)
+        assert node.relay.greeted <= 1
+        await node.pass_time(LIMITS.direct_doubt_s + 7 * LIMITS.direct_look_s, node.relay)
+        assert {link.greeted for link in many} == {1}
+        assert node.relay.greeted <= 1
+        assert [tried.count(at) for at in sorted(set(tried))] == [TRIED_PER_LOOK] * 5
+        await node.pass_time(3 * LIMITS.relay_redial_s_max, node.relay)
+        assert len(tried) == len(many), "one at a time for each"

@@ -139,9 +139,23 @@ async def test_who_waits_has_the_link_that_came_by_another_way(autojump_clock: t
         relays.append(HONEST)
         assert trio.current_time() - begun == 1
         assert not ways.searches
-    # The other side may keep what was being dialled: that came to its end, and nobody else was asked.
-    assert trio.current_time() - begun == Limits().dial_s_max
+    # The other side may keep what was being dialled: that had a moment more, and nobody else was asked.
+    assert trio.current_time() - begun == 1 + Limits().probe_s_max
     assert [relay for relay, _ in ways.asked] == [SILENT]
+    assert ways.failed == []
+
+
+async def test_who_is_parted_from_is_not_dialled_on_though_he_was_found(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        ways, begun = Ways(nursery), trio.current_time()
+        nursery.start_soon(ways.searches.link_to, TARGET, at([SILENT]))
+        await trio.testing.wait_all_tasks_blocked()
+        ways.searches.found(TARGET, LINK)
+        ways.searches.give_up(HONEST)
+        ways.searches.give_up(TARGET)
+    assert trio.current_time() == begun
 
 
 @pytest.mark.parametrize("turns_up_s", [1.0, 6.0])
