@@ -243,7 +243,8 @@ class Limits:
     """When the log is so long, what is left is copied before the next commit, and then it begins anew. It grows beyond
     that by one commit, and while somebody reads from an old place."""
     segment_batch_bytes_min: int = 64 * KIB
-    """A batch of so many bytes is kept in a segment, a file beside the store's; a smaller one is a row there."""
+    """A batch of so many bytes is kept in a segment, a file beside the store's; a smaller one is a row there, unless a
+    commit brings so much of its log, and nothing else."""
     segment_bytes_max: int = 64 * MIB
     """A segment takes no more."""
     segment_tail_bytes_max: int = 16 * MIB
