@@ -170,6 +170,12 @@ def bundle_of(*inner: bytes) -> bytes:
     return b"".join(encode_varint(len(one)) + one for one in inner)
 
 
+def test_iter_bundle_reads_messages_of_any_length() -> None:
+    for size in (0, 100, 127, 128, 16_360, 16_383, 16_384, 20_000):
+        inner = envelope.encode_envelope(0x8000, 2, 0, bytes(size))
+        assert next(iter(envelope.iter_bundle(bundle_of(inner, PING)))) == (0x8000, 2, 0, bytes(size))
+
+
 @given(st.lists(wire.inner_envelopes(), max_size=8))
 def test_iter_bundle_gives_what_parse_envelope_would(inner: list[bytes]) -> None:
     parsed = [envelope.parse_envelope(one) for one in inner]

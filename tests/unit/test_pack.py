@@ -57,6 +57,11 @@ def test_make_envelope_secure_hands_over_what_the_wire_says(
     assert Envelope.decode(made.encode()) == made
 
 
+def test_make_envelope_secure_defaults() -> None:
+    made = pack.make_envelope_secure(5, b"x", bytes(32), Turned(), 0)
+    assert (made.msg_id, made.flags) == (1, EnvelopeFlag.ENCRYPTED)
+
+
 def test_make_aad_takes_the_version_as_received() -> None:
     assert pack.make_aad(Envelope(ProtocolVersion(1, 7), 2, 3, 1)) == aad(2, 3, 1, 1, 7)
 
