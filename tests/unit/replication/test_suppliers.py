@@ -212,6 +212,24 @@ def test_t39_who_did_not_deliver_is_tried_again_however_often_it_did_not() -> No
     assert 300.0 <= pause_s <= 610.0, "each of the two at least every other time"
 
 
+def test_t39_two_that_do_not_deliver_take_turns_each_with_twice_the_pause_of_before() -> None:
+    world = World(2)
+    world.claim(0, 5, 0.0)
+    world.claim(1, 5, 0.0)
+    # The second one is asked on until the first one's pause of 6 s is over; by then its own is 12 s, from 9.0 on.
+    for now, wanted in ((3.0, 1), (6.0, 1), (9.0, 0), (12.0, 0), (21.0, 1), (24.0, 1), (45.0, 0)):
+        assert world.suppliers.next_deadline() == now
+        world.suppliers.handle_deadline(now)
+        assert world.wanted_from() == [wanted]
+
+
+def test_our_own_log_that_is_complete_up_to_its_fork_is_not_awaited() -> None:
+    world = World(1)
+    world.suppliers.held(OWN, 5, 0.0, last=5)
+    world.claim(0, 9, 0.0, origin=OWN)
+    assert not world.suppliers.is_awaited(OWN)
+
+
 def test_a_link_that_was_only_slow_is_believed_again_when_it_delivers() -> None:
     world = World(2)
     world.claim(0, 9, 0.0)

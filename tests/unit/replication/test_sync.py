@@ -150,6 +150,15 @@ def test_the_first_heads_list_every_log_the_peers_own_first() -> None:
     assert {entry.origin: entry.want for entry in message.entries} == {PEER: True, OWN: False, LOG: True}
 
 
+def test_a_peer_that_comes_back_is_told_all_heads_again() -> None:
+    log = make_log(OWN, 3)
+    side = Side(log, make_log(LOG, 2))
+    side.hear(entry(log, 3))
+    side.exchange.link_down(0, side.now)
+    side.exchange.link_up(1, PEER, side.now)
+    assert [(entry.origin, entry.seq) for entry in heads(side.take(1))] == [(OWN, 3), (LOG, 2)]
+
+
 def test_many_logs_are_told_in_several_messages() -> None:
     logs = [make_log(PeerId(number.to_bytes(32, "big")), 1) for number in range(1000, 1010)]
     side = Side(*logs, limits=Limits(heads_per_message_max=4))
@@ -722,6 +731,16 @@ def test_t36_a_head_seen_before_we_got_there_is_compared_when_we_do() -> None:
     assert pushed(side.take()) == [(2, 2)]
 
 
+def test_a_head_seen_before_we_got_there_is_compared_once() -> None:
+    log = make_log(LOG, 40)
+    side = Side(log[:2])
+    side.hear(entry(log, 3, want=False))
+    for batch in log[2:]:
+        side.append(batch)
+        side.wait(10.0)
+    assert side.loads == 0
+
+
 def test_t36_a_store_that_cannot_be_read_only_delays_the_comparison() -> None:
     ours, theirs = make_log(LOG, 3), make_log(LOG, 3, mark=b"x")
     side = Side(ours)
@@ -1120,6 +1139,7 @@ def test_where_a_log_was_when_it_moved_last_is_known() -> None:
     log = make_log(LOG, 2)
     side = Side(log[:1])
     assert (side.exchange.known_seq(LOG), side.exchange.known_seq(THIRD)) == (1, 0)
+    assert side.exchange.own_shown(0) == 0
     side.append(log[1])
     assert side.exchange.known_seq(LOG) == 2
 

@@ -349,7 +349,7 @@ def inner(type: int = DATA, msg_id: int = 1000, flags: int = 0, payload: bytes =
         inner(msg_id=0),
         inner(msg_id=2000) + inner(msg_id=2000),
         inner(msg_id=2000) + inner(msg_id=1999),
-        b"".join(inner(msg_id=msg_id) for msg_id in (2000, 2001, 2002, 2003)) + inner(0x8000, 2002),
+        b"".join(inner(msg_id=msg_id) for msg_id in range(2000, 2006)) + inner(0x8000, 2004),
         inner(msg_id=9000),
         inner(msg_id=2**64 - 1),
         b"\xff" * 20,
