@@ -101,7 +101,9 @@ class Pace:
     async def _wait(self, group: str, asking: _Asking) -> None:
         with trio.move_on_after(self._limits.hook_s_max):
             while self._check(group, _this_second()) + asking.under_way >= self._limits.failures_per_s:
-                await asking.waiting.park()
+                # For somebody to be found out, or the next second, in which as many may be wrong again.
+                with trio.move_on_at(_this_second() + 1):
+                    await asking.waiting.park()
             return
         raise _too_many("more of this source is asked than the application answers")
 

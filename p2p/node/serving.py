@@ -34,6 +34,7 @@ import trio
 from p2p.errors import ConfigError, NotConnected, PayloadTooLarge, RemoteProtocolError
 from p2p.limits import Limits
 from p2p.msg import Data, encode_data
+from p2p.node.interrupts import uninterrupted
 from p2p.policy.buckets import TokenBucket
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def check_handler(handler: object) -> None:
         raise ConfigError(f"a handler is a function, async or plain, and not a {type(handler).__name__}")
 
 
+@uninterrupted
 class Service:
     """A handler, and the requests that wait for it.
 
@@ -348,6 +350,10 @@ class Service:
             call.asked.reopen()
         self._left(call)
         call.asked.refuse(Data.NO_HANDLER)
+
+
+# What an application's handler does is its own: Ctrl-C comes there as in the rest of the program.
+trio.lowlevel.disable_ki_protection(Service._finish)  # noqa: SLF001  # of this module
 
 
 class _Call:

@@ -610,6 +610,7 @@ class Writer:
         if chore is not None and not beside.child_tasks:
             beside.start_soon(self._run_chore, chore)
 
+    @trio.lowlevel.enable_ki_protection
     async def _run_chore(self, chore: Callable[[], None]) -> None:
         with suppress(NoThread):  # the store names it again after the next commit
             await self._blocking.run("chore", chore)

@@ -30,6 +30,9 @@ from p2p.transport.base import LinkStream, RulesBroken, receive_size
 from p2p.transport.metered import REQUEST, Metered
 from p2p.transport.tcp_stream import CHUNKS_PER_CHECKPOINT, TcpStream
 
+# Its reader is a task in our nursery; an interrupt there would end the node under its program.
+trio.lowlevel.enable_ki_protection(WebSocketConnection._reader_task)  # noqa: SLF001  # there is no other hold on it
+
 FRAME_BYTES: Final = 64 * 1024
 """What one message carries at most: a write of the link."""
 

@@ -61,6 +61,20 @@ async def test_who_waits_is_told_as_soon_as_those_before_were_too_many(autojump_
         assert await is_let_in(pace, "b", 0, says=True)
 
 
+async def test_who_waits_is_asked_about_in_the_next_second_while_one_before_takes_longer(
+    autojump_clock: MockClock,
+) -> None:
+    pace = Pace(HttpLimits())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: is_let_in(pace, "a", 9, says=True))
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        for _ in range(4):
+            await is_let_in(pace, "a", 0, says=False)
+        assert await is_let_in(pace, "a", 0, says=True)
+        assert trio.current_time() - began <= 1
+
+
 async def test_who_waits_for_a_rule_that_hangs_does_so_for_a_bounded_time(autojump_clock: MockClock) -> None:
     pace = Pace(HttpLimits(hook_s_max=10))
     async with trio.open_nursery() as nursery:
