@@ -368,16 +368,23 @@ class Channel:
     async def _put_when_room(self, message: Message) -> None:
         if self._full_since is None:
             self._full_since = trio.current_time()
+        is_cut_short = False
         try:
             over_by, left_s = trio.current_time() + self._dispatch.wait_s_max, math.inf
             while left_s > REST_LOOK_S and not self._has_room(message) and not self._closed:
-                left_s = min(over_by - trio.current_time(), message._link.rest_s_max)  # noqa: SLF001  # of this module
+                rest_s, patience_s = message._link.rest_s_max, over_by - trio.current_time()  # noqa: SLF001  # of this module
+                left_s, is_cut_short = min(rest_s, patience_s), rest_s < patience_s
                 with trio.move_on_after(min(left_s, REST_LOOK_S)):
                     while not self._has_room(message) and not self._closed:
                         await self._writers.park()
-        finally:
-            # Also when the link ends while it waits.
+        except BaseException:
+            # The link ends while it waits, or another one waits for it.
             self._put_or_drop(message)
+            raise
+        if is_cut_short or self._has_room(message):
+            self._put_or_drop(message)
+        else:
+            self._dispatch.drop(self, message)
 
     def close(self) -> None:
         """No more messages will come; readers end after what is queued."""

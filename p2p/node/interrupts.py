@@ -9,12 +9,14 @@ It costs nothing when no interrupt comes: trio looks at the code of the frames t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import FunctionType
 from typing import TypeVar
 
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 ClassT = TypeVar("ClassT", bound=type)
+ItemT = TypeVar("ItemT")
 
 
 def uninterrupted(cls: ClassT) -> ClassT:
@@ -27,3 +29,9 @@ def uninterrupted(cls: ClassT) -> ClassT:
         if isinstance(function, FunctionType):
             enable_ki_protection(function)
     return cls
+
+
+@disable_ki_protection
+def listed(items: Iterable[ItemT]) -> list[ItemT]:
+    """What a program hands over to be gone through, which may be code of its own: an interrupt comes there."""
+    return list(items)

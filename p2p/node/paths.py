@@ -21,6 +21,7 @@ import trio
 from p2p.errors import ConfigError, ConnectFailed, NodeClosed, NotConnected, Reason, UnknownPeer
 from p2p.ids import RELAY, PeerEndpoint, PeerId, how_to_name
 from p2p.msg import Attached, AttachedEntry
+from p2p.node.interrupts import uninterrupted
 from p2p.node.kinds import check_kind, seconds_of
 from p2p.node.searches import Searches
 from p2p.node.status import Peer
@@ -361,6 +362,7 @@ def relay_of(link: Connection) -> PeerId:
     return PeerId.parse(link.stream.remote.host)
 
 
+@uninterrupted
 class Routes:
     """The routing table as an application sees it: `node.routes`. A peer is named by Peer, peer id or node id.
 

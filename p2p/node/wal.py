@@ -12,7 +12,7 @@ from p2p.errors import ConfigError
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.node.follow import Follower, Start
-from p2p.node.interrupts import uninterrupted
+from p2p.node.interrupts import listed, uninterrupted
 from p2p.node.kinds import check_count, check_kind
 from p2p.node.writer import Writer
 from p2p.replication.batch import NewRecord, Record, encode_portion, parse_batch
@@ -102,7 +102,7 @@ class Wal:
         given: object = records
         if isinstance(given, bytes | str) or not isinstance(given, Iterable):
             raise ConfigError("append_many takes a list of payloads: for one, there is append")
-        return await self._writer.append_many(list(records), kind, _whom(target))
+        return await self._writer.append_many(listed(records), kind, _whom(target))
 
     def check_size(self, payload: bytes, *, kind: str = "app", target: PeerId | str | None = None) -> None:
         """Raise RecordTooLarge if `append` would, without appending."""

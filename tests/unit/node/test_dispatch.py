@@ -132,6 +132,23 @@ async def test_T22_what_a_link_brings_that_may_not_rest_is_queued_beyond_the_cap
         assert chat.dropped == 3, "it does not wait, and finds no room"
 
 
+async def test_T22_who_waited_as_long_as_a_link_may_is_refused_also_where_somebody_reads_now_and_then(
+    autojump_clock: MockClock,
+) -> None:
+    dispatch, first, second = made(), Link(1), Link(2)
+    async with dispatch.channel("chat", 1, "wait") as chat, trio.open_nursery() as nursery:
+        assert bring(dispatch, first) is None
+        for link in (first, second):
+            pause = bring(dispatch, link, 3)
+            assert pause is not None
+            nursery.start_soon(pause)
+        await trio.sleep(WAIT_S / 2)
+        await chat.receive()
+        await trio.sleep(WAIT_S)
+        assert len(chat) <= 2
+        assert chat.dropped >= 1
+
+
 async def test_an_answer_that_is_cancelled_as_it_waits_for_room_can_be_given_again(autojump_clock: MockClock) -> None:
     dispatch, link = made(), Link(1)
     async with dispatch.channel("chat", 8, "wait") as chat:
