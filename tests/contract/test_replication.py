@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 import p2p
 from p2p.store.keys import STORE_FILE, open_reader
@@ -238,6 +239,8 @@ async def test_a_follower_picks_up_where_it_committed(tmp_path: Path) -> None:
             for _ in range(4):
                 record = await records.__anext__()
             await records.commit(record)
+            with pytest.raises(p2p.ConfigError, match="was not delivered"):
+                await records.commit(replace(record, seq=5))
             with pytest.raises(p2p.ChannelBusy):
                 async with a.wal.follow("one"):
                     pass

@@ -171,7 +171,7 @@ def bundle_of(*inner: bytes) -> bytes:
 
 
 def test_iter_bundle_reads_messages_of_any_length() -> None:
-    for size in (0, 100, 127, 128, 16_360, 16_383, 16_384, 20_000):
+    for size in (*range(90, 140), 16_360, 16_383, 16_384, 20_000):
         inner = envelope.encode_envelope(0x8000, 2, 0, bytes(size))
         assert next(iter(envelope.iter_bundle(bundle_of(inner, PING)))) == (0x8000, 2, 0, bytes(size))
 
