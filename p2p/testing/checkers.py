@@ -80,7 +80,7 @@ OF_NODE: Final = Panel(
 
 def _read_link(link: Connection) -> tuple[float, ...]:
     outbox, session = link._outbox, link.session
-    messages = len(outbox._data)
+    messages = outbox.data_messages
     return (
         messages,
         outbox.data_bytes if messages > 1 else 0,
