@@ -14,7 +14,7 @@ from p2p.testing.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 
-SEEDS = range(15)
+SEEDS = range(20)
 NODES = 5
 """Two or three more of them are four fifths of a world's time; `make proof` has 120 worlds of seven."""
 FAILED_ONCE = (115, 264, 272)
