@@ -676,6 +676,17 @@ def test_t72_a_relay_at_the_second_hop_that_refuses_or_says_nothing_is_noted(
     assert not net.dead_ends["2"], "it passed the circuit on to the target itself"
 
 
+def test_a_target_that_proved_itself_and_ends_the_circuit_says_nothing_of_the_way() -> None:
+    net = two_hops()
+    _, b = net.pair("A", "1", "B")
+    for _ in range(2):
+        send(b, b"of a handshake")
+        net.settle()
+    b.abort(Reason.OVERLOADED)
+    net.settle()
+    assert not net.dead_ends["1"]
+
+
 @pytest.mark.parametrize(("answers", "is_noted"), [(1, True), (2, False)])
 def test_t72_a_relay_at_the_second_hop_behind_which_nobody_proves_himself_is_noted(
     answers: int, is_noted: bool

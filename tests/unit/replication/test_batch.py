@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -122,6 +123,13 @@ def test_payloads_are_encoded_as_the_records_that_they_stand_for(
     start = min(start, len(payloads) - 1)
     records = [NewRecord(kind, target, payload) for payload in payloads]
     assert encode_portion(payloads, start, kind, target) == encode_portion(records, start)
+
+
+@pytest.mark.parametrize("payload", [7, "text", None])
+def test_a_payload_of_another_kind_is_refused_wherever_it_stands(payload: Any) -> None:
+    for records in ([b"x", payload], [NewRecord("k", None, b"x"), NewRecord("k", None, payload)]):
+        with pytest.raises(ConfigError, match="a payload is bytes"):
+            encode_portion(records)
 
 
 @given(st.lists(new_records | st.binary(max_size=9), min_size=1, max_size=30))

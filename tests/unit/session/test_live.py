@@ -170,6 +170,14 @@ def test_T19_what_comes_alone_with_a_broken_seal_ends_the_session():
     assert end_of(drain(r)).reason is Reason.CRYPTO
 
 
+def test_an_id_that_does_not_grow_ends_the_session_also_where_it_comes_alone():
+    i, r = live()
+    deliver(i, r)
+    again = r._last_id_in
+    assert r.receive_alone(sealed(i, DATA, EMPTY_DATA, msg_id=again), 0.0) is None
+    assert end_of(drain(r)).reason is Reason.PROTOCOL
+
+
 def test_nothing_is_received_alone_before_it_has_its_turn():
     i, r = start()
     i_hello = i.data_to_send()
