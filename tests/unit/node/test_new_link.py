@@ -55,4 +55,5 @@ async def calls_of_a_link(beside: int) -> int:
 async def test_a_new_link_asks_nothing_of_each_that_is_there(autojump_clock: MockClock) -> None:
     few, many = await calls_of_a_link(3), await calls_of_a_link(63)
     assert few > 100
-    assert many < few + 40
+    # A look at each of the 60 more would be a call at the least.
+    assert many < few + 60
