@@ -279,8 +279,10 @@ class Outbox:
         stay: deque[_Row] = deque()
         for row in self._data:
             if isinstance(row, list):
-                messages += [payload for payload in row if not Data.decode(payload).reply_to]
-                row = [payload for payload in row if Data.decode(payload).reply_to]
+                answers: list[bytes] = []
+                for payload in row:
+                    (answers if Data.decode(payload).reply_to else messages).append(payload)
+                row = answers
             if row:
                 stay.append(row)
         self._data, self._row = stay or (), None
