@@ -503,20 +503,37 @@ class Connection(Outgoing):
             except Exception:  # noqa: BLE001  # our own bug: this link pays for it, the node does not
                 _log.exception("link %s failed inside this node", self)
                 self._end(Reason.INTERNAL, "an internal error", clean=False)
-        if self._pause is not None:
-            await self._rest_no_more()
+        await self._rest_no_more()
 
     async def _rest_no_more(self) -> None:
-        """What a rest would have waited for is taken where there is room, or counted: it came before the end."""
-        with trio.CancelScope(deadline=-math.inf):
-            while self._pause is not None:
-                pause, self._pause = self._pause, None
-                try:
+        """What a rest would have waited for, and what the same read brought behind it, is taken where there is room, or
+        counted: it came before the end."""
+        while True:
+            try:
+                pause = self._pause or self._take_late_messages()
+                self._pause = None
+                if pause is None:
+                    return
+                with trio.CancelScope(deadline=-math.inf):
                     self._pause = await pause()
-                except RemoteProtocolError as error:
-                    _log.debug("%s: after its end: %s", self, error)
-                except Exception:  # noqa: BLE001  # our own bug, as above
-                    _log.exception("link %s failed inside this node", self)
+            except RemoteProtocolError as error:
+                _log.debug("%s: after its end: %s", self, error)
+            except Exception:  # noqa: BLE001  # our own bug, as above
+                _log.exception("link %s failed inside this node", self)
+
+    def _take_late_messages(self) -> Pause | None:
+        """Handle the messages among the events that are left at the end. No question can be answered any more, and
+        everything else was about the link."""
+        while (event := self.session.next_event()) is not None:
+            pause = None
+            if isinstance(event, ReceivedRow):
+                pause = self._owner.on_row(self, event.channel, event.bodies)
+            elif isinstance(event, Received) and isinstance(message := event.message, msg.Data):
+                is_message = not (event.flags or message.reply_to)
+                pause = self._owner.on_data(self, event.msg_id, 0, message) if is_message else None
+            if pause is not None:
+                return pause
+        return None
 
     async def _rest_until(self, pause: Pause) -> None:
         """Wait for what the link has to wait for before it reads on."""

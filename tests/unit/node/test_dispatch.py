@@ -306,7 +306,41 @@ async def test_a_link_that_ends_as_it_is_to_rest_leaves_nothing_behind(
             await a.send(b.peer_id, "stuck", b"")
         await link.over.wait()
         await trio.sleep(1)
-        assert len(stuck) == 2
+        assert len(stuck) == 3
+
+
+async def test_what_came_with_one_read_is_taken_or_counted_though_its_link_ends_while_it_rests(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        small_and_large(MemoryNetwork()) as (a, b),
+        b.channel("stuck", capacity=1) as stuck,
+        b.channel("full", capacity=1) as full,
+        b.channel("free") as free,
+        trio.open_nursery() as nursery,
+    ):
+        await a.connect(place_of(b))
+        await a.send(b.peer_id, "full", b"")
+        await trio.sleep(1)
+
+        async def ask() -> None:
+            with pytest.raises(p2p.NotConnected):
+                await a.request(b.peer_id, "free", b"")
+
+        # All in one write, and in one read.
+        for name, number in (("stuck", 4), ("free", 5), ("full", 3), ("nobody", 2), ("free", 1)):
+            for _ in range(number):
+                await a.send(b.peer_id, name, b"%d" % number)
+        nursery.start_soon(ask)
+        await trio.sleep(1)
+        link = kept_link(b, a)
+        assert link.is_resting
+        assert not free._queue
+        link.abort(Reason.ABNORMAL)
+        await link.over.wait()
+        assert [message.body for message in free._queue] == [b"5"] * 5 + [b"1"], "in order, and no question"
+        assert (len(stuck) + stuck.dropped, len(full) + full.dropped) == (4, 1 + 3)
+        assert b.counters.messages_dropped == stuck.dropped + full.dropped + 2
 
 
 async def test_T22_a_channel_is_bounded_in_bytes_too(autojump_clock: MockClock) -> None:
