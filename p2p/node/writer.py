@@ -472,6 +472,9 @@ class Writer:
     def remember_pin(self, node_id: str, peer_id: PeerId) -> None:
         """Note whose label `node_id` is; it is written with the next commit. Never waits."""
         self._pins[node_id] = (peer_id, self._clock.wall_ms())
+        while len(self._pins) > self._limits.weak_pins_max:
+            # Only while the store fails; the table keeps no more either.
+            del self._pins[next(iter(self._pins))]
         self._wake.set()
 
     def remember_place(self, address: Address, place: BookPlace | None) -> None:

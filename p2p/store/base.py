@@ -277,8 +277,7 @@ class Transaction(ABC):
         changed: the origins whose state this transaction moved.
         damaged: what it found damaged on its way.
         quotas: how many bytes an origin may take, for those that have a bound; the writer of the store sets it.
-        filed_hlc: the last timestamp of what the store had of our own log beyond a gap, and has filed by itself when
-            the transaction ended; else 0.
+        filed_hlc: the last timestamp of what the store had of our own log beyond a gap that is closed now; else 0.
     """
 
     def __init__(self, own: PeerId, base: Mapping[PeerId, OriginState]) -> None:
@@ -306,9 +305,12 @@ class Transaction(ABC):
         return self.state(origin).frozen_from
 
     def has_room(self, origin: PeerId, size: int) -> bool:
-        """Whether the origin may grow by so many bytes."""
+        """Whether the origin may grow by so many bytes. What replaces damage found its room before."""
         quota = self.quotas.get(origin)
-        return quota is None or self.state(origin).size + size <= quota
+        state = self.state(origin)
+        if quota is None or (state.seq < state.tail_seq and state.frozen_from is None):
+            return True
+        return state.size + size <= quota
 
     def held_within(self, origin: PeerId, seq_begin: int, seq_end: int) -> Held | None:
         """The first undamaged batch that shares a seq with the range."""
@@ -494,6 +496,8 @@ class Transaction(ABC):
                     self.quarantine(DamagedRange(origin, held.seq_begin, held.seq_end))
                 return
             self.changed[origin] = msgspec.structs.replace(self.state(origin), seq=batch.seq_end, hash=batch.hash)
+            if origin == self.own:
+                self.filed_hlc = batch.last_hlc
             last = batch
 
 

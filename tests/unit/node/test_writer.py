@@ -472,6 +472,21 @@ async def test_t41_a_quota_is_kept_and_told_once() -> None:
         assert len(bench.events_of(events.QuotaReached)) == 2, "what begins anew is told of anew"
 
 
+async def test_t41_what_takes_the_place_of_damage_needs_no_room_of_a_quota(sqlite_store: SqliteStore) -> None:
+    log = foreign()
+    limits = replace(LIMITS, origin_bytes_max=sum(len(batch.wal_bytes) for batch in log.batches[:3]))
+    async with running(Bench(sqlite_store, limits=limits)) as bench:
+        await bench.push(*log.batches[:3])
+        damage_blob(sqlite_store, log.batches[1])
+        await bench.writer.load(log.origin, 1, 2**40)
+        await settle()
+        assert bench.writer.heads[log.origin].seq == 2
+        outcomes = await bench.push(*log.batches[1:])
+        expected = [Verdict.APPLIED, Verdict.DUPLICATE, Verdict.LEFT_ALONE]
+        assert [outcome.verdict for outcome in outcomes] == expected
+        assert bench.writer.heads[log.origin].seq == 6
+
+
 # Forks.
 
 
@@ -982,6 +997,26 @@ async def test_t62_nothing_is_signed_before_our_own_damaged_log_is_whole(sqlite_
         assert await bench.append(b"whole again") == [4]
 
 
+async def test_our_timestamps_rise_above_those_that_lay_beyond_a_gap(sqlite_store: SqliteStore) -> None:
+    async with running(Bench(sqlite_store, limits=LIMITS)) as bench:
+        for payload in (b"a", b"b", b"c"):
+            bench.clock.ms += 1000
+            await bench.append(payload)
+        batches = bench.stored()
+        damage_blob(sqlite_store, batches[1])
+        await bench.writer.load(OWN, 1, 2**40)
+        await settle()
+    yesterday = WallClock()
+    yesterday.ms -= 86_400_000
+    async with running(Bench(sqlite_store, limits=LIMITS, clock=yesterday)) as bench:
+        await bench.push(batches[1])
+        assert bench.writer.heads[OWN].seq == 3
+        bench.writer.release_appends()
+        assert await bench.append(b"d") == [4]
+        times = [record.hlc for record in bench.records()]
+        assert times == sorted(times)
+
+
 # A disk that fails.
 
 
@@ -1069,6 +1104,19 @@ async def test_t61_everything_in_a_failed_commit_is_answered(
         assert sorted(failed) == ["cursor", "forget", "one", "two"]
         assert [outcome.verdict for outcome in bench.outcomes] == [Verdict.NOT_STORED]
         assert list(bench.writer.heads) == [OWN]
+
+
+async def test_t41_while_the_store_fails_what_peers_are_called_takes_no_more_memory_than_its_table(
+    sqlite_store: SqliteStore, autojump_clock: trio.testing.MockClock
+) -> None:
+    limits = replace(LIMITS, weak_pins_max=2)
+    async with running(Bench(sqlite_store, limits=limits)) as bench:
+        fill_disk(sqlite_store)
+        with pytest.raises(StoreError):
+            await bench.append(bytes(100_000))
+        for label in ("one", "two", "three"):
+            bench.writer.remember_pin(label, PEER)
+        assert list(bench.writer._pins) == ["two", "three"]
 
 
 async def test_t61_pins_and_damage_marks_are_written_later(
