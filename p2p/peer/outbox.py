@@ -232,7 +232,8 @@ class Outbox:
         while data and taken < turn_bytes:
             row = data[0]
             if isinstance(row, list):
-                room = turn_bytes - taken
+                # No row is longer than what is joined: the session would have to take it message by message.
+                room = min(turn_bytes - taken, self._limits.bundle_bytes)
                 fits = len(data) == 1 and self.data_bytes + len(row) * INNER_OVERHEAD_BYTES < room
                 messages = row if fits else _take_first(row, room)
                 if fits or not row:

@@ -430,15 +430,14 @@ class Session:
             LocalProtocolError, PayloadTooLarge: see `send`. What came before is queued.
         """
         count, size = len(payloads), sum(map(len, payloads))
-        if (
-            count > 1
-            and self._bundling
-            and self.state is _LIVE
-            and self._group_messages + count <= self._bundle_max
-            and max(map(len, payloads)) < self._small_max
-        ):
+        if count > 1 and self._bundling and self.state is _LIVE and max(map(len, payloads)) < self._small_max:
+            if self._group_bytes >= self._bundle_bytes:
+                self._close_group()
             joined = size + count * INNER_OVERHEAD_BYTES
-            if self._group_bytes + joined - len(payloads[-1]) - INNER_OVERHEAD_BYTES < self._bundle_bytes:
+            if (
+                self._group_messages + count <= self._bundle_max
+                and self._group_bytes + joined - len(payloads[-1]) - INNER_OVERHEAD_BYTES < self._bundle_bytes
+            ):
                 first_id = self._next_id
                 self._next_id = first_id + count
                 self._group.append((_BUNDLE, 0, 0, encode_row(_DATA, first_id, payloads)))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p import msg
 from p2p.limits import KIB, Limits
 from p2p.peer.outbox import Outbox
-from p2p.session.session import INNER_OVERHEAD_BYTES
+from p2p.session.session import INNER_OVERHEAD_BYTES, Session
+from tests.unit.session.helpers import bodies, drain, live
 
 
 class Drained:
@@ -182,6 +184,20 @@ def test_a_relay_lane_that_has_nothing_after_all_ends_its_turn() -> None:
     outbox.drain(drained, 64 * KIB)
     assert drained.taken == []
     assert not outbox
+
+
+def test_a_write_of_several_bundles_is_joined_in_rows_and_not_message_by_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outbox, (sender, receiver) = Outbox(Limits()), live()
+    payloads = [msg.encode_data(b"c", 0, 0, b"%03d" % number * 300) for number in range(260)]
+    assert all(outbox.put_data(payload) for payload in payloads)
+    monkeypatch.setattr(Session, "send", None)
+    for _ in range(2):
+        outbox.drain(sender, Limits().relay_write_bytes)
+        receiver.receive_data(sender.data_to_send(), 0.0)
+    assert not outbox
+    assert bodies(drain(receiver)) == [msg.decode_data(payload).body for payload in payloads]
 
 
 @given(
