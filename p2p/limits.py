@@ -96,6 +96,10 @@ class Limits:
     refusal_lines_burst: int = 20
     """Lines about connections that ended unproven or were refused (the others are told as a number in the next line),
     and, counted apart, about logs that are left alone."""
+    peer_lines_per_s: float = 2.0
+    peer_lines_burst: int = 1024
+    """Lines about peers that come and go, show a label of somebody else's or are banned: as many identities as anybody
+    likes cost him nothing. The others are told as a number, too."""
     refused_again_s: float = 600.0
     """How long nothing more is told of an identity that was refused for one reason."""
     refused_told_max: int = 1024

@@ -1,7 +1,7 @@
 """What a node tells people while it runs: one line for each notable event, to `logging` and to the config's `on_log`.
 
-Lines are few: whoever lets strangers decide how many there are bounds them first (`policy.buckets`). What happens all
-the time goes to the loggers of the modules instead, at debug and trace, where it costs nothing unless somebody looks.
+Lines are few: whoever lets others decide how many there are bounds them first (`PacedLines`). What happens all the time
+goes to the loggers of the modules instead, at debug and trace, where it costs nothing unless somebody looks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from p2p.node.status import Counters
+from p2p.policy.buckets import TokenBucket
 from p2p.text import one_line
+from p2p.windows import Clock
 
 _log = logging.getLogger("p2p.node")
 
@@ -75,6 +77,29 @@ class Lines:
     def _tell_of(self, error: Exception) -> None:
         self._counters.hook_failures = times = self._counters.hook_failures + 1
         tell_of_hook(_log, f"{self._node_id}: a log hook", times, error)
+
+
+class PacedLines:
+    """Tells lines of which others decide how many there are: so many, and with the next one how many were left out.
+
+    Args:
+        log_line: takes them.
+        per_s, burst: how many there may be.
+    """
+
+    def __init__(self, log_line: Callable[[str], None], clock: Clock, per_s: float, burst: int) -> None:
+        self._log_line = log_line
+        self._clock = clock
+        self._pace = TokenBucket(per_s, burst)
+        self._untold = 0
+
+    def __call__(self, line: str) -> None:
+        """Tell it, or count it."""
+        if not self._pace.take(self._clock.monotonic()):
+            self._untold += 1
+            return
+        untold, self._untold = self._untold, 0
+        self._log_line(f"{line} (and {untold} more before)" if untold else line)
 
 
 def tell_of_hook(log: logging.Logger, hook: str, times: int, error: Exception) -> None:

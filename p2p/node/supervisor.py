@@ -29,6 +29,7 @@ from p2p.node.carried_over import WAY_BROKE, CarriedOver
 from p2p.node.circuits import Circuits
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import CloneSuspected, EventFeed, LabelConflict, PeerConnected, PeerLeft, PeerMoved
+from p2p.node.lines import PacedLines
 from p2p.node.paths import Paths, relay_of
 from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
@@ -37,7 +38,7 @@ from p2p.node.succession import Succession
 from p2p.peer.connection import Connection
 from p2p.peer.owner import Pause, Routing
 from p2p.policy.admission import ConnectionSlots, Scores
-from p2p.policy.buckets import BucketTable, TokenBucket
+from p2p.policy.buckets import BucketTable
 from p2p.policy.guard import ConnectionGuard
 from p2p.policy.origins import OriginAdmission
 from p2p.policy.pins import Pins
@@ -112,7 +113,6 @@ class Supervisor:
         self._paths = paths
         self._counters = counters
         self._events = events
-        self._log_line = log_line
         self._remember_pin = remember_pin
         self._remember_ban = remember_ban
         self._acquaintances = acquaintances
@@ -121,8 +121,8 @@ class Supervisor:
         self._ephemerals = Ephemerals(entropy)
         self._nursery = nursery
         self._stopping = False
-        self._refusal_lines = TokenBucket(limits.refusal_lines_per_s, limits.refusal_lines_burst)
-        self._refusals_untold = 0
+        self._tell_of_peer = PacedLines(log_line, clock, limits.peer_lines_per_s, limits.peer_lines_burst)
+        self._tell_of_refusal = PacedLines(log_line, clock, limits.refusal_lines_per_s, limits.refusal_lines_burst)
         self._refused_lines = BucketTable(1 / limits.refused_again_s, 1, limits.refused_told_max)
 
     def start(self, stream: LinkStream) -> Connection:
@@ -253,7 +253,7 @@ class Supervisor:
         if verdict.is_conflict:
             assert pinned_to is not None, "a conflict has somebody to conflict with"
             self._events.emit(LabelConflict(node_id, peer_id, pinned_to, refused=verdict.is_refused))
-            self._log_line(f"label conflict: {peer_id.short} shows {node_id}, which belongs to {pinned_to.short}")
+            self._tell_of_peer(f"label conflict: {peer_id.short} shows {node_id}, which belongs to {pinned_to.short}")
             if verdict.is_refused:
                 return Reason.LABEL_CONFLICT, f"{node_id} is pinned to another identity"
             return None
@@ -261,7 +261,7 @@ class Supervisor:
         if ephemeral and holder is not None and holder != peer_id:
             # Nobody pins an identity of one run, so who is connected under the label keeps it.
             self._events.emit(LabelConflict(node_id, peer_id, holder, refused=False))
-            self._log_line(f"label conflict: {peer_id.short} shows {node_id}, which {holder.short} goes by")
+            self._tell_of_peer(f"label conflict: {peer_id.short} shows {node_id}, which {holder.short} goes by")
             return None
         link.label = node_id
         if not ephemeral:
@@ -304,12 +304,12 @@ class Supervisor:
         if old is None:
             if self._events.streams:
                 self._events.emit(PeerConnected(snapshot_of(link)))
-            self._log_line(f"connected to {_name(link)} at {link.endpoint}")
+            self._tell_of_peer(f"connected to {_name(link)} at {link.endpoint}")
         elif _way_of(link) != _way_of(old):
             if self._events.streams:
                 self._events.emit(PeerMoved(snapshot_of(link)))
             how = "directly" if link.direct else "another way"
-            self._log_line(f"{_name(link)} is reached {how} now: {link.endpoint}")
+            self._tell_of_peer(f"{_name(link)} is reached {how} now: {link.endpoint}")
 
     def _left_by(self, old: Connection | None) -> tuple[bytes, ...]:
         """What waited on the link whose place another one takes, and is not lost."""
@@ -343,7 +343,7 @@ class Supervisor:
             return
         if self._roster.note_change(link.peer_id, self._clock.monotonic()):
             self._events.emit(CloneSuspected(link.peer_id, link.label))
-            self._log_line(f"the identity of {_name(link)} seems to be used in two places: its links alternate")
+            self._tell_of_peer(f"the identity of {_name(link)} seems to be used in two places: its links alternate")
 
     def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause | None:
         """Hand an application message to its channel, after those that came before it."""
@@ -403,7 +403,7 @@ class Supervisor:
         # Who is said to have opened it is the relay's word, so it counts for what comes over that relay alone.
         place = f"{stream.end.relay} {stream.end.far}"
         if not self._slots.admits(place, self._clock.monotonic()):
-            self._log_refusal(f"refused {stream.remote}: {Reason.OVERLOADED.label}")
+            self._tell_of_refusal(f"refused {stream.remote}: {Reason.OVERLOADED.label}")
             return False
         stream.end.take()
         link = self.start(stream)
@@ -457,7 +457,7 @@ class Supervisor:
             _log.debug("over: %s: %s", link, one_line(_end_of(link)))
         self._counters.messages_unsent += link.unsent
         if (link.retiring or reason is Reason.MOVED) and (link.unsent or link.cut_short) and not self._stopping:
-            self._log_line(
+            self._tell_of_peer(
                 f"an older link with {_name(link)} could not be emptied and was cut: {link.unsent} messages that "
                 "waited on it are lost, and what was under way"
             )
@@ -479,12 +479,12 @@ class Supervisor:
             self.penalize(peer_id, reason)
         if peer_id is None:
             if not link.dialed_by_us:
-                self._log_refusal(f"refused {link.endpoint}: {_end_of(link)}")
+                self._tell_of_refusal(f"refused {link.endpoint}: {_end_of(link)}")
         elif self._roster.remove(link):
             if link.left and not self._stopping and reason in WAY_BROKE:
                 self._carry_over(link)
             self._events.emit(PeerLeft(peer_id, link.label, reason, link.detail, link.clean))
-            self._log_line(f"lost {_name(link)}: {_end_of(link)}")
+            self._tell_of_peer(f"lost {_name(link)}: {_end_of(link)}")
         if not link.direct and link.connected_at is not None and not link.clean:
             self._note_circuit_end(link)
         if link.dialed_by_us and link.endpoint is not None and link.connected_at is not None:
@@ -549,21 +549,13 @@ class Supervisor:
             if not taken.is_set():
                 lost = len(self._carried_over.take(peer_id))
                 self._counters.messages_unsent += lost
-                self._log_line(f"{lost} messages for {peer_id.short} are lost: no other way was found in time")
+                self._tell_of_peer(f"{lost} messages for {peer_id.short} are lost: no other way was found in time")
 
     def _note_dialed_end(self, link: Connection, endpoint: PeerEndpoint, connected_at: float) -> None:
         now = self._clock.monotonic()
         replaced = link.peer_id in self._roster.links
         lasted_s, reason = now - connected_at, link.reason or Reason.ABNORMAL
         self._guard.ended(endpoint, lasted_s, now, uniform(self._entropy), reason, replaced=replaced)
-
-    def _log_refusal(self, line: str) -> None:
-        # Strangers decide how many of these there are, so a flood of connections must not become one of lines.
-        if not self._refusal_lines.take(self._clock.monotonic()):
-            self._refusals_untold += 1
-            return
-        untold, self._refusals_untold = self._refusals_untold, 0
-        self._log_line(f"{line} (and {untold} more before)" if untold else line)
 
     def _tell_refused(self, link: Connection, proven: PeerProven, reason: Reason, detail: str) -> None:
         # It comes again and again, and may be a member that somebody forgot to put on a list: the first time is told.
@@ -572,7 +564,7 @@ class Supervisor:
         if self._refused_lines.of(f"{reason.label} {proven.peer_id}").take(self._clock.monotonic()):
             short = proven.peer_id.short
             who = f"{proven.node_id} ({short})" if is_node_id(proven.node_id) else short
-            self._log_refusal(f"refused {who} at {link.endpoint}: {reason.label}: {detail}")
+            self._tell_of_refusal(f"refused {who} at {link.endpoint}: {reason.label}: {detail}")
 
     def penalize(self, peer_id: PeerId, reason: Reason) -> None:
         """Take points from an identity; at 0 its links end and it is left alone for a while. Never this node's own."""
@@ -582,7 +574,7 @@ class Supervisor:
         if self._scores.penalize(peer_id, reason.penalty, now):
             ban_s = self._scores.banned_until(peer_id, now) - now
             self._remember_ban(peer_id, self._clock.wall_ms() + int(ban_s * 1000))
-            self._log_line(f"{peer_id.short} is banned for a while: {reason.label}")
+            self._tell_of_peer(f"{peer_id.short} is banned for a while: {reason.label}")
             for link in self._succession.of_peer(peer_id):
                 link.close(Reason.BANNED)
 

@@ -19,7 +19,7 @@ from p2p.errors import Reason
 from p2p.msg import Goodbye
 from p2p.node.events import CloneSuspected, ForkFound, LabelConflict, PeerConnected, PeerLeft
 from tests.hostile.rogue import rogue
-from tests.hostile.victim import WAIT_S, member, offence, until_alone, until_event, until_head, victim, where
+from tests.hostile.victim import WAIT_S, limits, member, offence, until_alone, until_event, until_head, victim, where
 
 
 async def appended(at: p2p.Node, node: p2p.Node, payload: bytes) -> None:
@@ -175,3 +175,15 @@ async def test_T16_two_links_at_once_from_a_rogue_are_one_link_and_the_newer_one
             await old.let_go()
             await new.say(Goodbye(1, ""))
             await new.last_words()
+
+
+async def test_t33_who_comes_and_goes_under_ever_new_names_does_not_decide_how_much_is_logged() -> None:
+    told: list[str] = []
+    few = limits(peer_lines_burst=3, peer_lines_per_s=1e-6)
+    async with victim(limits=few, on_log=told.append) as node:
+        for _ in range(6):
+            # A label that is another's from the second on, a link, and its end.
+            async with node.events() as events, rogue(node, node_id="same", is_open=False) as peer:
+                await peer.say(Goodbye(Reason.CLOSED, ""))
+                await until_event(events, PeerLeft)
+        assert len([line for line in told if "same" in line or line.startswith(("connected", "lost"))]) == 3
