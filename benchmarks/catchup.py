@@ -24,7 +24,7 @@ PER_CALL: Final = 1000
 LIVE_APPENDS: Final = 20
 
 
-async def _append(node: p2p.Node, records: int) -> float:
+async def append(node: p2p.Node, records: int) -> float:
     """Seconds that the appends take."""
     payloads = [os.urandom(RECORD_BYTES) for _ in range(PER_CALL)]
     with quiet_collector():
@@ -37,23 +37,32 @@ async def _append(node: p2p.Node, records: int) -> float:
 async def _append_anew(records: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         async with p2p.open_node(node_id="alone", data_dir=folder, listen_port=None) as node:
-            return await _append(node, records)
+            return await append(node, records)
 
 
-async def _catch_up(port: int, records: int) -> float:
-    async with worker.start("follower", port, records) as side:
+async def catch_up(port: int, records: int, *behind: str) -> float:
+    """Seconds that an empty node in a process of its own takes, from a dial to the last record durable there.
+
+    Args:
+        port: of the holder; or of a relay, and who the holder is follows.
+        records: how many the holder has.
+        behind: nothing, or the holder's peer id.
+    """
+    async with worker.start("follower", port, records, *behind) as side:
         await side.result()
         await side.go()
-        return float((await side.result())["seconds"])
+        result = await side.result()
+    assert result["direct"] == [not behind]
+    return float(result["seconds"])
 
 
 async def _catching_up(quick: bool, tell: Tell) -> None:
     rounds, records = (3, 20_000) if quick else (5, 100_000)
     with tempfile.TemporaryDirectory() as folder:
         async with p2p.open_node(node_id="holder", data_dir=folder, network_key=bytes(32)) as holder:
-            await _append(holder, records)
+            await append(holder, records)
             port = holder.endpoints[0].port
-            measured = await in_turn(rounds, lambda: _append_anew(records), lambda: _catch_up(port, records))
+            measured = await in_turn(rounds, lambda: _append_anew(records), lambda: catch_up(port, records))
     append_s, catch_up_s = zip(*measured, strict=True)
     tell(
         row(

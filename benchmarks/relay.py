@@ -4,17 +4,22 @@ Source, relay and sink are three processes on loopback. The same messages go to 
 over a circuit, in turn. Over the circuit every byte is sealed twice at the source and opened twice at the sink, and
 opened and sealed once more by the relay: three times the work, by three processes instead of two. On fewer free cores
 than that the ratio is the ratio of the work.
+
+And how fast an empty node catches up over a relay, which keeps no records itself, against the same over a direct link.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import tempfile
+from functools import partial
 
 import trio
 
 import p2p
 from benchmarks import worker
+from benchmarks.catchup import append, catch_up
 from benchmarks.harness import Row, Tell, in_turn, ratio, row
 from benchmarks.messages import Side, named, node_seconds
 from benchmarks.worker import Effort, effort
@@ -47,6 +52,31 @@ async def _rows(quick: bool, tell: Tell) -> None:
                 tell(_row(size, count, await in_turn(5 if quick else 9, *ways)))
 
 
+async def _catching_up(quick: bool, tell: Tell) -> None:
+    rounds, records = (3, 20_000) if quick else (5, 100_000)
+    with tempfile.TemporaryDirectory() as folder:
+        async with (
+            worker.start("relay") as relay,
+            p2p.open_node(node_id="holder", data_dir=folder, network_key=bytes(32), listen_host="127.0.0.1") as holder,
+        ):
+            await append(holder, records)
+            port = (await relay.result())["port"]
+            await holder.connect(f"127.0.0.1:{port}")
+            direct = partial(catch_up, holder.endpoints[0].port, records)
+            measured = await in_turn(rounds, direct, partial(catch_up, port, records, str(holder.peer_id)))
+    direct_s, relayed_s = zip(*measured, strict=True)
+    tell(
+        row(
+            f"catch-up of {records:,} records of 256 B over one relay, durable, ÷ direct",
+            ratio(direct_s, relayed_s),
+            ">= 0.4",
+            value=records / statistics.median(relayed_s),
+            unit="records/s",
+            baseline=f"the same over a direct link, {records / statistics.median(direct_s):,.0f}",
+        )
+    )
+
+
 def _row(size: int, count: int, measured: list[tuple[Effort, ...]]) -> Row:
     direct, relayed = zip(*measured, strict=True)
     work = ratio((each.together for each in direct), (each.together for each in relayed))
@@ -64,3 +94,4 @@ def _row(size: int, count: int, measured: list[tuple[Effort, ...]]) -> Row:
 def run(quick: bool, tell: Tell) -> None:
     """Measure and tell the rows as they come."""
     trio.run(_rows, quick, tell)
+    trio.run(_catching_up, quick, tell)

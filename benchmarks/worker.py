@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,11 @@ async def _confirm(node: p2p.Node, channel: p2p.Channel) -> None:
 
 
 async def relay() -> None:
-    """Pass circuits on."""
-    async with p2p.open_node(node_id="relay", network_key=bytes(32), listen_host="127.0.0.1", relay=True) as node:
+    """Pass circuits on, and keep nobody's records: who catches up could have them from here."""
+    limits = replace(p2p.Limits(), origins_max=0)
+    async with p2p.open_node(
+        node_id="relay", network_key=bytes(32), listen_host="127.0.0.1", relay=True, limits=limits
+    ) as node:
         say(port=node.endpoints[0].port)
         await node.wait()
 
@@ -190,18 +193,24 @@ def verdicts(node: p2p.Node) -> dict[str, int]:
     return {verdict.value: count for verdict, count in rooms.replicator.verdicts.items()}
 
 
-async def follower(port: int, records: int, inbox: Inbox) -> None:
-    """Catch up with a node from an empty store, and tell when everything is durable here."""
+async def follower(port: int, records: int, inbox: Inbox, peer: str = "") -> None:
+    """Catch up with a node from an empty store, and tell when everything is durable here. With a peer that is the node,
+    and the port its relay's."""
     with tempfile.TemporaryDirectory() as folder:
         async with p2p.open_node(node_id="follower", data_dir=folder, network_key=bytes(32)) as node:
+            holder = f"127.0.0.1:{port}"
+            if peer:
+                await node.connect(holder)
+                holder = f"relay://relay/{peer}"
             say(ready=True)
             await inbox.line()
             started = trio.current_time()
             async with node.events() as events:
-                await node.connect(f"127.0.0.1:{port}")
+                peer_id = (await node.connect(holder)).peer_id
                 while sum(head.seq for head in node.wal.heads().values()) < records:
                     await events.__anext__()
-            say(seconds=trio.current_time() - started)
+            seconds = trio.current_time() - started
+            say(seconds=seconds, direct=[each.direct for each in node.peers() if each.peer_id == peer_id])
 
 
 class Inbox:
@@ -278,7 +287,7 @@ ROLES: dict[str, Role] = {
     "accept_only": lambda args, inbox: accept_only(),
     "hub": lambda args, inbox: hub(float(args[0]), inbox),
     "member": lambda args, inbox: member(inbox),
-    "follower": lambda args, inbox: follower(int(args[0]), int(args[1]), inbox),
+    "follower": lambda args, inbox: follower(int(args[0]), int(args[1]), inbox, *args[2:]),
     "crowd": lambda args, inbox: crowd(int(args[0]), float(args[1]) if args[1:] else None, inbox),
 }
 
