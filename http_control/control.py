@@ -26,7 +26,7 @@ from http_control.files import load_or_make_token, new_token
 from http_control.logs import Feed, frame_of
 from http_control.options import P2PHttpOptions
 from http_control.views import View
-from p2p import NodeClosed, NotStarted, PeerId, events, one_line
+from p2p import ConfigError, NodeClosed, NotStarted, PeerId, events, one_line
 
 _log = logging.getLogger("p2p.http")
 
@@ -219,12 +219,20 @@ class Control:
                 continue
             if self._started_at is None:
                 self._started_at = view.now
+                await self._make_token()
             status = self.status(view)
             before = self._sample(status, view.now, before)
             self._stats_line(status)
             if self.happenings.readers:
                 self.happenings.tell(self.state_frames(view, status) + frame_of("sample", self.samples[-1]))
             await trio.sleep(every)
+
+    async def _make_token(self) -> None:
+        """Not at the first request: who reads the token in the data dir need not have been turned away once."""
+        try:
+            await self.door()
+        except ConfigError as error:
+            _log.warning("%s has no token to be asked for: %s", self.node.node_id, error)
 
     def state_frames(self, view: View, status: shapes.Status) -> bytes:
         """The state as two events: `status` and `peers`."""

@@ -214,3 +214,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """What a prompt completes, and `help(p2p)` tells of, before it was asked for."""
+    return sorted({*globals(), *__all__})

@@ -55,7 +55,8 @@ class NodeConfig:
         tls_ca: PEM file of who may have signed the certificates of `wss://` endpoints and, unless its `ca_file` says
             otherwise, of the registry; None for the system's choice.
         dial: False makes no dial but those of `connect`: no configured peer, nobody that a hint names.
-        network_key: exactly 32 random bytes that every member has; strangers fail before they are answered.
+        network_key: exactly 32 random bytes that every member has; strangers fail before they are answered. Of a file
+            that `p2p id --new-network-key FILE` made they are `bytes.fromhex(Path(FILE).read_text())`.
         network_name: keeps networks apart that share neither key nor purpose.
         trust: the identities that may connect: a mapping of node id to peer id, or the path of a trust file.
         open: accept anybody on all interfaces, knowingly.
@@ -135,8 +136,7 @@ class NodeConfig:
             raise ConfigError(f"expire_after_s must be above 0, not {self.expire_after_s}; None keeps all ages")
         if self.network_key is not None and len(self.network_key) != 32:
             raise ConfigError(
-                f"network_key has {len(self.network_key)} bytes: it must be 32 random ones "
-                "(make a file of them with `p2p id --new-network-key FILE`)"
+                f"network_key has {len(self.network_key)} bytes: it must be 32 random ones; {_KEY_OF_FILE}"
             )
         if self.store is not None and (self.data_dir is not None or self.identity is not None):
             raise ConfigError("store brings its own place and identity: leave data_dir and identity out")
@@ -299,12 +299,13 @@ class NodeConfig:
 
 
 _NONE: Final = type(None)
+_KEY_OF_FILE: Final = "those in a file of `p2p id --new-network-key FILE` are bytes.fromhex(Path(FILE).read_text())"
 _KINDS: Final[Kinds] = (
     ("node_id network_name", (str,), "text"),
     ("listen_host", (str, _NONE), "an IP address as text, or None"),
     ("listen_port listen_ws_port", (int, _NONE), "a port, a whole number from 0 to 65535, or None"),
     ("data_dir tls_cert tls_key tls_ca", (str, Path, _NONE), "a path, as pathlib.Path or text, or None"),
-    ("network_key", (bytes, _NONE), "32 bytes, or None"),
+    ("network_key", (bytes, _NONE), f"32 bytes, or None; {_KEY_OF_FILE}"),
     ("trust", (Mapping, str, Path, _NONE), "a mapping of node ids to peer ids, the path of a trust file, or None"),
     ("peers via", (Iterable,), "a list of endpoints, such as ['10.0.0.2:9001']"),
     ("trusted_proxies", (Iterable,), "a list of addresses or networks, such as ['10.1.0.0/16']"),

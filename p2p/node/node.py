@@ -401,7 +401,10 @@ class Node:
             rooms = self._running()
             if isinstance(endpoint, PeerId) or (isinstance(endpoint, str) and is_who(endpoint)):
                 await trio.lowlevel.checkpoint()
-                return snapshot_of(await self._link_by_route(endpoint))
+                try:
+                    return snapshot_of(await self._link_by_route(endpoint))
+                except UnknownPeer as error:
+                    raise UnknownPeer(f"{error}; a place to dial is written HOST:PORT") from None
             place = _dialable(endpoint)
         except P2PError:
             # A dial waits for the other side, which is a checkpoint; this did not come to one.

@@ -253,7 +253,14 @@ class Supervisor:
         if verdict.is_conflict:
             assert pinned_to is not None, "a conflict has somebody to conflict with"
             self._events.emit(LabelConflict(node_id, peer_id, pinned_to, refused=verdict.is_refused))
-            self._tell_of_peer(f"label conflict: {peer_id.short} shows {node_id}, which belongs to {pinned_to.short}")
+            mend = (
+                "it is refused"
+                if verdict.is_refused
+                else "it goes by its peer id; if that machine was set up anew, `p2p peers forget` frees the label "
+                "while this node is stopped"
+            )
+            what = f"label conflict: {peer_id.short} shows {node_id}, which belongs to {pinned_to.short}"
+            self._tell_of_peer(f"{what}: {mend}")
             if verdict.is_refused:
                 return Reason.LABEL_CONFLICT, f"{node_id} is pinned to another identity"
             return None

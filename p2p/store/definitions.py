@@ -10,6 +10,7 @@ another.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from functools import cache
@@ -26,6 +27,10 @@ _PUT_RIGHT: Final = (
     " WHERE name = :name OR sql = :sql OR (:sql IS NULL AND sql IS NULL AND tbl_name = :table)"
 )
 """One of them is damaged, and the others say which line it is."""
+
+
+_BESIDE: Final = re.compile(" ?([(),]) ?")
+"""What needs no blank beside it."""
 
 
 class _Line(NamedTuple):
@@ -114,5 +119,5 @@ def _lines_of(version: int) -> tuple[_Line, ...]:
 
 
 def _plain(line: _Line) -> _Line:
-    # What was only indented otherwise is the same.
-    return line._replace(sql=" ".join(line.sql.split()) if isinstance(line.sql, str) else None)
+    # What was only indented otherwise is the same: earlier versions began a line behind some brackets.
+    return line._replace(sql=_BESIDE.sub(r"\1", " ".join(line.sql.split())) if isinstance(line.sql, str) else None)

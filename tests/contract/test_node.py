@@ -392,6 +392,13 @@ async def test_a_message_that_fits_no_frame_is_refused() -> None:
             await a.send(peer, "", b"")
 
 
+async def test_a_place_without_its_port_says_how_a_place_is_written() -> None:
+    async with p2p.open_node(node_id="a") as a:
+        for place in ("127.0.0.1", "shop.example"):
+            with pytest.raises(p2p.UnknownPeer, match="HOST:PORT"):
+                await a.connect(place)
+
+
 async def test_sending_to_nobody_raises() -> None:
     async with p2p.open_node(node_id="a") as a:
         with pytest.raises(p2p.UnknownPeer):

@@ -29,8 +29,9 @@ async def appended(at: p2p.Node, node: p2p.Node, payload: bytes) -> None:
 
 
 async def test_T14_T73_two_nodes_of_one_label_are_both_served_and_the_first_keeps_it(tmp_path: Path) -> None:
+    lines: list[str] = []
     async with (
-        victim() as node,
+        victim(on_log=lines.append) as node,
         member("till", data_dir=tmp_path / "one") as one,
         member("till", data_dir=tmp_path / "two") as two,
         node.events() as events,
@@ -39,6 +40,7 @@ async def test_T14_T73_two_nodes_of_one_label_are_both_served_and_the_first_keep
         await two.connect(node.endpoints[0])
         conflict = await until_event(events, LabelConflict)
         assert conflict == LabelConflict("till", two.peer_id, one.peer_id, refused=False)
+        assert [line for line in lines if "label conflict" in line and "`p2p peers forget`" in line]
         assert node.get_peer("till").peer_id == one.peer_id
         assert node.get_peer(two.peer_id).node_id is None
         await appended(one, node, b"from the one")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import p2p
 
 FRONT_DOOR = """
@@ -35,6 +38,12 @@ def test_the_front_door() -> None:
     assert set(p2p.__all__) == set(FRONT_DOOR)
     assert len(p2p.__all__) == len(set(p2p.__all__))
     assert [name for name in p2p.__all__ if not hasattr(p2p, name)] == []
+
+
+def test_a_prompt_completes_the_front_door_before_anything_was_used() -> None:
+    code = "import sys, p2p; names = dir(p2p); print('trio' in sys.modules, set(p2p.__all__) <= set(names))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["False", "True"]
 
 
 def test_what_a_node_offers() -> None:

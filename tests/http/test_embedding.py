@@ -58,6 +58,21 @@ async def test_several_nodes_on_one_application_do_not_notice_each_other() -> No
         assert "for a alone" not in lines["b"]
 
 
+async def test_the_token_of_an_embedded_node_is_there_before_anybody_asks(tmp_path: Path) -> None:
+    app = QuartTrio("shop")
+    node = p2p.Node(p2p.NodeConfig(node_id="a", data_dir=tmp_path / "a"))
+    register_routes(app, p2p.P2PRuntime(node), P2PHttpOptions(stats_every_ms=100))
+    async with served(app) as (url, _), trio.open_nursery() as nursery:
+        await nursery.start(node.run)
+        with trio.fail_after(30):
+            while not (tmp_path / "a" / "control.token").exists():
+                await trio.sleep(0.01)
+        token = (tmp_path / "a" / "control.token").read_text().strip()
+        async with httpx.AsyncClient(base_url=url, headers={"x-auth-token": token}) as client:
+            assert (await client.get("/p2p/status")).json()["node_id"] == "a"
+        node.stop()
+
+
 async def test_the_site_of_an_application_shows_all_its_nodes() -> None:
     app = QuartTrio("shop", static_folder=None)
     with pytest.raises(ValueError, match="register_routes first"):

@@ -60,3 +60,11 @@ def test_bounds_that_measure_nothing_are_refused(name: str, value: object) -> No
     with pytest.raises(p2p.ConfigError, match=f"Limits.{name} is"):
         p2p.NodeConfig(node_id="a", limits=p2p.Limits(**{name: value}))  # type: ignore[arg-type]  # what is refused
     assert p2p.NodeConfig(node_id="a", limits=p2p.Limits(dial_s_max=3, recent_batches_bytes=0)).limits.dial_s_max == 3
+
+
+@pytest.mark.parametrize("given", ["home.key", "ab" * 32, b"ab" * 32 + b"\n", Path("home.key")])
+def test_what_is_no_network_key_is_told_how_the_file_of_one_is_read(given: object) -> None:
+    with pytest.raises(p2p.ConfigError, match=r"bytes.fromhex\(Path\(FILE\).read_text\(\)\)"):
+        p2p.NodeConfig(node_id="a", network_key=given)  # type: ignore[arg-type]  # what is refused
+    key = bytes.fromhex("ab" * 32 + "\n")
+    assert p2p.NodeConfig(node_id="a", network_key=key).network_key == key

@@ -198,6 +198,22 @@ def test_t62_text_that_is_none_in_a_table_of_hints_is_damage(path: Path) -> None
         assert store.pins() == {}
 
 
+def test_a_table_that_an_earlier_version_wrote_on_other_lines_is_not_damaged(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        for name in ("cursors", "book"):
+            (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+            head, _, rest = sql.partition("(")
+            columns, _, end = rest.strip().rpartition(")")
+            older = f"{head}(\n        {columns.strip()}\n    ){end}"
+            connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (older, name))
+    with closing(SqliteReader(path)) as reader:
+        assert list(reader.verify()) == []
+    with closing(SqliteStore(path, OWN)) as store:
+        assert store.mended == []
+        assert (store.book(), store.cursors("reader")) == ([PLACE], {OWN: 2})
+
+
 def test_t61_a_store_that_is_locked_is_not_taken_for_damaged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "BUSY_MS", 20)
     with closing(sqlite3.connect(path, isolation_level=None)) as other, closing(SqliteStore(path, OWN)) as store:
