@@ -39,6 +39,14 @@ def sync(path: Path) -> None:
         raise refusal(path, error) from error
 
 
+def gone(path: Path) -> StoreError:
+    """The error for a store whose file is not where it was opened."""
+    return StoreError(
+        f"the store {path} is not there any more, or another file is in its place: put it back, or stop the node and "
+        "start it where the store lies now"
+    )
+
+
 def refusal(path: Path, error: OSError) -> StoreError:
     """The error for what a disk did not write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

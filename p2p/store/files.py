@@ -40,11 +40,25 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
+def lasting(path: Path) -> Path:
+    """The same file by a name that stays right when the process goes elsewhere, or a link on the way is turned."""
+    return path.parent.resolve() / path.name
+
+
+def file_id(path: Path) -> tuple[int, int] | None:
+    """Which file is there; None for none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def connect(path: Path, mode: str, store: Path | None = None) -> sqlite3.Connection:
     """Open the file.
 
     Args:
-        mode: SQLite's: "ro", "rw" or "rwc".
+        mode: SQLite's: "ro" or "rw".
         store: the file beside which its segments lie, if it is another one.
     """
     # Each connection belongs to one lane, and a lane is one thread at a time, though not always the same one.

@@ -29,7 +29,7 @@ from p2p.store.base import (
 from p2p.store.blobs import IN_TABLE, is_damage, read_batch
 from p2p.store.check import check_chain, check_proof_kept
 from p2p.store.definitions import check_version_told
-from p2p.store.files import connect_to_read, is_in_use, translated
+from p2p.store.files import connect_to_read, is_in_use, lasting, translated
 from p2p.store.hints import damaged_tables
 from p2p.store.replay import end_beyond
 from p2p.store.rows import held_of, is_peer_id, peer_id_of, read_states
@@ -68,8 +68,8 @@ class SqliteReader:
     """
 
     def __init__(self, path: Path) -> None:
-        # Where the process works may change: SQLite does not mind, and segments must not.
-        self._path = path = path.absolute()
+        # SQLite does not mind where it lies by now, and segments must not.
+        self._path = path = lasting(path)
         # Who closes may be another thread than the one that still reads.
         self._in_use = threading.Lock()
         with translated(path, "opened"):

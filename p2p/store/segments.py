@@ -56,7 +56,7 @@ from typing import Final, NamedTuple
 from p2p.errors import StoreError
 from p2p.ids import PeerId
 from p2p.limits import Limits
-from p2p.store.disk import refusal, sync
+from p2p.store.disk import gone, refusal, sync
 
 BATCH_BYTES_MAX: Final = Limits().batch_bytes_max
 _LENGTH: Final = struct.Struct("<I")
@@ -216,6 +216,9 @@ def _open(store: Path, no: int) -> int | None:
             os.close(descriptor)
             raise
     except FileNotFoundError:
+        if not os.path.exists(store):
+            # Nothing was lost: the whole data dir lies elsewhere, or its disk was taken away.
+            raise gone(store) from None
         return None
     except OSError as error:
         # Not what lies there is wrong, but that it cannot be reached now: no reason to fetch it again.

@@ -35,7 +35,19 @@ from p2p.store.base import Damage, Loaded, NotBulk, OriginState, Transaction
 from p2p.store.blobs import is_damage, malformed
 from p2p.store.checkpoints import Checkpoints
 from p2p.store.definitions import altered_tables, check_version_told
-from p2p.store.files import LOG, beside, check_index_room, connect, make_private, size_of, suspect, translated
+from p2p.store.disk import gone
+from p2p.store.files import (
+    LOG,
+    beside,
+    check_index_room,
+    connect,
+    file_id,
+    lasting,
+    make_private,
+    size_of,
+    suspect,
+    translated,
+)
 from p2p.store.head import check_head, copy_log
 from p2p.store.hints import mend_hints
 from p2p.store.mend import mend_origins
@@ -80,11 +92,12 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path, own: PeerId, lock: Closable | None = None, limits: Limits = _LIMITS) -> None:
-        self._path = path = path.absolute()
+        self._path = path = lasting(path)
         self._own = own
         self._lock = lock
         self._limits = limits
         self._is_failed = False
+        self._is_displaced = False
         # What the commits since the last one that was synced have in segments, and whether the connection syncs none.
         # At the bound the next one is synced: what is found in SQLite's log at the start may be in memory alone.
         self._unsynced_bytes = limits.segment_tail_bytes_max
@@ -103,6 +116,7 @@ class SqliteStore:
                 check_head(path)
                 make_private(path)
                 self._writer = _connect_writer(path, limits)
+                self._file_id = file_id(path)
                 check_version_told(self._writer, path)
                 prepare(self._writer, path, own)
                 self.mended = _mend(self._writer)
@@ -132,9 +146,9 @@ class SqliteStore:
 
     @contextmanager
     def _write(self, is_bulk: bool) -> Iterator[SqliteTransaction]:
-        connection = self._writer
+        connection, path = self._writer, self._path
         if self._is_failed or connection is None:
-            raise StoreReadOnly(f"the store {self._path} failed and is not recovered yet")
+            raise StoreReadOnly(f"the store {path} failed and is not recovered yet")
         limits = self._limits
         # Until it is known that nothing is in doubt.
         self._is_failed = True
@@ -144,6 +158,8 @@ class SqliteStore:
         transaction.big_bytes = 0 if is_bulk else limits.segment_batch_bytes_min
         with translated(self._path, "written"):
             try:
+                if self._is_displaced:
+                    raise gone(path)
                 self._checkpoints.copy_rest(connection)
                 is_synced = not is_bulk or self._unsynced_bytes >= limits.segment_tail_bytes_max
                 if self._is_lax is is_synced:
@@ -252,6 +268,8 @@ class SqliteStore:
         self._is_failed = True
         self._close_writer()
         with translated(self._path, "written"):
+            if self._find_displaced():
+                raise gone(self._path)
             connection = _connect_writer(self._path, self._limits)
             try:
                 if not self._checkpoints.copy_all(connection):
@@ -292,7 +310,18 @@ class SqliteStore:
 
     def chore(self) -> Callable[[], None] | None:
         """The copying of SQLite's log into the file, when it is time."""
-        return self._checkpoints.copy_beside if self._checkpoints.is_pass_due else None
+        return self._copy_beside if self._checkpoints.is_pass_due else None
+
+    def _copy_beside(self) -> None:
+        # Not at each commit: it would cost as much as the rest of Python's part of one that is small.
+        if not self._find_displaced():
+            self._checkpoints.copy_beside()
+
+    def _find_displaced(self) -> bool:
+        """Whether the file is not any more where it was opened, and whoever opens it next looks for it: what is written
+        then is found by nobody, and a copy that was put in its place knows of nothing since."""
+        self._is_displaced = file_id(self._path) != self._file_id
+        return self._is_displaced
 
     def look_through(self) -> str | None:
         """Check the file's structure, unless it is a very big one. If it is damaged, the next start writes it anew."""
@@ -372,7 +401,7 @@ class SqliteStore:
 
 
 def _connect_writer(path: Path, limits: Limits) -> sqlite3.Connection:
-    connection = connect(path, "rwc")
+    connection = connect(path, "rw")
     try:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]

@@ -99,6 +99,7 @@ def test_what_is_written_is_read_and_only_its_owner_may(path: Path) -> None:
 
 @pytest.mark.parametrize("at", [-1, 3, 404, 2**70])
 def test_t62_no_place_in_a_segment_makes_a_reader_fail_or_read_much(path: Path, at: int) -> None:
+    path.touch()
     appends = Appends(path, {}, 1, 1000)
     appends.add(OWN, b"\xff" * 400)
     appends.write()
@@ -1068,6 +1069,65 @@ def test_where_the_process_works_does_not_matter(tmp_path: Path, monkeypatch: py
         assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
         assert list(reader.verify()) == []
     assert os.listdir(tmp_path / "elsewhere") == []
+
+
+def test_a_link_to_the_data_dir_that_is_turned_while_it_is_open_does_not_matter(tmp_path: Path) -> None:
+    log = Log()
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "current"
+    link.symlink_to("old")
+    with closing(SqliteStore(link / "log.sqlite", OWN)) as store, closing(SqliteReader(link / "log.sqlite")) as reader:
+        fill(store, log, 1)
+        link.unlink()
+        link.symlink_to("new")
+        fill(store, log, 1)
+        fill(store, Log(2), 1)
+        assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
+        assert list(reader.verify()) == []
+    assert os.listdir(tmp_path / "new") == []
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_t61_a_data_dir_that_is_moved_while_it_is_open_loses_nothing(tmp_path: Path, is_made_anew: bool) -> None:
+    log, here, there = Log(), tmp_path / "data", tmp_path / "moved"
+    here.mkdir()
+    with closing(SqliteStore(here / "log.sqlite", OWN)) as store:
+        fill(store, log, 2)
+        here.rename(there)
+        if is_made_anew:
+            here.mkdir()
+        with pytest.raises(StoreError, match="not there any more"):
+            held(store, OWN)
+        with pytest.raises(StoreError, match="cannot be written: No such file"):
+            put(store, log.branch(2).add(bytes(300)))
+        with pytest.raises(StoreError, match="not there any more"):
+            store.recover()
+        if is_made_anew:
+            assert os.listdir(here) == []
+            here.rmdir()
+        there.rename(here)
+        store.recover()
+        fill(store, log, 1)
+        assert held(store, OWN) == [batch.wal_bytes for batch in log.batches]
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_t61_a_file_that_was_removed_takes_no_more_than_until_the_next_pass(path: Path, is_replaced: bool) -> None:
+    log = Log()
+    with closing(SqliteStore(path, OWN, limits=replace(Limits(), store_pass_bytes=1))) as store:
+        put(store, log.add(b"small"), is_bulk=False)
+        if is_replaced:
+            shutil.copy(path, beside(path, ".backup"))
+            beside(path, ".backup").replace(path)
+        else:
+            path.unlink()
+        copy = store.chore()
+        assert copy is not None
+        copy()
+        for write_or_recover in (partial(put, store, log.add(b"more"), is_bulk=False), store.recover):
+            with pytest.raises(StoreError, match="another file is in its place"):
+                write_or_recover()
 
 
 def test_what_could_not_be_removed_is_removed_by_the_next_start_and_comes_not_back(
