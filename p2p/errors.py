@@ -74,10 +74,9 @@ class Reason(IntEnum):
         return _PENALTY.get(self, 0)
 
 
+# Nothing for a broken seal, nor for the length before it: whoever sits on the way could have whom he likes banned.
 _PENALTY = {
     Reason.PROTOCOL: 25,
-    Reason.FRAME_TOO_LARGE: 25,
-    Reason.CRYPTO: 10,
     Reason.OVERLOADED: 5,
     Reason.TIMEOUT: 2,
 }

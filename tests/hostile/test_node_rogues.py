@@ -79,6 +79,10 @@ async def flipped(peer: Rogue) -> None:
     await peer.send_raw(bytes(frame))
 
 
+async def oversized(peer: Rogue) -> None:
+    await peer.send_raw(frame_length(MIB + 1))
+
+
 async def repeated_id(peer: Rogue) -> None:
     await peer.send_raw(peer.seal(2, Ping(1).encode(), msg_id=50) + peer.seal(2, Ping(2).encode(), msg_id=50))
 
@@ -230,6 +234,18 @@ async def test_T25_types_of_later_versions_are_passed_over_and_counted() -> None
         await peer.say(Goodbye(1, ""))
         assert await peer.last_words() is Reason.CLOSED
         assert node.counters.ignored_messages == 5
+
+
+@pytest.mark.parametrize("change", [flipped, replay, oversized])
+async def test_T19_T33_who_sits_on_the_way_has_nobody_banned(change: Attack) -> None:
+    identity = Log(77).identity
+    async with victim() as node:
+        for _ in range(11):
+            async with rogue(node, identity=identity, is_open=False) as peer:
+                await change(peer)
+                await peer.last_words()
+            await until_alone(node)
+        assert points(node, identity.peer_id) == 0
 
 
 async def test_T33_who_misbehaves_again_and_again_is_left_alone_for_a_while() -> None:
