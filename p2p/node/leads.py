@@ -11,6 +11,7 @@ name in it keeps nobody away.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
@@ -25,12 +26,15 @@ from p2p.node.roster import Roster
 from p2p.node.status import Counters
 from p2p.policy.addresses import AddressClass, DialRule, classify, neighbour_of
 from p2p.policy.admission import Scores
+from p2p.policy.book import Address
 from p2p.policy.hints import DiscoveryAnnouncement, HintSource
 from p2p.policy.targets import Standing, Target, Targets
 from p2p.windows import Clock, Entropy, uniform
 
 OWN_PLACES_MAX: Final = 64
-"""Places where this node met itself: its addresses times its names for them."""
+"""Places that are this node's, where it listens and where it met itself: its addresses times its names for them. One
+where it met itself is so until `backoff_s_max` later: an address goes from machine to machine, and who sits on the way
+to a peer can lead a dial back to where it came from."""
 
 
 class Leads:
@@ -75,7 +79,7 @@ class Leads:
         self.targets = Targets(limits)
         self._own = own
         self._node_id = node_id
-        self._own_places = dict.fromkeys(endpoint.address for endpoint in endpoints)
+        self._own_places = dict.fromkeys((endpoint.address for endpoint in endpoints), math.inf)
         self._dials = dials
         self._limits = limits
         self._roster = roster
@@ -91,7 +95,7 @@ class Leads:
         self._clock = clock
         self._entropy = entropy
         self._wake = trio.Event()
-        self._wakes_at = float("inf")
+        self._wakes_at = math.inf
 
     def offer(
         self, announcement: DiscoveryAnnouncement, source: HintSource, came_from: str, *, again: bool = False
@@ -183,8 +187,8 @@ class Leads:
             link = await dial
         except ConnectFailed as failure:
             failed = failure.reason is not Reason.BACKOFF
-            if failure.reason is Reason.SELF and len(self._own_places) < OWN_PLACES_MAX:
-                self._own_places[address] = None
+            if failure.reason is Reason.SELF:
+                self._note_own(address)
         except NodeClosed:
             pass  # the nursery that this runs in is about to be cancelled
         else:
@@ -215,7 +219,7 @@ class Leads:
         """Whether a dial to it could bring what is not there yet."""
         address = target.endpoint.address
         peer_id = target.peer_id
-        if address in self._own_places or peer_id == self._own:
+        if peer_id == self._own or self._own_places.get(address, now) > now:
             return False
         if peer_id is None:
             return not self._seems_connected(target)
@@ -225,6 +229,12 @@ class Leads:
             and self._is_welcome(peer_id)
             and not self._is_connected_to(address)
         )
+
+    def _note_own(self, address: Address) -> None:
+        now = self._clock.monotonic()
+        self._own_places = {place: until for place, until in self._own_places.items() if until > now}
+        if len(self._own_places) < OWN_PLACES_MAX:
+            self._own_places[address] = now + self._limits.backoff_s_max
 
     def _has_direct_link(self, peer_id: PeerId) -> bool:
         """Whether a dial could bring nothing better: a link through a relay gives way to a direct one."""
