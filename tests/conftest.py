@@ -4,6 +4,7 @@ HYPOTHESIS_PROFILE.
 dev   (default) 50 fresh examples a test; a failure is kept in .hypothesis and tried first next time.
 ci    (default where CI is set) 100 examples from fixed seeds: a red run says something about the change, not the dice.
 soak  5,000 fresh examples: what hunts for new seeds. A seed that fails goes into the test as an @example, for ever.
+quick 50 fresh examples; what fails is neither made small nor kept: for tests.proof.mutants, which asks only whether.
 
 No profile has a deadline: on a shared machine it would measure the neighbours.
 
@@ -20,7 +21,7 @@ import signal
 from typing import Final
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile(
@@ -33,6 +34,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("soak", max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "quick", max_examples=50, deadline=None, database=None, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 

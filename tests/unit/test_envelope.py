@@ -58,6 +58,14 @@ def test_a_sealed_frame_is_as_the_plain_ways_write_and_read_it(size: int) -> Non
         assert envelope.parse_sealed(data) == (259, 7, 5, envelope.aad(259, 7, 5), nonce, sealed)
 
 
+def test_t28_a_sealed_envelope_with_an_over_long_length_is_refused() -> None:
+    sealed = envelope.encode_envelope(259, 7, 5, bytes(8), bytes(12), bytes(16))
+    assert sealed[50:51] == b"\x08"
+    for length in (b"\x88\x00", b"\x88\x80\x00", b"\x88"):
+        with pytest.raises(RemoteProtocolError):
+            envelope.parse_sealed(sealed[:50] + length + sealed[51:])
+
+
 @given(wire.envelopes(), st.data())
 def test_a_sealed_envelope_is_read_where_the_plain_way_reads_one(value: Envelope, data: st.DataObject) -> None:
     wounded = data.draw(st.just(value.encode()) | wire.mutations(value.encode()))
@@ -238,6 +246,7 @@ def test_t27_inner_lengths_end_where_the_outer_ones_do() -> None:
         bundle_of(PING[:22] + encode_varint(2**64 - 1) + PING[23:]),
         bundle_of(PING[:22]),
         b"\x9f\x00" + PING,
+        bundle_of(PING[:22] + b"\x88\x00" + PING[23:]),
     ):
         with pytest.raises(RemoteProtocolError):
             list(envelope.iter_bundle(wrong))

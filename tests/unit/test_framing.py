@@ -124,6 +124,14 @@ def test_buffered_counts_what_was_fed_and_not_given_out(stream: tuple[list[bytes
             assert decoder.buffered == held - header
 
 
+def test_a_decoder_begins_with_nothing_and_at_its_first_byte() -> None:
+    assert FrameDecoder().buffered == 0
+    assert FrameDecoder().only_frame(b"\x02hi") == b"hi"
+    decoder = FrameDecoder()
+    decoder.feed(b"\x02h")
+    assert decoder.buffered == 2
+
+
 @given(st.binary(max_size=400), st.data())
 def test_any_bytes_are_frames_or_one_error(noise: bytes, data: st.DataObject) -> None:
     """Also: what is found, and whether and why it fails, does not depend on the cut."""

@@ -386,6 +386,15 @@ def test_t29_announcements_with_a_wrong_member(name: str, value: str) -> None:
         msg.DiscoveryAnnounce.from_json(with_member(name, value))
 
 
+@pytest.mark.parametrize("space", [" ", "\n", "\t", "\r"])
+def test_t29_an_announcement_with_space_around_it_is_refused_on_either_side(space: str) -> None:
+    text = ANNOUNCE.to_json()
+    for wrong in (space + text, text + space):
+        for form in (wrong, wrong.encode()):
+            with pytest.raises(RemoteProtocolError, match="nothing else"):
+                msg.DiscoveryAnnounce.from_json(form)
+
+
 def test_announcement_depth_of_16_is_read_and_brackets_in_a_text_do_not_count() -> None:
     assert msg.DiscoveryAnnounce.from_json(with_member("later", "[" * 15 + "]" * 15)).node_id == "a"
     assert (

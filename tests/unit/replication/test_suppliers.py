@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from collections import Counter
 from itertools import pairwise
 
@@ -265,6 +266,26 @@ def test_t38_what_was_claimed_of_a_log_that_nobody_holds_is_forgotten_with_the_l
     assert world.suppliers.known() == [LOG]
     world.suppliers.link_down(1, PEERS[1], 1.0)
     assert world.suppliers.known() == []
+
+
+def test_bounded_memory_links_that_come_and_go_leave_nothing_behind() -> None:
+    world = World(0)
+    world.suppliers.held(LOG, 5, 0.0)
+    grown = []
+    tracemalloc.start()
+    try:
+        for link in range(4000):
+            if link % 2000 == 1000:
+                grown.append(tracemalloc.get_traced_memory()[0])
+            world.suppliers.link_up(link, PEERS[0], 0.0)
+            world.claim(link, 5, 0.0, asks=True)
+            if link % 2:
+                world.suppliers.decline(LOG, link, 0.0)
+            world.suppliers.link_down(link, PEERS[0], 0.0)
+            world.suppliers.take_changes()
+    finally:
+        tracemalloc.stop()
+    assert grown[1] - grown[0] < 4096
 
 
 def test_a_link_that_ends_takes_its_claims_along() -> None:
