@@ -39,6 +39,16 @@ _KEPT_FROM: Final = 8
 """Which envelope since the last rest keeps its cipher for the following ones."""
 
 
+def next_key(cipher: str, key: bytes) -> bytes:
+    """Return the key that follows `key` at a rekey.
+
+    Args:
+        cipher: `AES_256_GCM` or `CHACHA20_POLY1305`.
+        key: 32 bytes.
+    """
+    return _CIPHERS[cipher](key).encrypt(_REKEY_NONCE, bytes(32), b"")[:32]
+
+
 class Direction:
     """Seals, or opens, the envelopes of one direction.
 
@@ -48,9 +58,10 @@ class Direction:
         rekey_every: envelopes per key; the same number on both sides.
     """
 
-    __slots__ = ("_aead", "_cipher", "_counter", "_key", "_made", "_rekey_every")
+    __slots__ = ("_aead", "_cipher", "_counter", "_key", "_made", "_name", "_rekey_every")
 
     def __init__(self, cipher: str, key: bytes, rekey_every: int) -> None:
+        self._name = cipher
         self._cipher = _CIPHERS[cipher]
         self._key = key
         self._aead: AESGCM | ChaCha20Poly1305 | None = None
@@ -102,7 +113,7 @@ class Direction:
         if counter >= _COUNTER_END:
             raise CryptoError("the counter of this key is used up")
         if counter % self._rekey_every == 0 and counter:
-            self._key = self._cipher(self._key).encrypt(_REKEY_NONCE, bytes(32), b"")[:32]
+            self._key = next_key(self._name, self._key)
             self.rest()
         self._counter = counter + 1
         return _NONCE.pack(counter, 0)

@@ -5,9 +5,10 @@
 Everything is derived from constants, so the document changes only when the wire does (or a section is added). Bytes
 are lower-case hex, and numbers are whole ones up to 2^64 - 1.
 
-Sections: `varints`, `streams`, `envelopes`, `messages`, `batches` (one log, with the seed of its key), `announcements`,
-`handshakes` (every secret that went in, every frame that came out, and what follows sealed), `malformed`: bytes that
-must be refused, with the rule that they break and the reason that a Goodbye would give.
+Sections: `varints`, `streams`, `envelopes`, `messages`, `batches` (one log, with the seed of its key), `forks` (pairs
+of batches, and from which seq on they prove the log forked), `digests`, `announcements`, `handshakes` (every secret
+that went in, every frame that came out, and what follows sealed), `rekeys`, `malformed`: bytes that must be refused,
+with the rule that they break and the reason that a Goodbye would give.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import Final, TypeAlias
 import msgspec
 
 from p2p import msg
-from p2p.binary import encode_bytes, encode_varint, read_varint
+from p2p.binary import encode_bytes, encode_u16, encode_u32, encode_varint, read_varint
 from p2p.crypto.announce import sign_announcement
 from p2p.crypto.identity import Identity
 from p2p.crypto.noise import NoiseStatic
 from p2p.envelope import (
+    ACK_REQ,
     COMPRESSED,
     ENCRYPTED,
     Envelope,
@@ -37,9 +39,11 @@ from p2p.errors import Reason
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.replication.batch import Batch, NewRecord, encode_portions, seal
-from p2p.replication.heads import ZERO_HASH
+from p2p.replication.fork import check_proof, contradict
+from p2p.replication.heads import EMPTY_LOG, ZERO_HASH, LogHead, digest
 from p2p.session import Live, PeerProven, Role, Session, SessionConfig, State
 from p2p.session.handshake import Handshake
+from p2p.session.sealing import AES_256_GCM, CHACHA20_POLY1305, next_key
 from p2p.testing.dice import Dice
 from p2p.testing.malformed import FAULTS, Form, judge
 
@@ -74,6 +78,10 @@ EXAMPLES: Final[tuple[msg.AnyMessage, ...]] = (
     msg.WalHeads((msg.HeadEntry(_ORIGIN, 0, bytes(32)), msg.HeadEntry(_OTHER, 2**40, b"\xff" * 32, want=False))),
     msg.Relay(1, msg.Relay.OPEN, str(_ORIGIN), str(_OTHER), 8),
     msg.Relay(2**64 - 1, msg.Relay.DATA, payload=b"slice"),
+    msg.Relay(2, msg.Relay.CLOSE),
+    msg.Relay(2, msg.Relay.REFUSED, payload=encode_u16(Reason.NO_ROUTE)),
+    msg.Relay(2, msg.Relay.WINDOW, payload=encode_u32(2**20)),
+    msg.NO_MORE_DATA,
     msg.Data("chat", body=b"hello"),
     msg.Data("größer", 9, msg.Data.NO_HANDLER, bytes(200)),
     msg.ForkProof(b"one", b"other"),
@@ -94,12 +102,15 @@ def document() -> Json:
         "streams": list(_streams()),
         "envelopes": list(_envelopes()),
         "messages": [_message(message) for message in EXAMPLES],
-        "batches": list(_batches()),
+        "batches": [_batch(batch) for batch in _log()],
+        "forks": list(_forks()),
+        "digests": list(_digests()),
         "announcements": list(_announcements()),
         "handshakes": [
             _conversation("a network key, ChaCha20-Poly1305", bytes(range(50, 82)), "chacha20poly1305"),
             _conversation("no network key, AES-256-GCM", None, "aes256gcm,chacha20poly1305"),
         ],
+        "rekeys": list(_rekeys()),
         "malformed": list(_malformed()),
     }
 
@@ -158,51 +169,86 @@ def _identity(seed: bytes) -> Identity:
     return Identity.generate(lambda size: seed[:size])
 
 
-def _log() -> list[Batch]:
+def _sealed(records: list[NewRecord], last: Batch | None = None) -> Batch:
+    """A batch of the log, after `last`."""
     identity = _identity(b"\x11" * 32)
-    contents = (
-        [NewRecord("app", None, b"first")],
-        [NewRecord("", None, b""), NewRecord("größer", _OTHER, bytes(200)), NewRecord("app", None, b"last")],
+    return seal(
+        origin=identity.peer_id,
+        seq_begin=last.seq_end + 1 if last else 1,
+        prev_hash=last.hash if last else ZERO_HASH,
+        base_hlc=last.last_hlc + 1 if last else WALL_MS << 16,
+        portions=encode_portions(records),
+        sign=identity.sign,
     )
-    found: list[Batch] = []
-    for records in contents:
-        last = found[-1] if found else None
-        found.append(
-            seal(
-                origin=identity.peer_id,
-                seq_begin=last.seq_end + 1 if last else 1,
-                prev_hash=last.hash if last else ZERO_HASH,
-                base_hlc=last.last_hlc + 1 if last else WALL_MS << 16,
-                portions=encode_portions(records),
-                sign=identity.sign,
-            )
-        )
-    return found
 
 
-def _batches() -> Iterator[Json]:
-    for batch in _log():
-        yield {
-            "identity_seed": "11" * 32,
-            "origin": batch.origin.hex(),
-            "seq_begin": batch.seq_begin,
-            "seq_end": batch.seq_end,
-            "prev_hash": batch.prev_hash.hex(),
-            "base_hlc": batch.base_hlc,
-            "records": [
-                {
-                    "seq": record.seq,
-                    "kind": record.kind,
-                    "target": record.target.hex() if record.target is not None else None,
-                    "payload": record.payload.hex(),
-                    "hlc": record.hlc,
-                }
-                for record in batch.records()
-            ],
-            "hash": batch.hash.hex(),
-            "signature": batch.signature.hex(),
-            "bytes": batch.wal_bytes.hex(),
-        }
+def _log() -> tuple[Batch, Batch]:
+    first = _sealed([NewRecord("app", None, b"first")])
+    records = [NewRecord("", None, b""), NewRecord("größer", _OTHER, bytes(200)), NewRecord("app", None, b"last")]
+    return first, _sealed(records, first)
+
+
+def _batch(batch: Batch) -> Json:
+    return {
+        "identity_seed": "11" * 32,
+        "origin": batch.origin.hex(),
+        "seq_begin": batch.seq_begin,
+        "seq_end": batch.seq_end,
+        "prev_hash": batch.prev_hash.hex(),
+        "base_hlc": batch.base_hlc,
+        "records": [
+            {
+                "seq": record.seq,
+                "kind": record.kind,
+                "target": record.target.hex() if record.target is not None else None,
+                "payload": record.payload.hex(),
+                "hlc": record.hlc,
+            }
+            for record in batch.records()
+        ],
+        "hash": batch.hash.hex(),
+        "signature": batch.signature.hex(),
+        "bytes": batch.wal_bytes.hex(),
+    }
+
+
+def _forks() -> Iterator[Json]:
+    first, second = _log()
+    other = _sealed([NewRecord("app", None, b"another first")])
+    long = _sealed([NewRecord("app", None, b"first"), NewRecord("app", None, b"second")])
+    for title, one, two in (
+        ("the same range, other bytes", first, other),
+        ("one reaches into the other", second, long),
+        ("one after the other, with another prev_hash", other, second),
+        ("one after the other", first, second),
+        ("the same batch twice", first, first),
+        ("too far apart to say", first, _sealed([NewRecord("app", None, b"fifth")], second)),
+    ):
+        lower_seq: int | None = None
+        if contradict(one, two):
+            lower_seq = check_proof(one.wal_bytes, two.wal_bytes).lower_seq
+        yield {"title": title, "first": one.wal_bytes.hex(), "second": two.wal_bytes.hex(), "lower_seq": lower_seq}
+
+
+def _digests() -> Iterator[Json]:
+    long, short = LogHead(2**40, b"\x21" * 32), LogHead(7, b"\x22" * 32)
+    cases: tuple[dict[PeerId, LogHead], ...] = (
+        {},
+        {_OTHER: long, _ORIGIN: short},
+        {_OTHER: long, _ORIGIN: LogHead(short.seq, short.hash, frozen=True), PeerId(b"\x09" * 32): EMPTY_LOG},
+    )
+    for heads in cases:
+        logs = [
+            {"origin": origin.hex(), "seq": head.seq, "hash": head.hash.hex(), "frozen": head.frozen}
+            for origin, head in heads.items()
+        ]
+        yield {"logs": logs, "digest": digest(heads).hex()}
+
+
+def _rekeys() -> Iterator[Json]:
+    for cipher in (AES_256_GCM, CHACHA20_POLY1305):
+        key = bytes(range(32))
+        yield {"cipher": cipher, "key": key.hex(), "next_key": next_key(cipher, key).hex()}
 
 
 def _announcements() -> Iterator[Json]:
@@ -268,11 +314,13 @@ def _conversation(title: str, network_key: bytes | None, cipher: str) -> Json:
         turn(sender, receiver)
     r.send(MessageType.WAL_HEADS, msg.WalHeads().encode())
     turn(r, i)
-    i.send(MessageType.DATA, msg.Data("chat", body=b"a lone one").encode())
+    i.send(MessageType.WAL_HEADS, msg.WalHeads().encode())
     turn(i, r)
     i.send(MessageType.DATA, msg.Data("chat", body=b"one of two").encode())
-    i.send(MessageType.WAL_ACK, msg.WalAck(7).encode())
+    asked = i.send(MessageType.DATA, msg.Data("clock", body=b"the other, a request").encode(), ACK_REQ)
     turn(i, r)
+    r.send(MessageType.DATA, msg.Data("", asked, body=b"its answer").encode())
+    turn(r, i)
     i.goodbye(Reason.CLOSED, "done")
     turn(i, r)
     turn(r, i)
@@ -284,6 +332,7 @@ def _conversation(title: str, network_key: bytes | None, cipher: str) -> Json:
         "ts_ms": WALL_MS,
         "cipher": i.cipher,
         "secrets": {side.name: side.secrets for side in sides},
+        "capabilities": {side.name: _plain(side.config.capabilities) for side in sides},
         "key_to_responder": to_responder.hex(),
         "key_to_initiator": to_initiator.hex(),
         "stream": frames,

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from p2p.envelope import MessageType
 from p2p.testing.malformed import FAULTS, Form, judge
@@ -79,6 +80,80 @@ def test_the_batches_are_a_chain_that_their_key_signed(vectors: dict[str, Any]) 
         last = entry["hash"]
 
 
+def test_pairs_of_batches_prove_a_fork_or_do_not(vectors: dict[str, Any]) -> None:
+    """Judged by the bytes alone: who signed, which range, what stands before."""
+    proven = []
+    for entry in vectors["forks"]:
+        (low_begin, low_end, _, low_hash), (begin, _, prev, hash) = sorted(
+            _placed(bytes.fromhex(entry[side])) for side in ("first", "second")
+        )
+        forked = hash != low_hash and (begin <= low_end or (begin == low_end + 1 and prev != low_hash))
+        assert entry["lower_seq"] == (low_begin if forked else None), entry["title"]
+        proven.append(forked)
+    assert proven == [True, True, True, False, False, False]
+
+
+def _placed(data: bytes) -> tuple[int, int, bytes, bytes]:
+    """First and last seq, prev_hash and hash of a batch of fewer than 128 records."""
+    begin = int.from_bytes(data[33:41], "little")
+    digest = hashlib.sha256(data[:-64]).digest()
+    Ed25519PublicKey.from_public_bytes(data[1:33]).verify(data[-64:], b"vix-p2p/batch/1" + digest)
+    return begin, begin + data[41] - 1, data[42:74], digest
+
+
+def test_digests_are_sums_over_the_logs_in_order(vectors: dict[str, Any]) -> None:
+    for entry in vectors["digests"]:
+        summed = b"vix-p2p/digest/1"
+        for log in sorted(entry["logs"], key=lambda log: log["origin"]):
+            end = struct.pack("<Q", log["seq"]) + bytes.fromhex(log["hash"])
+            if log["seq"]:
+                summed += bytes.fromhex(log["origin"]) + (bytes(8) + b"\xff" * 32 if log["frozen"] else end)
+        assert entry["digest"] == hashlib.sha256(summed).hexdigest()
+
+
+def test_the_key_after_a_rekey_is_what_the_cipher_makes_of_zeros(vectors: dict[str, Any]) -> None:
+    ciphers = {"aes256gcm": AESGCM, "chacha20poly1305": ChaCha20Poly1305}
+    assert {entry["cipher"] for entry in vectors["rekeys"]} == set(ciphers)
+    for entry in vectors["rekeys"]:
+        sealed = ciphers[entry["cipher"]](bytes.fromhex(entry["key"])).encrypt(b"\xff" * 8 + bytes(4), bytes(32), b"")
+        assert sealed[:32].hex() == entry["next_key"]
+
+
+def test_what_follows_a_handshake_opens_with_its_keys(vectors: dict[str, Any]) -> None:
+    """The envelopes after the handshake, by the page: counter, seal, a Bundle with a request, and its answer."""
+    ciphers = {"aes256gcm": AESGCM, "chacha20poly1305": ChaCha20Poly1305}
+    for case in vectors["handshakes"]:
+        keys = {"initiator": case["key_to_responder"], "responder": case["key_to_initiator"]}
+        counters = {"initiator": 0, "responder": 0}
+        types = []
+        for step in case["stream"][3:]:
+            sender = step["from"]
+            sealed = second.read_envelope(_only_frame(step["bytes"]))
+            assert sealed.nonce == struct.pack("<QI", counters[sender], 0)
+            counters[sender] += 1
+            cipher = ciphers[case["cipher"]](bytes.fromhex(keys[sender]))
+            aad = struct.pack("<HHHQI", 1, 0, sealed.type, sealed.msg_id, sealed.flags)
+            plain = cipher.decrypt(sealed.nonce, sealed.payload + sealed.tag, aad)
+            types.append((sender, sealed.type))
+            if sealed.type == MessageType.BUNDLE:
+                reader = second.Reader(plain)
+                inner = [second.read_envelope(reader.sized()) for _ in range(2)]
+                reader.end()
+                assert [envelope.flags for envelope in inner] == [0, 4]
+                assert [envelope.msg_id for envelope in inner] == [sealed.msg_id - 2, sealed.msg_id - 1]
+                asked = inner[1].msg_id
+            elif sealed.type == MessageType.DATA:
+                assert plain == second.sized("") + struct.pack("<QB", asked, 0) + second.sized(b"its answer")
+        assert types == [
+            ("responder", MessageType.WAL_HEADS),
+            ("initiator", MessageType.WAL_HEADS),
+            ("initiator", MessageType.BUNDLE),
+            ("responder", MessageType.DATA),
+            ("initiator", MessageType.GOODBYE),
+            ("responder", MessageType.GOODBYE),
+        ]
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_second_implementation_plays_both_sides_of_the_handshake(vectors: dict[str, Any], number: int) -> None:
     """With the secrets of the document, another Noise writes the same messages and ends with the same keys."""
@@ -123,8 +198,7 @@ def _responders_proof(case: dict[str, Any], noise: second.Noise, secrets: dict[s
         for side in ("initiator", "responder")
     )
     key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secrets["identity_seed"]))
-    cipher = "chacha20poly1305" if case["network_key"] else "aes256gcm,chacha20poly1305"
-    claims = second.sized("responder") + second.capabilities((("bundle", "1"), ("cipher", cipher)))
+    claims = second.sized("responder") + second.capabilities(case["capabilities"]["responder"])
     signed = b"vix-p2p/identity/1\x01" + noise.rs + noise.e.public_key().public_bytes_raw()
     return nonce_a + nonce_b + claims + key.public_key().public_bytes_raw() + key.sign(signed)
 
