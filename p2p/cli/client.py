@@ -423,7 +423,7 @@ def _port(url: httpx.URL) -> int:
 def _not_served(data_dir: Path) -> NotServed:
     return NotServed(
         f"no node serves HTTP from {data_dir}: start it with --http 127.0.0.1:0; an application of your own that "
-        "serves its routes is asked with --url"
+        "serves its routes is asked with --url and --token-file"
     )
 
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+import trio
 
 from p2p.cli.app import cli
 from tests.house.source import ROOT
@@ -29,6 +36,37 @@ def test_the_example_of_the_page_of_messages_runs(capsys: pytest.CaptureFixture[
     (example,) = re.findall(r"^```python\n(.*?)^```", text_of("docs/messages.md"), re.DOTALL | re.MULTILINE)
     exec(compile(example, "docs/messages.md", "exec"), {})
     assert capsys.readouterr().out == "a b'hello'\nb'noon'\n"
+
+
+def test_the_program_of_the_page_counts_each_sale_once(tmp_path: Path) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```", text_of("docs/programs.md"), re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {"__name__": "till"}
+    exec(compile(example, "docs/programs.md", "exec"), names)
+    (tmp_path / "home.key").write_text("ab" * 32 + "\n")
+
+    def counted() -> tuple[int, int]:
+        with closing(sqlite3.connect(tmp_path / "sales.sqlite")) as db:
+            pieces, seq = db.execute("SELECT (SELECT sum(pieces) FROM sold), (SELECT max(seq) FROM done)").fetchone()
+        return pieces or 0, seq or 0
+
+    async def life() -> None:
+        before = counted()[1] if (tmp_path / "sales.sqlite").exists() else 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(names["main"], tmp_path, "till")
+            with trio.fail_after(60):
+                while not ((tmp_path / "sales.sqlite").exists() and (tmp_path / "node" / "log.sqlite").exists()):
+                    await trio.sleep(0.01)
+                while counted()[1] <= before:
+                    await trio.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trio.run(life)
+    assert counted() == (1, 1)
+    with closing(sqlite3.connect(tmp_path / "node" / "log.sqlite")) as store:
+        assert store.execute("DELETE FROM cursors").rowcount > 0
+        store.commit()
+    trio.run(life)
+    assert counted() == (2, 2), "what came again was counted once"
 
 
 def test_the_flags_of_running_a_node_are_those_of_the_page() -> None:
