@@ -70,16 +70,15 @@ class Reason(IntEnum):
 
     @property
     def penalty(self) -> int:
-        """Points the sender's score loses when this ends a link (100 points is a ban)."""
+        """Points the sender's score loses for it (100 points is a ban). Of the ends of links only PROTOCOL counts."""
         return _PENALTY.get(self, 0)
 
 
-# Nothing for a broken seal, nor for the length before it: whoever sits on the way could have whom he likes banned.
 _PENALTY = {
     Reason.PROTOCOL: 25,
     Reason.OVERLOADED: 5,
-    Reason.TIMEOUT: 2,
 }
+"""Those of OVERLOADED are for floods. Nothing for what whoever sits on the way can do."""
 
 
 class P2PError(Exception):

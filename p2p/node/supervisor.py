@@ -479,10 +479,9 @@ class Supervisor:
             self._succession.ended(link)
             if link.retiring and link.clean and not link.was_left and not self._stopping:
                 self._note_change(link)
-        # Inside a circuit everything but what stands under a good seal may be the relay's doing, or that of somebody
-        # who wants the relay to seem guilty: nobody is scored for it.
-        is_its_own = link.direct or reason is Reason.PROTOCOL
-        if reason.penalty and peer_id is not None and not link.clean and is_its_own:
+        # Only what stands under a good seal is certainly the peer's. Whoever is on the way, as a relay is, can break
+        # seals, change lengths and hold back bytes, and would choose who is left alone. So would a way that is bad.
+        if reason is Reason.PROTOCOL and peer_id is not None and not link.clean:
             self.penalize(peer_id, reason)
         if peer_id is None:
             if not link.dialed_by_us:
