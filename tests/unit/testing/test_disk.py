@@ -89,6 +89,25 @@ async def test_a_node_whose_disk_lied_gets_the_lost_tail_of_its_log_back_from_a_
             assert not list(disk.log.verify())
 
 
+async def test_t62_two_damaged_neighbours_are_both_replaced_by_a_peer_though_only_one_was_read(
+    autojump_clock: MockClock,
+) -> None:
+    net, disk, other = MemoryNetwork(latency_s=0.01), Disk(Dice("a")), Disk(Dice("b"))
+    async with process(net, other, "two") as (two, _), process(net, disk, "one") as (one, _):
+        await one.connect(p2p.PeerEndpoint("two", 9000, "mem"))
+        for number in range(4):
+            await two.wal.append(b"sold %d" % number)
+        while one.wal.digest() != two.wal.digest():
+            await trio.sleep(1)
+        for seq in (2, 3):
+            disk.flip_bit(two.peer_id, seq, 800)
+        assert await one.wal.records(two.peer_id, 3) == []
+        with trio.fail_after(60):
+            while list(disk.log.verify()):
+                await trio.sleep(1)
+        assert one.wal.digest() == two.wal.digest()
+
+
 async def test_what_was_synced_stays_and_what_was_mended_is_synced(autojump_clock: MockClock) -> None:
     net, disk, other = MemoryNetwork(), Disk(Dice("a")), Disk(Dice("b"))
     own = disk.identity.peer_id
