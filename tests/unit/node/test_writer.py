@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -152,6 +153,31 @@ async def test_a_cancelled_append_is_withdrawn_if_it_is_not_sealed() -> None:
             bench.blocking.open.set()
         assert [record.payload for record in bench.records()] == [b"under way", b"stays"]
         assert await bench.append(b"after") == [3]
+
+
+async def test_of_many_that_run_into_one_timeout_none_is_looked_for_in_the_line() -> None:
+    class Line(deque[Any]):
+        def remove(self, _call: object) -> None:
+            raise AssertionError("it costs as much as all that wait")
+
+    async with running(Bench()) as bench:
+        bench.writer._appends = Line()
+        bench.blocking.shut()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.append, b"under way")
+            await settle()
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as inner:
+                    for number in range(9):
+                        inner.start_soon(bench.append, b"withdrawn")
+                        if number % 3 == 0:
+                            nursery.start_soon(bench.append, b"stays")
+                    await settle()
+                    scope.cancel()
+            assert len(bench.writer._appends) <= 2 * 3
+            bench.blocking.open.set()
+        assert [record.payload for record in bench.records()] == [b"under way", *[b"stays"] * 3]
+        assert (len(bench.writer._appends), bench.writer._records_waiting, bench.writer._dropped) == (0, 0, 0)
 
 
 async def test_a_cancelled_append_that_is_under_way_becomes_durable_and_nobody_hangs() -> None:
