@@ -515,6 +515,8 @@ class Node:
                 payload = self._encode_unlike(channel, body)
             if not link.send_data_nowait(payload):
                 await self._send_when_room(link, payload)
+                # That was one.
+                self._since_checkpoint = 0
         except Exception:
             # Whoever tries again at once lets others run, too.
             await trio.lowlevel.checkpoint()

@@ -523,9 +523,14 @@ class Outgoing(ABC):
                     sent = stream.send_nowait(chunk)
                     if sent == len(chunk):
                         at_hand -= 1
-                        if not at_hand or outbox.data_bytes + outbox.wal_bytes < self._write_bytes:
+                        left = outbox.data_bytes + outbox.wal_bytes
+                        if not at_hand or left < self._write_bytes:
                             at_hand = WRITES_PER_CHECKPOINT
                             await trio.lowlevel.checkpoint()
+                            if 0 < left < self._write_bytes and outbox.data_bytes + outbox.wal_bytes == left:
+                                # Whoever was woken to fill the outbox up has not had his turn yet, and what is left
+                                # is less than a write.
+                                await trio.lowlevel.checkpoint()
                         continue
                     data = memoryview(chunk)[sent:]
                 # In slices, so that the stall rule measures progress and not the size of a message; a large message

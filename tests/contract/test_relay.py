@@ -12,8 +12,9 @@ import trio.testing
 
 import p2p
 from p2p.errors import Reason
-from p2p.limits import Limits
+from p2p.limits import KIB, Limits
 from p2p.msg import Relay
+from p2p.peer.connection import Connection
 from p2p.policy.routes import TTL_MAX
 from p2p.relay.end import CircuitEnd
 from p2p.relay.switch import DeadEnd, Switch
@@ -78,6 +79,27 @@ async def test_a_peer_behind_a_relay_is_reached_and_answers() -> None:
         assert a.circuits.ends == 0
         while r.circuits.relayed:
             await trio.sleep(0.01)
+
+
+async def test_what_is_sent_in_a_row_leaves_in_whole_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of two tasks that are ready has its turn first, sender or writer: a slice costs each node."""
+    async with relay_node() as r, client_of(r, node_id="b") as b, client_of(r, node_id="a") as a:
+        async with b.channel("x", capacity=4096) as there:
+            await a.connect(f"relay://r/{b.peer_id}")
+            link, next_bytes, writes = a._rooms.roster.links[b.peer_id], Connection._next_bytes, list[int]()
+
+            def noted(writer: Connection) -> bytes:
+                chunk = next_bytes(writer)
+                if writer is link and chunk:
+                    writes.append(len(chunk))
+                return chunk
+
+            monkeypatch.setattr(Connection, "_next_bytes", noted)
+            for number in range(4000):
+                await a.send(b.peer_id, "x", b"%04d" % number + bytes(KIB))
+            for number in range(4000):
+                assert (await there.receive()).body[:4] == b"%04d" % number
+        assert sum(size < 0.9 * Limits().relay_write_bytes for size in writes) <= len(writes) // 5, writes
 
 
 async def test_what_a_peer_behind_a_relay_appends_is_confirmed_by_the_peer_itself() -> None:
