@@ -310,7 +310,9 @@ class Dialer:
         attempt.over.set()
         link = attempt.link
         if link is not None and link.reason is not None and link.connected_at is None and not self._gave_way(link):
-            detail = f"{endpoint}: {link.detail}" if link.detail else str(endpoint)
+            # Whose trust list it is, say, has to be told: a dial is refused by either side, in the same words.
+            said = " says" if link.clean else ""
+            detail = f"{endpoint}{said}: {link.detail}" if link.detail else str(endpoint)
             if link.reason is Reason.ABNORMAL and link.session.peer_id is None:
                 # Who cannot read a stranger's first message says nothing, and closes.
                 detail += " (closed at the first message: another network key or network name, or no node is there)"

@@ -151,6 +151,9 @@ class Wal:
     async def wait_replicated(self, seq: int, peers: int = 1) -> None:
         """Wait until at least `peers` other nodes hold this node's own log durably up to `seq`.
 
+        Only nodes that this one has a link with in this run can say so, directly or through a relay: behind a single
+        neighbour that passes the log on, it waits for ever for a second one.
+
         Raises:
             ConfigError: seq or peers is no whole number from 1 on.
             NodeClosed: the node stopped before.

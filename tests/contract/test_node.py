@@ -341,6 +341,7 @@ async def test_a_trust_list_lets_in_its_names_only(tmp_path: Path) -> None:
             with pytest.raises(p2p.ConnectFailed) as caught:
                 await node.connect(a.endpoints[0])
             assert caught.value.reason in (Reason.NOT_ADMITTED, Reason.LABEL_CONFLICT)
+            assert f"{a.endpoints[0]} says: not on the trust list" in str(caught.value), "whose list it is"
         with pytest.raises(p2p.ConnectFailed):
             await s.connect(a.endpoints[0])
     told = [line for line in lines if line.startswith("refused")]
@@ -390,6 +391,16 @@ async def test_a_message_that_fits_no_frame_is_refused() -> None:
             await a.send(peer, "chat", bytes(1024 * KIB))
         with pytest.raises(p2p.ConfigError, match="channel name"):
             await a.send(peer, "", b"")
+
+
+async def test_a_dial_that_this_node_refuses_itself_is_not_told_as_the_others_word() -> None:
+    async with (
+        p2p.open_node(node_id="a") as a,
+        p2p.open_node(node_id="b", trust={"a": "ab" * 32}, listen_host="127.0.0.1") as b,
+    ):
+        with pytest.raises(p2p.ConnectFailed, match=f"{a.endpoints[0]}: not on the trust list") as caught:
+            await b.connect(a.endpoints[0])
+        assert caught.value.reason is Reason.NOT_ADMITTED
 
 
 async def test_a_place_without_its_port_says_how_a_place_is_written() -> None:
