@@ -71,7 +71,8 @@ class _Told:
         self._again_at = 0.0
 
     def is_news(self, reason: Reason, now: float) -> bool:
-        if reason is self._reason and now < self._again_at:
+        # Who gives each of his nodes the same list need not hear of it again.
+        if reason is self._reason and (now < self._again_at or reason is Reason.SELF):
             return False
         self._reason, self._again_at = reason, now + TELL_AGAIN_S
         return True

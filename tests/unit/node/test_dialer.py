@@ -174,6 +174,18 @@ async def test_a_configured_peer_that_cannot_be_reached_is_told_once_and_then_ev
         node.stop()
 
 
+async def test_a_node_whose_own_place_is_on_its_list_says_so_once(autojump_clock: MockClock) -> None:
+    net = MemoryNetwork()
+    node, lines = Host(net, A, A, B).node(), list[str]()
+    with node.log_to(lines.append):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            await trio.sleep(7200)
+            nursery.cancel_scope.cancel()
+    assert len([line for line in lines if line.startswith("cannot connect") and "dialled itself" in line]) == 1
+    assert len([line for line in lines if line.startswith("cannot connect") and str(B) in line]) > 5
+
+
 async def test_t65_nodes_that_failed_at_the_same_moment_do_not_try_again_at_the_same_moment(
     autojump_clock: MockClock,
 ) -> None:
