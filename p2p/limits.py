@@ -133,6 +133,9 @@ class Limits:
     control_burst: int = 400
     """Ping, WalHeads, OutboxPull, ForkProof, Attached and the opening of circuits together (wire). An honest link has a
     few dozen a second."""
+    control_entries: int = 256
+    """A WalHeads or an Attached counts once more for each so many entries: a full frame of them takes tens of
+    milliseconds."""
     control_rest_s: float = 1.0
     """A link that sends more is not read for so long; from the second time on it costs points."""
 

@@ -645,7 +645,8 @@ class Connection(Outgoing):
                     pause = owner.on_data(self, event.msg_id, event.flags, message)
                 else:
                     pause = self._hand_on(message)
-                    if _is_rated(message) and not self._control.take(now) and pause is None:
+                    cost = self._cost(message)
+                    if cost and not self._control.take(now, cost) and pause is None:
                         pause = self._rest_from_flood()
             elif isinstance(event, Pinged):
                 pause = None if self._control.take(now) else self._rest_from_flood()
@@ -710,6 +711,15 @@ class Connection(Outgoing):
             self.session.accept()
         else:
             self.session.refuse(*refusal)
+
+    def _cost(self, message: msg.AnyMessage) -> int:
+        """For how many a message counts of those that may make us work for nothing; 0 for what is bounded otherwise."""
+        if isinstance(message, msg.Relay):
+            return int(message.kind in (msg.Relay.OPEN, msg.Relay.MOVE))
+        if type(message) not in _RATED:
+            return 0
+        entries = len(message.entries) if isinstance(message, (msg.WalHeads, msg.Attached)) else 0
+        return 1 + entries // self._limits.control_entries
 
     def _rest_from_flood(self) -> Pause:
         self._owner.on_flood(self)
@@ -797,12 +807,6 @@ class Connection(Outgoing):
 def _kind(event: Event) -> str:
     """What came, without a word of what is in it."""
     return f"{type(event.message).__name__} comes" if isinstance(event, Received) else type(event).__name__
-
-
-def _is_rated(message: msg.AnyMessage) -> bool:
-    if isinstance(message, msg.Relay):
-        return message.kind in (msg.Relay.OPEN, msg.Relay.MOVE)
-    return type(message) in _RATED
 
 
 def _cause(error: BaseException) -> str:

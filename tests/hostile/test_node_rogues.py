@@ -378,6 +378,15 @@ async def test_T24_heads_and_pulls_count_as_pings_do_and_records_do_not() -> Non
         assert 0 < node.counters.links_rested < 20
 
 
+async def test_T24_heads_count_by_what_they_list() -> None:
+    bounds = limits(control_per_s=0, control_burst=21, control_rest_s=0.01, control_entries=10)
+    listed = WalHeads(tuple(head(1, origin=bytes([number]) * 32) for number in range(40)))
+    async with victim(limits=bounds) as node, offence(node, Reason.CLOSED), rogue(node) as peer:
+        await peer.say(*(listed for _ in range(6)), Goodbye(1, ""))
+        assert await peer.last_words() is Reason.CLOSED
+        assert node.counters.links_rested == 2  # of six that count for five each, after a first one without entries
+
+
 async def test_T69_a_peer_that_does_not_let_go_is_let_go(clock: MockClock) -> None:
     async with victim() as node, offence(node, Reason.DISCONNECTED):
         async with rogue(node) as peer, trio.open_nursery() as nursery:
