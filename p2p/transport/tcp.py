@@ -19,7 +19,7 @@ from typing import Any, Final
 import trio
 
 from p2p.errors import AddressInUse, ConfigError, ConnectFailed, Reason
-from p2p.ids import PeerEndpoint, is_ipv4
+from p2p.ids import PeerEndpoint, is_ipv4, usual_host
 from p2p.limits import Limits
 from p2p.transport.tcp_listener import EVERY_IPV4, TcpListener, endpoint_of
 from p2p.transport.tcp_stream import TcpStream
@@ -232,8 +232,9 @@ def _peer_of(sock: socket.socket) -> PeerEndpoint | None:
 
 
 async def _addresses_to_listen_on(host: str, port: int) -> list[_Address]:
+    usual = usual_host(host) or host  # an IPv4 address wrapped in IPv6 is bound as what it is
     try:
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = await trio.socket.getaddrinfo(usual, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except RuntimeError as error:  # no thread can be started for it
         raise ConfigError(f"cannot listen on {host!r}: {error}") from None
     except (OSError, UnicodeError) as error:

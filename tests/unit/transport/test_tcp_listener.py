@@ -251,6 +251,12 @@ async def test_a_name_with_two_addresses_is_listened_on_at_both_with_one_port(mo
         await listener.aclose()
 
 
+async def test_an_ipv4_address_in_the_form_of_ipv6_is_listened_on_as_what_it_is() -> None:
+    listener = await TcpNetwork().listen("::ffff:127.0.0.1", 0)
+    assert [at.host for at in listener.endpoints] == ["127.0.0.1"]
+    await listener.aclose()
+
+
 async def test_a_name_that_has_no_address_cannot_be_listened_on() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.invalid"):
         await TcpNetwork().listen("nowhere.invalid", 0)
