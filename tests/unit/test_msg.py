@@ -247,6 +247,19 @@ def test_outbox_pull_defaults() -> None:
     assert msg.OutboxPull() == msg.OutboxPull("", 128)
 
 
+def test_what_is_not_said_of_a_message_is_nothing() -> None:
+    assert msg.Data("c") == msg.Data("c", 0, msg.Data.OK, b"")
+    assert msg.Relay(2, msg.Relay.CLOSE) == msg.Relay(2, 2, "", "", 0, b"")
+    assert msg.Hello(1, 2, "a") == msg.Hello(1, 2, "a", (), b"")
+    assert msg.Goodbye(0) == msg.Goodbye(0, "")
+    assert msg.HeadEntry(PeerId(bytes(32)), 0, bytes(32)).want is True
+    assert envelope.Envelope(envelope.PROTOCOL_VERSION, 2, 1).flags == 0
+
+
+def test_that_no_more_data_comes_is_said_of_the_link_itself() -> None:
+    assert msg.NO_MORE_DATA.encode().hex() == "0000000000000000" + "05" + "00" * 4
+
+
 @pytest.mark.parametrize("type", EVERY_TYPE)
 def test_t31_bounded_memory_a_count_or_length_costs_nothing(type: int) -> None:
     """Whatever is announced, what is allocated follows the bytes that are there."""
