@@ -139,7 +139,8 @@ class FrameDecoder:
             if length >= 128 and pos < end:
                 high = chunk[pos]
                 pos += 1
-                length = length - 128 + (high << 7) if 0 < high < 128 else _VIEW_BYTES_MIN
+                # Three bytes say at least 16,384 and go on below, like a zero that should not be there.
+                length = length - 128 + (high << 7) if high else _VIEW_BYTES_MIN
             stop = pos + length
             if stop <= end and length < _VIEW_BYTES_MIN and length <= self.max_frame_bytes:
                 self._pos = stop

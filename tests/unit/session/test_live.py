@@ -809,6 +809,23 @@ def test_what_is_handled_during_a_pause_buys_no_extra_time():
     assert r.state is State.ENDED
 
 
+@pytest.mark.parametrize("handled", ["during", "after"])
+def test_what_came_before_a_pause_is_heard_when_it_is_handled(handled):
+    i, r = live(now=0.0)
+    i.send(DATA, EMPTY_DATA)
+    r.receive_data(i.data_to_send(), 5.0)
+    r.pause(10.0)
+    if handled == "during":
+        assert len(drain(r)) == 1
+    r.resume(50.0)
+    if handled == "after":
+        assert len(drain(r)) == 1
+    r.handle_deadline(94.9)
+    assert r.state is State.LIVE
+    r.handle_deadline(95.0)
+    assert r.state is State.ENDED
+
+
 def test_T23_a_frame_that_is_dripped_is_given_up():
     i, r = live(now=0.0)
     i.send(DATA, data(bytes(160 * 1024)))
@@ -1130,11 +1147,7 @@ def test_last_words_go_out_before_a_goodbye_is_answered_and_only_on_a_live_sessi
 
 
 @pytest.mark.parametrize("limits", [{}, {"limits_bundle_messages_max": 3}, {"limits_bundle_bytes": 1000}])
-@given(
-    rows=st.lists(
-        st.lists(st.sampled_from([0, 1, 100, 100, 100, 900, 20_000]), max_size=9), min_size=1, max_size=5
-    )
-)
+@given(rows=st.lists(st.lists(st.sampled_from([0, 1, 100, 100, 100, 900, 20_000]), max_size=9), min_size=1, max_size=5))
 def test_a_row_is_as_good_as_its_messages_one_by_one(limits, rows):
     together, one_by_one = live(config("a", **limits)), live(config("a", **limits))
     sent = []
