@@ -99,7 +99,8 @@ class Limits:
     peer_lines_per_s: float = 2.0
     peer_lines_burst: int = 1024
     """Lines about peers that come and go, show a label of somebody else's or are banned: as many identities as anybody
-    likes cost him nothing. The others are told as a number, too."""
+    likes cost him nothing. The others are told as a number, too. Peers that an operator named, and links that this node
+    dialled, have as many lines of their own."""
     refused_again_s: float = 600.0
     """How long nothing more is told of an identity that was refused for one reason."""
     refused_told_max: int = 1024

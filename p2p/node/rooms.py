@@ -240,6 +240,7 @@ class Rooms:
             slots=self.slots,
             places=self.places,
             guard=self.guard,
+            is_named=self._is_named,
             is_chosen=self._is_chosen,
             may_come=lambda peer_id: self._is_named(peer_id) or self._has_room(),
             scores=self.scores,

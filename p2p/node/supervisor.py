@@ -69,6 +69,7 @@ class Supervisor:
         slots: ConnectionSlots[Connection],
         places: PeerPlaces[Connection],
         guard: ConnectionGuard,
+        is_named: Callable[[PeerId], bool],
         is_chosen: Callable[[PeerId], bool],
         may_come: Callable[[PeerId], bool],
         scores: Scores,
@@ -121,7 +122,10 @@ class Supervisor:
         self._ephemerals = Ephemerals(entropy)
         self._nursery = nursery
         self._stopping = False
-        self._tell_of_peer = PacedLines(log_line, clock, limits.peer_lines_per_s, limits.peer_lines_burst)
+        self._is_named = is_named
+        self._lines_of_named, self._lines_of_others = (
+            PacedLines(log_line, clock, limits.peer_lines_per_s, limits.peer_lines_burst) for _ in range(2)
+        )
         self._tell_of_refusal = PacedLines(log_line, clock, limits.refusal_lines_per_s, limits.refusal_lines_burst)
         self._refused_lines = BucketTable(1 / limits.refused_again_s, 1, limits.refused_told_max)
 
@@ -260,7 +264,7 @@ class Supervisor:
                 "while this node is stopped"
             )
             what = f"label conflict: {peer_id.short} shows {node_id}, which belongs to {pinned_to.short}"
-            self._tell_of_peer(f"{what}: {mend}")
+            self._tell_of_peer(peer_id, f"{what}: {mend}")
             if verdict.is_refused:
                 return Reason.LABEL_CONFLICT, f"{node_id} is pinned to another identity"
             return None
@@ -268,7 +272,9 @@ class Supervisor:
         if ephemeral and holder is not None and holder != peer_id:
             # Nobody pins an identity of one run, so who is connected under the label keeps it.
             self._events.emit(LabelConflict(node_id, peer_id, holder, refused=False))
-            self._tell_of_peer(f"label conflict: {peer_id.short} shows {node_id}, which {holder.short} goes by")
+            self._tell_of_peer(
+                peer_id, f"label conflict: {peer_id.short} shows {node_id}, which {holder.short} goes by"
+            )
             return None
         link.label = node_id
         if not ephemeral:
@@ -311,12 +317,12 @@ class Supervisor:
         if old is None:
             if self._events.streams:
                 self._events.emit(PeerConnected(snapshot_of(link)))
-            self._tell_of_peer(f"connected to {_name(link)} at {link.endpoint}")
+            self._tell_of_link(link, f"connected to {_name(link)} at {link.endpoint}")
         elif _way_of(link) != _way_of(old):
             if self._events.streams:
                 self._events.emit(PeerMoved(snapshot_of(link)))
             how = "directly" if link.direct else "another way"
-            self._tell_of_peer(f"{_name(link)} is reached {how} now: {link.endpoint}")
+            self._tell_of_link(link, f"{_name(link)} is reached {how} now: {link.endpoint}")
 
     def _left_by(self, old: Connection | None) -> tuple[bytes, ...]:
         """What waited on the link whose place another one takes, and is not lost."""
@@ -350,7 +356,9 @@ class Supervisor:
             return
         if self._roster.note_change(link.peer_id, self._clock.monotonic()):
             self._events.emit(CloneSuspected(link.peer_id, link.label))
-            self._tell_of_peer(f"the identity of {_name(link)} seems to be used in two places: its links alternate")
+            self._tell_of_link(
+                link, f"the identity of {_name(link)} seems to be used in two places: its links alternate"
+            )
 
     def on_data(self, link: Connection, message_id: int, flags: int, data: msg.Data) -> Pause | None:
         """Hand an application message to its channel, after those that came before it."""
@@ -464,9 +472,10 @@ class Supervisor:
             _log.debug("over: %s: %s", link, one_line(_end_of(link)))
         self._counters.messages_unsent += link.unsent
         if (link.retiring or reason is Reason.MOVED) and (link.unsent or link.cut_short) and not self._stopping:
-            self._tell_of_peer(
+            self._tell_of_link(
+                link,
                 f"an older link with {_name(link)} could not be emptied and was cut: {link.unsent} messages that "
-                "waited on it are lost, and what was under way"
+                "waited on it are lost, and what was under way",
             )
         if link.connected_at is None:
             self._counters.handshakes_failed += 1
@@ -490,7 +499,7 @@ class Supervisor:
             if link.left and not self._stopping and reason in WAY_BROKE:
                 self._carry_over(link)
             self._events.emit(PeerLeft(peer_id, link.label, reason, link.detail, link.clean))
-            self._tell_of_peer(f"lost {_name(link)}: {_end_of(link)}")
+            self._tell_of_link(link, f"lost {_name(link)}: {_end_of(link)}")
         if not link.direct and link.connected_at is not None and not link.clean:
             self._note_circuit_end(link)
         if link.dialed_by_us and link.endpoint is not None and link.connected_at is not None:
@@ -555,13 +564,22 @@ class Supervisor:
             if not taken.is_set():
                 lost = len(self._carried_over.take(peer_id))
                 self._counters.messages_unsent += lost
-                self._tell_of_peer(f"{lost} messages for {peer_id.short} are lost: no other way was found in time")
+                self._tell_of_peer(
+                    peer_id, f"{lost} messages for {peer_id.short} are lost: no other way was found in time"
+                )
 
     def _note_dialed_end(self, link: Connection, endpoint: PeerEndpoint, connected_at: float) -> None:
         now = self._clock.monotonic()
         replaced = link.peer_id in self._roster.links
         lasted_s, reason = now - connected_at, link.reason or Reason.ABNORMAL
         self._guard.ended(endpoint, lasted_s, now, uniform(self._entropy), reason, replaced=replaced)
+
+    def _tell_of_link(self, link: Connection, line: str) -> None:
+        self._tell_of_peer(link.peer_id, line, is_ours=link.dialed_by_us)
+
+    def _tell_of_peer(self, peer_id: PeerId, line: str, *, is_ours: bool = False) -> None:
+        # Strangers who come and go without end do not hide what becomes of those whom somebody here wants.
+        (self._lines_of_named if is_ours or self._is_named(peer_id) else self._lines_of_others)(line)
 
     def _tell_refused(self, link: Connection, proven: PeerProven, reason: Reason, detail: str) -> None:
         # It comes again and again, and may be a member that somebody forgot to put on a list: the first time is told.
@@ -580,7 +598,7 @@ class Supervisor:
         if self._scores.penalize(peer_id, reason.penalty, now):
             ban_s = self._scores.banned_until(peer_id, now) - now
             self._remember_ban(peer_id, self._clock.wall_ms() + int(ban_s * 1000))
-            self._tell_of_peer(f"{peer_id.short} is banned for a while: {reason.label}")
+            self._tell_of_peer(peer_id, f"{peer_id.short} is banned for a while: {reason.label}")
             for link in self._succession.of_peer(peer_id):
                 link.close(Reason.BANNED)
 

@@ -189,3 +189,7 @@ async def test_t33_who_comes_and_goes_under_ever_new_names_does_not_decide_how_m
                 await peer.say(Goodbye(Reason.CLOSED, ""))
                 await until_event(events, PeerLeft)
         assert len([line for line in told if "same" in line or line.startswith(("connected", "lost"))]) == 3
+        # Nor what is told of others: those whom this node looks for have lines of their own.
+        async with member("wanted", listen_port=0) as wanted:
+            await node.connect(wanted.endpoints[0])
+            assert told[-1].startswith("connected to wanted")
