@@ -196,7 +196,8 @@ class Machine:
             with trio.move_on_after(1):
                 await over.wait()
             if not over.is_set():
-                self.ledger.fail(self.name, "a call of its application still waits after the node has stopped")
+                what = "its application goes on a second after the node has stopped"
+                self.ledger.fail(self.name, f"{what}: a call of the node still waits, or it sleeps for longer itself")
             nursery.cancel_scope.cancel()
 
     async def _run_application(self, node: Node, over: trio.Event) -> None:

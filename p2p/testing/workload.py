@@ -44,7 +44,7 @@ class Workload:
         self._numbers: dict[str, int] = {}
 
     async def __call__(self, machine: Machine, node: Node) -> None:
-        """Run beside one node until it stops."""
+        """Run beside one node until it stops, and return within a second of that."""
         async with trio.open_nursery() as nursery:
             tasks = [self._append, self._append, self._follow, self._send, self._listen]
             tasks += [self._ask, self._ask, self._serve] if machine.plan.asks else []
