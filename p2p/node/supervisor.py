@@ -153,7 +153,7 @@ class Supervisor:
             role,
             entropy=self._entropy,
             now=now,
-            wall_ms=self._clock.wall_ms(),
+            wall_ms=max(0, self._clock.wall_ms()),
             ephemeral=self._ephemerals.take,
         )
         link = Connection(

@@ -186,6 +186,21 @@ async def test_a_node_whose_own_place_is_on_its_list_says_so_once(autojump_clock
     assert len([line for line in lines if line.startswith("cannot connect") and str(B) in line]) > 5
 
 
+async def test_t64_a_node_whose_clock_shows_a_time_before_1970_dials(autojump_clock: MockClock) -> None:
+    net, clock = MemoryNetwork(), SimulatedClock(-(10**12))
+    early = p2p.Node(dataclasses.replace(Host(net, A).node().config, clock=clock))
+    async with trio.open_nursery() as nursery:
+        other = await nursery.start(Host(net, B).node().run)
+        await nursery.start(early.run)
+        peer = await early.connect(B)
+        seq = await early.wal.append(b"x")
+        with trio.fail_after(60):
+            await early.wal.wait_replicated(seq, peers=1)
+        assert early.get_peer(peer).state is p2p.PeerState.CONNECTED
+        assert other.get_peer("n1").node_id == "n1"
+        nursery.cancel_scope.cancel()
+
+
 async def test_t65_nodes_that_failed_at_the_same_moment_do_not_try_again_at_the_same_moment(
     autojump_clock: MockClock,
 ) -> None:
