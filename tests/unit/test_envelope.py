@@ -144,6 +144,17 @@ def test_nonce_and_tag_go_with_the_flag(flags: int, nonce: bytes, tag: bytes) ->
             encode(2, 1, flags, bytes(8), nonce, tag)
 
 
+@pytest.mark.parametrize("size", [0, 8, 150, 20_000])
+def test_what_is_sealed_goes_with_the_flag_and_a_nonce_of_12_bytes(size: int) -> None:
+    sealed = bytes(size + 16)
+    for flags, nonce in ((4, bytes(12)), (0, bytes(12)), (5, b""), (5, bytes(11)), (5, bytes(13))):
+        with pytest.raises(LocalProtocolError):
+            envelope.encode_sealed(259, 7, flags, nonce, sealed)
+    for short in (b"", bytes(15)):
+        with pytest.raises(LocalProtocolError):
+            envelope.encode_sealed(259, 7, 5, bytes(12), short)
+
+
 @pytest.mark.parametrize("size", [8, 150, 20_000])
 @pytest.mark.parametrize(
     ("type", "msg_id", "flags"), [(-1, 1, 0), (65_536, 1, 0), (2, 2**64, 0), (2, -1, 0), (2, 1, 2**32)]
