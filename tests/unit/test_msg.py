@@ -182,6 +182,8 @@ def test_wal_heads_names_no_log_twice() -> None:
 def test_relay_bytes_and_kinds() -> None:
     opened = msg.Relay(2, msg.Relay.OPEN, "s", "tt", 8, b"p")
     assert opened.encode().hex() == "0200000000000000" + "00" + "0173" + "027474" + "08" + "0170"
+    kinds = (msg.Relay.OPEN, msg.Relay.DATA, msg.Relay.CLOSE, msg.Relay.REFUSED, msg.Relay.WINDOW, msg.Relay.MOVE)
+    assert kinds == (0, 1, 2, 3, 4, 5)
     for kind in range(6):
         assert msg.Relay.decode(msg.Relay(1, kind).encode()).kind == kind
     for kind in range(6, 256):

@@ -1292,6 +1292,15 @@ def test_a_log_is_looked_up_for_one_peer_so_often_a_minute() -> None:
     assert (side.loads, side.exchange.confirmed()[PEER]) == (2, 2)
 
 
+def test_what_was_looked_up_once_is_remembered() -> None:
+    log = make_log(OWN, 40)
+    side = Side(log)
+    for _ in range(3):
+        side.hear(entry(log, 1, want=False))
+        side.wait(60.0)
+        assert (side.loads, side.exchange.confirmed()[PEER]) == (1, 1)
+
+
 def test_a_proof_goes_to_one_peer_so_often_a_minute() -> None:
     log = make_log(LOG, 3)
     side = Side(log)

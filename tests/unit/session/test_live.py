@@ -826,6 +826,14 @@ def test_what_came_before_a_pause_is_heard_when_it_is_handled(handled):
     assert r.state is State.ENDED
 
 
+def test_a_pause_before_anything_was_heard_changes_nothing():
+    for session in start(now=7.0):
+        due = session.next_deadline()
+        session.pause(8.0)
+        session.resume(9.0)
+        assert session.next_deadline() == due
+
+
 def test_T23_a_frame_that_is_dripped_is_given_up():
     i, r = live(now=0.0)
     i.send(DATA, data(bytes(160 * 1024)))
