@@ -15,10 +15,24 @@ from trio.testing import MockClock
 
 import p2p
 from p2p.binary import encode_varint
+from p2p.envelope import ACK_REQ, MessageType
 from p2p.errors import Reason
 from p2p.framing import encode_varint as frame_length
 from p2p.limits import KIB, MIB
-from p2p.msg import Data, ForkProof, Goodbye, HeadEntry, OutboxPull, Ping, Pong, Relay, WalAck, WalHeads, WalPush
+from p2p.msg import (
+    Data,
+    ForkProof,
+    Goodbye,
+    HeadEntry,
+    OutboxPull,
+    Ping,
+    Pong,
+    Relay,
+    RequestCancel,
+    WalAck,
+    WalHeads,
+    WalPush,
+)
 from p2p.replication.batch import Batch
 from p2p.replication.heads import FROZEN_MARK, SEQ_MAX
 from p2p.windows import Blocking, SystemBlocking
@@ -385,6 +399,21 @@ async def test_T24_heads_count_by_what_they_list() -> None:
         await peer.say(*(listed for _ in range(6)), Goodbye(1, ""))
         assert await peer.last_words() is Reason.CLOSED
         assert node.counters.links_rested == 2  # of six that count for five each, after a first one without entries
+
+
+async def test_what_means_nothing_by_the_protocol_changes_nothing() -> None:
+    """Flags where they say nothing, fields that are not looked at, and what names nobody: the link goes on."""
+    async with victim() as node, offence(node, Reason.CLOSED), rogue(node) as peer:
+        await peer.send_raw(peer.seal(MessageType.PING, Ping(1).encode(), flags=ACK_REQ))
+        await peer.send_raw(peer.seal(MessageType.BUNDLE, b""))
+        inside = peer.inner(MessageType.PING, Ping(2).encode())
+        await peer.send_raw(peer.seal(MessageType.BUNDLE, inside, flags=ACK_REQ))
+        await peer.say(OutboxPull("kitchen sink", 0), WalHeads((head(0),)), RequestCancel(2**63))
+        await peer.say(Data("", status=9), Data("c" * 300))
+        await peer.send_raw(peer.seal(MessageType.DATA, Data("c" * 300).encode(), flags=ACK_REQ))
+        assert (await peer.hear(Data)).status == Data.NO_HANDLER
+        await peer.say(Goodbye(1, ""))
+        assert await peer.last_words() is Reason.CLOSED
 
 
 async def test_T69_a_peer_that_does_not_let_go_is_let_go(clock: MockClock) -> None:
