@@ -191,6 +191,11 @@ def test_relay_bytes_and_kinds() -> None:
             msg.Relay.decode(opened.encode()[:8] + bytes((kind,)) + opened.encode()[9:])
 
 
+def test_a_relay_that_looks_like_a_slice_one_byte_on_is_none() -> None:
+    for relay in (msg.Relay(7, msg.Relay.OPEN, "\0", "", 0, b"x"), msg.Relay(1 << 56, msg.Relay.OPEN, "", "", 0, b"")):
+        assert msg.Relay.decode(relay.encode()) == relay
+
+
 def test_data_bytes() -> None:
     data = msg.Data("chat", 5, 1, b"hi")
     assert data.encode().hex() == "0463686174" + "0500000000000000" + "01" + "026869"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.ids import PeerId
-from p2p.replication.heads import FROZEN_MARK, ZERO_HASH, LogHead, digest
+from p2p.replication.heads import FROZEN_MARK, SEQ_MAX, ZERO_HASH, LogHead, digest
 
 ids = st.binary(min_size=32, max_size=32).map(PeerId)
 heads = st.builds(LogHead, st.integers(1, 2**63 - 1), st.binary(min_size=32, max_size=32))
@@ -21,6 +21,12 @@ def test_the_digest_is_that_of_the_specification() -> None:
     ).digest()
     assert digest({high: LogHead(1, b"g" * 32), low: LogHead(7, b"h" * 32)}) == expected
     assert digest({}) == hashlib.sha256(b"vix-p2p/digest/1").digest()
+    frozen = hashlib.sha256(b"vix-p2p/digest/1" + low + bytes(8) + b"\xff" * 32).digest()
+    assert digest({low: LogHead(7, b"h" * 32, frozen=True)}) == frozen
+
+
+def test_the_last_seq_is_that_of_the_specification() -> None:
+    assert SEQ_MAX == 2**63 - 1
 
 
 @given(st.dictionaries(ids, heads, max_size=6), ids)

@@ -260,6 +260,48 @@ def test_a_refusal_that_is_over_makes_no_later_gap_a_refusal() -> None:
     assert link.pushes.next_load() == (LOG, 1, LOAD_BYTES)
 
 
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_a_peer_that_lost_its_last_records_is_sent_them_again_be_it_one(lost: int) -> None:
+    log = make_log(3, 1)
+    link = Link(log=3)
+    link.pushes.aim(LOG, 0, None, 0.0, wanted=True)
+    link.pushes.next_load()
+    link.pushes.loaded(LOG, 1, log, 0.0)
+    for seq, _ in link.sent():
+        link.pushes.acked(seq, 0.0)
+    link.pushes.aim(LOG, 3, None, 1.0, wanted=True)
+    assert link.pushes.next_load() is None
+    link.pushes.aim(LOG, 3 - lost, None, 2.0, wanted=True)
+    assert link.pushes.next_load() == (LOG, 4 - lost, LOAD_BYTES)
+
+
+def test_what_is_loaded_gives_its_room_back_when_it_is_not_wanted_any_more_and_only_then() -> None:
+    log = make_log(4, 1, size=200 * KIB)
+    for wanted in (True, False):
+        link = Link(log=4, other=9)
+        link.pushes.window = 0
+        link.pushes.aim(LOG, 0, None, 0.0, wanted=True)
+        link.pushes.next_load()
+        link.pushes.loaded(LOG, 1, log, 0.0)
+        link.pushes.aim(LOG, 0, None, 0.0, wanted=wanted)
+        link.pushes.offer(OTHER, 0.0)
+        held = sum(len(batch.wal_bytes) for batch in log) if wanted else 0
+        assert link.pushes.next_load() == (OTHER, 1, min(LOAD_BYTES, LIMITS.load_ahead_bytes - held))
+        link.pushes.credit(100)
+        assert len(link.sent()) == (4 if wanted else 0)
+
+
+def test_what_a_peer_pushes_itself_does_not_spare_the_head_that_it_showed_from_being_compared() -> None:
+    log = make_log(3)
+    link = Link(log=6)
+    link.pushes.aim(LOG, 2, b"x" * 32, 0.0, wanted=True)
+    link.pushes.holds(LOG, 2)
+    assert link.pushes.next_load() == (LOG, 3, LOAD_BYTES)
+    link.pushes.loaded(LOG, 3, log[1:], 0.0)
+    assert link.pushes.take_mismatches() == [Mismatch(LOG, 2)]
+    assert link.sent() == []
+
+
 def test_half_of_the_resends_of_a_minute_may_come_at_once() -> None:
     link = Link(log=2)
     log = make_log(1)
