@@ -456,6 +456,7 @@ class Switch:
             or self._is_full(out)
             or pair >= share
             or link.neighbour.passed_on_to(out.peer_id) >= _WHILE_LINKS_CHANGE * share
+            or (not (link.is_relay and out.is_relay) and self._is_crowded(link, out))
         ):
             return Reason.FULL
         if not link.neighbour.may_open(source, target, now):
@@ -626,6 +627,18 @@ class Switch:
         link.lane.legs += 1
         link.neighbour.circuits += 1
         return side
+
+    def _is_crowded(self, link: _Link, out: _Link) -> bool:
+        """Whether half of what `out` may carry are circuits that prove nothing, and one of them is this neighbour's: he
+        waits for it, so that a few who open and say nothing leave room for others."""
+        unproven = [
+            side.passage
+            for side in out.sides.values()
+            if side.passage is not None and side.passage.answers < _PROVEN_ANSWERS
+        ]
+        return len(unproven) * 2 >= self._limits.relay_circuits_per_peer_max and any(
+            passage.sides[0].link is link for passage in unproven
+        )
 
     def _is_full(self, link: _Link) -> bool:
         """Whether no circuit more may run over a link: while it takes the place of another one, over both of them."""

@@ -593,6 +593,25 @@ def test_t72_who_was_called_cannot_be_asked_to_move() -> None:
     assert net.is_empty()
 
 
+def test_t72_a_crowd_that_opens_and_says_nothing_leaves_room_for_others() -> None:
+    net = Network("RPQSAB", relays="R", limits=replace(Limits(), relay_circuits_per_peer_max=8))
+    for name in "PQSAB":
+        net.join(name, "R")
+
+    def opened(name: str) -> bool:
+        end = net.open(name, "R", "B")
+        net.settle()
+        return end.reason is None
+
+    assert [sum(opened(name) for _ in range(5)) for name in "PQS"] == [4, 1, 1]
+    _, b = net.pair("A", "R", "B")
+    assert not opened("A")
+    for _ in range(2):
+        b.send(b"an answer")
+        net.settle()
+    assert opened("A")
+
+
 def test_t72_one_neighbour_that_relays_leaves_the_others_half_of_a_targets_circuits() -> None:
     net = Network("XRBA", relays="XR")
     for name in "XBA":
