@@ -826,6 +826,15 @@ def test_what_came_before_a_pause_is_heard_when_it_is_handled(handled):
     assert r.state is State.ENDED
 
 
+def test_what_is_read_when_the_stream_has_ended_was_heard_then():
+    i, r = live(now=0.0)
+    i.send(DATA, EMPTY_DATA)
+    r.receive_data(i.data_to_send(), 5.0)
+    r.receive_eof(9.0)
+    assert len(drain(r)) == 2
+    assert r.last_seen == 9.0
+
+
 def test_a_pause_before_anything_was_heard_changes_nothing():
     for session in start(now=7.0):
         due = session.next_deadline()
