@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from p2p import msg
 from p2p.binary import encode_bytes, encode_varint
-from p2p.envelope import Envelope, ParsedEnvelope, ProtocolVersion, aad, parse_envelope
+from p2p.envelope import ACK_REQ, Envelope, ParsedEnvelope, ProtocolVersion, aad, parse_envelope
 from p2p.errors import CryptoError, LocalProtocolError, PayloadTooLarge, Reason
 from p2p.ids import PeerId
 from p2p.session import Ended, Ignored, Pinged, Ponged, Received, Session, State
@@ -833,6 +833,13 @@ def test_what_is_read_when_the_stream_has_ended_was_heard_then():
     r.receive_eof(9.0)
     assert len(drain(r)) == 2
     assert r.last_seen == 9.0
+
+
+@pytest.mark.parametrize("size", [10, 20_000, 200_000])
+def test_whoever_sends_is_told_the_id_that_the_message_comes_with(size):
+    i, r = live()
+    ids = [i.send(DATA, data(bytes(size)), ACK_REQ) for _ in range(3)]
+    assert [event.msg_id for event in deliver(i, r)] == ids
 
 
 def test_a_pause_before_anything_was_heard_changes_nothing():
