@@ -96,12 +96,13 @@ async def _idle(quick: bool, tell: Tell) -> None:
             )
         )
         await trio.sleep(SETTLED_S)
-        spent = [(await hub.ask())["processor_s"]]
+        looks = [await hub.ask()]
         for _ in range(windows):
             await trio.sleep(ping_s)
-            spent.append((await hub.ask())["processor_s"])
+            looks.append(await hub.ask())
     # Each window has one ping of each quiet link in it: what there is to do within PING_S.
-    share = spread((after - before) / PING_S for before, after in pairwise(spent)) / (many / 2000)
+    spent = (after["until_s"] - before["from_s"] for before, after in pairwise(looks))
+    share = spread(seconds / PING_S for seconds in spent) / (many / 2000)
     scaled = "" if many == 2000 else f", times {2000 / many:g}"
     tell(
         row(

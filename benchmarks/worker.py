@@ -146,9 +146,10 @@ async def hub(ping_after_s: float, inbox: Inbox) -> None:
         say(port=node.endpoints[0].port)
         while True:
             await inbox.line()
-            # Before `resident` takes its time.
-            processor_s = time.process_time()
-            say(peers=len(node.peers()), resident=resident(), processor_s=processor_s)
+            # What a look at the memory takes is the node's no more than the question itself.
+            until_s = time.process_time()
+            bytes_now = resident()
+            say(peers=len(node.peers()), resident=bytes_now, until_s=until_s, from_s=time.process_time())
 
 
 def resident() -> int:

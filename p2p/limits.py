@@ -67,6 +67,7 @@ class Limits:
     unauthenticated_max: int = 64
     """Connections that have not proven anything yet, in total."""
     ping_after_s: float = 15.0
+    """A side that follows the other one's pings sends its own along with its answers, or an eighth later."""
     dead_after_s: float = 45.0
     """Three pings unanswered; NAT tables forget idle flows after 30 s and more."""
     frame_s_base: float = 20.0

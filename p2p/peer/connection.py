@@ -650,6 +650,9 @@ class Connection(Outgoing):
                         pause = self._rest_from_flood()
             elif isinstance(event, Pinged):
                 pause = None if self._control.take(now) else self._rest_from_flood()
+                if pause is None and self.session.ping_along(now) and self._read_scope is not None:
+                    # Later than it was: else it would come for nothing, right after this.
+                    self._read_scope.deadline = self._next_deadline()
             else:
                 pause = None
                 self._note(event, now)

@@ -8,6 +8,10 @@ While the owner does not read, the peer cannot be heard, so silence and the fram
 it is then the sign of life that the peer gets from us. Nor does it wait for silence: on a link that is never idle it is
 what measures the round trip.
 
+A Ping that is due soon goes along with the Pong of the other side's, in one write, and the next one may come a little
+later: so one side of a link leads and the other follows, which is the responder at first. That is a write and a wake
+less of four, with thousands of idle links a third of what they cost.
+
 Nonces of Pings are their numbers, so all between the last answered and the last sent are outstanding, and only the
 times have to be remembered, of the newest few.
 
@@ -24,6 +28,12 @@ from p2p.limits import Limits
 
 _PINGS_REMEMBERED_MAX: Final = 16
 
+_FOLLOWS: Final = 9 / 8
+"""After how many `ping_after_s` a side pings that follows the other one's Pings, if none comes."""
+
+_SOON: Final = 3 / 8
+"""A Ping that is due within this many `ping_after_s` goes along with a Pong."""
+
 
 class Due(Enum):
     """What the time asks for."""
@@ -36,6 +46,11 @@ class Due(Enum):
 class Liveness:
     """The clocks of one session. All times are monotonic seconds.
 
+    Args:
+        limits: `ping_after_s`, `dead_after_s` and the bounds of a slow frame are used.
+        now: when the session began.
+        follows: whether the other side is the one to ping first.
+
     Attributes:
         last_seen: when the last valid frame came; at first when the session began.
         rtt_s: how long the last answered Ping took, None before.
@@ -45,7 +60,7 @@ class Liveness:
         "_frame_since",
         "_limits",
         "_paused_at",
-        "_pinged_at",
+        "_ping_due",
         "_pings",
         "_pings_answered",
         "_pings_sent",
@@ -54,13 +69,12 @@ class Liveness:
         "rtt_s",
     )
 
-    def __init__(self, limits: Limits, now: float) -> None:
+    def __init__(self, limits: Limits, now: float, *, follows: bool) -> None:
         self._limits = limits
         self.last_seen = now
         self.rtt_s: float | None = None
         self._silent_since = now
-        self._pinged_at = now
-        """When the last Ping of ours went out; at first when the session began."""
+        self._ping_due = self._next_ping(now, follows=follows)
         self._frame_since: float | None = None
         self._paused_at: float | None = None
         self._pings: dict[int, float] = {}
@@ -93,13 +107,20 @@ class Liveness:
         if self._frame_since is not None:
             self._frame_since = min(self._frame_since + rested_s, now)
 
-    def ping_sent(self, now: float) -> int:
-        """A Ping goes out; return its nonce."""
+    def _next_ping(self, now: float, *, follows: bool) -> float:
+        return now + self._limits.ping_after_s * (_FOLLOWS if follows else 1)
+
+    def is_ping_due_soon(self, now: float) -> bool:
+        """Whether a Ping may as well go out now, with something else."""
+        return now >= self._ping_due - self._limits.ping_after_s * _SOON
+
+    def ping_sent(self, now: float, *, follows: bool) -> int:
+        """A Ping goes out, along with a Pong or by itself; return its nonce."""
         self._pings_sent += 1
         if len(self._pings) == _PINGS_REMEMBERED_MAX:
             del self._pings[next(iter(self._pings))]
         self._pings[self._pings_sent] = now
-        self._pinged_at = now
+        self._ping_due = self._next_ping(now, follows=follows)
         return self._pings_sent
 
     def pong_came(self, nonce: int, now: float) -> float | None:
@@ -131,7 +152,7 @@ class Liveness:
             due = self._silent_since + limits.dead_after_s
             if self._frame_since is not None:
                 due = min(due, self._frame_deadline(self._frame_since, frame_bytes))
-        return min(due, self._pinged_at + limits.ping_after_s) if pinging else due
+        return min(due, self._ping_due) if pinging else due
 
     def due(self, now: float, frame_bytes: int, *, pinging: bool) -> Due | None:
         """Return what is due now, the gravest first; arguments as for `next_deadline`."""
@@ -141,7 +162,7 @@ class Liveness:
                 return Due.PEER_DEAD
             if self._frame_since is not None and now >= self._frame_deadline(self._frame_since, frame_bytes):
                 return Due.FRAME_LATE
-        if pinging and now >= self._pinged_at + limits.ping_after_s:
+        if pinging and now >= self._ping_due:
             return Due.PING
         return None
 

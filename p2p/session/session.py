@@ -201,7 +201,7 @@ class Session:
         self._last_words: Callable[[], None] | None = None
 
         self._started = self._now = now
-        self._liveness = Liveness(config.limits, now)
+        self._liveness = Liveness(config.limits, now, follows=role is Role.RESPONDER)
         self._pongs_pending = 0
 
         self._handshake: Handshake | None = Handshake(config, role, entropy, ephemeral)
@@ -448,12 +448,24 @@ class Session:
             self.send(_DATA, payload)
         return size
 
-    def ping(self, now: float) -> None:
-        """Ask for a sign of life now. Without effect unless live."""
+    def ping(self, now: float, *, follows: bool = False) -> None:
+        """Ask for a sign of life now. Without effect unless live.
+
+        Args:
+            now: monotonic seconds.
+            follows: whether the other side's Pings set the pace: the next of ours may come an eighth later.
+        """
         self._now = now
         if self.state is not State.LIVE:
             return
-        self._queue(_PING, Ping(self._liveness.ping_sent(now)).encode(), 0)
+        self._queue(_PING, Ping(self._liveness.ping_sent(now, follows=follows)).encode(), 0)
+
+    def ping_along(self, now: float) -> bool:
+        """Ping now if a Ping is due soon, as a Pong leaves anyhow; return whether it was."""
+        if self.state is not State.LIVE or not self._liveness.is_ping_due_soon(now):
+            return False
+        self.ping(now, follows=True)
+        return True
 
     def before_answering_goodbye(self, last_words: Callable[[], None] | None) -> None:
         """Have this called before the other's Goodbye is answered: what it sends is still read. None takes it back."""

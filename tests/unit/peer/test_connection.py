@@ -338,6 +338,31 @@ async def test_idle_links_stay_up_by_pings(autojump_clock: trio.testing.MockCloc
         assert a.link.session.rtt_s is not None or b.link.session.rtt_s is not None
 
 
+async def test_an_idle_link_takes_three_writes_and_one_deadline_for_a_ping_of_each_side(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadlines = 0
+    meet = Connection._meet_deadline
+
+    def counted(link: Connection) -> None:
+        nonlocal deadlines
+        deadlines += 1
+        meet(link)
+
+    monkeypatch.setattr(Connection, "_meet_deadline", counted)
+    async with joined() as (a, b):
+        # The first deadlines are those of the handshake.
+        await trio.sleep(20)
+        deadlines = 0
+        sessions = [a.link.session, b.link.session]
+        before = [(each._liveness._pings_sent, each._outbound._counter) for each in sessions]
+        await trio.sleep(40 * 15)
+        after = [(each._liveness._pings_sent, each._outbound._counter) for each in sessions]
+    pings = sum(now[0] - then[0] for now, then in zip(after, before, strict=True))
+    writes = sum(now[1] - then[1] for now, then in zip(after, before, strict=True))
+    assert (pings, writes, deadlines) == (80, 120, 40)
+
+
 async def test_T22_a_peer_that_does_not_read_ends_as_overloaded(autojump_clock: trio.testing.MockClock) -> None:
     limits = replace(Limits(), dead_after_s=500)
     async with joined(limits) as (a, b):

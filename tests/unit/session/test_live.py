@@ -720,6 +720,42 @@ def test_a_ping_is_answered_and_timed():
     assert (i.rtt_s, i.last_seen) == (0.25, 15.25)
 
 
+def test_a_ping_that_is_due_soon_goes_along_with_a_pong_and_the_other_side_leads_from_then_on() -> None:
+    i, r = live(now=0.0)
+    for turn in range(1, 4):
+        now = 15.0 * turn
+        assert i.next_deadline() == now
+        # Who answered last waits an eighth longer.
+        assert r.next_deadline() == now + 15.0 / 8
+        i.handle_deadline(now)
+        assert deliver(i, r, now=now) == [Pinged()]
+        assert r.ping_along(now)
+        r.handle_deadline(now)
+        assert deliver(r, i, now=now) == [Ponged(0.0), Pinged()]
+        # Its own has just gone out.
+        assert not i.ping_along(now)
+        assert deliver(i, r, now=now) == [Ponged(0.0)]
+    assert (i._liveness._pings_sent, r._liveness._pings_sent) == (3, 3)
+
+
+def test_who_follows_pings_by_itself_when_the_other_one_does_not_any_more() -> None:
+    i, r = live(now=0.0)
+    r.handle_deadline(16.874)
+    assert r.data_to_send() == b""
+    r.handle_deadline(16.875)
+    assert deliver(r, i, now=16.875) == [Pinged()]
+    assert r.next_deadline() == 31.875
+
+
+def test_a_ping_that_is_not_due_soon_or_too_late_goes_along_with_nothing() -> None:
+    i, r = live(now=0.0)
+    assert not i.ping_along(9.3)
+    assert not r.ping_along(11.2)
+    assert i.ping_along(9.375)
+    r.goodbye(Reason.CLOSED)
+    assert not r.ping_along(16.0)
+
+
 def test_a_link_that_is_never_idle_is_timed_too() -> None:
     i, r = live(now=0.0)
     for when in range(1, 31):
