@@ -210,12 +210,14 @@ class Workload:
         await node.serve(QUESTIONS, dice.one_of(handlers), concurrency=dice.one_of((1, 8)))
 
     async def ask_everybody(self, machine: Machine) -> None:
-        """Ask each peer of a machine once, in a network that is well: each answers."""
+        """Ask each honest peer of a machine once, in a network that is well: each answers."""
         node = machine.node
         assert node is not None
         async with trio.open_nursery() as nursery:
             for peer in node.peers():
-                nursery.start_soon(self._ask_well, machine, node, peer.peer_id)
+                # A link of somebody hostile, who has just gone, may still be there.
+                if peer.peer_id not in machine.ledger.distrusted:
+                    nursery.start_soon(self._ask_well, machine, node, peer.peer_id)
 
     async def _ask_well(self, machine: Machine, node: Node, whom: PeerId) -> None:
         why = await self._ask_once(machine, node, whom, ASK_S)
