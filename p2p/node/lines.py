@@ -79,6 +79,22 @@ class Lines:
         tell_of_hook(_log, f"{self._node_id}: a log hook", times, error)
 
 
+class Pace:
+    """Of what others decide how often it happens: what may be told, and how much was left out before it."""
+
+    def __init__(self, per_s: float, burst: int) -> None:
+        self._bucket = TokenBucket(per_s, burst)
+        self._untold = 0
+
+    def take(self, now: float) -> int | None:
+        """How many were left out since the last one that was told; None if this one is left out, too."""
+        if not self._bucket.take(now):
+            self._untold += 1
+            return None
+        untold, self._untold = self._untold, 0
+        return untold
+
+
 class PacedLines:
     """Tells lines of which others decide how many there are: so many, and with the next one how many were left out.
 
@@ -90,16 +106,13 @@ class PacedLines:
     def __init__(self, log_line: Callable[[str], None], clock: Clock, per_s: float, burst: int) -> None:
         self._log_line = log_line
         self._clock = clock
-        self._pace = TokenBucket(per_s, burst)
-        self._untold = 0
+        self._pace = Pace(per_s, burst)
 
     def __call__(self, line: str) -> None:
         """Tell it, or count it."""
-        if not self._pace.take(self._clock.monotonic()):
-            self._untold += 1
-            return
-        untold, self._untold = self._untold, 0
-        self._log_line(f"{line} (and {untold} more before)" if untold else line)
+        untold = self._pace.take(self._clock.monotonic())
+        if untold is not None:
+            self._log_line(f"{line} (and {untold} more before)" if untold else line)
 
 
 def tell_of_hook(log: logging.Logger, hook: str, times: int, error: Exception) -> None:

@@ -35,7 +35,7 @@ from p2p.errors import ConfigError, NotConnected, PayloadTooLarge, RemoteProtoco
 from p2p.limits import Limits
 from p2p.msg import Data, encode_data
 from p2p.node.interrupts import uninterrupted
-from p2p.policy.buckets import TokenBucket
+from p2p.node.lines import Pace
 
 if TYPE_CHECKING:
     from p2p.node.dispatch import Message
@@ -161,8 +161,7 @@ class Service:
         self._closed = False
         self._since_turn = 0
         self._scope = trio.CancelScope()
-        self._lines = TokenBucket(limits.refusal_lines_per_s, limits.refusal_lines_burst)
-        self._untold = 0
+        self._lines = Pace(limits.refusal_lines_per_s, limits.refusal_lines_burst)
 
     def put(self, message: Message, asked: Asked) -> None:
         """Answer a request at once, line it up, or refuse it. Never waits."""
@@ -327,12 +326,10 @@ class Service:
 
     def _tell(self, message: Message) -> None:
         # A peer that knows how to make a handler fail must not decide how much is logged.
-        if not self._lines.take(trio.current_time()):
-            self._untold += 1
-            return
-        untold, self._untold = self._untold, 0
-        more = f" (and {untold} times before)" if untold else ""
-        _log.exception("the handler of %r failed on %r%s", self.name, message, more)
+        untold = self._lines.take(trio.current_time())
+        if untold is not None:
+            more = f" (and {untold} times before)" if untold else ""
+            _log.exception("the handler of %r failed on %r%s", self.name, message, more)
 
     def close(self) -> None:
         """No more requests are served; those that wait are told so. What handlers would answer has nowhere to go."""

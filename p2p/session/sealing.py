@@ -58,11 +58,10 @@ class Direction:
         rekey_every: envelopes per key; the same number on both sides.
     """
 
-    __slots__ = ("_aead", "_cipher", "_counter", "_key", "_made", "_name", "_rekey_every")
+    __slots__ = ("_aead", "_cipher", "_counter", "_key", "_made", "_rekey_every")
 
     def __init__(self, cipher: str, key: bytes, rekey_every: int) -> None:
-        self._name = cipher
-        self._cipher = _CIPHERS[cipher]
+        self._cipher = cipher
         self._key = key
         self._aead: AESGCM | ChaCha20Poly1305 | None = None
         self._made = 0
@@ -102,7 +101,7 @@ class Direction:
         self._made = 0
 
     def _make(self) -> AESGCM | ChaCha20Poly1305:
-        aead = self._cipher(self._key)
+        aead = _CIPHERS[self._cipher](self._key)
         self._made += 1
         if self._made == _KEPT_FROM:
             self._aead = aead
@@ -113,7 +112,7 @@ class Direction:
         if counter >= _COUNTER_END:
             raise CryptoError("the counter of this key is used up")
         if counter % self._rekey_every == 0 and counter:
-            self._key = next_key(self._name, self._key)
+            self._key = next_key(self._cipher, self._key)
             self.rest()
         self._counter = counter + 1
         return _NONCE.pack(counter, 0)

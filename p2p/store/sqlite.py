@@ -146,9 +146,9 @@ class SqliteStore:
 
     @contextmanager
     def _write(self, is_bulk: bool) -> Iterator[SqliteTransaction]:
-        connection, path = self._writer, self._path
+        connection = self._writer
         if self._is_failed or connection is None:
-            raise StoreReadOnly(f"the store {path} failed and is not recovered yet")
+            raise StoreReadOnly(f"the store {self._path} failed and is not recovered yet")
         limits = self._limits
         # Until it is known that nothing is in doubt.
         self._is_failed = True
@@ -159,7 +159,7 @@ class SqliteStore:
         with translated(self._path, "written"):
             try:
                 if self._is_displaced:
-                    raise gone(path)
+                    raise gone(self._path)
                 self._checkpoints.copy_rest(connection)
                 is_synced = not is_bulk or self._unsynced_bytes >= limits.segment_tail_bytes_max
                 if self._is_lax is is_synced:
