@@ -18,6 +18,7 @@ Source: https://noiseprotocol.org/noise.html, revision 34, sections 5, 7, 9 and 
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
@@ -33,6 +34,7 @@ KEYLEN: Final = 32
 TAGLEN: Final = 16
 MESSAGE_BYTES_MAX: Final = 65_535
 _NONCE_MAX: Final = 2**64 - 1
+_NONCE: Final = struct.Struct("<4xQ")
 
 _PATTERNS: Final = {
     "XX": (("e",), ("e", "ee", "s", "es"), ("s", "se")),
@@ -69,6 +71,7 @@ _FURTHER: Final = (b"\2", b"\3")
 """The numbers of the outputs of HKDF behind the first."""
 
 _FAILED: Final = "a handshake message is not valid"
+_USED_UP: Final = "the nonces of this key are used up"
 
 
 class NoiseStatic:
@@ -116,9 +119,13 @@ class CipherState:
         Raises:
             CryptoError: the nonces are used up.
         """
-        if self._aead is None:
+        aead, n = self._aead, self._n
+        if aead is None:
             return plaintext
-        return self._aead.encrypt(self._next_nonce(), plaintext, ad)
+        if n == _NONCE_MAX:
+            raise CryptoError(_USED_UP)
+        self._n = n + 1
+        return aead.encrypt(_NONCE.pack(n), plaintext, ad)
 
     def decrypt_with_ad(self, ad: bytes, ciphertext: bytes) -> bytes:
         """Open with the next nonce.
@@ -126,28 +133,21 @@ class CipherState:
         Raises:
             CryptoError: anything was changed, or the nonces are used up.
         """
-        if self._aead is None:
+        aead, n = self._aead, self._n
+        if aead is None:
             return ciphertext
+        if n == _NONCE_MAX:
+            raise CryptoError(_USED_UP)
+        self._n = n + 1
         try:
-            return self._aead.decrypt(self._next_nonce(), ciphertext, ad)
+            return aead.decrypt(_NONCE.pack(n), ciphertext, ad)
         except InvalidTag:
             raise CryptoError(_FAILED) from None
 
     def rekey(self) -> None:
         """Replace the key by the first 32 bytes of a sealed block of zeros; the nonce goes on (section 4.2)."""
         assert self._aead is not None, "nothing to rekey"
-        self._aead = ChaCha20Poly1305(self._aead.encrypt(_nonce(_NONCE_MAX), bytes(KEYLEN), b"")[:KEYLEN])
-
-    def _next_nonce(self) -> bytes:
-        n = self._n
-        if n == _NONCE_MAX:
-            raise CryptoError("the nonces of this key are used up")
-        self._n = n + 1
-        return _nonce(n)
-
-
-def _nonce(n: int) -> bytes:
-    return bytes(4) + n.to_bytes(8, "little")
+        self._aead = ChaCha20Poly1305(self._aead.encrypt(_NONCE.pack(_NONCE_MAX), bytes(KEYLEN), b"")[:KEYLEN])
 
 
 class _Protocol(NamedTuple):
@@ -180,17 +180,17 @@ _PROTOCOLS: Final[Mapping[str, tuple[_Protocol, bytes]]] = MappingProxyType(
 class _SymmetricState:
     """Chaining key, transcript hash and the cipher between them (section 5.2)."""
 
-    __slots__ = ("_cipher", "_ck", "_hash", "_new_hash", "h")
+    __slots__ = ("_ck", "_hash", "_new_hash", "cipher", "h")
 
     def __init__(self, protocol: _Protocol, initial_hash: bytes) -> None:
         self._hash = protocol.hash
         self._new_hash = protocol.hash.new
         self.h = self._ck = initial_hash
-        self._cipher = CipherState()
+        self.cipher = CipherState()
 
     def mix_key(self, material: bytes) -> None:
         self._ck, key = hkdf(self._hash, self._ck, material, 2)
-        self._cipher = CipherState(key[:KEYLEN])
+        self.cipher = CipherState(key[:KEYLEN])
 
     def mix_hash(self, data: bytes) -> None:
         self.h = self._new_hash(self.h + data).digest()
@@ -198,20 +198,16 @@ class _SymmetricState:
     def mix_key_and_hash(self, material: bytes) -> None:
         self._ck, mixed, key = hkdf(self._hash, self._ck, material, 3)
         self.mix_hash(mixed)
-        self._cipher = CipherState(key[:KEYLEN])
-
-    @property
-    def has_key(self) -> bool:
-        return self._cipher.has_key
+        self.cipher = CipherState(key[:KEYLEN])
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
-        sealed = self._cipher.encrypt_with_ad(self.h, plaintext)
-        self.mix_hash(sealed)
+        sealed = self.cipher.encrypt_with_ad(self.h, plaintext)
+        self.h = self._new_hash(self.h + sealed).digest()
         return sealed
 
     def decrypt_and_hash(self, sealed: bytes) -> bytes:
-        plaintext = self._cipher.decrypt_with_ad(self.h, sealed)
-        self.mix_hash(sealed)
+        plaintext = self.cipher.decrypt_with_ad(self.h, sealed)
+        self.h = self._new_hash(self.h + sealed).digest()
         return plaintext
 
     def split(self) -> tuple[bytes, bytes]:
@@ -345,8 +341,11 @@ class HandshakeState:
                 out.append(self._e.public)
             elif word == "s":
                 out.append(symmetric.encrypt_and_hash(self._static.public))
+            elif word == "psk":
+                assert self._psk is not None
+                symmetric.mix_key_and_hash(self._psk)
             else:
-                self._mix_secret(word)
+                self._mix_exchange(word)
         out.append(symmetric.encrypt_and_hash(payload))
         message = b"".join(out)
         assert len(message) <= MESSAGE_BYTES_MAX, "a Noise message has at most 65,535 bytes"
@@ -373,11 +372,14 @@ class HandshakeState:
                 pos += DHLEN
                 self._mix_ephemeral(self.remote_ephemeral)
             elif word == "s":
-                size = DHLEN + TAGLEN if symmetric.has_key else DHLEN
+                size = DHLEN + TAGLEN if symmetric.cipher.has_key else DHLEN
                 self.remote_static = symmetric.decrypt_and_hash(_take(message, pos, size))
                 pos += size
+            elif word == "psk":
+                assert self._psk is not None
+                symmetric.mix_key_and_hash(self._psk)
             else:
-                self._mix_secret(word)
+                self._mix_exchange(word)
         payload = symmetric.decrypt_and_hash(message[pos:])
         self._failed = False
         self._step += 1
@@ -398,11 +400,7 @@ class HandshakeState:
             # With a psk the ephemeral key randomizes the cipher too (section 9.2).
             self._symmetric.mix_key(public)
 
-    def _mix_secret(self, word: str) -> None:
-        if word == "psk":
-            assert self._psk is not None
-            self._symmetric.mix_key_and_hash(self._psk)
-            return
+    def _mix_exchange(self, word: str) -> None:
         # The first letter names the initiator's key, the second the responder's.
         mine, theirs = (word[0], word[1]) if self._initiator else (word[1], word[0])
         private = self._e if mine == "e" else self._static
@@ -412,15 +410,12 @@ class HandshakeState:
             encoded = self.remote_ephemeral if theirs == "e" else self.remote_static
             assert encoded is not None
             public = self._remote[theirs] = X25519PublicKey.from_public_bytes(encoded)
-        self._symmetric.mix_key(_exchange(private.private, public))
-
-
-def _exchange(private: X25519PrivateKey, public: X25519PublicKey) -> bytes:
-    try:
-        # Refuses a result of zero, in constant time.
-        return private.exchange(public)
-    except ValueError:
-        raise CryptoError(_FAILED) from None
+        try:
+            # Refuses a result of zero, in constant time.
+            shared = private.private.exchange(public)
+        except ValueError:
+            raise CryptoError(_FAILED) from None
+        self._symmetric.mix_key(shared)
 
 
 def _take(message: bytes, pos: int, size: int) -> bytes:

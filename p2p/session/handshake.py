@@ -14,20 +14,19 @@ Source: wire section 5.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from p2p.binary import Reader, encode_bytes, encode_str, encode_varint
+from p2p.binary import Reader, encode_bytes, encode_str, encode_u16, encode_varint
 from p2p.crypto.identity import SIGNATURE_BYTES, Identity, verify
 from p2p.crypto.noise import HandshakeState, NoiseStatic
 from p2p.envelope import MAJOR, MINOR, Envelope, MessageType, ParsedEnvelope, ProtocolVersion, encode_framed
 from p2p.errors import CryptoError, Reason, RemoteProtocolError
 from p2p.ids import PeerId, is_node_id, is_peer_id_text
 from p2p.limits import Limits
-from p2p.msg import Capabilities, Hello, HelloAck, HelloFinish, decode_capabilities, encode_capabilities
+from p2p.msg import Capabilities, HelloAck, HelloFinish, decode_capabilities, encode_capabilities
 from p2p.session.sealing import AES_256_GCM, CHACHA20_POLY1305
 from p2p.session.states import Role
 
@@ -36,9 +35,9 @@ PROTOCOL_NAME_PSK: Final = "Noise_XXpsk0_25519_ChaChaPoly_SHA256"
 CLEAR_CAPABILITIES: Final[Capabilities] = (("hs", "noise"), ("proto", f"{MAJOR}.{MINOR}"))
 
 _PROLOGUE: Final = b"vix-p2p/noise/1"
+_CLEAR: Final = encode_capabilities(CLEAR_CAPABILITIES)
 _SIGNED: Final = MappingProxyType({role: b"vix-p2p/identity/1" + bytes((role.value,)) for role in Role})
 """What the signature of each role begins with."""
-_VERSION: Final = struct.Struct("<HH")
 _NO_KEY: Final = encode_bytes(b"")
 _REFUSED: Final = "the handshake did not verify"
 
@@ -57,6 +56,7 @@ class SessionConfig:
         limits: all bounds.
 
     Attributes:
+        prologue: what the transcript of each handshake begins with, up to the Hello's minor version.
         claims: node id, capabilities and peer id as every proof of ours holds them.
         hello: what is in the clear of every Hello of ours, behind its nonce and time.
         offer: the capabilities as they are encoded.
@@ -70,6 +70,7 @@ class SessionConfig:
     network_name: str
     capabilities: Capabilities
     limits: Limits = field(repr=False)
+    prologue: bytes = field(init=False, repr=False)
     claims: bytes = field(init=False, repr=False)
     hello: bytes = field(init=False, repr=False)
     offer: bytes = field(init=False, repr=False)
@@ -77,8 +78,10 @@ class SessionConfig:
 
     def __post_init__(self) -> None:
         node_id, offer = encode_str(self.node_id), encode_capabilities(self.capabilities)
+        prologue = b"".join((_PROLOGUE, encode_str(self.network_name), encode_u16(MAJOR)))
+        object.__setattr__(self, "prologue", prologue)
         object.__setattr__(self, "claims", b"".join((node_id, offer, self.identity.peer_id)))
-        object.__setattr__(self, "hello", node_id + encode_capabilities(CLEAR_CAPABILITIES))
+        object.__setattr__(self, "hello", node_id + _CLEAR)
         object.__setattr__(self, "offer", offer)
         object.__setattr__(self, "offered", MappingProxyType(dict(self.capabilities)))
 
@@ -161,7 +164,8 @@ class Handshake:
 
     def write_hello_finish(self, msg_id: int) -> bytes:
         """Return the framed message 3, which ends the exchange."""
-        proof = self._running().write_message(self._proof())
+        noise = self._running()
+        proof = noise.write_message(self._proof(noise))
         # A HelloFinish as `msg.HelloFinish` has it, the nonces encoded once for the clear and for the proof.
         return self._frame(MessageType.HELLO_FINISH, msg_id, self._nonces + encode_bytes(proof))
 
@@ -176,18 +180,20 @@ class Handshake:
         """
         assert self._role is Role.RESPONDER
         self._minor = envelope.minor
-        hello = Hello.decode(envelope.payload)
-        offered = dict(hello.capabilities)
-        if offered.get("hs") != "noise":
-            raise RemoteProtocolError("the Hello does not offer hs=noise")
-        if offered.get("proto", "").partition(".")[0] != str(MAJOR):
-            raise RemoteProtocolError(f"the Hello does not offer proto={MAJOR}.{MINOR}", Reason.VERSION)
-        if not (is_node_id(hello.node_id) or is_peer_id_text(hello.node_id)):
+        # As `msg.Hello` reads it, but for capabilities like ours: most are, and nothing of them is decoded.
+        reader = Reader(envelope.payload)
+        nonce_a, _, node_id = reader.varint(), reader.varint(), reader.str_()
+        offered = CLEAR_CAPABILITIES if reader.skip(_CLEAR) else decode_capabilities(reader)
+        public_key = reader.bytes_()
+        reader.end()
+        if offered is not CLEAR_CAPABILITIES:
+            _check_clear(dict(offered))
+        if not (is_node_id(node_id) or is_peer_id_text(node_id)):
             raise RemoteProtocolError("the Hello's node id is none")
-        self._nonce_a = hello.nonce_a
-        self._peer_label = hello.node_id
-        self._noise = self._start_noise(_before_last(envelope, hello.public_key) + _NO_KEY)
-        if self._noise.read_message(hello.public_key):
+        self._nonce_a = nonce_a
+        self._peer_label = node_id
+        self._noise = self._start_noise(_before_last(envelope, public_key) + _NO_KEY)
+        if self._noise.read_message(public_key):
             raise CryptoError(_REFUSED)
 
     def write_hello_ack(self, msg_id: int) -> bytes:
@@ -200,7 +206,7 @@ class Handshake:
         self._nonce_b = self._random_u64()
         self._nonces = encode_varint(self._nonce_a) + encode_varint(self._nonce_b)
         # As `msg.HelloAck` has it.
-        proof = noise.write_message(self._proof())
+        proof = noise.write_message(self._proof(noise))
         return self._frame(MessageType.HELLO_ACK, msg_id, self._nonces + encode_bytes(proof))
 
     def read_hello_finish(self, envelope: ParsedEnvelope) -> Proven:
@@ -232,18 +238,10 @@ class Handshake:
 
     def _start_noise(self, hello_without_key: bytes) -> HandshakeState:
         config = self._config
-        prologue = b"".join(
-            (
-                _PROLOGUE,
-                encode_str(config.network_name),
-                _VERSION.pack(MAJOR, self._minor),
-                hello_without_key,
-            )
-        )
         return HandshakeState(
             PROTOCOL_NAME if config.network_key is None else PROTOCOL_NAME_PSK,
             initiator=self._role is Role.INITIATOR,
-            prologue=prologue,
+            prologue=b"".join((config.prologue, self._minor.to_bytes(2, "little"), hello_without_key)),
             static=config.static,
             entropy=self._entropy,
             ephemeral=self._ephemeral,
@@ -261,8 +259,8 @@ class Handshake:
         envelope = Envelope(ProtocolVersion(MAJOR, self._minor), type, msg_id, 0, payload).encode()
         return encode_varint(len(envelope)) + envelope
 
-    def _proof(self) -> bytes:
-        config, noise = self._config, self._running()
+    def _proof(self, noise: HandshakeState) -> bytes:
+        config = self._config
         assert noise.remote_ephemeral is not None
         signed = _signed_bytes(self._role, config.static.public, noise.remote_ephemeral)
         return b"".join((self._nonces, config.claims, config.identity.sign(signed)))
@@ -272,8 +270,9 @@ class Handshake:
         if clear_nonce_a != self._nonce_a:
             raise CryptoError(_REFUSED)
         reader = Reader(noise.read_message(noise_message))
+        our_ephemeral = noise.ephemeral
         assert noise.remote_static is not None
-        assert noise.ephemeral is not None
+        assert our_ephemeral is not None
         if noise.remote_static == self._config.static.public:
             raise RemoteProtocolError("this node dialled itself", Reason.SELF)
         if not reader.skip(self._nonces):
@@ -287,13 +286,20 @@ class Handshake:
         peer_id, signature = PeerId(reader.raw(32)), reader.raw(SIGNATURE_BYTES)
         reader.end()
         theirs = Role.RESPONDER if self._role is Role.INITIATOR else Role.INITIATOR
-        if not verify(peer_id, signature, _signed_bytes(theirs, noise.remote_static, noise.ephemeral)):
+        if not verify(peer_id, signature, _signed_bytes(theirs, noise.remote_static, our_ephemeral)):
             raise CryptoError(_REFUSED)
         if len(offered) > self._config.limits.capabilities_max:
             raise RemoteProtocolError(f"more than {self._config.limits.capabilities_max} capabilities")
         if not (is_node_id(node_id) or node_id == str(peer_id)):
             raise RemoteProtocolError("a node id that is none, or looks like another peer's id")
         return Proven(peer_id, node_id, offered)
+
+
+def _check_clear(offered: Mapping[str, str]) -> None:
+    if offered.get("hs") != "noise":
+        raise RemoteProtocolError("the Hello does not offer hs=noise")
+    if offered.get("proto", "").partition(".")[0] != str(MAJOR):
+        raise RemoteProtocolError(f"the Hello does not offer proto={MAJOR}.{MINOR}", Reason.VERSION)
 
 
 def choose_cipher(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:

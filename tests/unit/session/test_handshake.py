@@ -6,7 +6,7 @@ import pytest
 
 from p2p.binary import encode_varint
 from p2p.crypto.identity import Identity
-from p2p.crypto.noise import NoiseStatic
+from p2p.crypto.noise import HandshakeState, NoiseStatic
 from p2p.errors import LocalProtocolError, Reason
 from p2p.msg import Hello, HelloAck, encode_capabilities
 from p2p.session import Ended, Live, PeerProven, Role, Session, State
@@ -707,7 +707,7 @@ def test_T13_a_stranger_with_another_key_costs_no_key_exchange(monkeypatch):
     r = start(b=victim)[1]
     stranger = config("a", network_key=bytes(32))
     hello = start(stranger)[0].data_to_send()
-    monkeypatch.setattr("p2p.crypto.noise._exchange", None)
+    monkeypatch.setattr(HandshakeState, "_mix_exchange", None)
     monkeypatch.setattr(Identity, "sign", None)
     monkeypatch.setattr(NoiseStatic, "generate", None)
     r.receive_data(hello, 0.0)
