@@ -144,7 +144,7 @@ def _seals(count: Count) -> None:
         decoder = FrameDecoder()
         for msg_id in range(MESSAGES):
             decoder.feed(sealing.seal(_DATA, msg_id, 0, payload))
-            frame = decoder.next_frame()
+            frame = decoder.next_pieces()
             assert frame is not None
             opening.open(frame)
 

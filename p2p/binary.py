@@ -19,6 +19,8 @@ from p2p.errors import LocalProtocolError, RemoteProtocolError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """What decoders take. A memoryview must be one of single bytes, as `memoryview(b"...")` is."""
+Pieces: TypeAlias = tuple[memoryview, memoryview]
+"""Something large in the two parts in which it came, for those who have to copy it anyway."""
 
 U64_MAX: Final = 2**64 - 1
 VARINT_BYTES_MAX: Final = 10

@@ -22,14 +22,14 @@ Source: wire sections 3 and 4 (Bundle).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum, IntFlag
 from itertools import groupby
 from typing import Final, NamedTuple, Self
 
 import msgspec
 
-from p2p.binary import Buffer, encode_varint, read_varint
+from p2p.binary import Buffer, Pieces, encode_varint, read_varint
 from p2p.errors import LocalProtocolError, Reason, RemoteProtocolError
 from p2p.limits import Limits
 
@@ -116,6 +116,12 @@ _SEALED_HEAD: Final = struct.Struct("<IHHHQI12s16s")
 _SEALED_HEAD_BYTES: Final = HEADER_BYTES + NONCE_BYTES + TAG_BYTES
 _SEALED_ONE_BYTE_MAX: Final = 127 - _SEALED_HEAD_BYTES - 1
 _SEALED_TWO_BYTE_MAX: Final = 16_383 - _SEALED_HEAD_BYTES - 2
+# The same with room for the tag, for lengths of three varint bytes (written as u16 and u8 each).
+_SEALED_3_3: Final = struct.Struct("<HBIHHHQI12s16xHB")
+_SEALED_3_3_AAD: Final = slice(3 + _AAD_AT, 3 + HEADER_BYTES)
+_SEALED_3_3_TAG: Final = slice(3 + HEADER_BYTES + NONCE_BYTES, 3 + _SEALED_HEAD_BYTES)
+SEALED_THREE_BYTE_MIN: Final = 16_384
+SEALED_THREE_BYTE_MAX: Final = 2_097_151 - _SEALED_HEAD_BYTES - 3
 _INNER_HEADER: Final = struct.Struct("<IHxxHQI")
 _ONE_BYTE_MAX: Final = 127 - HEADER_BYTES - 1
 _TWO_BYTE_MAX: Final = 16_383 - HEADER_BYTES - 2
@@ -247,14 +253,73 @@ def encode_sealed(type: int, msg_id: int, flags: int, nonce: bytes, sealed: byte
     return encode_framed(type, msg_id, flags, memoryview(sealed)[:size], nonce, sealed[size:])
 
 
-def parse_sealed(data: Buffer) -> tuple[int, int, int, bytes, bytes, bytes]:
+def seal_framed(
+    type: int,
+    msg_id: int,
+    flags: int,
+    nonce: bytes,
+    payload: Buffer,
+    seal_into: Callable[[bytes, Buffer, Buffer, memoryview], object],
+) -> bytearray:
+    """Return a whole frame with a large envelope that is sealed where it lies.
+
+    The same as `encode_sealed`, without a copy of the ciphertext behind the seal: for 64 KiB that and the calls it
+    spares are a sixth of what sealing takes.
+
+    Args:
+        type, msg_id, flags: of the envelope, with Encrypted.
+        nonce: 12 bytes.
+        payload: plaintext, from SEALED_THREE_BYTE_MIN to SEALED_THREE_BYTE_MAX bytes.
+        seal_into: an AEAD's `encrypt_into`: given nonce, plaintext, AAD and room it writes ciphertext and tag.
+
+    Raises:
+        LocalProtocolError: a number does not fit its field.
+    """
+    size = len(payload)
+    inside = size + _SEALED_HEAD_BYTES + 3
+    frame = bytearray(_SEALED_3_3.size + size + TAG_BYTES)
+    try:
+        _SEALED_3_3.pack_into(
+            frame,
+            0,
+            inside & 127 | (inside >> 7 & 127) << 8 | 0x8080,
+            inside >> 14,
+            _MAGIC_U32,
+            MAJOR,
+            MINOR,
+            type,
+            msg_id,
+            flags,
+            nonce,
+            size & 127 | (size >> 7 & 127) << 8 | 0x8080,
+            size >> 14,
+        )
+    except struct.error:
+        raise _unfit(type, msg_id, flags) from None
+    with memoryview(frame)[_SEALED_3_3.size :] as room:
+        seal_into(nonce, payload, frame[_SEALED_3_3_AAD], room)
+    # An AEAD leaves the tag behind the ciphertext, and the wire has it before.
+    frame[_SEALED_3_3_TAG] = frame[-TAG_BYTES:]
+    del frame[-TAG_BYTES:]
+    return frame
+
+
+def parse_sealed(data: Buffer | Pieces) -> tuple[int, int, int, bytes, bytes, bytes]:
     """Read one sealed envelope, which must fill `data`; return type, msg_id, flags, AAD, nonce and what an AEAD takes.
 
     That is the ciphertext with its tag behind it.
 
+    Args:
+        data: the envelope, or two pieces of it, the first of which has its head and more.
+
     Raises:
         RemoteProtocolError: it is none.
     """
+    rest: Buffer = b""
+    rest_bytes = 0
+    if isinstance(data, tuple):
+        data, rest = data
+        rest_bytes = len(rest)
     try:
         magic, major, _, type, msg_id, flags, nonce, tag = _SEALED_HEAD.unpack_from(data)
         size = data[_SEALED_HEAD_BYTES]
@@ -262,11 +327,14 @@ def parse_sealed(data: Buffer) -> tuple[int, int, int, bytes, bytes, bytes]:
         raise RemoteProtocolError("a sealed envelope is cut off") from None
     pos = _SEALED_HEAD_BYTES + 1
     if size >= 128:
-        # As in `read_inner`: two bytes are read here.
+        # As in `read_inner`: two bytes are read here, and the three of a large one.
         high = data[pos] if pos < len(data) else 0
         if 0 < high < 128:
             size += (high << 7) - 128
             pos += 1
+        elif high and pos + 1 < len(data) and 0 < (top := data[pos + 1]) < 128:
+            size += (high - 128 << 7) + (top << 14) - 128
+            pos += 2
         else:
             size, pos = read_varint(data, _SEALED_HEAD_BYTES)
     if (
@@ -274,10 +342,10 @@ def parse_sealed(data: Buffer) -> tuple[int, int, int, bytes, bytes, bytes]:
         or major != MAJOR
         or flags & ~_KNOWN_FLAGS
         or not flags & ENCRYPTED
-        or pos + size != len(data)
+        or pos + size != len(data) + rest_bytes
     ):
         raise RemoteProtocolError("a sealed envelope of this version was awaited")
-    return type, msg_id, flags, bytes(data[_AAD_AT:HEADER_BYTES]), nonce, b"".join((data[pos:], tag))
+    return type, msg_id, flags, bytes(data[_AAD_AT:HEADER_BYTES]), nonce, b"".join((data[pos:], rest, tag))
 
 
 def parse_envelope(data: Buffer) -> ParsedEnvelope:

@@ -5,6 +5,8 @@ out one frame at a time. It knows nothing of what is inside.
 
 How it moves. The newest chunk is read in place, from `_pos` on. A frame that lies whole within it is cut out of it.
 A frame that does not is collected in `_partial`, which grows with what has arrived and never by what a header claims.
+The first part of a large one stays where it is (`_first`): if the next chunk has the rest, the two are given out as
+they are, to be joined by whoever copies them anyway. So one chunk at most is kept for a part of itself.
 A header that is cut in two lives on as `_value` and `_shift`. So whenever `next_frame` says None, the chunk is used
 up. Chunks that are fed before that wait in `_backlog`. Every byte is looked at or moved a fixed number of times
 however the stream was cut; a buffer that is joined and split again per read would cost the square.
@@ -20,9 +22,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from p2p.binary import Buffer, decode_varint, encode_varint
+from p2p.binary import Buffer, Pieces, decode_varint, encode_varint
 from p2p.errors import PayloadTooLarge, Reason, RemoteProtocolError
-from p2p.limits import Limits
+from p2p.limits import KIB, Limits
 
 __all__ = ["FrameDecodeResult", "FrameDecoder", "LengthPrefixVarint", "decode_varint", "encode_varint"]
 
@@ -30,6 +32,13 @@ FRAME_BYTES_MAX: Final = Limits().frame_bytes_max
 
 _VIEW_BYTES_MIN: Final = 2048
 """From here a frame is given as a view of the chunk: below, copying is cheaper than making the view."""
+_PIECE_BYTES_MIN: Final = 16 * KIB
+"""So much of a frame at the end of a chunk is not copied at once. A copy of 64 KiB costs a tenth of opening them."""
+
+
+def joined(frame: Buffer | Pieces) -> Buffer:
+    """A frame in one piece."""
+    return b"".join(frame) if isinstance(frame, tuple) else frame
 
 
 class FrameDecoder:
@@ -57,6 +66,7 @@ class FrameDecoder:
         "_begins_with",
         "_chunk",
         "_error",
+        "_first",
         "_length",
         "_partial",
         "_pos",
@@ -68,19 +78,21 @@ class FrameDecoder:
     def __init__(self, max_frame_bytes: int = FRAME_BYTES_MAX, *, begins_with: bytes = b"") -> None:
         self.max_frame_bytes = max_frame_bytes
         self._begins_with = begins_with
-        self._chunk: bytes = b""
+        self._chunk: bytes | bytearray = b""
         self._pos = 0
         self._backlog = bytearray()
         self._value = 0
         self._shift = 0
         self._length: int | None = None
         self._partial = bytearray()
+        self._first: memoryview | None = None
         self._error: tuple[str, Reason] | None = None
 
     @property
     def buffered(self) -> int:
         """Bytes held that belong to no frame given out yet."""
-        return len(self._chunk) - self._pos + len(self._backlog) + len(self._partial) + self._shift // 7
+        first = 0 if self._first is None else len(self._first)
+        return len(self._chunk) - self._pos + len(self._backlog) + first + len(self._partial) + self._shift // 7
 
     @property
     def frame_length(self) -> int | None:
@@ -92,15 +104,15 @@ class FrameDecoder:
         """Whether a frame has begun, be it a part of its header, when `next_frame` has returned None."""
         return self._length is not None or self._shift > 0
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream. Nothing is judged before `next_frame` is asked."""
+    def feed(self, data: bytes | bytearray) -> None:
+        """Take the next bytes of the stream, which nobody changes from here on. They are judged by `next_frame`."""
         if self._pos == len(self._chunk) and not self._backlog:
             self._chunk = data
             self._pos = 0
         else:
             self._backlog += data
 
-    def only_frame(self, data: bytes) -> bytes | None:
+    def only_frame(self, data: bytes | bytearray) -> bytes | bytearray | None:
         """The frame that these bytes of the stream are, if they are one small frame and no other byte is held.
 
         Else None, and nothing was taken: `feed` them. As questions and answers mostly come alone, this is what `feed`
@@ -116,10 +128,19 @@ class FrameDecoder:
             return None
         return data[start:] if self._length is None and not self._shift and self._error is None else None
 
-    def next_frame(self) -> bytes | memoryview | None:
+    def next_frame(self) -> Buffer | None:
         """Return the next whole frame, or None when more bytes are needed.
 
         A frame may be a view of the bytes that were fed; copy what is to be kept for long.
+
+        Raises:
+            RemoteProtocolError: see `next_pieces`.
+        """
+        frame = self.next_pieces()
+        return None if frame is None else joined(frame)
+
+    def next_pieces(self) -> Buffer | Pieces | None:
+        """As `next_frame`, but a frame of more than 16 KiB may come in two pieces, the first of which has 16 KiB.
 
         Raises:
             RemoteProtocolError: the length is not a canonical varint, or over the bound (Reason.FRAME_TOO_LARGE),
@@ -184,12 +205,21 @@ class FrameDecoder:
         self._pos = pos
         return False
 
-    def _read_body(self) -> bytes | memoryview | None:
+    def _read_body(self) -> Buffer | Pieces | None:
         length = self._length
         assert length is not None
         chunk = self._chunk
         pos = self._pos
         partial = self._partial
+        first = self._first
+        if first is not None:
+            self._first = None
+            stop = pos + length - len(first)
+            if stop <= len(chunk):
+                self._pos = stop
+                self._length = None
+                return first, memoryview(chunk)[pos:stop]
+            partial += first
         have = len(partial)
         stop = pos + length - have
         if stop <= len(chunk):
@@ -203,11 +233,15 @@ class FrameDecoder:
             partial += memoryview(chunk)[pos:stop]
             self._partial = bytearray()
             return memoryview(partial).toreadonly()
-        partial += memoryview(chunk)[pos:]
+        piece = memoryview(chunk)[pos:]
         self._pos = len(chunk)
+        if not have and len(piece) >= _PIECE_BYTES_MIN:
+            self._first = piece
+        else:
+            partial += piece
         if have < len(self._begins_with):
-            seen = min(len(partial), len(self._begins_with))
-            if partial[:seen] != self._begins_with[:seen]:
+            begins = bytes((self._first or partial)[: len(self._begins_with)])
+            if not self._begins_with.startswith(begins):
                 self._fail("the stream does not speak this protocol", Reason.PROTOCOL)
         return None
 
@@ -217,6 +251,7 @@ class FrameDecoder:
         self._pos = 0
         self._backlog = bytearray()
         self._partial = bytearray()
+        self._first = None
         self._value = self._shift = 0
         self._length = None
         raise RemoteProtocolError(detail, reason)

@@ -452,7 +452,7 @@ class Outgoing(ABC):
             self._write_scope = trio.CancelScope()
             self._nursery.start_soon(self._write, self._write_scope)
 
-    def _next_bytes(self) -> bytes:
+    def _next_bytes(self) -> bytes | bytearray:
         session, outbox = self.session, self._outbox
         if outbox and session.state is State.LIVE and ((vigil := self.life.vigil) is None or not self._doubts(vigil)):
             outbox.drain(session, self._write_bytes)

@@ -20,8 +20,16 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from p2p.binary import Buffer
-from p2p.envelope import ENCRYPTED, aad, encode_sealed, parse_sealed
+from p2p.binary import Buffer, Pieces
+from p2p.envelope import (
+    ENCRYPTED,
+    SEALED_THREE_BYTE_MAX,
+    SEALED_THREE_BYTE_MIN,
+    aad,
+    encode_sealed,
+    parse_sealed,
+    seal_framed,
+)
 from p2p.errors import CryptoError
 
 AES_256_GCM: Final = "aes256gcm"
@@ -68,7 +76,7 @@ class Direction:
         self._counter = 0
         self._rekey_every = rekey_every
 
-    def seal(self, type: int, msg_id: int, flags: int, payload: Buffer) -> bytes:
+    def seal(self, type: int, msg_id: int, flags: int, payload: Buffer) -> bytes | bytearray:
         """Return a whole frame with the sealed envelope.
 
         Raises:
@@ -77,9 +85,11 @@ class Direction:
         nonce = self._next_nonce()
         flags |= ENCRYPTED
         aead = self._aead or self._make()
+        if SEALED_THREE_BYTE_MIN <= len(payload) <= SEALED_THREE_BYTE_MAX:
+            return seal_framed(type, msg_id, flags, nonce, payload, aead.encrypt_into)
         return encode_sealed(type, msg_id, flags, nonce, aead.encrypt(nonce, payload, aad(type, msg_id, flags)))
 
-    def open(self, frame: Buffer) -> tuple[int, int, int, bytes]:
+    def open(self, frame: Buffer | Pieces) -> tuple[int, int, int, bytes]:
         """Read the next envelope; return its type, msg_id, flags without Encrypted, and plaintext.
 
         Raises:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from p2p.binary import Buffer
+from p2p.binary import Buffer, Pieces
 from p2p.crypto.noise import NoiseStatic
 from p2p.envelope import (
     ACK_REQ,
@@ -38,7 +38,7 @@ from p2p.envelope import (
     parse_envelope,
 )
 from p2p.errors import CryptoError, LocalProtocolError, PayloadTooLarge, Reason, RemoteProtocolError
-from p2p.framing import FrameDecoder
+from p2p.framing import FrameDecoder, joined
 from p2p.ids import PeerId
 from p2p.msg import Data, Goodbye, Ping, Pong, decode_data, decode_payload
 from p2p.session.bundles import Row, read_bundle
@@ -195,7 +195,7 @@ class Session:
         self._small_max = config.limits.bundle_message_bytes_max
         self._bundle_bytes = config.limits.bundle_bytes
         self._bundle_max = config.limits.bundle_messages_max
-        self._out: list[bytes] = []
+        self._out: list[bytes | bytearray] = []
         self._out_bytes = 0
         self._goodbye_said: Goodbye | None = None
         self._last_words: Callable[[], None] | None = None
@@ -220,8 +220,8 @@ class Session:
 
     # In.
 
-    def receive_data(self, data: bytes, now: float) -> None:
-        """Take bytes from the stream. They are judged by `next_event`."""
+    def receive_data(self, data: bytes | bytearray, now: float) -> None:
+        """Take bytes from the stream, which nobody changes from here on. They are judged by `next_event`."""
         if self.bytes_in < FIRST_BYTES:
             self._first += data[:FIRST_BYTES]
         self.bytes_in += len(data)
@@ -232,7 +232,7 @@ class Session:
         if self.state is State.DECIDING and self._decoder.buffered > self._limits.frame_bytes_max:
             self._fail(Reason.PROTOCOL, "the peer does not wait for the answer to its handshake")
 
-    def receive_alone(self, data: bytes, now: float) -> Received | None:
+    def receive_alone(self, data: bytes | bytearray, now: float) -> Received | None:
         """Take bytes that are one small application message and nothing else, and return its event.
 
         Else None, and the long way is to be gone: `receive_data` and `next_event`, which also tells of a session that
@@ -277,7 +277,7 @@ class Session:
             if state is State.ENDED or state is State.DECIDING:
                 return None
             try:
-                frame = self._decoder.next_frame()
+                frame = self._decoder.next_pieces()
             except RemoteProtocolError as error:
                 if state in SEALED and error.reason is not Reason.FRAME_TOO_LARGE:
                     self._fail(Reason.CRYPTO, _TAMPERED)
@@ -295,7 +295,7 @@ class Session:
             elif state in SEALED:
                 self._read_sealed(frame)
             else:
-                self._read_handshake(frame, AWAITED[state])
+                self._read_handshake(joined(frame), AWAITED[state])
         if len(events) > 1:
             events.reverse()
             self._events, self._ready = ready, events
@@ -394,7 +394,7 @@ class Session:
             raise LocalProtocolError(f"type {type} with flags {flags:#x} is not for the owner of a session to send")
         return self._queue(type, payload, flags)
 
-    def seal_alone(self, payload: bytes, flags: int) -> tuple[int, bytes] | None:
+    def seal_alone(self, payload: bytes, flags: int) -> tuple[int, bytes | bytearray] | None:
         """Give a small application message its id and return that with the bytes to write, past all that could wait.
 
         Else None, and nothing was done: `send` it, and see what `data_to_send` returns. This is the short way for
@@ -486,7 +486,7 @@ class Session:
         elif self.state in HANDSHAKING:
             self._fail(reason, detail)
 
-    def data_to_send(self) -> bytes:
+    def data_to_send(self) -> bytes | bytearray:
         """Return all bytes that wait, sealed; b"" when there are none."""
         if self._group:
             self._close_group()
@@ -594,7 +594,7 @@ class Session:
 
     # Reading sealed frames.
 
-    def _open(self, frame: Buffer) -> tuple[int, int, int, bytes] | None:
+    def _open(self, frame: Buffer | Pieces) -> tuple[int, int, int, bytes] | None:
         """Break the seal of an envelope; None if it is not whole, and the session over."""
         assert self._inbound is not None, "there are no keys yet"
         try:
@@ -605,7 +605,7 @@ class Session:
         self._liveness.heard(self._now)
         return opened
 
-    def _read_sealed(self, frame: Buffer) -> None:
+    def _read_sealed(self, frame: Buffer | Pieces) -> None:
         opened = self._open(frame)
         if opened is None:
             return
@@ -749,7 +749,7 @@ class Session:
         except CryptoError as error:
             self._fail(Reason.CRYPTO, str(error))
 
-    def _put_out(self, frame: bytes) -> None:
+    def _put_out(self, frame: bytes | bytearray) -> None:
         self._out.append(frame)
         self._out_bytes += len(frame)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
+
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,14 +57,35 @@ def test_a_sealed_frame_is_as_the_plain_ways_write_and_read_it(size: int) -> Non
     frame = envelope.encode_sealed(259, 7, 5, nonce, sealed)
     assert frame == envelope.encode_framed(259, 7, 5, sealed[:-16], nonce, sealed[-16:])
     inner = LengthPrefixVarint().decode(frame).frames[0]
-    for data in (inner, memoryview(inner)):
+    in_two = [
+        (memoryview(inner)[:at], memoryview(inner)[at:]) for at in (60, size - 5, size + 50) if 60 <= at < len(inner)
+    ]
+    for data in (inner, memoryview(inner), *in_two):
         assert envelope.parse_sealed(data) == (259, 7, 5, envelope.aad(259, 7, 5), nonce, sealed)
+
+
+@pytest.mark.parametrize("cipher", [AESGCM, ChaCha20Poly1305])
+@pytest.mark.parametrize("size", [16_384, 16_385, 65_535, 65_536, 1_048_000, 2_097_098])
+def test_a_large_envelope_sealed_where_it_lies_is_the_same_frame(
+    cipher: builtins.type[AESGCM | ChaCha20Poly1305], size: int
+) -> None:
+    aead, nonce, payload = cipher(bytes(32)), bytes(range(12)), (b"payload" * (size // 7 + 1))[:size]
+    sealed = envelope.encode_sealed(259, 7, 5, nonce, aead.encrypt(nonce, payload, envelope.aad(259, 7, 5)))
+    assert envelope.seal_framed(259, 7, 5, nonce, payload, aead.encrypt_into) == sealed
+    assert envelope.seal_framed(259, 7, 5, nonce, memoryview(payload), aead.encrypt_into) == sealed
+
+
+def test_t28_a_sealed_envelope_in_pieces_fills_them() -> None:
+    inner = LengthPrefixVarint().decode(envelope.encode_sealed(259, 7, 5, bytes(12), bytes(70_000))).frames[0]
+    for first, rest in ((inner[:40_000], inner[40_000:] + b"x"), (inner[:40_000], inner[40_000:-1]), (inner, b"x")):
+        with pytest.raises(RemoteProtocolError):
+            envelope.parse_sealed((memoryview(first), memoryview(rest)))
 
 
 def test_t28_a_sealed_envelope_with_an_over_long_length_is_refused() -> None:
     sealed = envelope.encode_envelope(259, 7, 5, bytes(8), bytes(12), bytes(16))
     assert sealed[50:51] == b"\x08"
-    for length in (b"\x88\x00", b"\x88\x80\x00", b"\x88"):
+    for length in (b"\x88\x00", b"\x88\x80\x00", b"\x88\x80\x80\x00", b"\x88\x80", b"\x88"):
         with pytest.raises(RemoteProtocolError):
             envelope.parse_sealed(sealed[:50] + length + sealed[51:])
 
@@ -163,8 +187,11 @@ def test_numbers_that_do_not_fit_are_the_callers_mistake(type: int, msg_id: int,
     for encode in (envelope.encode_envelope, envelope.encode_framed):
         with pytest.raises(LocalProtocolError):
             encode(type, msg_id, flags, bytes(size))
+    flags |= EnvelopeFlag.ENCRYPTED
     with pytest.raises(LocalProtocolError):
-        envelope.encode_sealed(type, msg_id, flags | EnvelopeFlag.ENCRYPTED, bytes(12), bytes(size + 16))
+        envelope.encode_sealed(type, msg_id, flags, bytes(12), bytes(size + 16))
+    with pytest.raises(LocalProtocolError):
+        envelope.seal_framed(type, msg_id, flags, bytes(12), bytes(16_384 + size), AESGCM(bytes(32)).encrypt_into)
     with pytest.raises(LocalProtocolError):
         envelope.aad(type, msg_id, flags)
 

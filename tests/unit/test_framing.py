@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from p2p import framing
 from p2p.errors import PayloadTooLarge, Reason, RemoteProtocolError
-from p2p.framing import FrameDecoder, LengthPrefixVarint, encode_varint
+from p2p.framing import FrameDecoder, LengthPrefixVarint, encode_varint, joined
 from p2p.testing import strategies as wire
 
 MIB = 1024 * 1024
@@ -36,6 +36,57 @@ def test_any_cut_gives_the_same_frames(stream: tuple[list[bytes], bytes], data: 
     assert frames_of(decoder, data.draw(wire.cuts(joined))) == payloads
     assert decoder.buffered == 0
     assert decoder.frame_length is None
+
+
+@given(
+    st.lists(st.sampled_from([0, 3, 2048, 16_383, 16_384, 33_000, 65_600, 200_000]), max_size=5),
+    st.sampled_from([None, 17_000, 40_000, 70_000, 131_072]),
+    st.data(),
+)
+def test_large_frames_in_pieces_are_the_same_frames(sizes: list[int], read: int | None, data: st.DataObject) -> None:
+    payloads = [(b"VP2P%d " % number * size)[:size] for number, size in enumerate(sizes)]
+    stream = b"".join(LengthPrefixVarint().encode(payload) for payload in payloads)
+    chunks = [stream[at : at + read] for at in range(0, len(stream), read)] if read else data.draw(wire.cuts(stream))
+    decoder, held, found = FrameDecoder(begins_with=b"VP2P"), 0, []
+    for chunk in chunks:
+        decoder.feed(chunk)
+        held += len(chunk)
+        while (frame := decoder.next_pieces()) is not None:
+            if isinstance(frame, tuple):
+                assert len(frame[0]) >= 16_384
+            found.append(bytes(joined(frame)))
+            held -= len(found[-1]) + len(encode_varint(len(found[-1])))
+        header = 0 if decoder.frame_length is None else len(encode_varint(decoder.frame_length))
+        assert decoder.buffered == held - header
+    assert found == payloads
+
+
+def test_a_frame_comes_in_pieces_where_it_lies_in_two_chunks_and_no_more() -> None:
+    body = bytes(range(256)) * 256
+    stream = encode_varint(len(body)) + body
+    for chunks, pieces in (
+        ((stream,), 1),
+        ((stream[:20_000], stream[20_000:] + b"\x01a"), 2),
+        ((stream[:16_386], stream[16_386:]), 1),  # the first part is small
+        ((stream[:20_000], stream[20_000:40_000], stream[40_000:]), 1),
+    ):
+        decoder = FrameDecoder()
+        for chunk in chunks[:-1]:
+            decoder.feed(chunk)
+            assert decoder.next_pieces() is None
+        decoder.feed(chunks[-1])
+        frame = decoder.next_pieces()
+        assert frame is not None
+        assert (len(frame) if isinstance(frame, tuple) else 1) == pieces
+        assert joined(frame) == body
+
+
+def test_t05_another_protocol_is_refused_by_a_large_first_piece_too() -> None:
+    decoder = FrameDecoder(begins_with=b"VP2P")
+    decoder.feed(encode_varint(MIB) + b"VP3P" + bytes(20_000))
+    with pytest.raises(RemoteProtocolError, match="protocol"):
+        decoder.next_pieces()
+    assert decoder.buffered == 0
 
 
 @given(wire.streams(), st.data())
