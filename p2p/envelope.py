@@ -22,14 +22,14 @@ Source: wire sections 3 and 4 (Bundle).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum, IntFlag
 from itertools import groupby
 from typing import Final, NamedTuple, Self
 
 import msgspec
 
-from p2p.binary import Buffer, Pieces, encode_varint, read_varint
+from p2p.binary import U64_MAX, Buffer, Pieces, encode_varint, read_varint
 from p2p.errors import LocalProtocolError, Reason, RemoteProtocolError
 from p2p.limits import Limits
 
@@ -124,6 +124,7 @@ SEALED_THREE_BYTE_MIN: Final = 16_384
 SEALED_THREE_BYTE_MAX: Final = 2_097_151 - _SEALED_HEAD_BYTES - 3
 _INNER_HEADER: Final = struct.Struct("<IHxxHQI")
 _ONE_BYTE_MAX: Final = 127 - HEADER_BYTES - 1
+_LOWEST_BYTES: Final = bytes(range(256))
 _TWO_BYTE_MAX: Final = 16_383 - HEADER_BYTES - 2
 _NOT_INSIDE: Final = frozenset({MessageType.HELLO, MessageType.HELLO_ACK, MessageType.HELLO_FINISH, MessageType.BUNDLE})
 
@@ -201,30 +202,56 @@ def encode_framed(type: int, msg_id: int, flags: int, payload: Buffer, nonce: by
     )
 
 
-def encode_row(type: int, first_id: int, payloads: Iterable[bytes]) -> bytes:
+def encode_row(type: int, first_id: int, payloads: Sequence[bytes], *, alike: bool = False) -> bytes:
     """Return the frames of messages without flags that follow one another, as they stand in a Bundle.
 
-    Their ids count from `first_id`. As long as they are of one size, what is around the id is that of the message
-    before: 0.15 µs for 128 B, where `encode_framed` takes 0.35.
+    Their ids count from `first_id`.
+
+    Args:
+        type: u16, of each.
+        first_id: u64.
+        payloads: one at least.
+        alike: whether they are known to be of one size. Then a message of 128 B takes 0.04 µs, where it takes 0.35 by
+            `encode_framed`.
 
     Raises:
         LocalProtocolError: a number does not fit its field.
     """
-    frames: list[bytes] = []
-    for size, alike in groupby(payloads, len):
-        first, *others = alike
-        frame = encode_framed(type, first_id, 0, first)
-        frames.append(frame)
-        if others:
-            id_at = len(frame) - size - len(encode_varint(size)) - HEADER_BYTES + ID_AT
-            before_id, behind_id = frame[:id_at], frame[id_at + ID_BYTES : len(frame) - size]
-            pack = struct.Struct(f"<{len(before_id)}sQ{len(behind_id)}s{size}s").pack
-            try:
-                frames += [pack(before_id, id, behind_id, other) for id, other in enumerate(others, first_id + 1)]
-            except struct.error:
-                raise _unfit(type, first_id + len(others), 0) from None
-        first_id += 1 + len(others)
+    if first_id + len(payloads) - 1 > U64_MAX:
+        raise _unfit(type, first_id + len(payloads) - 1, 0)
+    frames: list[Buffer] = []
+    for group in [payloads] if alike else [list(group) for _, group in groupby(payloads, len)]:
+        size, count = len(group[0]), len(group)
+        first = encode_framed(type, first_id, 0, group[0])
+        id_at = len(first) - size - len(encode_varint(size)) - HEADER_BYTES + ID_AT
+        before_id, behind_id = first[:id_at], first[id_at + ID_BYTES : len(first) - size]
+        start = 0
+        while start < count:
+            part = group[start : start + ids_alike(first_id)]
+            frames.append(frames_alike(before_id, first_id, behind_id, part))
+            first_id += len(part)
+            start += len(part)
     return b"".join(frames)
+
+
+def ids_alike(first_id: int) -> int:
+    """How many ids from this one on differ in their lowest byte alone."""
+    return 256 - (first_id & 255)
+
+
+def frames_alike(before_id: bytes, first_id: int, behind_id: bytes, payloads: Sequence[bytes]) -> bytearray:
+    """Return messages that differ in id and payload alone, one behind the other: two operations for all of them.
+
+    Args:
+        before_id, behind_id: what stands around the id of each.
+        first_id: that of the first; the others count on from there.
+        payloads: of one size; one at least, `ids_alike(first_id)` at most.
+    """
+    head = b"".join((before_id, first_id.to_bytes(ID_BYTES, "little"), behind_id))
+    frames = bytearray(head).join([b"", *payloads])
+    lowest = first_id & 255
+    frames[len(before_id) :: len(head) + len(payloads[0])] = _LOWEST_BYTES[lowest : lowest + len(payloads)]
+    return frames
 
 
 def encode_sealed(type: int, msg_id: int, flags: int, nonce: bytes, sealed: bytes) -> bytes:

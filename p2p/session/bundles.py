@@ -3,26 +3,39 @@
 Responsible for one thing beyond `envelope.iter_bundle`: messages that are alike. An application that sends much mostly
 sends to one channel, and often in one size; then the bytes of one message before its body are those of the message
 before, all but the id. Once two in a row have been of one size, those that follow are cut at that size all at once,
-and what is around the id is compared instead of being taken apart: equal bytes mean the same thing, and were judged
-already. The first that differs in any byte, or whose id does not grow, is read as the first of all was.
+and what is around their bodies is compared instead of being taken apart: equal bytes mean the same thing, and were
+judged already. The first that differs in any byte, or whose id is not the next one, is read as the first of all was.
 
 Such a row is given out as one `Row`, so that whoever takes it on can do per row what would cost more per message than
-the message itself: reading 128 B takes 0.25 µs then, where it takes 1.2 one by one, and so does handing it on.
+the message itself: reading 128 B takes 0.12 µs then, where it takes 1.2 one by one, and so does handing it on.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
 
-from p2p.binary import Buffer
-from p2p.envelope import COMPRESSED, ID_AT, ID_BYTES, MessageType, read_inner, too_many_inside
+from p2p.binary import U64_MAX, Buffer
+from p2p.envelope import (
+    COMPRESSED,
+    ID_AT,
+    ID_BYTES,
+    MessageType,
+    frames_alike,
+    ids_alike,
+    read_inner,
+    too_many_inside,
+)
 from p2p.msg import Data, decode_data
 
 _DATA: Final = int(MessageType.DATA)
+_FIRST_LOOK: Final = 8
+"""So many messages at once are taken for alike at first."""
+_SMALL_BYTES: Final = 2048
+"""Up to here it is quicker to make a whole message anew and compare it than to cut off what precedes its body."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -30,15 +43,15 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         flags, channel, reply_to, status: of each.
-        ids: of the messages, growing.
-        bodies: as many.
+        first_id: of the first; those of the others count on from there.
+        bodies: one for each.
     """
 
     flags: int
     channel: str
     reply_to: int
     status: int
-    ids: list[int]
+    first_id: int
     bodies: list[bytes]
 
 
@@ -78,28 +91,47 @@ def read_bundle(payload: bytes, messages_max: int) -> Iterator[Single | Row]:
             after_id = id_at + ID_BYTES
             before_id, behind_id = payload[pos : pos + id_at], payload[pos + after_id : stop - len(data.body)]
             if starts_with(before_id, stop) and starts_with(behind_id, stop + after_id):
-                ids, bodies = _read_alike(payload, stop, size, before_id, behind_id, msg_id, messages_max - count)
-                if ids:
-                    yield Row(flags, data.channel, data.reply_to, data.status, ids, bodies)
-                    count += len(ids)
-                    stop += size * len(ids)
+                bodies = _read_alike(payload, stop, size, before_id, behind_id, msg_id + 1, messages_max - count)
+                if bodies:
+                    yield Row(flags, data.channel, data.reply_to, data.status, msg_id + 1, bodies)
+                    count += len(bodies)
+                    stop += size * len(bodies)
         size_before = size
         pos = stop
 
 
 def _read_alike(
-    payload: bytes, pos: int, size: int, before_id: bytes, behind_id: bytes, last_id: int, messages_max: int
-) -> tuple[list[int], list[bytes]]:
-    """Read messages of that size from `pos` for as long as they have those bytes around an id that grows."""
-    ids: list[int] = []
+    payload: bytes, pos: int, size: int, before_id: bytes, behind_id: bytes, first_id: int, messages_max: int
+) -> list[bytes]:
+    """Read messages of that size from `pos` for as long as they have those bytes around ids that count on; the bodies.
+
+    As many as a look at the last of them suggests are cut at once, and then compared with what they have to be: no more
+    than four times as many as were alike so far, so that a Bundle that is made to mislead costs no more than others.
+    """
     bodies: list[bytes] = []
-    stop = pos + size * min((len(payload) - pos) // size, messages_max)
-    body_bytes = size - len(before_id) - ID_BYTES - len(behind_id)
-    cut = f"<{len(before_id)}sQ{len(behind_id)}s{body_bytes}s"
-    for before, msg_id, behind, body in struct.iter_unpack(cut, memoryview(payload)[pos:stop]):
-        if before != before_id or behind != behind_id or msg_id <= last_id:
-            break
-        ids.append(msg_id)
-        bodies.append(body)
-        last_id = msg_id
-    return ids, bodies
+    starts_with, view = payload.startswith, memoryview(payload)
+    after_id = len(before_id) + ID_BYTES
+    head = after_id + len(behind_id)
+    some: Sequence[bytes] = ()
+    is_small = size <= _SMALL_BYTES
+    cut = struct.Struct(f"<{head}{'x' if is_small else 's'}{size - head}s").iter_unpack
+    room = min((len(payload) - pos) // size, messages_max, U64_MAX + 1 - first_id)
+    look, is_near_end = _FIRST_LOOK, False
+    while look := min(look, room, ids_alike(first_id)):
+        last_at, stop = pos + (look - 1) * size, pos + look * size
+        is_alike = starts_with(before_id, last_at) and starts_with(behind_id, last_at + after_id)
+        if is_alike and is_small:
+            some = [body for (body,) in cut(view[pos:stop])]
+            is_alike = frames_alike(before_id, first_id, behind_id, some) == view[pos:stop]
+        elif is_alike:
+            # To copy and compare the bodies, too, would cost more than a second object for each message.
+            heads, some = zip(*cut(view[pos:stop]), strict=True)
+            is_alike = frames_alike(before_id, first_id, behind_id, [b""] * look) == b"".join(heads)
+        if is_alike:
+            bodies += some
+            pos = stop
+            first_id += look
+            room -= look
+        is_near_end |= not is_alike
+        look = look // 2 if is_near_end else look * 4
+    return bodies

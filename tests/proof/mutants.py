@@ -526,9 +526,23 @@ PLANTED: Final = (
     Planted(
         "a row of messages counts with its first id, and not with its last",
         "p2p/session/session.py",
-        "item.ids[-1]",
-        "item.ids[0]",
+        "item.first_id + len(item.bodies) - 1",
+        "item.first_id",
         ("tests/unit/session/test_live.py",),
+    ),
+    Planted(
+        "small messages are taken for alike by a look at the last of them",
+        "p2p/session/bundles.py",
+        "some) == view[pos:stop]",
+        'some) != b""',
+        ("tests/unit/session/test_bundles.py",),
+    ),
+    Planted(
+        "messages of 2 KiB and more are taken for alike by a look at the last of them",
+        "p2p/session/bundles.py",
+        '== b"".join(heads)',
+        '!= b""',
+        ("tests/unit/session/test_bundles.py",),
     ),
     Planted(
         "a row makes one message too many of a bundle",

@@ -26,7 +26,8 @@ class Drained:
         self.taken.append((type, payload, flags))
         return len(self.taken)
 
-    def send_row(self, payloads: list[bytes]) -> int:
+    def send_row(self, payloads: list[bytes], *, alike: bool = False) -> int:
+        assert not alike or len(set(map(len, payloads))) == 1
         self.taken += [(259, payload, 0) for payload in payloads]
         return sum(map(len, payloads))
 

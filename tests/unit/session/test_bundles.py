@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from p2p.envelope import COMPRESSED, encode_framed, iter_bundle
+from p2p.envelope import COMPRESSED, encode_framed, frames_alike, iter_bundle
 from p2p.errors import RemoteProtocolError
 from p2p.msg import Data, decode_data
 from p2p.session.bundles import Row, read_bundle
@@ -57,11 +57,10 @@ def apart(item: object) -> list[object]:
     """The messages of a row, or the one."""
     if not isinstance(item, Row):
         return [item]
-    assert len(item.ids) == len(item.bodies) > 0
-    assert sorted(set(item.ids)) == item.ids
+    assert item.bodies
     return [
         (DATA, msg_id, item.flags, Data(item.channel, item.reply_to, item.status, body))
-        for msg_id, body in zip(item.ids, item.bodies, strict=True)
+        for msg_id, body in enumerate(item.bodies, item.first_id)
     ]
 
 
@@ -98,12 +97,48 @@ def test_alike_messages_are_counted_like_others() -> None:
     assert len(found) == 8
 
 
-def test_an_id_that_does_not_grow_ends_a_row() -> None:
-    payload = bundle_of([(DATA, msg_id, 0, Data("chat")) for msg_id in (1, 2, 3, 4, 4, 5)])
+@pytest.mark.parametrize("other", [4, 6, 2**64 - 1])
+def test_an_id_that_is_not_the_next_one_ends_a_row(other: int) -> None:
+    """It grows, or not: that is for the session to judge."""
+    payload = bundle_of([(DATA, msg_id, 0, Data("chat")) for msg_id in (1, 2, 3, 4, other, 5)])
     row, single = list(read_bundle(payload, 9))[2:4]
     assert isinstance(row, Row)
-    assert row.ids == [3, 4]
-    assert single == (DATA, 4, 0, Data("chat"))
+    assert (row.first_id, len(row.bodies)) == (3, 2)
+    assert single == (DATA, other, 0, Data("chat"))
+
+
+@pytest.mark.parametrize("size", [40, 3000])
+@given(st.integers(1, 2**64 - 400) | st.just(2**64 - 300), st.integers(2, 299), st.integers(0, 79))
+def test_in_a_long_row_any_other_byte_is_found(size: int, first_id: int, place: int, at: int) -> None:
+    bodies = [b"%04d" % number * (size // 4) for number in range(300)]
+    messages = [(DATA, msg_id, 0, Data("chat", body=body)) for msg_id, body in enumerate(bodies, first_id)]
+    frames = [bundle_of([message]) for message in messages]
+    payload = b"".join(frames)
+    items = list(read_bundle(payload, 300))
+    assert len(items) == 3
+    assert [each for item in items for each in apart(item)] == one_by_one(payload)[0]
+    wounded = bytearray(payload)
+    wounded[place * len(frames[0]) + at] ^= 1
+    assert read(bytes(wounded)) == one_by_one(bytes(wounded))
+
+
+def test_a_bundle_that_is_made_to_mislead_is_not_read_over_and_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two are alike, and so are those that are looked at next, but not those between."""
+    looked_at = []
+
+    def frames(before_id: bytes, first_id: int, behind_id: bytes, payloads: list[bytes]) -> bytearray:
+        looked_at.append(len(payloads))
+        return frames_alike(before_id, first_id, behind_id, payloads)
+
+    monkeypatch.setattr("p2p.session.bundles.frames_alike", frames)
+    for every in (2, 3, 4, 17, 18, 19):
+        looked_at.clear()
+        # Of one size, but now and then to another channel.
+        payload = bundle_of(
+            [(DATA, number, 0, Data("chat" if number % every else "news")) for number in range(1, 4001)]
+        )
+        assert read(payload) == one_by_one(payload)
+        assert sum(looked_at) <= 5 * 4000, every
 
 
 @pytest.mark.parametrize("size", [0, 1, 110, 128, 300])

@@ -476,6 +476,21 @@ def test_T18_a_message_id_that_does_not_grow_ends_the_session(msg_id):
     fails(r, sealed(i, DATA, EMPTY_DATA, msg_id=last if msg_id == "last" else msg_id), Reason.PROTOCOL)
 
 
+@pytest.mark.parametrize("last", [4, 5, 6])
+def test_T18_after_messages_that_are_alike_ids_grow_from_the_last_of_them(last):
+    i, r = live()
+    start = i.send(DATA, EMPTY_DATA)
+    deliver(i, r)
+    alike = b"".join(inner(msg_id=start + n, payload=data(b"x")) for n in range(1, 6))
+    other = inner(msg_id=start + last, payload=data(b"another"))
+    stream = sealed(i, BUNDLE, alike + other, msg_id=9000)
+    if last == 6:
+        r.receive_data(stream, 0.0)
+        assert bodies(drain(r)) == [b"x"] * 5 + [b"another"]
+    else:
+        fails(r, stream, Reason.PROTOCOL)
+
+
 def test_a_message_id_may_jump():
     i, r = live()
     r.receive_data(sealed(i, DATA, EMPTY_DATA, msg_id=2**64 - 1), 0.0)
