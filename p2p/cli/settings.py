@@ -196,7 +196,7 @@ def from_file(path: Path) -> Layer:
         UsageError: it cannot be read, is not TOML, or has a key or value that no flag would take.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -564,9 +564,8 @@ class Supervisor:
             if not taken.is_set():
                 lost = len(self._carried_over.take(peer_id))
                 self._counters.messages_unsent += lost
-                self._tell_of_peer(
-                    peer_id, f"{lost} messages for {peer_id.short} are lost: no other way was found in time"
-                )
+                messages = f"{lost} message{'' if lost == 1 else 's'} for {peer_id.short}"
+                self._tell_of_peer(peer_id, f"{messages} lost: no other way was found in time")
 
     def _note_dialed_end(self, link: Connection, endpoint: PeerEndpoint, connected_at: float) -> None:
         now = self._clock.monotonic()

@@ -1,7 +1,7 @@
 """`p2p` processes that need no start: forks of one that has imported everything, which is most of what a command takes.
 
 What is forked is a process like any other, with a number, streams, signals and an end of its own, and runs what
-`python -m p2p.cli` runs. How Python starts, and what is imported when, is for tests that start it themselves.
+`python -m p2p` runs. How Python starts, and what is imported when, is for tests that start it themselves.
 
 One process forks, as long as the tests run, and does nothing else. It is asked over a socket, which carries what the
 new process is to have (arguments, environment, folder, and the three streams); it answers, over another one for each,
@@ -214,7 +214,7 @@ def _import_all() -> None:
 
 
 def _become(arguments: list[str], environment: dict[str, str], folder: str) -> None:
-    """Be what `python -m p2p.cli` would be, to its end."""
+    """Be what `python -m p2p` would be, to its end."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -223,8 +223,8 @@ def _become(arguments: list[str], environment: dict[str, str], folder: str) -> N
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  # as Python opens them
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.argv = [str(ROOT / "p2p" / "cli" / "__main__.py"), *arguments]
-    runpy.run_module("p2p.cli", run_name="__main__")
+    sys.argv = [str(ROOT / "p2p" / "__main__.py"), *arguments]
+    runpy.run_module("p2p", run_name="__main__")
 
 
 def _main() -> None:

@@ -20,7 +20,7 @@ import trio
 from p2p.cli.app import run_command_line
 from tests.cli.prepared import Process, can_be_forked, fork
 
-COMMAND = [sys.executable, "-m", "p2p.cli"]
+COMMAND = [sys.executable, "-m", "p2p"]
 ROOT = Path(__file__).resolve().parents[2]
 
 

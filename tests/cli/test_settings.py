@@ -133,6 +133,12 @@ def test_two_doors_need_two_ports() -> None:
     assert settled({"listen": 0, "listen_ws": 0}).listen_ws == 0
 
 
+def test_a_file_may_begin_as_editors_on_windows_begin_it(tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.write_bytes(b"\xef\xbb\xbflisten = 9001\r\n")
+    assert from_file(path).listen == 9001
+
+
 @pytest.mark.parametrize("text", ["listen = ", "\x00", "a = 1\na = 2"])
 def test_what_is_not_toml_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="not TOML"):

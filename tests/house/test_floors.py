@@ -40,6 +40,7 @@ FLOORS = {
     "p2p.testing": 7,
     "p2p": 7.5,
     "p2p.cli": 8,
+    "p2p.__main__": 9,
 }
 PURE_FLOOR_MAX = 3
 IMPURE = {

@@ -32,7 +32,7 @@ def vectors() -> dict[str, Any]:
 def test_the_command_prints_the_same_in_every_process(vectors: dict[str, Any]) -> None:
     for hash_seed in "12":
         done = subprocess.run(
-            [sys.executable, "-m", "p2p.cli", "vectors"],
+            [sys.executable, "-m", "p2p", "vectors"],
             cwd=ROOT,
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
