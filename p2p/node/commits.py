@@ -311,6 +311,7 @@ class Committer:
                 base_hlc=self._clock.tick(wall_ms, sum(portion.count for portion in together)),
                 portions=together,
                 sign=self._identity.sign,
+                foresee=transaction.foresee,
             )
             transaction.append(batch)
             sealed.append(batch)

@@ -342,6 +342,7 @@ def seal(
     base_hlc: int,
     portions: Sequence[Portion],
     sign: Callable[[bytes], bytes],
+    foresee: Callable[[int, Sequence[bytes]], None] | None = None,
 ) -> Batch:
     """Make a batch of 1 to 1,024 records and sign it.
 
@@ -352,6 +353,8 @@ def seal(
         base_hlc: timestamp of the first record; each further record gets the next.
         portions: the records, no more than `take_for_one_batch` allows.
         sign: returns 64 bytes.
+        foresee: told, before it is hashed, of how many bytes the batch will be, and what these begin with: all but the
+            signature.
     """
     count = sum(portion.count for portion in portions)
     seq_end = seq_begin + count - 1
@@ -371,6 +374,8 @@ def seal(
     # The records are hashed before they are joined with the rest: each copy of a whole batch shows. A join of one
     # copies nothing.
     records = _NEXT_DELTA.join([portion.data for portion in portions])
+    if foresee is not None:
+        foresee(len(header) + len(records) + _SIGNATURE_BYTES, (header, records))
     state = hashlib.sha256(header)
     state.update(records)
     batch_hash = state.digest()

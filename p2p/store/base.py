@@ -23,7 +23,7 @@ import hashlib
 import struct
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
@@ -414,6 +414,11 @@ class Transaction(ABC):
         assert origin != self.own
         self._erase(origin)
         self.changed[origin] = None
+
+    @abstractmethod
+    def foresee(self, size: int, pieces: Sequence[bytes]) -> None:
+        """A batch of our own is appended next: of so many bytes, which begin with these. A store may begin to write it,
+        and has to take that back if the transaction fails."""
 
     @abstractmethod
     def set_cursor(self, name: str, origin: PeerId, seq: int) -> None:

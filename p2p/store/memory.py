@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import zlib
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -197,6 +197,9 @@ class _MemoryTransaction(Transaction):
         """Take everything back, the last first."""
         while self._undo:
             self._undo.pop()()
+
+    def foresee(self, size: int, pieces: Sequence[bytes]) -> None:
+        """It is written when it is whole."""
 
     def set_cursor(self, name: str, origin: PeerId, seq: int) -> None:
         cursors = self._store.follower_cursors

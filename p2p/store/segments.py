@@ -10,6 +10,7 @@ A batch says itself whose it is, where it stands, and that it is whole: hash, si
 it. So an index that has lost its end can be told from the segments, and may be synced later than they:
 
     1. the entries are written and synced                       power cut before this: a torn entry, which is its end
+       (a long batch of our own is written while it is hashed, and its signature after that: unsigned, it is torn)
     2. the index's commit: rows of `chain`, and up to where the segment is known (`segments.covered`)
     3. it is durable when SQLite's log is synced: by this commit if it does anything that entries do not say, else by
        one of the next, `segment_tail_bytes_max` later at the most
@@ -55,17 +56,20 @@ from typing import Final, NamedTuple
 
 from p2p.errors import StoreError
 from p2p.ids import PeerId
-from p2p.limits import Limits
-from p2p.store.disk import gone, refusal, sync
+from p2p.limits import KIB, Limits
+from p2p.store.disk import Meanwhile, begin_sync, gone, refusal, sync
 
 BATCH_BYTES_MAX: Final = Limits().batch_bytes_max
 _LENGTH: Final = struct.Struct("<I")
 _NAME: Final = re.compile(r"\.([0-9]{6,18})\.segment")
+_TO_WRITE: Final = os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _OFFSET_MAX: Final = 1 << 62
 """No place beyond it is one that a system could be asked for."""
 _PIECE_BYTES: Final = 1 << 20
 _DAMAGED: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA})
 """What systems say of a place that they cannot read; a disk that is away for a moment says it as well."""
+_AHEAD_BYTES_MIN: Final = 128 * KIB
+"""Of a batch of our own that is shorter, nothing is written before it is sealed: another thread would gain nothing."""
 _PROBE: Final = 0
 """The number of the file that is made to see whether the disk has room. No segment has it."""
 
@@ -83,7 +87,12 @@ def segment_path(store: Path, no: int) -> Path:
     Args:
         store: the store's file.
     """
-    return store.with_name(f"{store.name}.{no:06}.segment")
+    return Path(_path_text(store, no))
+
+
+def _path_text(store: Path, no: int) -> str:
+    # The same as a path would cost a hundredth of a commit, in as many microseconds as opening the file takes.
+    return f"{store}.{no:06}.segment"
 
 
 def segment_numbers(store: Path) -> list[int]:
@@ -272,6 +281,18 @@ class Part:
         return self.start == 0
 
 
+class _Ahead(NamedTuple):
+    """What is written of a batch before it is sealed.
+
+    Attributes:
+        at: where it will lie.
+        begun: returns the descriptor, and how much of the entry was written.
+    """
+
+    at: Segment
+    begun: Meanwhile[tuple[int, int]]
+
+
 class Appends:
     """The big batches of one transaction: where they will lie, and how they get there.
 
@@ -295,6 +316,50 @@ class Appends:
         self._current = dict(current)
         self._bytes_max = bytes_max
         self._offsets: dict[tuple[int, int], bytes] = {}
+        self._ahead: _Ahead | None = None
+
+    def write_ahead(self, origin: PeerId, size: int, pieces: Sequence[bytes]) -> None:
+        """Begin to write the batch that is added next, in another thread, while this one seals it: a tenth of the time
+        of a call that appends 256 KiB. Only the first of a transaction, and only to a segment that is there.
+
+        Args:
+            size: how long it will be.
+            pieces: what it begins with.
+        """
+        at = self._current.get(origin)
+        size += _LENGTH.size
+        if self.parts or size < _AHEAD_BYTES_MIN or at is None or at.end + size > self._bytes_max:
+            return
+        path = _path_text(self._store, at.no)
+        data = (_LENGTH.pack(size - _LENGTH.size), *pieces)
+
+        def begin() -> tuple[int, int]:
+            descriptor = os.open(path, _TO_WRITE)
+            try:
+                done = os.pwritev(descriptor, data, at.end)
+                begin_sync(descriptor, at.end, done)
+                return descriptor, done
+            except BaseException:
+                os.close(descriptor)
+                raise
+
+        # Where no thread can be had it is written later, with the rest.
+        with suppress(RuntimeError):
+            self._ahead = _Ahead(at, Meanwhile(begin))
+            self.is_written = True
+
+    def withdraw(self) -> None:
+        """The transaction failed: cut off what was written ahead. If it is gone, nothing was written."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return
+        with suppress(OSError):
+            descriptor, _ = ahead.begun.wait()
+            try:
+                os.truncate(descriptor, ahead.at.end)
+            finally:
+                os.close(descriptor)
+            self.is_written = False
 
     def add(self, origin: PeerId, wal_bytes: bytes) -> Segment:
         """Return where the batch will lie: its segment and its offset there."""
@@ -339,22 +404,31 @@ class Appends:
             if part.entries:
                 self.is_written = True
                 self._write(part)
+        assert self._ahead is None, "what was foreseen was not added"
 
     def _write(self, part: Part) -> None:
-        path = segment_path(self._store, part.no)
-        make = os.O_CREAT | os.O_EXCL if part.is_new else 0
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK | make, 0o600)
-            part.is_made = part.is_new
+            descriptor, done = self._open(part)
             try:
-                _write_all(descriptor, part.start, part.entries)
+                _write_all(descriptor, part.start, part.entries, done)
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
             if part.is_new:
-                sync(path.parent)
+                sync(self._store.parent)
         except OSError as error:
-            raise refusal(path, error) from error
+            raise refusal(segment_path(self._store, part.no), error) from error
+
+    def _open(self, part: Part) -> tuple[int, int]:
+        """Return a descriptor, and how much of the first entry was written ahead."""
+        ahead = self._ahead
+        if ahead is not None and ahead.at == (part.no, part.start):
+            self._ahead = None
+            return ahead.begun.wait()
+        make = os.O_CREAT | os.O_EXCL if part.is_new else 0
+        descriptor = os.open(_path_text(self._store, part.no), _TO_WRITE | make, 0o600)
+        part.is_made = part.is_new
+        return descriptor, 0
 
     def take_back(self, part: Part) -> None:
         """Take from the disk again what no commit has made known. Never raises for a disk: what stays is not counted
@@ -367,16 +441,20 @@ class Appends:
                 os.truncate(path, part.start)
 
 
-def _write_all(descriptor: int, offset: int, entries: Sequence[bytes]) -> None:
+def _write_all(descriptor: int, offset: int, entries: Sequence[bytes], done: int = 0) -> None:
+    """Write entries one after the other; of the first one so much is there."""
     for wal_bytes in entries:
         head = _LENGTH.pack(len(wal_bytes))
         size = len(head) + len(wal_bytes)
-        # The batch is not copied for the sake of its length.
-        done = os.pwritev(descriptor, (head, wal_bytes), offset)
+        if not done:
+            # The batch is not copied for the sake of its length.
+            done = os.pwritev(descriptor, (head, wal_bytes), offset)
         while done < size:
             # What did not fit is tried again, to be told why.
-            done += os.pwrite(descriptor, (head + wal_bytes)[done:], offset + done)
+            rest = head[done:] + wal_bytes[max(0, done - len(head)) :]
+            done += os.pwrite(descriptor, rest, offset + done)
         offset += size
+        done = 0
 
 
 def drop_segment(store: Path, no: int) -> None:

@@ -182,6 +182,7 @@ class SqliteStore:
                 connection.execute("COMMIT")
                 self._checkpoints.end()
             except BaseException as error:
+                appends.withdraw()
                 # Somebody's mistake, before anything was written.
                 is_mistake = isinstance(error, Exception) and not isinstance(error, (sqlite3.Error, StoreError))
                 self._is_failed = not is_mistake or appends.is_written or is_committing

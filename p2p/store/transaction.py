@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -66,6 +66,10 @@ class SqliteTransaction(Transaction):
         self.erased: set[PeerId] = set()
         self._for_anybody: set[int] = set()
         self._connection = connection
+
+    def foresee(self, size: int, pieces: Sequence[bytes]) -> None:
+        if self.big_bytes is not None and size >= self.big_bytes:
+            self._appends.write_ahead(self.own, size, pieces)
 
     def save(self) -> None:
         """Write the states that this transaction moved, and how far segments are known."""

@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from unittest.mock import patch
 
 import trio
 
@@ -20,6 +21,7 @@ from p2p.node.commits import PushOutcome
 from p2p.node.writer import Writer
 from p2p.replication.accept import Verdict
 from p2p.replication.batch import NewRecord
+from p2p.store import segments
 from p2p.store.keys import open_store
 from p2p.windows import SystemBlocking, SystemClock
 from tests.logs import Log, push_of
@@ -51,7 +53,7 @@ def limits_of(log_kib: int) -> Limits:
 
 
 async def main(path: Path, first: int, log_kib: int) -> None:
-    # What waits together is often so big that it lies in a segment, and segments are short.
+    # What waits together is often so big that it lies in a segment, and is begun before it is sealed. Those are short.
     limits = replace(
         limits_of(log_kib),
         segment_batch_bytes_min=16 * KIB,
@@ -90,11 +92,12 @@ async def main(path: Path, first: int, log_kib: int) -> None:
             writer.submit_push(push_of(batch), log.origin, done)
             await over.wait()
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(writer.run)
-        nursery.start_soon(push)
-        for _ in range(TASKS):
-            nursery.start_soon(append)
+    with patch.object(segments, "_AHEAD_BYTES_MIN", limits.segment_batch_bytes_min):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(writer.run)
+            nursery.start_soon(push)
+            for _ in range(TASKS):
+                nursery.start_soon(append)
 
 
 if __name__ == "__main__":

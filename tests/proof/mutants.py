@@ -449,8 +449,8 @@ PLANTED: Final = (
     Planted(
         "an entry of a segment is not synced",
         "p2p/store/segments.py",
-        "                _write_all(descriptor, part.start, part.entries)\n                os.fdatasync(descriptor)\n",
-        "                _write_all(descriptor, part.start, part.entries)\n",
+        "_all(descriptor, part.start, part.entries, done)\n                os.fdatasync(descriptor)\n",
+        "_all(descriptor, part.start, part.entries, done)\n",
         ("tests/unit/store/test_segments.py",),
     ),
     Planted(
@@ -638,7 +638,7 @@ PLANTED: Final = (
     Planted(
         "the directory is not synced after a segment was made",
         "p2p/store/segments.py",
-        "            if part.is_new:\n                sync(path.parent)\n",
+        "            if part.is_new:\n                sync(self._store.parent)\n",
         "",
         ("tests/unit/store", "tests/crash"),
     ),

@@ -507,8 +507,9 @@ class FaultyOs:
 class World:
     """A workload that goes on after failures as a node does, and a ledger of what was seen to be held."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, foresees: bool) -> None:
         self.path = path
+        self.foresees = foresees
         self.limits = replace(Limits(), segment_bytes_max=2500)
         self.own, self.other = Log(), Log(2)
         self.ledger: dict[tuple[PeerId, int], bytes] = {}
@@ -546,7 +547,10 @@ class World:
                 with store.write(is_bulk=is_bulk) as transaction:
                     for log in logs:
                         self.signed += 1
-                        transaction.append(log.add(b"%d " % self.signed * 60))
+                        batch = log.add(b"%d " % self.signed * 60)
+                        if self.foresees and log is self.own:
+                            transaction.foresee(len(batch.wal_bytes), (batch.wal_bytes[:-64],))
+                        transaction.append(batch)
                     if with_cursor:
                         transaction.set_cursor("f", OWN, self.signed)
             except NotBulk:
@@ -586,16 +590,18 @@ class World:
         self.attempt(store, [self.other, own], is_bulk=True, with_cursor=False)
 
 
+@pytest.mark.parametrize("foresees", [False, True])
 @pytest.mark.parametrize("how", ["EIO", "short", "late", "killed before", "killed after"])
 def test_t59_t61_the_nth_failure_at_a_segment_is_survived_and_nothing_is_signed_twice(
-    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, how: str, foresees: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(segments, "_AHEAD_BYTES_MIN", 0)
     hits: set[str] = set()
     for n in range(1, 200):
         here = tmp_path / "data"
         shutil.rmtree(here, ignore_errors=True)
         here.mkdir()
-        world = World(here / "log.sqlite")
+        world = World(here / "log.sqlite", foresees=foresees)
         faulty = FaultyOs(n, how)
         with monkeypatch.context() as patch:
             store = world.open()
