@@ -7,7 +7,8 @@
 
 The floor plan, from the ground up; a room imports only lower floors and its own folder:
 
-    0  errors limits ids text        what may go wrong, every bound, who and where
+    0  errors limits ids text        what may go wrong, every bound, who and where, values
+       values
     1  binary framing envelope       the wire: bytes, frames, envelopes, messages, packing
        msg pack strict_json
     2  crypto policy                 Noise and identities; who may, how often, which way

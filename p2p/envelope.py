@@ -129,7 +129,7 @@ _TWO_BYTE_MAX: Final = 16_383 - HEADER_BYTES - 2
 _NOT_INSIDE: Final = frozenset({MessageType.HELLO, MessageType.HELLO_ACK, MessageType.HELLO_FINISH, MessageType.BUNDLE})
 
 
-class ParsedEnvelope(NamedTuple):
+class ParsedEnvelope(msgspec.Struct, frozen=True):
     """An envelope as it came. `payload` is a slice of the input: a memoryview if the input was one."""
 
     minor: int

@@ -7,51 +7,16 @@ interoperation.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from dataclasses import fields
+from typing import Final
+
+from p2p.values import frozen
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-if TYPE_CHECKING:
-    from dataclasses import dataclass as _bounds
-else:
 
-    def _bounds(**options: bool) -> Callable[[type], type]:
-        """As `dataclass`, for very many fields that all have defaults, given by name.
-
-        A dataclass writes its methods out, field by field, and compiles them at every import: for so many that took
-        6 ms, a tenth of what is ours in the import of a node. The repr shows what is not as usual.
-        """
-
-        def make(cls: type) -> type:
-            made = dataclasses.dataclass(init=False, repr=False, eq=False, **options)(cls)
-            defaults = {field.name: field.default for field in dataclasses.fields(made)}
-            values = attrgetter(*defaults)
-
-            def init(self: object, **changes: object) -> None:
-                for name in changes.keys() - defaults.keys():
-                    raise TypeError(f"{cls.__name__} has no bound {name!r}")
-                for name, value in (defaults | changes).items():
-                    object.__setattr__(self, name, value)
-
-            def show(self: object) -> str:
-                changed = ((name, getattr(self, name)) for name in defaults if getattr(self, name) != defaults[name])
-                return f"{cls.__name__}({', '.join(f'{name}={value!r}' for name, value in changed)})"
-
-            def equals(self: object, other: object) -> bool:
-                return values(self) == values(other) if other.__class__ is self.__class__ else NotImplemented
-
-            made.__init__, made.__repr__, made.__eq__ = init, show, equals
-            made.__hash__ = lambda self: hash(values(self))
-            return made
-
-        return make
-
-
-@_bounds(frozen=True, slots=True)
+@frozen
 class Limits:
     """Bounds of one node. Times in seconds, sizes in bytes, rates per second."""
 
@@ -485,3 +450,7 @@ class Limits:
     registrar_questions_per_s: float = 16.0
     registrar_questions_burst: int = 128
     registrar_sources_max: int = 65_536
+
+    def __repr__(self) -> str:
+        given = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
+        return f"Limits({', '.join(f'{name}={bound!r}' for name, bound, usual in given if bound != usual)})"

@@ -21,8 +21,9 @@ import hashlib
 import struct
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -47,7 +48,7 @@ class _Digest(Protocol):
     def digest(self) -> bytes: ...
 
 
-class Hash(NamedTuple):
+class Hash(msgspec.Struct, frozen=True):
     """A hash function: how to begin one with the first bytes, and its sizes in bytes."""
 
     new: Callable[[bytes], _Digest]
@@ -150,7 +151,7 @@ class CipherState:
         self._aead = ChaCha20Poly1305(self._aead.encrypt(_NONCE.pack(_NONCE_MAX), bytes(KEYLEN), b"")[:KEYLEN])
 
 
-class _Protocol(NamedTuple):
+class _Protocol(msgspec.Struct, frozen=True):
     """What a protocol's name stands for (section 8)."""
 
     name: str

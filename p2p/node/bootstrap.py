@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Final, Literal
@@ -45,6 +45,7 @@ from p2p.transport.base import Network
 from p2p.transport.http import HttpAnswer, HttpClient, make_http_client
 from p2p.transport.interfaces import own_hosts
 from p2p.transport.tcp import TcpNetwork
+from p2p.values import frozen
 from p2p.windows import Clock, Entropy, SystemClock, system_entropy, uniform
 
 _log = logging.getLogger("p2p.bootstrap")
@@ -72,7 +73,7 @@ class BootstrapMode(Enum):
     PULL_AND_ANNOUNCE = "pull_and_announce"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BootstrapConfig:
     """How to use a registry.
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -147,7 +147,7 @@ class Committed(msgspec.Struct):
     over_quota: list[PeerId] = msgspec.field(default_factory=list)
 
 
-class Taken(NamedTuple):
+class Taken(msgspec.Struct, frozen=True):
     """What a store holds when it is taken up, and our own last batch if that is not what was stored."""
 
     states: dict[PeerId, OriginState]
@@ -247,7 +247,7 @@ class Committer:
     def _is_readable(self, damaged: DamagedRange) -> bool:
         """Whether a batch that could not be read can be by now: a disk that was away for a moment has damaged nothing,
         and a mark stays."""
-        origin, seq_begin, seq_end = damaged
+        origin, seq_begin, seq_end = damaged.origin, damaged.seq_begin, damaged.seq_end
         try:
             batches = self._store.load(origin, seq_begin, seq_end, 0).batches
         except StoreCorrupt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypedDict
 
@@ -19,6 +19,7 @@ from p2p.policy.admission import ConnectionSlots
 from p2p.store.memory import open_memory_store
 from p2p.transport.system import SystemNetwork
 from p2p.transport.tls import TlsFiles
+from p2p.values import frozen
 from p2p.windows import Blocking, Clock, Entropy, InlineBlocking, SystemBlocking, SystemClock, system_entropy
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ OpenStore = Callable[[LogHook], "tuple[Store, Identity]"]
 WAYS_OUT = "give it a network key, a trust list, or open=True (--network-key-file, --trust, --open)"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NodeConfig:
     """Everything a node needs to know before it starts.
 

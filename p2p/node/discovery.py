@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -36,6 +35,7 @@ from p2p.policy.hints import DiscoveryAnnouncement
 from p2p.policy.sightings import Sightings
 from p2p.transport.base import Datagrams, Neighbourhood, Network
 from p2p.transport.system import SystemNetwork
+from p2p.values import frozen
 from p2p.windows import Clock, Entropy, SystemClock, system_entropy, uniform
 
 _log = logging.getLogger("p2p.discovery")
@@ -58,7 +58,7 @@ class DiscoveryMode(Enum):
     MULTICAST = "multicast"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DiscoveryConfig:
     """How to discover and be discovered.
 

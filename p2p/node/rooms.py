@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from p2p.crypto.identity import Identity
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from p2p.node.discovery import UdpDiscovery
 
 
-class Remembered(NamedTuple):
+class Remembered(msgspec.Struct, frozen=True):
     """What a node knows of its peers from earlier runs."""
 
     pins: Mapping[str, PeerId]

@@ -31,8 +31,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Final, NamedTuple, TypeVar, TypeVarTuple, Unpack
+from typing import Final, TypeVar, TypeVarTuple, Unpack
 
+import msgspec
 import trio
 
 from p2p.crypto.identity import Identity
@@ -130,21 +131,21 @@ class _Append(_Waiting):
         self.is_dropped = False
 
 
-class _Share(NamedTuple):
+class _Share(msgspec.Struct, frozen=True):
     """What one commit takes of one call."""
 
     call: _Append
     portions: list[Portion]
 
 
-class _Queued(NamedTuple):
+class _Queued(msgspec.Struct, frozen=True):
     """A job and who is to hear of it."""
 
     job: Job
     finish: Callable[[Outcome], None]
 
 
-class _Subscriber(NamedTuple):
+class _Subscriber(msgspec.Struct, frozen=True):
     on_moved: Callable[[frozenset[PeerId]], None]
     on_close: Callable[[], None]
 
@@ -641,7 +642,7 @@ class Writer:
                 origin = origin_of(job.wal_bytes)
                 if origin is not None and origin != self.own and not self._is_unlimited(origin):
                     quotas[origin] = self._limits.origin_bytes_max
-        group.jobs = [job for job, _ in queued]
+        group.jobs = [each.job for each in queued]
         group.quotas = quotas
         shares: list[_Share] = []
         if self._clock.monotonic() >= self._appends_wait_until():
@@ -697,8 +698,8 @@ class Writer:
             if now >= self._quiet_until:
                 self._emit(events.OwnLogAhead(done.own_ahead))
             self._quiet_until = now + self._limits.append_delay_on_claim_s_max
-        for (_, finish), outcome in zip(queued, done.outcomes, strict=True):
-            finish(outcome)
+        for each, outcome in zip(queued, done.outcomes, strict=True):
+            each.finish(outcome)
         for waiting in waiters:
             waiting.finish()
         self._finish_shares(done, shares)
@@ -728,8 +729,8 @@ class Writer:
         elif shares:
             assert done.seq_first is not None
             seq = done.seq_first
-            for call, portions in shares:
-                end = seq + _count(portions)
+            for share in shares:
+                call, end = share.call, seq + _count(share.portions)
                 call.seqs.extend(range(seq, end))
                 seq = end
                 if call.taken == len(call.portions):
@@ -737,7 +738,8 @@ class Writer:
 
     def _put_back(self, shares: Sequence[_Share]) -> None:
         """Our log turned out to be longer than we knew: these records wait until it is fetched back."""
-        for call, portions in reversed(shares):
+        for share in reversed(shares):
+            call, portions = share.call, share.portions
             if call.is_withdrawn:
                 continue
             if call.taken == len(call.portions):
@@ -746,9 +748,9 @@ class Writer:
             self._records_waiting += _count(portions)
 
     def _refuse(self, shares: Sequence[_Share], error: P2PError) -> None:
-        for call, _ in shares:
-            self._drop_rest(call)
-            call.finish(error)
+        for share in shares:
+            self._drop_rest(share.call)
+            share.call.finish(error)
 
     def _drop_rest(self, call: _Append) -> None:
         """Whatever no commit has taken of this call never will be."""
@@ -816,8 +818,8 @@ class Writer:
         for waiting in waiters:
             waiting.finish(error)
         self._refuse(shares, error)
-        for job, finish in queued:
-            finish(self._not_stored(job))
+        for each in queued:
+            each.finish(self._not_stored(each.job))
 
     async def _endure(self) -> None:
         """Answer what waits while the store is read-only, and try whether it is well again."""
@@ -828,8 +830,8 @@ class Writer:
             waiting.finish(error)
         self._refuse(list(self._take_shares(math.inf)), error)
         while self._jobs:
-            job, finish = self._jobs.popleft()
-            finish(self._not_stored(job))
+            queued = self._jobs.popleft()
+            queued.finish(self._not_stored(queued.job))
         if self._clock.monotonic() < self._retry_at:
             return
         self._retry_at = math.inf

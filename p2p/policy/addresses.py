@@ -7,11 +7,11 @@ address wrapped in IPv6 (`::ffff:a.b.c.d`) is that IPv4 address in every respect
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from p2p.ids import is_ipv4
+from p2p.values import frozen
 
 _IPV4_PREFIX: Final = 32
 _IPV6_PREFIX: Final = 56
@@ -71,7 +71,7 @@ def classify(host: str) -> AddressClass:
     return AddressClass.RESERVED
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DialRule:
     """Where a dial may lead that somebody else asked for (T49). Public addresses always are.
 

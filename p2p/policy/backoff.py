@@ -8,7 +8,9 @@ not come back at the same moment.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from p2p.errors import Reason
 from p2p.ids import PeerEndpoint
@@ -18,7 +20,7 @@ JITTER: Final = 0.25
 """The part of a wait that chance may take away."""
 
 
-class Failures(NamedTuple):
+class Failures(msgspec.Struct, frozen=True):
     """What is remembered of a place that failed.
 
     Attributes:

@@ -5,10 +5,10 @@ A hint proves nothing and is never answered. All that may come of it is a dial, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from p2p.ids import PeerEndpoint, PeerId
+from p2p.values import frozen
 
 
 class HintSource(Enum):
@@ -20,7 +20,7 @@ class HintSource(Enum):
     """Where this node met the peer in an earlier run."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DiscoveryAnnouncement:
     """A node that is said to listen somewhere: what `on_peer` gets.
 

@@ -15,7 +15,7 @@ Source: replication section 2.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -45,7 +45,7 @@ class Verdict(Enum):
     """The store could not be written. Nobody's fault; it may be pushed again."""
 
 
-class Held(NamedTuple):
+class Held(msgspec.Struct, frozen=True):
     """What the store knows of a batch without reading it."""
 
     seq_begin: int
@@ -124,7 +124,7 @@ def _judge_position(view: LogView, batch: Batch) -> Judgement:
     origin = batch.origin
     head = view.head(origin)
     held = view.held_within(origin, batch.seq_begin, batch.seq_end)
-    if held == (batch.seq_begin, batch.seq_end, batch.hash):
+    if held == Held(batch.seq_begin, batch.seq_end, batch.hash):
         if batch.seq_begin != head.seq + 1:
             return Judgement(Verdict.DUPLICATE, origin, batch=batch)
         # Only damage leaves the head below a batch that follows it. Called a duplicate it would come for ever.

@@ -19,7 +19,6 @@ Source: replication section 1.
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -50,7 +49,7 @@ BODY_BYTES_MAX: Final = BATCH_BYTES_MAX - _FIXED_BYTES - 1
 """What one batch holds of records, but for the first one's delta: so long kind, target and payload of one may be, with
 their lengths."""
 
-_PEER_ID_TEXT: Final = re.compile(rb"[0-9a-f]{64}")
+_HEX: Final = b"0123456789abcdef"
 _FIRST_DELTA: Final = b"\x00"
 _NEXT_DELTA: Final = b"\x01"
 
@@ -445,7 +444,7 @@ def _check_records(data: bytes, pos: int, count: int, base_hlc: int) -> tuple[in
             _check_kind(kind)
             kinds.add(kind)
         if target not in targets:
-            if _PEER_ID_TEXT.fullmatch(target) is None:
+            if len(target) != 64 or target.strip(_HEX):
                 raise RemoteProtocolError("a record's target is not a peer id")
             targets.add(target)
     if end != stop:

@@ -388,13 +388,15 @@ class Exchange:
 
     def _settle(self, now: float) -> None:
         """Carry what one call changed to all whom it concerns."""
-        for origin, old, new in self._suppliers.take_changes():
+        for change in self._suppliers.take_changes():
+            old, new = change.old, change.new
             keys = list(self._links) if old is None or new is None else [old, new]
             for key in keys:
                 if key in self._links:
-                    self._links[key].want_changed(origin, now)
+                    self._links[key].want_changed(change.origin, now)
                     self._touched[key] = None
-        for origin, link in self._suppliers.take_stalls():
+        for stall in self._suppliers.take_stalls():
+            origin, link = stall.origin, stall.link
             if origin != self._own or link not in self._links:
                 continue
             self._doubted.add(link)

@@ -31,7 +31,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -46,7 +46,7 @@ LOAD_BYTES: Final = 512 * KIB
 """One load: two of them fill `load_ahead_bytes`, so the store reads one while the other is sent."""
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """What an ack said: the push it answers, and whether the peer holds it durably."""
 
     origin: PeerId
@@ -55,7 +55,7 @@ class Answer(NamedTuple):
     applied: bool
 
 
-class Mismatch(NamedTuple):
+class Mismatch(msgspec.Struct, frozen=True):
     """The batch after `seq` does not continue the log that the peer showed up to `seq`."""
 
     origin: PeerId

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -45,7 +45,7 @@ NEVER: Final = float("inf")
 _GOLDEN: Final = 0x9E3779B1
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True):
     """The supplier of an origin is another: what the two links (all links, if there was none) are told changes."""
 
     origin: PeerId
@@ -53,7 +53,7 @@ class Change(NamedTuple):
     new: int | None
 
 
-class Stall(NamedTuple):
+class Stall(msgspec.Struct, frozen=True):
     """A link showed more of an origin than we hold and did not deliver it in time."""
 
     origin: PeerId

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -63,7 +63,7 @@ class LoadKind(Enum):
     """The proof that an origin forked."""
 
 
-class Load(NamedTuple):
+class Load(msgspec.Struct, frozen=True):
     """Something to be read from the store for a link."""
 
     kind: LoadKind
@@ -97,7 +97,7 @@ class Shared(msgspec.Struct, frozen=True):
         return self.heads.get(origin, EMPTY_LOG).seq
 
 
-class _Check(NamedTuple):
+class _Check(msgspec.Struct, frozen=True):
     """A head of the peer's that is to be compared with the batch of ours that covers it.
 
     Attributes:
@@ -732,7 +732,7 @@ class LinkSync:
 
     def _collect(self, now: float) -> None:
         self._outgoing += self.pushes.take(now)
-        for origin, seq in self.pushes.take_mismatches():
-            heard = self._heard.get(origin)
+        for mismatch in self.pushes.take_mismatches():
+            heard = self._heard.get(mismatch.origin)
             if heard is not None:
-                self._suspect(origin, seq, heard.hash, now)
+                self._suspect(mismatch.origin, mismatch.seq, heard.hash, now)

@@ -15,9 +15,11 @@ Source: wire section 5.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from p2p.binary import Reader, encode_bytes, encode_str, encode_u16, encode_varint
 from p2p.crypto.identity import SIGNATURE_BYTES, Identity, verify
@@ -29,6 +31,7 @@ from p2p.limits import Limits
 from p2p.msg import Capabilities, HelloAck, HelloFinish, decode_capabilities, encode_capabilities
 from p2p.session.sealing import AES_256_GCM, CHACHA20_POLY1305
 from p2p.session.states import Role
+from p2p.values import frozen
 
 PROTOCOL_NAME: Final = "Noise_XX_25519_ChaChaPoly_SHA256"
 PROTOCOL_NAME_PSK: Final = "Noise_XXpsk0_25519_ChaChaPoly_SHA256"
@@ -42,7 +45,7 @@ _NO_KEY: Final = encode_bytes(b"")
 _REFUSED: Final = "the handshake did not verify"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionConfig:
     """What all sessions of one node and run share.
 
@@ -86,7 +89,7 @@ class SessionConfig:
         object.__setattr__(self, "offered", MappingProxyType(dict(self.capabilities)))
 
 
-class Proven(NamedTuple):
+class Proven(msgspec.Struct, frozen=True):
     """Who the other side is."""
 
     peer_id: PeerId

@@ -579,9 +579,10 @@ class Session:
             return
         self._liveness.heard(self._now)
         if proven is not None:
-            self.peer_id, self.node_id, self.peer_capabilities = proven
+            self.peer_id, self.node_id = proven.peer_id, proven.node_id
+            self.peer_capabilities = proven.capabilities
             self._move(State.DECIDING)
-            self._events.append(PeerProven(*proven))
+            self._events.append(PeerProven(proven.peer_id, proven.node_id, proven.capabilities))
 
     def _is_asking(self, answer: str) -> bool:
         if self.state is not State.DECIDING and self.state is not State.ENDED:

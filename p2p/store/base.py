@@ -25,7 +25,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -121,7 +121,7 @@ class OriginState(msgspec.Struct, frozen=True):
         return self.seq < self.claimed_seq and self.frozen_from is None
 
 
-class DamagedRange(NamedTuple):
+class DamagedRange(msgspec.Struct, frozen=True):
     """Where a batch was found that is not what was stored."""
 
     origin: PeerId
@@ -129,7 +129,7 @@ class DamagedRange(NamedTuple):
     seq_end: int
 
 
-class Loaded(NamedTuple):
+class Loaded(msgspec.Struct, frozen=True):
     """What `LogReader.load` found: whole batches in order, and the damaged one that ended the search, if any."""
 
     batches: list[StoredBatch]
@@ -366,7 +366,7 @@ class Transaction(ABC):
 
         If no such batch is filed, the range may be one that a damaged chain does not name any more.
         """
-        origin, seq_begin, seq_end = damaged
+        origin, seq_begin, seq_end = damaged.origin, damaged.seq_begin, damaged.seq_end
         if seq_begin > self.state(origin).tail_seq:
             return
         is_filed = self._mark_damaged(origin, seq_begin, seq_end)

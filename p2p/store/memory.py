@@ -177,8 +177,9 @@ class MemoryStore:
         """Check everything; yields what is wrong."""
         for origin, state in sorted(self._states.items()):
             chain = self.chains.get(origin, _Chain())
-            rows = ((row.held, row.wal_bytes, row.signature_crc, row.damaged) for row in chain.rows.values())
-            yield from check_chain(origin, state, sorted(rows))
+            filed = sorted(chain.rows.values(), key=lambda row: (row.held.seq_begin, row.held.seq_end, row.held.hash))
+            rows = ((row.held, row.wal_bytes, row.signature_crc, row.damaged) for row in filed)
+            yield from check_chain(origin, state, rows)
             yield from check_proof_kept(origin, state, self.proofs.get(origin))
 
     def close(self) -> None:

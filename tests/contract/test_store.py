@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from p2p.ids import PeerEndpoint, PeerId
 from p2p.limits import Limits
 from p2p.policy.book import BookPlace
+from p2p.replication.accept import Held
 from p2p.replication.batch import Batch, NewRecord
 from p2p.replication.fork import make_proof
 from p2p.replication.heads import EMPTY_LOG, ZERO_HASH, LogHead
-from p2p.store.base import DamagedRange, OriginState, Store, StoredBatch
+from p2p.store.base import DamagedRange, Loaded, OriginState, Store, StoredBatch
 from p2p.store.memory import MemoryStore
 from p2p.store.sqlite import SqliteStore
 from tests.logs import Log, identity
@@ -94,7 +95,7 @@ def test_what_was_written_is_read_as_it_was_written(store: Store, log: Log) -> N
     assert (state.tail_seq, state.is_whole) == (last.seq_end, True)
     assert state.size == sum(len(batch.wal_bytes) for batch in log.batches)
     assert dict(store.current()) == store.states()
-    assert store.load(OWN, 1, EVERYTHING, EVERYTHING) == ([stored(batch) for batch in log.batches], None)
+    assert store.load(OWN, 1, EVERYTHING, EVERYTHING) == Loaded([stored(batch) for batch in log.batches], None)
     assert list(store.verify()) == []
 
 
@@ -144,7 +145,7 @@ def test_a_transaction_sees_its_own_writes(store: Store, log: Log) -> None:
         transaction.append(log.batches[0])
         assert transaction.head(OWN) == LogHead(2, log.batches[0].hash)
         held = transaction.held_within(OWN, 2, 9)
-        assert held == (1, 2, log.batches[0].hash)
+        assert held == Held(1, 2, log.batches[0].hash)
         assert transaction.held_batch(OWN, held) == log.batches[0]
         assert transaction.held_within(OWN, 3, 9) is None
     assert store.states()[OWN].seq == 2
@@ -153,9 +154,9 @@ def test_a_transaction_sees_its_own_writes(store: Store, log: Log) -> None:
 def test_the_first_batch_that_shares_a_seq_is_found(store: Store, log: Log) -> None:
     put(store, *log.batches)
     with store.write() as transaction:
-        assert transaction.held_within(OWN, 3, 100) == (3, 4, log.batches[1].hash)
-        assert transaction.held_within(OWN, 4, 4) == (3, 4, log.batches[1].hash)
-        assert transaction.held_within(OWN, 10, 10) == (9, 10, log.batches[4].hash)
+        assert transaction.held_within(OWN, 3, 100) == Held(3, 4, log.batches[1].hash)
+        assert transaction.held_within(OWN, 4, 4) == Held(3, 4, log.batches[1].hash)
+        assert transaction.held_within(OWN, 10, 10) == Held(9, 10, log.batches[4].hash)
         assert transaction.held_within(OWN, 11, 99) is None
 
 
@@ -169,7 +170,7 @@ def test_t62_a_damaged_batch_lowers_the_head_and_is_not_served(store: Store, log
     assert [(found.what, found.seq_begin) for found in store.verify()] == [("hash", 5)]
     with store.write() as transaction:
         assert transaction.held_within(OWN, 5, 6) is None
-        assert transaction.held_within(OWN, 5, 7) == (7, 8, log.batches[3].hash)
+        assert transaction.held_within(OWN, 5, 7) == Held(7, 8, log.batches[3].hash)
 
 
 def test_t62_a_batch_that_comes_back_joins_what_is_held_above(store: Store, log: Log) -> None:

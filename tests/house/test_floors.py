@@ -19,6 +19,7 @@ FLOORS = {
     "p2p.limits": 0,
     "p2p.ids": 0,
     "p2p.text": 0,
+    "p2p.values": 0,
     "p2p.binary": 1,
     "p2p.framing": 1,
     "p2p.envelope": 1,

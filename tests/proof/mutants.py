@@ -722,8 +722,8 @@ PLANTED: Final = (
     Planted(
         "an append whose commit failed is told that it is durable",
         "p2p/node/writer.py",
-        "        self._refuse(shares, error)\n        for job, finish in queued:",
-        "        for call, _ in shares:\n            call.finish()\n        for job, finish in queued:",
+        "        self._refuse(shares, error)\n        for each in queued:",
+        "        for share in shares:\n            share.call.finish()\n        for each in queued:",
         ("tests/unit/node/test_writer.py",),
     ),
     Planted(

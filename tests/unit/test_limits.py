@@ -28,7 +28,7 @@ def test_what_is_shown_is_what_is_not_as_usual() -> None:
 
 
 def test_nothing_is_set_that_is_no_bound_or_set_later() -> None:
-    with pytest.raises(TypeError, match="Limits has no bound 'max_pears'"):
+    with pytest.raises(TypeError, match="Limits has no field 'max_pears'"):
         Limits(max_pears=2)  # type: ignore[call-arg]
     with pytest.raises(FrozenInstanceError):
         Limits().max_peers = 2  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from p2p.errors import Reason, RemoteProtocolError
@@ -1072,7 +1073,7 @@ def test_what_was_loaded_or_judged_for_a_link_that_ended_meanwhile_is_passed_ove
     side.take()
     side.exchange.loaded(cover, [], side.now)
     side.exchange.load_failed(cover, side.now)
-    side.exchange.proof_loaded(cover._replace(kind=LoadKind.PROOF), None, side.now)
+    side.exchange.proof_loaded(msgspec.structs.replace(cover, kind=LoadKind.PROOF), None, side.now)
     side.exchange.judged(0, Verdict.MALFORMED, 0, side.now)
     side.exchange.proof_judged(0, LOG, Verdict.MALFORMED, side.now)
     assert side.exchange.take_messages() == []
