@@ -385,6 +385,32 @@ async def test_order_per_peer_is_kept_under_load_and_large_messages_pass() -> No
         assert got == bodies
 
 
+async def test_who_sends_large_messages_without_pause_lets_others_run() -> None:
+    async with two_nodes() as (a, b, peer), b.channel("chat") as channel:
+        sent, most, is_over = 0, 0, False
+
+        async def watch() -> None:
+            nonlocal most
+            seen = sent
+            while not is_over:
+                await trio.lowlevel.checkpoint()
+                most, seen = max(most, sent - seen), sent
+
+        async def read() -> None:
+            for _ in range(100):
+                await channel.receive()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            nursery.start_soon(read)
+            for _ in range(100):
+                await a.send(peer.peer_id, "chat", bytes(64 * KIB))
+                sent += 1
+            is_over = True
+        # Four that are written by who sends them, and what has room in the outbox.
+        assert 0 < most <= 9
+
+
 async def test_a_message_that_fits_no_frame_is_refused() -> None:
     async with two_nodes() as (a, _, peer):
         with pytest.raises(p2p.PayloadTooLarge):

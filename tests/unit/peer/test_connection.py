@@ -22,6 +22,7 @@ from p2p.ids import PeerEndpoint
 from p2p.limits import KIB, Limits
 from p2p.peer.asking import Ask
 from p2p.peer.connection import Connection, PeerState
+from p2p.peer.outgoing import SENDS_PER_WRITE
 from p2p.peer.owner import Pause, Routing
 from p2p.session.events import PeerProven
 from p2p.session.handshake import SessionConfig
@@ -740,6 +741,56 @@ async def test_senders_are_served_in_the_order_in_which_they_came_whatever_the_s
                 await sent.wait()
             assert small - before <= Limits().outbox_high_water_bytes // 1000 + 2 * 16, "what stood there before it"
             nursery.cancel_scope.cancel()
+
+
+async def test_a_message_that_fills_a_write_leaves_at_once_where_nothing_waits(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined(replace(Limits(), write_bytes=20 * KIB)) as (a, b):
+        first, last = bytes(20 * KIB), bytes(30 * KIB)
+        await trio.testing.wait_all_tasks_blocked()
+        assert a.link.send_data_nowait(data(first)) == SENDS_PER_WRITE
+        assert (a.link.outbox_bytes, a.link.is_writing) == (0, False)
+        assert a.link.send_data_nowait(data(b"small")) == 1
+        assert a.link.send_data_nowait(data(last)) == 1, "it passes nobody"
+        assert a.link.is_writing
+        await b.owner.until_arrived(3)
+        assert b.owner.data == [first, b"small", last]
+        ask = Ask(trio.current_time() + 60)
+        assert a.link.ask_nowait(data(first), ask)
+        await b.owner.until_arrived(4)
+
+
+async def test_messages_that_fill_a_write_wait_within_the_same_bounds_and_in_order(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limits = Limits()
+    async with joined() as (a, b):
+        b.owner.gate = trio.Event()
+        sent = 0
+        while a.link.send_data_nowait(data(b"%d " % sent + bytes(100 * KIB))):
+            assert a.link.outbox_bytes < limits.outbox_bytes_max
+            sent += 1
+            await trio.testing.wait_all_tasks_blocked()
+        assert a.link.outbox_bytes >= limits.outbox_high_water_bytes
+        assert a.link.is_writing
+        b.owner.gate.set()
+        b.owner.gate = None
+        await a.link.send_data(data(b"last"))
+        await b.owner.until_arrived(sent + 1)
+        assert [body.split()[0] for body in b.owner.data[:-1]] == [b"%d" % number for number in range(sent)]
+
+
+async def test_a_message_that_fills_a_write_is_not_written_past_an_end_or_a_frame(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined() as (a, b):
+        assert not a.link.send_data_nowait(bytes(Limits().frame_bytes_max - 100))
+        a.link.close(Reason.CLOSED)
+        assert not a.link.send_data_nowait(data(bytes(64 * KIB)))
+        await a.link.over.wait()
+        assert not a.link.send_data_nowait(data(bytes(64 * KIB)))
+        assert b.owner.data == []
 
 
 async def test_who_leaves_the_line_makes_room_for_the_next_and_all_leave_with_the_link(
