@@ -189,6 +189,12 @@ class Reader:
         value, self._pos = read_varint(self._data, self._pos)
         return value
 
+    def varint_as_it_is(self) -> bytes:
+        """Take a canonical varint, and leave it encoded."""
+        start = self._pos
+        _, self._pos = read_varint(self._data, start)
+        return bytes(self._data[start : self._pos])
+
     def bytes_(self) -> bytes:
         """Take a varint length and so many bytes."""
         # `raw(varint())`, written out: it stands for most of what is read in a handshake.

@@ -143,7 +143,8 @@ class Circuits:
         if said == HOP:
             self._to_relays.add(key)
             self._relay_arrived.unpark_all()
-        self._arrived.unpark_all()
+        if self._arrived:
+            self._arrived.unpark_all()
 
     def gives_way(self, link: Connection) -> None:
         """A link gives way to another one: it stays while there are circuits over it. Unknown links are ignored."""

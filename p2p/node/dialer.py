@@ -43,11 +43,23 @@ class _Attempt:
 
     Attributes:
         automatic: a failure counts on the automatic schedule.
+        is_over: it has come to its end.
         askers: how many of those who wait asked for it; the others are the node itself.
         stood_aside: it made way for one that was asked for: whoever waits for it dials again.
     """
 
-    __slots__ = ("askers", "automatic", "failure", "link", "over", "scope", "settled", "stood_aside", "waiting")
+    __slots__ = (
+        "_over",
+        "askers",
+        "automatic",
+        "failure",
+        "is_over",
+        "link",
+        "scope",
+        "settled",
+        "stood_aside",
+        "waiting",
+    )
 
     def __init__(self, *, automatic: bool) -> None:
         self.automatic = automatic
@@ -55,10 +67,25 @@ class _Attempt:
         self.stood_aside = False
         self.scope = trio.CancelScope()
         self.settled = trio.Event()
-        self.over = trio.Event()
+        self.is_over = False
+        self._over: trio.Event | None = None
         self.waiting = 0
         self.link: Connection | None = None
         self.failure: ConnectFailed | None = None
+
+    def end(self) -> None:
+        """It has come to its end."""
+        self.is_over = True
+        if self._over is not None:
+            self._over.set()
+
+    async def until_over(self) -> None:
+        """Wait for its end."""
+        if self._over is None:
+            self._over = trio.Event()
+            if self.is_over:
+                self._over.set()
+        await self._over.wait()
 
 
 class _Told:
@@ -208,7 +235,7 @@ class Dialer:
                 return
             other, attempt = others[0]
             if automatic or attempt.askers or attempt.link is not None:
-                await attempt.over.wait()
+                await attempt.until_over()
             else:
                 attempt.stood_aside = True
                 self._give_up(other, attempt)
@@ -305,10 +332,10 @@ class Dialer:
 
     def _finish(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         """Judge an attempt that has come to its end, once for all who wait for it; the next dial is a new one."""
-        if attempt.over.is_set():
+        if attempt.is_over:
             return
         del self._attempts[endpoint]
-        attempt.over.set()
+        attempt.end()
         link = attempt.link
         if link is not None and link.reason is not None and link.connected_at is None and not self._gave_way(link):
             # Whose trust list it is, say, has to be told: a dial is refused by either side, in the same words.
@@ -332,10 +359,10 @@ class Dialer:
 
     def _give_up(self, endpoint: PeerEndpoint, attempt: _Attempt) -> None:
         """Cancel an attempt that nobody waits for any more. Without effect on one that has come to its end."""
-        if attempt.over.is_set():
+        if attempt.is_over:
             return
         del self._attempts[endpoint]
-        attempt.over.set()
+        attempt.end()
         attempt.scope.cancel()
         if attempt.link is not None and not attempt.link.settled.is_set():
             attempt.link.abort(Reason.DISCONNECTED, "the dial was cancelled")

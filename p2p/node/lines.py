@@ -57,13 +57,21 @@ class Lines:
         """Tell what somebody may have to mend."""
         self._tell(logging.WARNING, line)
 
-    def _tell(self, level: int, line: str) -> None:
+    @property
+    def is_heard(self) -> bool:
+        """Whether a line that is good to know would come to anybody: else it need not be made."""
+        return self._comes_to_anybody(logging.INFO)
+
+    def _comes_to_anybody(self, level: int) -> bool:
         is_kept = len(self._first) < FIRST_MAX
-        if not (is_kept or self._sinks or self._on_log is not None or _log.isEnabledFor(level)):
+        return is_kept or bool(self._sinks) or self._on_log is not None or _log.isEnabledFor(level)
+
+    def _tell(self, level: int, line: str) -> None:
+        if not self._comes_to_anybody(level):
             return
         line = one_line(line)
         _log.log(level, "%s: %s", self._node_id, line)
-        if is_kept:
+        if len(self._first) < FIRST_MAX:
             self._first.append(line)
         for hook in [*self._sinks] if self._on_log is None else [self._on_log, *self._sinks]:
             self._hand(hook, line)

@@ -226,7 +226,8 @@ class Replicator:
             self._pulls[key] = OutboxPull(message.target_node_id, items)
             self._wake.set()
             return
-        if self._machine.receive(key, message, self._clock.monotonic()):
+        now = self._clock.monotonic()
+        if self._machine.receive(key, message, now):
             if isinstance(message, WalPush):
                 self._writer.submit_push(
                     message,
@@ -237,7 +238,7 @@ class Replicator:
             else:
                 assert isinstance(message, ForkProof)
                 self._writer.submit_proof(message, link.peer_id, partial(self._on_proof_judged, key, message))
-        elif isinstance(message, WalHeads) and self._clock.monotonic() < self._word_until:
+        elif isinstance(message, WalHeads) and now < self._word_until:
             shown = max((entry.seq for entry in message.entries if entry.origin == self._own), default=0)
             self._word.heard(link.peer_id, shown)
             self._review_word()

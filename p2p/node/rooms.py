@@ -392,7 +392,10 @@ class Rooms:
 
     def _is_named(self, peer_id: PeerId) -> bool:
         """Whether the operator named this peer."""
-        return self._trusted is not None or self.pins.is_strong(peer_id) or str(peer_id) in self._chosen
+        if self._trusted is not None or self.pins.is_strong(peer_id):
+            return True
+        # Mostly none is, and an identity as text has to be made.
+        return bool(self._chosen) and str(peer_id) in self._chosen
 
     def _is_welcome(self, peer_id: PeerId) -> bool:
         return self._trusted is None or peer_id in self._trusted.values()

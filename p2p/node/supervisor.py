@@ -29,7 +29,7 @@ from p2p.node.carried_over import WAY_BROKE, CarriedOver
 from p2p.node.circuits import Circuits
 from p2p.node.dispatch import Dispatch
 from p2p.node.events import CloneSuspected, EventFeed, LabelConflict, PeerConnected, PeerLeft, PeerMoved
-from p2p.node.lines import PacedLines
+from p2p.node.lines import Lines, PacedLines
 from p2p.node.paths import Paths, relay_of
 from p2p.node.replicator import Replicator
 from p2p.node.roster import Roster
@@ -82,7 +82,7 @@ class Supervisor:
         paths: Paths,
         counters: Counters,
         events: EventFeed,
-        log_line: Callable[[str], None],
+        log_line: Lines,
         remember_pin: Callable[[str, PeerId], None],
         remember_ban: Callable[[PeerId, int], None],
         acquaintances: Acquaintances,
@@ -123,6 +123,7 @@ class Supervisor:
         self._nursery = nursery
         self._stopping = False
         self._is_named = is_named
+        self._log_line = log_line
         self._lines_of_named, self._lines_of_others = (
             PacedLines(log_line, clock, limits.peer_lines_per_s, limits.peer_lines_burst) for _ in range(2)
         )
@@ -153,7 +154,8 @@ class Supervisor:
             role,
             entropy=self._entropy,
             now=now,
-            wall_ms=max(0, self._clock.wall_ms()),
+            # A Hello alone tells it.
+            wall_ms=0 if dialed is None else max(0, self._clock.wall_ms()),
             ephemeral=self._ephemerals.take,
         )
         link = Connection(
@@ -224,7 +226,6 @@ class Supervisor:
     def _judge(self, link: Connection, proven: PeerProven) -> tuple[Reason, str] | None:
         # From the cheapest certainty to the policy.
         peer_id = proven.peer_id
-        now = self._clock.monotonic()
         if self._stopping:
             return Reason.CLOSED, "stopping"
         if peer_id == self._own:
@@ -234,7 +235,8 @@ class Supervisor:
         expected = link.endpoint.expect if is_named and link.endpoint is not None else None
         if expected is not None and expected not in (str(peer_id), proven.node_id):
             return Reason.WRONG_PEER, f"{proven.node_id} ({peer_id.short}) answered where {expected} was expected"
-        if self._scores.is_banned(peer_id, now):
+        # The proof was read then.
+        if self._scores.is_banned(peer_id, link.life.read_at):
             return Reason.BANNED, "banned for a while"
         if self._trusted is not None and peer_id not in self._trusted:
             return Reason.NOT_ADMITTED, "not on the trust list"
@@ -317,7 +319,9 @@ class Supervisor:
         if old is None:
             if self._events.streams:
                 self._events.emit(PeerConnected(snapshot_of(link)))
-            self._tell_of_link(link, f"connected to {_name(link)} at {link.endpoint}")
+            # Mostly nobody listens: the lines of a link that comes and goes were a twentieth of its calls.
+            if self._log_line.is_heard:
+                self._tell_of_link(link, f"connected to {_name(link)} at {link.endpoint}")
         elif _way_of(link) != _way_of(old):
             if self._events.streams:
                 self._events.emit(PeerMoved(snapshot_of(link)))
@@ -498,8 +502,10 @@ class Supervisor:
         elif self._roster.remove(link):
             if link.left and not self._stopping and reason in WAY_BROKE:
                 self._carry_over(link)
-            self._events.emit(PeerLeft(peer_id, link.label, reason, link.detail, link.clean))
-            self._tell_of_link(link, f"lost {_name(link)}: {_end_of(link)}")
+            if self._events.streams:
+                self._events.emit(PeerLeft(peer_id, link.label, reason, link.detail, link.clean))
+            if self._log_line.is_heard:
+                self._tell_of_link(link, f"lost {_name(link)}: {_end_of(link)}")
         if not link.direct and link.connected_at is not None and not link.clean:
             self._note_circuit_end(link)
         if link.dialed_by_us and link.endpoint is not None and link.connected_at is not None:

@@ -24,7 +24,7 @@ import trio
 
 from p2p import msg
 from p2p.errors import Reason, RemoteProtocolError
-from p2p.ids import PeerEndpoint, PeerId
+from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
 from p2p.peer.asking import unsolicited
 from p2p.peer.outgoing import Outgoing
@@ -103,7 +103,8 @@ class Connection(Outgoing):
     ) -> None:
         super().__init__(stream, session, clock=clock, limits=limits, endpoint=endpoint)
         self.dialed_by_us = dialed_by_us
-        self.started_at = clock.monotonic()
+        # When the session did: nothing was heard yet.
+        self.started_at = session.last_seen
         self.connected_at: float | None = None
         self.replicating = False
         self.served: dict[int, Served] = {}
@@ -123,12 +124,6 @@ class Connection(Outgoing):
         self._life_scope: trio.CancelScope | None = None
 
     # What others ask of a link.
-
-    @property
-    def peer_id(self) -> PeerId:
-        """The proven identity. Only asked after PeerProven."""
-        assert self.session.peer_id is not None, "asked for an identity before it was proven"
-        return self.session.peer_id
 
     @property
     def ephemeral(self) -> bool:
@@ -449,7 +444,7 @@ class Connection(Outgoing):
             if self.reason is None:
                 self.flush()
                 await self._read_until_over()
-            if not self._writing:
+            if not self._writing and (self.session.state is not State.ENDED or self.session.pending_bytes):
                 self.flush()
             # From here nothing new is started, while others still know this link.
             self._nursery = None
@@ -585,7 +580,7 @@ class Connection(Outgoing):
         if len(data) < self._limits.read_bytes:
             life.caught_up_at = now
         data = bytes(data)
-        alone = None if self._traces else session.receive_alone(data, now)
+        alone = session.receive_alone(data, now) if self._live and not self._traces else None
         if alone is not None:
             message = alone.message
             assert isinstance(message, msg.Data), "only these are received alone"
@@ -709,6 +704,7 @@ class Connection(Outgoing):
             self._owner.on_probed(self, alive=True)
 
     def _admit(self, proven: PeerProven) -> None:
+        self.peer_id = proven.peer_id
         refusal = self._owner.on_proven(self, proven)
         if refusal is None:
             self.session.accept()

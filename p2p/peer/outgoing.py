@@ -72,6 +72,7 @@ class Outgoing(ABC):
         session: seals it.
         direct: False if the stream is a circuit through a relay.
         endpoint: what was dialled, or the remote address of an accepted stream.
+        peer_id: the proven identity, there from PeerProven on. No property: a handshake asks for it twenty times.
         label: the peer's node id where the node accepted it as a label, else None.
         life: signs of life, and what is made of their absence.
         after: links of the same peer whose application messages come before this one's.
@@ -116,6 +117,7 @@ class Outgoing(ABC):
         "endpoint",
         "label",
         "life",
+        "peer_id",
         "reason",
         "serving",
         "session",
@@ -127,6 +129,7 @@ class Outgoing(ABC):
         self, stream: LinkStream, session: Session, *, clock: Clock, limits: Limits, endpoint: PeerEndpoint | None
     ) -> None:
         self.session = session
+        self.peer_id: PeerId
         self.endpoint = endpoint
         self.direct = endpoint is None or endpoint.scheme != RELAY
         self.label: str | None = None
@@ -168,11 +171,6 @@ class Outgoing(ABC):
         session.before_answering_goodbye(self._say_last_words)
 
     # What the other half knows.
-
-    @property
-    @abstractmethod
-    def peer_id(self) -> PeerId:
-        """The proven identity. Only asked after PeerProven."""
 
     @property
     @abstractmethod
@@ -501,7 +499,7 @@ class Outgoing(ABC):
                 self._line.serve(self._put_from_line)
                 if not self._line:
                     self._line = None
-        parting = self._parting
+        parting = self._parting if session.state is not State.ENDED else None
         if parting is not None and not outbox and parting.may_part and not self._owes_answers():
             session.goodbye(*parting.farewell)
         elif parting is not None and parting.gives_way:
@@ -611,7 +609,7 @@ class Outgoing(ABC):
             )
 
     def _say_last_words(self) -> None:
-        self._last_words = self._outbox.drain_messages(self.session)
+        self._last_words = self._outbox.drain_messages(self.session) if self._outbox.data_messages else 0
 
     async def _end_writing(self, scope: trio.CancelScope) -> None:
         self._bound_last_words(scope)

@@ -28,7 +28,7 @@ from p2p.envelope import MAJOR, MINOR, Envelope, MessageType, ParsedEnvelope, Pr
 from p2p.errors import CryptoError, Reason, RemoteProtocolError
 from p2p.ids import PeerId, is_node_id, is_peer_id_text
 from p2p.limits import Limits
-from p2p.msg import Capabilities, HelloAck, HelloFinish, decode_capabilities, encode_capabilities
+from p2p.msg import Capabilities, decode_capabilities, encode_capabilities
 from p2p.session.sealing import AES_256_GCM, CHACHA20_POLY1305
 from p2p.session.states import Role
 from p2p.values import frozen
@@ -114,7 +114,6 @@ class Handshake:
         "_minor",
         "_noise",
         "_nonce_a",
-        "_nonce_b",
         "_nonces",
         "_peer_label",
         "_role",
@@ -144,9 +143,9 @@ class Handshake:
             wall_ms: Unix milliseconds, for the other side's log.
         """
         assert self._role is Role.INITIATOR
-        self._nonce_a = self._random_u64()
+        self._nonce_a = self._new_nonce()
         # A Hello as `msg.Hello` has it. All but the nonce and the time is the same in each of ours.
-        clear = b"".join((encode_varint(self._nonce_a), encode_varint(wall_ms), self._config.hello))
+        clear = b"".join((self._nonce_a, encode_varint(wall_ms), self._config.hello))
         self._noise = self._start_noise(clear + _NO_KEY)
         return self._frame(MessageType.HELLO, msg_id, clear + encode_bytes(self._noise.write_message(b"")))
 
@@ -159,11 +158,17 @@ class Handshake:
         """
         if envelope.minor != self._minor:
             raise RemoteProtocolError("the answer has another version than the Hello", Reason.VERSION)
-        ack = HelloAck.decode(envelope.payload)
-        if ack.public_key is None:
+        # As `msg.HelloAck` reads it. The nonces are compared and kept as they are encoded.
+        reader = Reader(envelope.payload)
+        nonce_a, nonce_b = reader.varint_as_it_is(), reader.varint_as_it_is()
+        if not reader.remaining:
             raise RemoteProtocolError("a HelloAck without a key exchange")
-        self._nonces = _before_last(envelope, ack.public_key)
-        return self._read_proof(ack.nonce_a, ack.public_key)
+        public_key = reader.bytes_()
+        reader.end()
+        if nonce_a != self._nonce_a:
+            raise CryptoError(_REFUSED)
+        self._nonces = nonce_a + nonce_b
+        return self._read_proof(public_key)
 
     def write_hello_finish(self, msg_id: int) -> bytes:
         """Return the framed message 3, which ends the exchange."""
@@ -185,7 +190,7 @@ class Handshake:
         self._minor = envelope.minor
         # As `msg.Hello` reads it, but for capabilities like ours: most are, and nothing of them is decoded.
         reader = Reader(envelope.payload)
-        nonce_a, _, node_id = reader.varint(), reader.varint(), reader.str_()
+        nonce_a, _, node_id = reader.varint_as_it_is(), reader.varint(), reader.str_()
         offered = CLEAR_CAPABILITIES if reader.skip(_CLEAR) else decode_capabilities(reader)
         public_key = reader.bytes_()
         reader.end()
@@ -206,8 +211,7 @@ class Handshake:
             CryptoError: a shared secret is refused.
         """
         noise = self._running()
-        self._nonce_b = self._random_u64()
-        self._nonces = encode_varint(self._nonce_a) + encode_varint(self._nonce_b)
+        self._nonces = self._nonce_a + self._new_nonce()
         # As `msg.HelloAck` has it.
         proof = noise.write_message(self._proof(noise))
         return self._frame(MessageType.HELLO_ACK, msg_id, self._nonces + encode_bytes(proof))
@@ -221,10 +225,18 @@ class Handshake:
         """
         if envelope.minor != self._minor:
             raise RemoteProtocolError("the handshake changes its version", Reason.VERSION)
-        finish = HelloFinish.decode(envelope.payload)
-        if finish.nonce_b != self._nonce_b:
+        # As `msg.HelloFinish` reads it.
+        reader = Reader(envelope.payload)
+        are_ours = reader.skip(self._nonces)
+        if not are_ours:
+            # Theirs are none at all, or others.
+            reader.varint()
+            reader.varint()
+        signature = reader.bytes_()
+        reader.end()
+        if not are_ours:
             raise CryptoError(_REFUSED)
-        proven = self._read_proof(finish.nonce_a, finish.signature)
+        proven = self._read_proof(signature)
         if proven.node_id != self._peer_label:
             raise CryptoError(_REFUSED)
         return proven
@@ -236,8 +248,8 @@ class Handshake:
         to_responder, to_initiator = self._running().split()
         return (to_responder, to_initiator) if self._role is Role.INITIATOR else (to_initiator, to_responder)
 
-    def _random_u64(self) -> int:
-        return int.from_bytes(self._entropy(8), "little")
+    def _new_nonce(self) -> bytes:
+        return encode_varint(int.from_bytes(self._entropy(8), "little"))
 
     def _start_noise(self, hello_without_key: bytes) -> HandshakeState:
         config = self._config
@@ -268,10 +280,8 @@ class Handshake:
         signed = _signed_bytes(self._role, config.static.public, noise.remote_ephemeral)
         return b"".join((self._nonces, config.claims, config.identity.sign(signed)))
 
-    def _read_proof(self, clear_nonce_a: int, noise_message: bytes) -> Proven:
+    def _read_proof(self, noise_message: bytes) -> Proven:
         noise = self._running()
-        if clear_nonce_a != self._nonce_a:
-            raise CryptoError(_REFUSED)
         reader = Reader(noise.read_message(noise_message))
         our_ephemeral = noise.ephemeral
         assert noise.remote_static is not None

@@ -59,10 +59,12 @@ class TcpStream(LinkStream, trio.abc.HalfCloseableStream):
     def __init__(self, sock: socket.socket, remote: PeerEndpoint | None = None, *, speaks_first: bool = False) -> None:
         if sock.gettimeout() != 0:
             sock.setblocking(False)
-        with suppress(OSError):  # a connection that was reset already, or a socket that is not TCP (tests)
+        try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if hasattr(socket, "TCP_NOTSENT_LOWAT"):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        except OSError:  # a connection that was reset already, or a socket that is not TCP (tests)
+            pass
         self._sock = sock
         self._fd = sock.fileno()
         self._remote = remote

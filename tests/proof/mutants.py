@@ -247,7 +247,7 @@ PLANTED: Final = (
         "the nonces of a handshake need not be those that were said",
         "p2p/session/handshake.py",
         "if not reader.skip(self._nonces):",
-        "if reader.varint() != self._nonce_a or reader.varint() < 0:",
+        "if reader.varint_as_it_is() != self._nonce_a or reader.varint() < 0:",
         ("tests/unit/session",),
     ),
     Planted(
