@@ -30,7 +30,7 @@ __all__ = ["FrameDecodeResult", "FrameDecoder", "LengthPrefixVarint", "decode_va
 
 FRAME_BYTES_MAX: Final = Limits().frame_bytes_max
 
-_VIEW_BYTES_MIN: Final = 2048
+VIEW_BYTES_MIN: Final = 2048
 """From here a frame is given as a view of the chunk: below, copying is cheaper than making the view."""
 _PIECE_BYTES_MIN: Final = 16 * KIB
 """So much of a frame at the end of a chunk is not copied at once. A copy of 64 KiB costs a tenth of opening them."""
@@ -119,7 +119,7 @@ class FrameDecoder:
         and two times `next_frame` come to for them, in a third of the time.
         """
         size = len(data)
-        if not 2 < size < _VIEW_BYTES_MIN or self._pos != len(self._chunk) or self._backlog:
+        if not 2 < size < VIEW_BYTES_MIN or self._pos != len(self._chunk) or self._backlog:
             return None
         length, start = data[0], 1
         if length >= 128:
@@ -161,11 +161,18 @@ class FrameDecoder:
                 high = chunk[pos]
                 pos += 1
                 # Three bytes say at least 16,384 and go on below, like a zero that should not be there.
-                length = length - 128 + (high << 7) if high else _VIEW_BYTES_MIN
+                length = length - 128 + (high << 7) if high else VIEW_BYTES_MIN
             stop = pos + length
-            if stop <= end and length < _VIEW_BYTES_MIN and length <= self.max_frame_bytes:
+            if stop <= end and length < VIEW_BYTES_MIN and length <= self.max_frame_bytes:
                 self._pos = stop
                 return chunk[pos:stop]
+            if length >= 16_384 and pos < end and 0 < (top := chunk[pos]) < 128:
+                # The same for a large frame, whose length has three bytes.
+                length += (top - 1) << 14
+                stop = pos + 1 + length
+                if stop <= end and length <= self.max_frame_bytes:
+                    self._pos = stop
+                    return memoryview(chunk)[pos + 1 : stop]
         while True:
             waiting = self._length is None and not self._read_header()
             frame = None if waiting else self._read_body()
@@ -226,7 +233,7 @@ class FrameDecoder:
             self._pos = stop
             self._length = None
             if not have:
-                if length < _VIEW_BYTES_MIN:
+                if length < VIEW_BYTES_MIN:
                     return chunk[pos:stop]
                 return memoryview(chunk)[pos:stop]
             # The array is given away and replaced, so that the view of it stays as it is.

@@ -560,11 +560,15 @@ def decode_data(payload: Buffer) -> Data:
         size = data[pos]
         pos += 1
         if size >= 128:
-            # As in envelope.iter_bundle: two bytes are read here, since the call would cost a quarter of the whole.
+            # As in envelope.iter_bundle: two bytes are read here, since the call would cost a quarter of the whole; and
+            # the three of a large body.
             high = data[pos]
             if 0 < high < 128:
                 size += (high << 7) - 128
                 pos += 1
+            elif high and 0 < (top := data[pos + 1]) < 128:
+                size += (high - 128 << 7) + (top << 14) - 128
+                pos += 2
             else:
                 size, pos = read_varint(data, pos - 1)
     except (IndexError, OverflowError, struct.error):

@@ -24,6 +24,7 @@ import trio
 
 from p2p import msg
 from p2p.errors import Reason, RemoteProtocolError
+from p2p.framing import VIEW_BYTES_MIN
 from p2p.ids import PeerEndpoint
 from p2p.limits import Limits
 from p2p.peer.asking import unsolicited
@@ -572,15 +573,16 @@ class Connection(Outgoing):
 
     def _take_chunk(self, data: bytes | bytearray) -> bool:
         """Handle what was read; False if nothing more is to be read, as the link is over or has to rest."""
-        session, life = self.session, self.life
+        session, life, size = self.session, self.life, len(data)
         now = life.moved_at = life.read_at = self._clock.monotonic()
         vigil = life.vigil
         if vigil is not None:
-            vigil.came(now, len(data))
-        if len(data) < self._limits.read_bytes:
+            vigil.came(now, size)
+        if size < self._limits.read_bytes:
             life.caught_up_at = now
         data = bytes(data)
-        alone = session.receive_alone(data, now) if self._live and not self._traces else None
+        is_small = size < VIEW_BYTES_MIN
+        alone = session.receive_alone(data, now) if is_small and self._live and not self._traces else None
         if alone is not None:
             message = alone.message
             assert isinstance(message, msg.Data), "only these are received alone"
@@ -608,7 +610,9 @@ class Connection(Outgoing):
         if self._pause is not None or self.reason is not None:
             return False
         # Whoever was heard is not silent: of the deadlines that a read changes only a frame's comes nearer.
-        if session.is_amid_frame:
+        # One that began before this read was looked at then; one that began now has `frame_s_base` at the least.
+        scope = self._read_scope
+        if session.is_amid_frame and scope is not None and scope.deadline > now + self._limits.frame_s_base:
             self._tighten_deadline()
         return True
 

@@ -275,6 +275,13 @@ def test_t06_t26_an_oversized_frame_is_refused_from_its_header_alone() -> None:
             assert decoder.buffered == 0
 
 
+@pytest.mark.parametrize("header", [b"\x80\x00", b"\x80\x80\x00", b"\xff\xff\x00"])
+def test_a_length_that_is_longer_than_it_needs_to_be_is_refused_however_it_comes(header: bytes) -> None:
+    for chunks in ([header + bytes(70_000)], [header[at : at + 1] for at in range(len(header))]):
+        with pytest.raises(RemoteProtocolError, match="longer than it needs"):
+            frames_of(FrameDecoder(), chunks)
+
+
 def test_a_decoder_that_failed_stays_failed() -> None:
     decoder = FrameDecoder(10)
     decoder.feed(b"\x0b")

@@ -202,7 +202,7 @@ def test_data_bytes() -> None:
     assert msg.encode_data(b"chat", 5, 1, memoryview(b"hi")) == data.encode()
 
 
-@pytest.mark.parametrize("body", [0, 127, 128, 16_383, 16_384, 300_000])
+@pytest.mark.parametrize("body", [0, 127, 128, 16_383, 16_384, 300_000, 2_097_151, 2_097_152])
 @pytest.mark.parametrize("channel", [0, 127, 128, 5000])
 def test_data_at_each_step_of_its_lengths(channel: int, body: int) -> None:
     data = msg.Data("c" * channel, 1, 0, bytes(body))
@@ -214,9 +214,16 @@ def test_data_at_each_step_of_its_lengths(channel: int, body: int) -> None:
 def test_t28_over_long_lengths_in_a_data() -> None:
     whole = msg.Data("c" * 127, 0, 0, bytes(127)).encode()
     assert (whole[0], whole[137]) == (127, 127)
-    for wrong in (b"\xff\x00" + whole[1:], whole[:137] + b"\xff\x00" + whole[138:]):
+    long = b"\xff\x00", b"\xff\x80\x00"
+    for wrong in (*(length + whole[1:] for length in long), *(whole[:137] + length + whole[138:] for length in long)):
         with pytest.raises(RemoteProtocolError, match="longer than it needs"):
             msg.decode_data(wrong)
+
+
+@pytest.mark.parametrize("length", [b"\x80", b"\x80\x80", b"\xff\xff"])
+def test_t28_a_data_that_ends_within_a_length_is_refused(length: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="cut off"):
+        msg.decode_data(b"\x01c" + bytes(9) + length)
 
 
 @pytest.mark.parametrize("claimed", [1, 100, 2**31, 2**63 - 1, 2**63, 2**64 - 1])

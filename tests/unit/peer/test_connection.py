@@ -743,6 +743,21 @@ async def test_senders_are_served_in_the_order_in_which_they_came_whatever_the_s
             nursery.cancel_scope.cancel()
 
 
+async def test_a_frame_that_stops_halfway_ends_the_link_in_time_be_it_before_or_after_the_next_ping(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    for base_s in (1.0, 20.0):
+        async with joined(replace(Limits(), frame_s_base=base_s, dead_after_s=120.0)) as (a, b):
+            await trio.testing.wait_all_tasks_blocked()
+            a.link.session.send(int(msg.MessageType.DATA), data(bytes(64 * KIB)))
+            frame = a.link.session.data_to_send()
+            began = trio.current_time()
+            assert a.stream.send_nowait(frame[:20_000]) == 20_000
+            await b.link.over.wait()
+            assert b.link.reason is Reason.TIMEOUT
+            assert trio.current_time() - began == pytest.approx(base_s + 64 * KIB / (16 * KIB), abs=0.1)
+
+
 async def test_a_message_that_fills_a_write_leaves_at_once_where_nothing_waits(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
