@@ -66,6 +66,8 @@ _TO_WRITE: Final = os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _OFFSET_MAX: Final = 1 << 62
 """No place beyond it is one that a system could be asked for."""
 _PIECE_BYTES: Final = 1 << 20
+_PIECES_MAX: Final = 1000
+"""Systems take 1,024 in one call."""
 _DAMAGED: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA})
 """What systems say of a place that they cannot read; a disk that is away for a moment says it as well."""
 _AHEAD_BYTES_MIN: Final = 128 * KIB
@@ -442,19 +444,21 @@ class Appends:
 
 
 def _write_all(descriptor: int, offset: int, entries: Sequence[bytes], done: int = 0) -> None:
-    """Write entries one after the other; of the first one so much is there."""
-    for wal_bytes in entries:
-        head = _LENGTH.pack(len(wal_bytes))
-        size = len(head) + len(wal_bytes)
-        if not done:
-            # The batch is not copied for the sake of its length.
-            done = os.pwritev(descriptor, (head, wal_bytes), offset)
-        while done < size:
-            # What did not fit is tried again, to be told why.
-            rest = head[done:] + wal_bytes[max(0, done - len(head)) :]
-            done += os.pwrite(descriptor, rest, offset + done)
-        offset += size
-        done = 0
+    """Write entries one after the other, from `offset` on, where so much of them is there already."""
+    # A batch is not copied for the sake of its length.
+    pieces = [piece for wal_bytes in entries for piece in (_LENGTH.pack(len(wal_bytes)), wal_bytes)]
+    at = 0
+    while True:
+        offset += done
+        while at < len(pieces) and done >= len(pieces[at]):
+            done -= len(pieces[at])
+            at += 1
+        if at == len(pieces):
+            return
+        if done:
+            pieces[at] = pieces[at][done:]
+        # What does not fit is tried again, to be told why.
+        done = os.pwritev(descriptor, pieces[at : at + _PIECES_MAX], offset)
 
 
 def drop_segment(store: Path, no: int) -> None:
