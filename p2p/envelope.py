@@ -31,7 +31,7 @@ import msgspec
 
 from p2p.binary import U64_MAX, Buffer, Pieces, encode_varint, read_varint
 from p2p.errors import LocalProtocolError, Reason, RemoteProtocolError
-from p2p.limits import Limits
+from p2p.limits import USUAL
 
 MAGIC: Final = b"VP2P"
 MAJOR: Final = 1
@@ -43,7 +43,7 @@ AAD_BYTES: Final = 18
 _AAD_AT: Final = HEADER_BYTES - AAD_BYTES
 ID_AT: Final = 10
 ID_BYTES: Final = 8
-BUNDLE_MESSAGES_MAX: Final = Limits().bundle_messages_max
+BUNDLE_MESSAGES_MAX: Final = USUAL.bundle_messages_max
 
 
 class MessageType(IntEnum):

@@ -24,11 +24,11 @@ from typing import Final, NamedTuple
 
 from p2p.binary import Buffer, Pieces, decode_varint, encode_varint
 from p2p.errors import PayloadTooLarge, Reason, RemoteProtocolError
-from p2p.limits import KIB, Limits
+from p2p.limits import KIB, USUAL
 
 __all__ = ["FrameDecodeResult", "FrameDecoder", "LengthPrefixVarint", "decode_varint", "encode_varint"]
 
-FRAME_BYTES_MAX: Final = Limits().frame_bytes_max
+FRAME_BYTES_MAX: Final = USUAL.frame_bytes_max
 
 VIEW_BYTES_MIN: Final = 2048
 """From here a frame is given as a view of the chunk: below, copying is cheaper than making the view."""

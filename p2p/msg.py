@@ -37,7 +37,7 @@ from p2p.binary import (
 from p2p.envelope import MessageType, iter_bundle
 from p2p.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
 from p2p.ids import PeerId
-from p2p.limits import Limits
+from p2p.limits import USUAL
 
 __all__ = [
     "AnyMessage",
@@ -778,8 +778,8 @@ def decode_payload(type: int, payload: Buffer) -> AnyMessage:
     return message.decode(payload)
 
 
-_SENT_BYTES_MAX: Final = Limits().announce_sent_bytes_max
-_READ_BYTES_MAX: Final = Limits().announce_read_bytes_max
+_SENT_BYTES_MAX: Final = USUAL.announce_sent_bytes_max
+_READ_BYTES_MAX: Final = USUAL.announce_read_bytes_max
 
 
 class DiscoveryAnnounce(msgspec.Struct, frozen=True):

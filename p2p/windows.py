@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeVar, TypeVarTuple, Unpack, get_args
 
 from p2p.errors import StoreError
-from p2p.limits import Limits
+from p2p.limits import USUAL
 
 if TYPE_CHECKING:
     from outcome import Outcome  # part of trio's interface, and installed by it
@@ -112,7 +112,7 @@ class SystemBlocking:
 
     __slots__ = ("_give_up_s", "_limiters")
 
-    def __init__(self, give_up_s: float = Limits().hung_disk_s_max) -> None:
+    def __init__(self, give_up_s: float = USUAL.hung_disk_s_max) -> None:
         import trio
 
         self._give_up_s = give_up_s

@@ -7,16 +7,15 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Final
 
 from p2p.crypto.identity import Identity
 from p2p.errors import ConfigError
 from p2p.ids import RELAY, PeerEndpoint, PeerId, check_node_id, is_loopback, usual_host
-from p2p.limits import Limits
+from p2p.limits import USUAL, Limits
 from p2p.node.kinds import Kinds, check_kind, check_kinds, check_limits, utf8_of
 from p2p.policy.addresses import AddressClass, classify
 from p2p.policy.admission import ConnectionSlots
-from p2p.store.memory import open_memory_store
 from p2p.transport.system import SystemNetwork
 from p2p.transport.tls import TlsFiles
 from p2p.values import frozen
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     # Imported where it is used: what no node needs by itself takes 8 ms to import.
     from p2p.node.bootstrap import BootstrapConfig
     from p2p.node.discovery import DiscoveryConfig
+    from p2p.node.options import NodeOptions
     from p2p.store.base import Store
     from p2p.transport.base import Network
 
@@ -109,7 +109,7 @@ class NodeConfig:
     handshake_timeout_ms: int | None = None
     ping_after_s: float | None = None
     dead_after_s: float | None = None
-    limits: Limits = field(default=Limits(), repr=False)
+    limits: Limits = field(default=USUAL, repr=False)
     on_log: LogHook | None = None
     identity: Identity | None = field(default=None, repr=False)
     store: OpenStore | None = field(default=None, repr=False)
@@ -282,6 +282,8 @@ class NodeConfig:
         if self.store is not None:
             return self.store(say)
         if self.data_dir is None:
+            from p2p.store.memory import open_memory_store
+
             return open_memory_store(self.entropy)
         from p2p.store.keys import open_store
 
@@ -351,44 +353,6 @@ def _relays(via: Iterable[PeerEndpoint | str]) -> Iterable[PeerEndpoint]:
         if endpoint.scheme == RELAY:
             raise ConfigError(f"via {endpoint}: name where the relay itself listens, such as 'tcp://HOST:PORT'")
         yield endpoint
-
-
-class NodeOptions(TypedDict, total=False):
-    """The fields of `NodeConfig` as keyword arguments of `open_node`, in the forms that are pleasant to write."""
-
-    node_id: str
-    listen_port: int | None
-    listen_host: str | None
-    data_dir: Path | str | None
-    peers: Iterable[PeerEndpoint | str]
-    discovery: DiscoveryConfig | None
-    bootstrap: BootstrapConfig | None
-    listen_ws_port: int | None
-    tls_cert: Path | str | None
-    tls_key: Path | str | None
-    tls_ca: Path | str | None
-    dial: bool
-    network_key: bytes | None
-    network_name: str
-    trust: Mapping[str, PeerId] | Path | str | None
-    open: bool
-    expire_after_s: float | None
-    relay: bool
-    via: Iterable[PeerEndpoint | str]
-    attach: bool
-    max_peers: int | None
-    trusted_proxies: Iterable[str]
-    handshake_timeout_ms: int | None
-    ping_after_s: float | None
-    dead_after_s: float | None
-    limits: Limits
-    on_log: LogHook | None
-    identity: Identity | None
-    store: OpenStore | None
-    clock: Clock
-    entropy: Entropy
-    network: Network | None
-    blocking: Blocking | None
 
 
 def config_of(options: NodeOptions) -> NodeConfig:

@@ -36,7 +36,7 @@ from p2p.errors import (
 )
 from p2p.ids import PeerEndpoint, PeerId, is_who
 from p2p.node.away import PeerAway
-from p2p.node.config import WAYS_OUT, NodeConfig, NodeOptions, config_of
+from p2p.node.config import WAYS_OUT, NodeConfig, config_of
 from p2p.node.dispatch import Channel, Dispatch, WhenFull
 from p2p.node.events import EventFeed, EventStream
 from p2p.node.interrupts import uninterrupted
@@ -61,6 +61,7 @@ from p2p.windows import NoThread
 if TYPE_CHECKING:
     from p2p.node.bootstrap import HttpBootstrap
     from p2p.node.discovery import UdpDiscovery
+    from p2p.node.options import NodeOptions
 
 T = TypeVar("T")
 

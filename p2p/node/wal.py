@@ -6,17 +6,19 @@ A thin face: appending is the writer's, replication the replicator's, reading in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from p2p.errors import ConfigError
 from p2p.ids import PeerId
 from p2p.limits import Limits
-from p2p.node.follow import Follower, Start
 from p2p.node.interrupts import listed, uninterrupted
 from p2p.node.kinds import check_count, check_kind
 from p2p.node.writer import Writer
 from p2p.replication.batch import NewRecord, Record, encode_portion, parse_batch
 from p2p.replication.heads import LogHead, digest
+
+if TYPE_CHECKING:
+    from p2p.node.follow import Follower, Start
 
 
 class Replication(Protocol):
@@ -136,6 +138,8 @@ class Wal:
                     ...
                     await records.commit(record)
         """
+        from p2p.node.follow import Follower  # with the first log that is followed
+
         return Follower(
             self._writer,
             self._names,

@@ -31,14 +31,14 @@ from p2p.binary import encode_bytes, encode_varint, read_varint
 from p2p.crypto.identity import verify
 from p2p.errors import ConfigError, Reason, RecordTooLarge, RemoteProtocolError
 from p2p.ids import PeerId
-from p2p.limits import Limits
+from p2p.limits import USUAL
 from p2p.replication.clock import HLC_MAX, wall_time
 from p2p.replication.heads import SEQ_MAX, ZERO_HASH
 
 BATCH_VERSION: Final = 1
 BATCH_CONTEXT: Final = b"vix-p2p/batch/1"
-RECORDS_MAX: Final = Limits().batch_records_max
-BATCH_BYTES_MAX: Final = Limits().batch_bytes_max
+RECORDS_MAX: Final = USUAL.batch_records_max
+BATCH_BYTES_MAX: Final = USUAL.batch_bytes_max
 
 _SIGNATURE_BYTES: Final = 64
 _START: Final = struct.Struct("<B32sQ")

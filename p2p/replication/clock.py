@@ -13,7 +13,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from p2p.limits import Limits
+from p2p.limits import USUAL
 
 HLC_MAX: Final = 2**64 - 1
 _COUNTER_BITS: Final = 16
@@ -32,7 +32,7 @@ class HybridClock:
 
     __slots__ = ("_future_ms_max", "_last")
 
-    def __init__(self, last: int = 0, future_s_max: float = Limits().hlc_future_s_max) -> None:
+    def __init__(self, last: int = 0, future_s_max: float = USUAL.hlc_future_s_max) -> None:
         self._last = last
         self._future_ms_max = int(future_s_max * 1000)
 

@@ -32,7 +32,7 @@ import msgspec
 from p2p.binary import read_varint
 from p2p.errors import RemoteProtocolError, StoreError
 from p2p.ids import PeerId
-from p2p.limits import Limits
+from p2p.limits import USUAL
 from p2p.policy.book import Address, BookPlace
 from p2p.replication.accept import Held
 from p2p.replication.batch import Batch, parse_batch, verify_signature
@@ -41,7 +41,7 @@ from p2p.replication.heads import ZERO_HASH, LogHead
 
 LOCK_FILE: Final = "lock"
 """Beside a store's file; locked by the process that has it open."""
-TARGETS_MAX: Final = Limits().targets_per_origin_max
+TARGETS_MAX: Final = USUAL.targets_per_origin_max
 """With so many targets an origin's records may be for anybody, as far as the index of them says."""
 _START: Final = struct.Struct("<B32sQ")
 

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from p2p.errors import StoreError
 from p2p.ids import PeerId
-from p2p.limits import Limits
+from p2p.limits import USUAL
 from p2p.replication.batch import Batch, verify_signature
 from p2p.store.base import OriginState, parse_stored
 from p2p.store.disk import sync
@@ -38,7 +38,7 @@ from p2p.store.segments import (
 )
 from p2p.store.transaction import KEPT, LOST, NOBODY, OPEN, SqliteTransaction
 
-_PIECE_BYTES: Final = Limits().segment_tail_bytes_max
+_PIECE_BYTES: Final = USUAL.segment_tail_bytes_max
 """What a power cut leaves is hardly more; an older index beside newer segments lacks any amount."""
 
 Beyond: TypeAlias = dict[int, tuple[int, int]]

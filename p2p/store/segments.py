@@ -56,10 +56,10 @@ from typing import Final, NamedTuple
 
 from p2p.errors import StoreError
 from p2p.ids import PeerId
-from p2p.limits import KIB, Limits
+from p2p.limits import KIB, USUAL
 from p2p.store.disk import Meanwhile, begin_sync, gone, refusal, sync
 
-BATCH_BYTES_MAX: Final = Limits().batch_bytes_max
+BATCH_BYTES_MAX: Final = USUAL.batch_bytes_max
 _LENGTH: Final = struct.Struct("<I")
 _NAME: Final = re.compile(r"\.([0-9]{6,18})\.segment")
 _TO_WRITE: Final = os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK

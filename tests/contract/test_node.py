@@ -157,7 +157,7 @@ async def test_bad_options_are_named() -> None:
 
 
 def test_the_keyword_options_are_the_fields_of_the_config() -> None:
-    from p2p.node.config import NodeOptions
+    from p2p.node.options import NodeOptions
 
     assert set(NodeOptions.__annotations__) == {field.name for field in dataclasses.fields(p2p.NodeConfig)}
 
