@@ -27,6 +27,8 @@ VARINT_BYTES_MAX: Final = 10
 
 SHORT_VARINTS: Final = tuple(bytes((value,)) for value in range(128))
 """The varints of one byte, for those who write many: a call for each costs more than the rest."""
+_CONTINUED: Final = bytes(range(128, 256))
+"""The bytes of a varint behind which another one comes."""
 _U16: Final = struct.Struct("<H")
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
@@ -191,9 +193,16 @@ class Reader:
 
     def varint_as_it_is(self) -> bytes:
         """Take a canonical varint, and leave it encoded."""
-        start = self._pos
-        _, self._pos = read_varint(self._data, start)
-        return bytes(self._data[start : self._pos])
+        # No loop over its bytes: a random number of 64 bits has ten, and each side of a handshake takes two of them.
+        pos = self._pos
+        head = bytes(self._data[pos : pos + VARINT_BYTES_MAX])
+        rest = head.lstrip(_CONTINUED)
+        size = len(head) - len(rest) + 1
+        if not rest or (size > 1 and not rest[0]) or (size == VARINT_BYTES_MAX and rest[0] > 1):
+            read_varint(self._data, pos)
+            raise AssertionError("it is none, and was read")
+        self._pos = pos + size
+        return head[:size]
 
     def bytes_(self) -> bytes:
         """Take a varint length and so many bytes."""

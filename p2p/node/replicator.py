@@ -335,6 +335,16 @@ class Replicator:
     def _flush(self) -> None:
         """Carry out what the machine asks for; leave to the task what has to be waited for."""
         exchange = self._machine
+        if exchange.has_output:
+            self._carry_out(exchange)
+        if exchange.confirmations != self._confirmations:
+            self._confirmations = exchange.confirmations
+            if self._waiters:
+                self._wake_waiters()
+        if self._backlog or exchange.next_deadline() < self._asleep_until:
+            self._wake.set()
+
+    def _carry_out(self, exchange: Exchange) -> None:
         if exchange.has_load:
             self._serve_recent(exchange)
         links = self._links
@@ -360,12 +370,6 @@ class Replicator:
                 self._writer.trust_claim()
             else:
                 self._writer.release_appends()
-        if exchange.confirmations != self._confirmations:
-            self._confirmations = exchange.confirmations
-            if self._waiters:
-                self._wake_waiters()
-        if self._backlog or exchange.next_deadline() < self._asleep_until:
-            self._wake.set()
 
     def _serve_recent(self, exchange: Exchange) -> None:
         now = self._clock.monotonic()

@@ -524,6 +524,7 @@ class Outgoing(ABC):
         """
         if self._writing:
             return
+        is_quiet = False
         if self._rest is None:
             is_quiet = not self._outbox and self._parting is None and not self._traces
             data = self.session.data_to_send() if is_quiet else self._next_bytes()
@@ -532,7 +533,8 @@ class Outgoing(ABC):
             sent = self._stream.send_nowait(data)
             if sent < len(data):
                 self._rest = memoryview(data)[sent:]
-        if self._rest is not None or self._outbox:
+        # What was empty before the write is empty behind it.
+        if self._rest is not None or (not is_quiet and self._outbox):
             self._start_writer()
 
     @trio.lowlevel.enable_ki_protection

@@ -289,6 +289,11 @@ class Exchange:
         return None
 
     @property
+    def has_output(self) -> bool:
+        """Whether anything is to be sent or done, or may be to be loaded."""
+        return bool(self._messages or self._effects or self._turns or self._proofs_wanted)
+
+    @property
     def has_load(self) -> bool:
         """Whether `next_load` may have something."""
         return bool(self._turns or self._proofs_wanted)
@@ -388,14 +393,16 @@ class Exchange:
 
     def _settle(self, now: float) -> None:
         """Carry what one call changed to all whom it concerns."""
-        for change in self._suppliers.take_changes():
+        suppliers = self._suppliers
+        # Asked for where there are any: most calls of a link that begins or ends change nothing else.
+        for change in suppliers.take_changes() if suppliers.changes else ():
             old, new = change.old, change.new
             keys = list(self._links) if old is None or new is None else [old, new]
             for key in keys:
                 if key in self._links:
                     self._links[key].want_changed(change.origin, now)
                     self._touched[key] = None
-        for stall in self._suppliers.take_stalls():
+        for stall in suppliers.take_stalls() if suppliers.stalls else ():
             origin, link = stall.origin, stall.link
             if origin != self._own or link not in self._links:
                 continue
@@ -419,7 +426,9 @@ class Exchange:
         if due < self._due_of.get(key, NEVER):
             self._due_of[key] = due
             heapq.heappush(self._due, (due, key))
-        self._messages += [(key, message) for message in sync.messages_to_send()]
+        messages = sync.messages_to_send()
+        if messages:
+            self._messages += [(key, message) for message in messages]
         if key not in self._in_turn and sync.has_load():
             self._in_turn.add(key)
             self._turns.append(key)

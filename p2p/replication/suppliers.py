@@ -100,6 +100,9 @@ class Suppliers:
         doubt_s_max: the longest pause before a link that did not deliver is tried again.
         is_arriving: whether a push of that origin from that link is being applied right now; a slow store of ours
             is not the supplier's fault.
+
+    Attributes:
+        changes, stalls: what there is to take.
     """
 
     def __init__(
@@ -112,8 +115,8 @@ class Suppliers:
         self._origins: dict[PeerId, _Origin] = {}
         self._direct: dict[PeerId, int] = {}
         self._heap: list[tuple[float, PeerId]] = []
-        self._changes: list[Change] = []
-        self._stalls: list[Stall] = []
+        self.changes: list[Change] = []
+        self.stalls: list[Stall] = []
 
     # What is asked.
 
@@ -142,12 +145,12 @@ class Suppliers:
 
     def take_changes(self) -> list[Change]:
         """Return and forget what changed since the last call."""
-        changes, self._changes = self._changes, []
+        changes, self.changes = self.changes, []
         return changes
 
     def take_stalls(self) -> list[Stall]:
         """Return and forget the claims that were not delivered since the last call."""
-        stalls, self._stalls = self._stalls, []
+        stalls, self.stalls = self.stalls, []
         return stalls
 
     # What happens.
@@ -245,7 +248,7 @@ class Suppliers:
         else:
             self._court(origin, state, now)
         if closed:
-            self._changes.append(Change(origin, None, state.supplier))
+            self.changes.append(Change(origin, None, state.supplier))
 
     def excuse(self, origin: PeerId, now: float) -> None:
         """No progress, and it was our own store that could not: the supplier's time begins anew."""
@@ -305,7 +308,7 @@ class Suppliers:
             doubt = state.doubts.get(supplier)
             pause_s = min(2 * (doubt.pause_s if doubt else self._stall_s), self._doubt_s_max)
             state.doubts[supplier] = _Doubt(now + pause_s, pause_s)
-            self._stalls.append(Stall(origin, supplier))
+            self.stalls.append(Stall(origin, supplier))
         ready = [link for link in others if link not in state.doubts or state.doubts[link].until <= now]
         if ready:
             self._switch(origin, state, self._first(origin, state, ready), now)
@@ -358,7 +361,7 @@ class Suppliers:
     def _switch(self, origin: PeerId, state: _Origin, link: int | None, now: float) -> None:
         if link == state.supplier:
             return
-        self._changes.append(Change(origin, state.supplier, link))
+        self.changes.append(Change(origin, state.supplier, link))
         state.supplier = link
         state.proven = False
         state.since = now

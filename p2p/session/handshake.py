@@ -190,7 +190,7 @@ class Handshake:
         self._minor = envelope.minor
         # As `msg.Hello` reads it, but for capabilities like ours: most are, and nothing of them is decoded.
         reader = Reader(envelope.payload)
-        nonce_a, _, node_id = reader.varint_as_it_is(), reader.varint(), reader.str_()
+        nonce_a, _, node_id = reader.varint_as_it_is(), reader.varint_as_it_is(), reader.str_()
         offered = CLEAR_CAPABILITIES if reader.skip(_CLEAR) else decode_capabilities(reader)
         public_key = reader.bytes_()
         reader.end()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +114,25 @@ def test_what_is_known_is_stepped_over_where_it_stands_and_nowhere_else(form) ->
     assert reader.skip(b"cd")
     assert not reader.skip(b"x")
     reader.end()
+
+
+@given(st.one_of(st.binary(max_size=12), wire.integers(64).map(binary.encode_varint)), st.binary(max_size=3))
+def test_a_varint_left_as_it_is_is_taken_or_refused_as_one_that_is_read(data: bytes, before: bytes) -> None:
+    """Both from bytes and from a view, at whatever position."""
+
+    def outcome(take: Callable[[], object]) -> object:
+        try:
+            return take()
+        except RemoteProtocolError as error:
+            return str(error)
+
+    for whole in (before + data, memoryview(before + data)):
+        reader = binary.Reader(whole)
+        reader.raw(len(before))
+        expected = outcome(lambda: data[: binary.read_varint(data, 0)[1]])
+        assert outcome(reader.varint_as_it_is) == expected
+        if isinstance(expected, bytes):
+            assert reader.remaining == len(data) - len(expected)
 
 
 def test_reader_refuses_trailing_bytes() -> None:
