@@ -9,6 +9,7 @@ How it moves:
 
 - What is sent goes to the outbox, or past it if nothing waits (`_send_past_outbox`): a request costs one system call
   and no task switch.
+- A message that fills a write is written by who sends it, if nothing waits (`_write_past_outbox`).
 - The **writer** is started when there is something to write and ends when there is not, a task of the nursery that the
   link runs in, which the link's own task does not outlive; a nursery for each link would cost thousands of idle ones
   a sixth of their memory. It drains the outbox into the session, which seals what waits together as one bundle, and
@@ -55,10 +56,11 @@ _REQUEST_CANCEL: Final = int(msg.MessageType.REQUEST_CANCEL)
 ANSWER_FIELDS_BYTES: Final = 16
 """What an answer has beside its body: channel, reply_to, status and the body's length (wire section 4), rounded up."""
 
-WRITES_PER_CHECKPOINT: Final = 4
+WRITES_PER_CHECKPOINT: Final = 5
 """A writer that finds room in the socket lets the other tasks run after so many writes, of 64 KiB or one message each
 (192 KiB into a circuit), or when less than a whole write waits: a turn of the loop costs about as much as sealing and
-writing 64 KiB."""
+writing 64 KiB. Of messages of 64 KiB they are what the outbox holds, and the one of who waits for room: so the writer
+catches up with them and ends, and whoever sends the next one writes it."""
 
 SENDS_PER_WRITE: Final = 64
 """For how many sends one counts that was written at once: whoever sends lets others run once in 256 (`Node.send`), so
@@ -550,7 +552,7 @@ class Outgoing(ABC):
 
     async def _write_until_empty(self) -> None:
         stream, limits, outbox = self._stream, self._limits, self._outbox
-        at_hand = WRITES_PER_CHECKPOINT + 1
+        at_hand = WRITES_PER_CHECKPOINT
         try:
             while True:
                 if self._rest is not None:
@@ -567,7 +569,7 @@ class Outgoing(ABC):
                             # What fills a write is best written by who sends it, and he has his turn next.
                             continue
                         if not at_hand or left < self._write_bytes:
-                            at_hand = WRITES_PER_CHECKPOINT + 1
+                            at_hand = WRITES_PER_CHECKPOINT
                             await trio.lowlevel.checkpoint()
                             if 0 < left < self._write_bytes and outbox.data_bytes + outbox.wal_bytes == left:
                                 # Whoever was woken to fill the outbox up has not had his turn yet, and what is left
