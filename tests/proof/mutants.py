@@ -636,6 +636,20 @@ PLANTED: Final = (
         ("tests/unit/replication",),
     ),
     Planted(
+        "what was begun of a batch stays when its transaction fails",
+        "p2p/store/sqlite.py",
+        "                appends.withdraw()\n",
+        "",
+        ("tests/unit/store/test_ahead.py",),
+    ),
+    Planted(
+        "a transaction that was taken back and is done again finds the store failed",
+        "p2p/store/segments.py",
+        "            self.is_written = False\n\n    def add",
+        "\n    def add",
+        ("tests/unit/store/test_ahead.py",),
+    ),
+    Planted(
         "the directory is not synced after a segment was made",
         "p2p/store/segments.py",
         "            if part.is_new:\n                sync(self._store.parent)\n",
