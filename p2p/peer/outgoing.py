@@ -223,7 +223,6 @@ class Outgoing(ABC):
 
         For 64 KiB the outbox, the writer and half of the turns of the loop are a sixth of the sender's processor time.
         """
-        session = self.session
         if (
             not self._live
             or self._parting is not None
@@ -233,15 +232,14 @@ class Outgoing(ABC):
             or self._outbox
             or self._traces
             or self.life.vigil is not None
-            or session.state is not State.LIVE
             or len(payload) > self._limits.frame_bytes_max - ENVELOPE_BYTES_MAX
+            or (sealed := self.session.seal_alone(payload, 0)) is None
         ):
             return False
-        session.send(_DATA, payload)
-        data = session.data_to_send()
-        sent = self._stream.send_nowait(data)
-        if sent < len(data):
-            self._rest = memoryview(data)[sent:]
+        _, frame = sealed
+        sent = self._stream.send_nowait(frame)
+        if sent < len(frame):
+            self._rest = memoryview(frame)[sent:]
             self._start_writer()
         return True
 
@@ -323,6 +321,8 @@ class Outgoing(ABC):
             if self._doubts(vigil):
                 return 0
             self._await_answer(vigil)
+        if len(payload) >= self._limits.bundle_message_bytes_max:
+            return 0
         if at_once and (sealed := session.seal_alone(payload, flags)) is not None:
             msg_id, frame = sealed
             sent = self._stream.send_nowait(frame)
@@ -330,11 +330,7 @@ class Outgoing(ABC):
                 self._rest = memoryview(frame)[sent:]
                 self._start_writer()
             return msg_id
-        if (
-            session.state is not State.LIVE
-            or len(payload) >= self._limits.bundle_message_bytes_max
-            or session.pending_bytes >= self._limits.write_bytes
-        ):
+        if session.state is not State.LIVE or session.pending_bytes >= self._limits.write_bytes:
             return 0
         msg_id = session.send(_DATA, payload, flags)
         self.write_soon()

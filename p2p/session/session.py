@@ -395,16 +395,18 @@ class Session:
         return self._queue(type, payload, flags)
 
     def seal_alone(self, payload: bytes, flags: int) -> tuple[int, bytes | bytearray] | None:
-        """Give a small application message its id and return that with the bytes to write, past all that could wait.
+        """Give an application message its id and return that with the bytes to write, past all that could wait.
 
         Else None, and nothing was done: `send` it, and see what `data_to_send` returns. This is the short way for
-        questions and answers, which mostly go alone.
+        questions and answers, which mostly go alone, and for what is too large to go together with anything.
 
         Args:
             payload: encoded message.
             flags: 0, or AckReq.
         """
-        if self.state is not _LIVE or self._group or self._out or len(payload) >= self._small_max:
+        if self.state is not _LIVE or self._group or self._out:
+            return None
+        if len(payload) > self._limits.frame_bytes_max - FRAME_OVERHEAD_BYTES:
             return None
         assert self._outbound is not None, "a live session has keys"
         msg_id = self._next_id

@@ -15,8 +15,10 @@ from p2p.binary import encode_bytes, encode_varint
 from p2p.envelope import ACK_REQ, Envelope, ParsedEnvelope, ProtocolVersion, aad, parse_envelope
 from p2p.errors import CryptoError, LocalProtocolError, PayloadTooLarge, Reason
 from p2p.ids import PeerId
+from p2p.limits import Limits
 from p2p.session import Ended, Ignored, Pinged, Ponged, Received, Session, State
 from p2p.session.sealing import AES_256_GCM, CHACHA20_POLY1305, Direction
+from p2p.session.session import FRAME_OVERHEAD_BYTES
 from p2p.testing import strategies as wire
 from tests.unit.session.helpers import (
     DATA,
@@ -154,7 +156,14 @@ def test_nothing_is_sealed_alone_that_has_to_wait():
     i.send(DATA, data(bytes(20_000)))
     assert i.seal_alone(data(b"two"), 0) is None, "two wait"
     assert bodies(deliver(i, r)) == [b"one", bytes(20_000)]
-    assert i.seal_alone(data(bytes(20_000)), 0) is None, "it is large"
+    assert i.seal_alone(bytes(Limits().frame_bytes_max - FRAME_OVERHEAD_BYTES + 1), 0) is None, "it fits no frame"
+    for size in (20_000, Limits().frame_bytes_max - FRAME_OVERHEAD_BYTES - len(data(b"")) - 2):
+        before = i.bytes_out
+        alone = i.seal_alone(data(bytes(size)), 0)
+        assert alone is not None
+        assert i.bytes_out == before + len(alone[1])
+        r.receive_data(alone[1], 0.0)
+        assert bodies(drain(r)) == [bytes(size)]
     i._outbound._counter = 2**64 - 1
     assert i.seal_alone(data(b"two"), 0) is None
     assert end_of(drain(i)).reason is Reason.CRYPTO
