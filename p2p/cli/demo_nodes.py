@@ -152,7 +152,7 @@ class DemoNode:
 
     async def start(self, nursery: trio.Nursery, dial_ports: list[int]) -> None:
         """Start the process and wait until it says where it listens."""
-        command = [sys.executable, "-m", "p2p.cli", "--id", self.name, "--listen", "0", "--json", "--append-stdin"]
+        command = [sys.executable, "-m", "p2p", "--id", self.name, "--listen", "0", "--json", "--append-stdin"]
         command += ["--discovery", "off"]
         command += ["--data-dir", str(self.data_dir), "--network-key-file", str(self.key_file)]
         command += ["--host", "127.0.0.1", "--stats-every", str(STATS_MS), "--log-level", "error"]
