@@ -160,8 +160,12 @@ class Channel:
         self._dispatch = dispatch
         self._queue: deque[Message] = deque()
         self._bytes = 0
-        # Messages and bytes of each peer, counted only from when it is full until half of it is read.
+        # Whether it was full, and less than half of it was read since.
+        self._was_full = False
+        # Messages and bytes of each peer, counted only meanwhile, and if there is more than one link in it.
         self._shares: dict[PeerId, tuple[int, int]] | None = None
+        # The link that brought everything that is queued, if it was one.
+        self._source: Connection | None = None
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
         # How many were queued beyond the capacity since it was full.
@@ -220,9 +224,11 @@ class Channel:
         message = self._queue.popleft()
         self._bytes -= len(message.body)
         self._full_since = None
-        if self._shares is not None:
-            self._count(message, -1)
+        if self._was_full:
+            if self._shares is not None:
+                self._count(message, -1)
             if len(self._queue) <= self.capacity // 2 and self._bytes <= self._dispatch.bytes_max // 2:
+                self._was_full = False
                 self._shares = None
                 self._overdue = 0
                 self._writers.unpark_all()
@@ -237,8 +243,10 @@ class Channel:
         """Queue a message; a pause for its link if the policy is to wait for room."""
         queue, waiting = self._queue, self._bytes + len(message.body)
         if len(queue) < self.capacity and waiting <= self._dispatch.bytes_max:
-            # What follows for a message that finds room, written out: three calls fewer, a tenth of what a small one
-            # costs its receiver.
+            # `_append`, written out for a message that finds room: three calls fewer, a tenth of what a small one costs
+            # its receiver.
+            if self._source is not message._link:  # noqa: SLF001  # of this module
+                self._note_source(message)
             queue.append(message)
             self._bytes = waiting
             if self._shares is not None:
@@ -261,31 +269,40 @@ class Channel:
     def put_row(self, messages: list[Message]) -> Pause | None:
         """Queue messages of one link, in order; a pause for it if the policy is to wait for room.
 
-        A row that finds room costs its receiver half of what its messages would one by one.
+        What finds room costs its receiver half of what it would one by one.
         """
-        queue = self._queue
-        waiting = self._bytes + sum([len(message.body) for message in messages])
-        if self._shares is None and len(queue) + len(messages) <= self.capacity and waiting <= self._dispatch.bytes_max:
-            queue.extend(messages)
-            self._bytes = waiting
-            if self._readers:
-                self._readers.unpark(count=len(messages))
-            return None
-        return self._put_rest(deque(messages))
-
-    def _put_rest(self, messages: deque[Message]) -> Pause | None:
-        """Queue one after the other, until one has to wait; the pause goes on with those behind it."""
         if self._closed:
             for message in messages:
                 self._dispatch.drop(self, message)
             return None
-        while messages:
-            pause = self.put(messages.popleft())
+        rest = messages[self._put_first(messages) :] if self._shares is None else messages
+        for place, message in enumerate(rest, 1):
+            pause = self.put(message)
             if pause is not None:
-                return partial(self._put_rest_after, pause, messages)
+                return partial(self._put_rest_after, pause, rest[place:])
         return None
 
-    async def _put_rest_after(self, pause: Pause, messages: deque[Message]) -> Pause | None:
+    def _put_first(self, messages: list[Message]) -> int:
+        """Queue as many as there is room for, at once; how many."""
+        queue = self._queue
+        room = self.capacity - len(queue)
+        some = messages[:room] if 0 < room < len(messages) else messages
+        waiting = self._bytes + sum([len(message.body) for message in some])
+        if room <= 0 or not some or waiting > self._dispatch.bytes_max:
+            return 0
+        if self._source is not some[0]._link:  # noqa: SLF001  # of this module
+            self._note_source(some[0])
+        queue.extend(some)
+        self._bytes = waiting
+        if self._readers:
+            self._readers.unpark(count=len(some))
+        return len(some)
+
+    def _note_source(self, message: Message) -> None:
+        """A message comes by another link than those before it."""
+        self._source = None if self._queue else message._link  # noqa: SLF001  # of this module
+
+    async def _put_rest_after(self, pause: Pause, messages: list[Message]) -> Pause | None:
         waited = False
         try:
             await pause()
@@ -295,7 +312,7 @@ class Channel:
                 # The link may not wait any more.
                 for message in messages:
                     self._put_or_drop(message)
-        return self._put_rest(messages)
+        return self.put_row(messages)
 
     def _is_stuck(self) -> bool:
         """Whether nobody took anything for as long as a link may wait, be it one link that did, or several in turn."""
@@ -310,6 +327,10 @@ class Channel:
 
     def _is_within_share(self, message: Message) -> bool:
         """Whether the sender has so little of what fills the channel that it need not wait for the others."""
+        self._was_full = True
+        if self._source is message._link:  # noqa: SLF001  # of this module
+            # It is all his: nothing has to be counted, three times for each message as long as it stays full.
+            return False
         if self._shares is None:
             self._shares = {}
             for queued in self._queue:
@@ -353,6 +374,8 @@ class Channel:
             del shares[message.peer_id]
 
     def _append(self, message: Message) -> None:
+        if self._source is not message._link:  # noqa: SLF001  # of this module
+            self._note_source(message)
         self._queue.append(message)
         self._bytes += len(message.body)
         if self._shares is not None:

@@ -506,9 +506,13 @@ class Node:
             await trio.lowlevel.checkpoint()
         try:
             rooms = self._rooms
-            link = rooms.roster.links.get(peer) if rooms is not None and type(peer) is PeerId else None
+            who = peer.peer_id if isinstance(peer, Peer) else peer
+            if rooms is None:
+                link = None
+            else:
+                link = rooms.roster.links.get(who) if type(who) is PeerId else rooms.roster.labelled(who)
             if link is None:
-                link = await self._link_by_route(peer)
+                link = await self._link_by_route(who)
             # Many are alike: what stands before the body is that of the message before, in a third of its time.
             if type(body) is bytes and len(body) == self._alike_bytes and channel == self._alike_channel:
                 payload = self._alike_head + body
@@ -624,10 +628,11 @@ class Node:
             name = self._encoded_names.get(channel) or self._encode_name(channel)
             payload = msg.encode_data(name, 0, 0, body if type(body) is bytes else encode_body(body))
             deadline = rooms.requests.deadline_of(timeout_s)
-            link = rooms.roster.links.get(peer) if type(peer) is PeerId else None
+            who = peer.peer_id if isinstance(peer, Peer) else peer
+            link = rooms.roster.links.get(who) if type(who) is PeerId else rooms.roster.labelled(who)
             if link is None:
                 with trio.CancelScope(deadline=deadline):
-                    link = await self._link_by_route(peer)
+                    link = await self._link_by_route(who)
                 if link is None:
                     raise RequestTimeout(f"{channel!r}: no way to the peer was made within {timeout_s:g} s")
             reply = await rooms.requests.ask(link, channel, payload, deadline, timeout_s)

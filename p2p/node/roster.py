@@ -109,6 +109,10 @@ class Roster:
         self._drop_label(link)
         return True
 
+    def labelled(self, who: PeerId | str) -> Connection | None:
+        """The live link to whom has that label, if it is one; what else it may be is for `find` to see."""
+        return self._by_label.get(who) if isinstance(who, str) else None
+
     def find(self, who: PeerId | str) -> Connection:
         """The live link to a peer id (value or text) or to a label.
 

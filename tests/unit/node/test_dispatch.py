@@ -14,7 +14,7 @@ import trio.testing
 import p2p
 from p2p.errors import Reason
 from p2p.msg import Data, decode_data
-from p2p.node.dispatch import Dispatch
+from p2p.node.dispatch import Channel, Dispatch
 from p2p.node.service import run_around
 from p2p.node.status import Counters
 from p2p.peer.connection import Connection
@@ -89,6 +89,46 @@ async def test_T22_who_fills_a_channel_that_was_full_of_another_ones_is_counted_
             await chat.receive()
         assert bring(dispatch, other, 3) is None
         assert bring(dispatch, other) is not None, "he has his half of what may be in it"
+
+
+async def test_a_row_that_does_not_fit_is_queued_as_far_as_there_is_room_and_then_in_its_order() -> None:
+    dispatch, link, other = made(), Link(1), Link(2)
+    bodies = [b"%d" % number for number in range(30)]
+    async with dispatch.channel("chat", 8, "wait") as chat, trio.open_nursery() as nursery:
+        assert dispatch.deliver_row(cast("Any", link), "chat", bodies[:5]) is None
+        pause: Pause | None = dispatch.deliver_row(cast("Any", link), "chat", bodies[5:])
+        assert len(chat) == 8
+        assert bring(dispatch, other) is None, "one link's row takes nobody else's share"
+
+        async def rest() -> None:
+            nonlocal pause
+            while pause is not None:
+                pause = await pause()
+
+        nursery.start_soon(rest)
+        read = [await chat.receive() for _ in range(31)]
+        assert [message.body for message in read if message.peer_id == link.peer_id] == bodies
+        assert [message.body for message in read if message.peer_id == other.peer_id] == [b"x"]
+    assert chat.dropped == 0
+
+
+async def test_what_one_link_fills_is_not_counted_for_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Channel, "_count", None)
+    dispatch, link = made(), Link(1)
+    async with dispatch.channel("chat", 8, "wait") as chat, trio.open_nursery() as nursery:
+        for _ in range(3):
+            assert bring(dispatch, link, 8 - len(chat)) is None
+            pause = bring(dispatch, link)
+            assert pause is not None
+            nursery.start_soon(pause)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(3):
+                await chat.receive()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(chat) == 5, "less than half was read"
+            await chat.receive()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(chat) == 5, "half was read, and what waited came"
 
 
 async def test_T22_a_link_that_may_rest_for_a_moment_only_ends_no_other_ones_wait(autojump_clock: MockClock) -> None:
