@@ -241,7 +241,7 @@ async def _peers(sizes: Sequence[int], rounds: int, tell: Tell) -> None:
         worker.start("crowd", sizes[-1]) as crowd,
     ):
         await crowd.result()
-        peer = (await node.connect(f"127.0.0.1:{(await echo.result())['port']}")).peer_id
+        peer = await node.connect(f"127.0.0.1:{(await echo.result())['port']}")
 
         async def ask() -> float:
             taken = []

@@ -51,7 +51,7 @@ async def _raw_seconds(stream: trio.SocketStream, body: bytes, count: int) -> fl
     return time.perf_counter() - started
 
 
-async def node_seconds(node: p2p.Node, peer: p2p.PeerId, done: p2p.Channel, body: bytes, count: int) -> float:
+async def node_seconds(node: p2p.Node, peer: p2p.Peer, done: p2p.Channel, body: bytes, count: int) -> float:
     """Send so many messages to a `node_sink` and wait until it has them all."""
     started = time.perf_counter()
     send = node.send
@@ -92,11 +92,14 @@ async def _rows(quick: bool, tell: Tell) -> None:
     ):
         raw = await trio.open_tcp_stream("127.0.0.1", (await raw_side.result())["port"])
         ports = await node_side.result()
-        sink = (await by_tcp.connect(f"127.0.0.1:{ports['port']}")).peer_id
-        await by_ws.connect(f"ws://127.0.0.1:{ports['ws_port']}")
+        tcp_sink = await by_tcp.connect(f"127.0.0.1:{ports['port']}")
+        ws_sink = await by_ws.connect(f"ws://127.0.0.1:{ports['ws_port']}")
 
-        def by(node: p2p.Node, done: p2p.Channel, body: bytes, count: int) -> Side:
-            return lambda: effort(node_seconds(node, sink, done, body, count), node_side)
+        def over_tcp(body: bytes, count: int) -> Side:
+            return lambda: effort(node_seconds(by_tcp, tcp_sink, tcp_done, body, count), node_side)
+
+        def over_websocket(body: bytes, count: int) -> Side:
+            return lambda: effort(node_seconds(by_ws, ws_sink, ws_done, body, count), node_side)
 
         rounds = 5 if quick else 9
         for size, count, goal in ((128, 100_000, 0.30), (KIB, 50_000, 0.30), (64 * KIB, 2_000, 0.80)):
@@ -108,7 +111,7 @@ async def _rows(quick: bool, tell: Tell) -> None:
                 spent = await effort(_raw_seconds(raw, body, count), raw_side)
                 return spent.and_then(_aead_seconds(body, count)) if len(body) >= 64 * KIB else spent
 
-            measured = await in_turn(rounds, coalesced, by(by_tcp, tcp_done, body, count))
+            measured = await in_turn(rounds, coalesced, over_tcp(body, count))
             baseline, ours = zip(*measured, strict=True)
             question = f"one-way messages of {named(size)}, encrypted, ÷ coalesced raw trio"
             baseline_is = "raw trio, 64 KiB writes" + (" + AEAD" if size >= 64 * KIB else "")
@@ -118,8 +121,8 @@ async def _rows(quick: bool, tell: Tell) -> None:
         measured = await in_turn(
             rounds,
             lambda: effort(_single_seconds(raw, body, count), raw_side),
-            by(by_tcp, tcp_done, body, count),
-            by(by_ws, ws_done, body, count),
+            over_tcp(body, count),
+            over_websocket(body, count),
         )
         single, tcp, websocket = zip(*measured, strict=True)
         for over, ours, goal in (("TCP", tcp, 8), ("WebSocket", websocket, 5)):

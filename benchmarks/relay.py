@@ -37,18 +37,21 @@ async def _rows(quick: bool, tell: Tell) -> None:
             far.channel("done") as far_done,
         ):
             there = await sink.result()
-            peer = (await direct.connect(f"127.0.0.1:{there['port']}")).peer_id
+            near_sink = await direct.connect(f"127.0.0.1:{there['port']}")
             await far.connect(f"127.0.0.1:{port}")
-            assert not (await far.connect(f"relay://relay/{peer}")).direct
+            far_sink = await far.connect(f"relay://relay/{near_sink.peer_id}")
+            assert not far_sink.direct
             for size, count in ((128, 100_000), (KIB, 50_000), (64 * KIB, 2_000)):
                 body = os.urandom(size)
                 if quick:
                     count //= 5
 
-                def sending(node: p2p.Node, done: p2p.Channel, body: bytes = body, count: int = count) -> Side:
-                    return lambda: effort(node_seconds(node, peer, done, body, count), relay, sink)
+                def sending(
+                    node: p2p.Node, to: p2p.Peer, done: p2p.Channel, body: bytes = body, count: int = count
+                ) -> Side:
+                    return lambda: effort(node_seconds(node, to, done, body, count), relay, sink)
 
-                ways = sending(direct, direct_done), sending(far, far_done)
+                ways = sending(direct, near_sink, direct_done), sending(far, far_sink, far_done)
                 tell(_row(size, count, await in_turn(5 if quick else 9, *ways)))
 
 

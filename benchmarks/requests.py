@@ -36,7 +36,7 @@ async def _raw_seconds(stream: trio.SocketStream, body: bytes, count: int) -> fl
     return time.perf_counter() - started
 
 
-async def _node_seconds(node: p2p.Node, peer: p2p.PeerId, body: bytes, count: int) -> float:
+async def _node_seconds(node: p2p.Node, peer: p2p.Peer, body: bytes, count: int) -> float:
     started = time.perf_counter()
     request = node.request
     for _ in range(count):
@@ -63,7 +63,7 @@ async def _rows(quick: bool, tell: Tell) -> None:
     ):
         port = (await raw_side.result())["port"]
         raw = [await streams.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port)) for _ in range(AT_ONCE)]
-        peer = (await node.connect(f"127.0.0.1:{(await node_side.result())['port']}")).peer_id
+        peer = await node.connect(f"127.0.0.1:{(await node_side.result())['port']}")
         raw_many = [partial(_raw_seconds, stream, body, each) for stream in raw]
         node_many = [partial(_node_seconds, node, peer, body, each)] * AT_ONCE
         measured = await in_turn(

@@ -38,7 +38,7 @@ async def p2p_sink() -> None:
 
     async with (
         p2p.open_node(node_id="sink") as node,
-        node.channel("bench", capacity=65_536) as channel,
+        node.channel("bench") as channel,
         trio.open_nursery() as nursery,
     ):
         await nursery.start(node.serve, "echo", answer)
@@ -53,7 +53,7 @@ async def p2p_send(port: int, key: str, size: int, count: int) -> None:
 
     body = os.urandom(size)
     async with p2p.open_node(node_id="source", listen_port=None) as node, node.channel("done") as done:
-        peer = (await node.connect(f"127.0.0.1:{port}")).peer_id
+        peer = await node.connect(f"127.0.0.1:{port}")
 
         async def one_way(times: int) -> None:
             for _ in range(times):

@@ -68,7 +68,7 @@ async def node_sink() -> None:
     """Take messages with a node's public API, and confirm each batch that ends with an empty one."""
     async with (
         p2p.open_node(node_id="sink", listen_ws_port=0) as node,
-        node.channel("bench", capacity=65_536) as channel,
+        node.channel("bench") as channel,
     ):
         port, ws_port = (endpoint.port for endpoint in node.endpoints)
         say(port=port, ws_port=ws_port)
@@ -97,7 +97,7 @@ async def relay() -> None:
 async def behind(port: int) -> None:
     """As `node_sink`, and also behind a relay."""
     options = {"network_key": bytes(32), "listen_host": "127.0.0.1", "via": [f"127.0.0.1:{port}"]}
-    async with p2p.open_node(node_id="sink", **options) as node, node.channel("bench", capacity=65_536) as channel:  # type: ignore[arg-type]  # options, passed on
+    async with p2p.open_node(node_id="sink", **options) as node, node.channel("bench") as channel:  # type: ignore[arg-type]  # options, passed on
         async with node.events() as events:
             while not node.peers():
                 await events.__anext__()
