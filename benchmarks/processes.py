@@ -15,15 +15,14 @@ import random
 import signal
 import statistics
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import trio
 
 from benchmarks.harness import Row, Tell, row, spread
-from benchmarks.worker import Worker, start
+from benchmarks.worker import Worker, start_alike
 from p2p.limits import Limits
 
 PROCESSES = 16
@@ -67,13 +66,6 @@ async def _all(members: list[Worker], **task: object) -> list[dict[str, Any]]:
 
 def _total(answers: list[dict[str, Any]], key: str) -> int:
     return sum(answer.get(key, 0) for answer in answers)
-
-
-@asynccontextmanager
-async def members(processes: int) -> AsyncIterator[list[Worker]]:
-    """So many nodes, not connected yet."""
-    async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(start("member")) for _ in range(processes)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +148,7 @@ def _shape(shape: str, measured: Measured, losses: Sequence[signal.Signals]) -> 
 async def _rows(quick: bool, tell: Tell) -> None:
     rng, records = random.Random(7), 20 if quick else 200
     losses = (signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP)
-    async with members(PROCESSES) as started:
+    async with start_alike(PROCESSES, "member") as started:
         mesh = Mesh(started)
         for shape, dials, lost in (
             ("full mesh", full_mesh(PROCESSES), ()), ("degree 6", _random_graph(rng), losses),

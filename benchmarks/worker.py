@@ -390,20 +390,25 @@ async def effort(doing: Awaitable[float], *others: Worker) -> Effort:
 @asynccontextmanager
 async def start(role: str, *args: object) -> AsyncIterator[Worker]:
     """Run a worker process around a body."""
+    async with start_alike(1, role, *args) as (worker,):
+        yield worker
+
+
+@asynccontextmanager
+async def start_alike(count: int, role: str, *args: object) -> AsyncIterator[list[Worker]]:
+    """Run so many worker processes around a body. However it ends, they end at the same time, within `END_S_MAX`."""
+    run = partial(
+        trio.run_process,
+        [sys.executable, "-m", "benchmarks.worker", role, *map(str, args)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        check=False,
+        # Ctrl-C is for the parent, who ends its workers.
+        start_new_session=True,
+        deliver_cancel=_end,
+    )
     async with trio.open_nursery() as nursery:
-        process = await nursery.start(
-            partial(
-                trio.run_process,
-                [sys.executable, "-m", "benchmarks.worker", role, *map(str, args)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                check=False,
-                # Ctrl-C is for the parent, who ends its workers.
-                start_new_session=True,
-                deliver_cancel=_end,
-            )
-        )
-        yield Worker(process)
+        yield [Worker(await nursery.start(run)) for _ in range(count)]
         nursery.cancel_scope.cancel()
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import signal
 
-from benchmarks.processes import Mesh, full_mesh, members
+from benchmarks.processes import Mesh, full_mesh
+from benchmarks.worker import start_alike
 
 PROCESSES = 7
 MENDED_S_MAX = 60.0
@@ -17,7 +18,7 @@ MENDED_S_MAX = 60.0
 
 async def test_a_batch_comes_once_and_who_is_lost_is_replaced() -> None:
     losses = (signal.SIGKILL, signal.SIGSTOP)
-    async with members(PROCESSES) as started:
+    async with start_alike(PROCESSES, "member") as started:
         mesh = Mesh(started)
         await mesh.link(full_mesh(PROCESSES))
         measured = await mesh.measure(10, losses)

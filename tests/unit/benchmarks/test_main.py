@@ -220,3 +220,25 @@ async def test_a_worker_clears_its_files_away(monkeypatch: pytest.MonkeyPatch, t
         await follower.result()
         assert len(list(tmp_path.iterdir())) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_workers_that_are_alike_end_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    all_told = trio.Event()
+    end = worker._end
+
+    async def end_with_the_others(process: trio.Process) -> None:
+        told.append(process.pid)
+        if len(told) == 3:
+            all_told.set()
+        with trio.move_on_after(30):
+            # One after the other, the first would wait for a word that comes when it has ended.
+            await all_told.wait()
+            told.append(0)
+        await end(process)
+
+    monkeypatch.setattr(worker, "_end", end_with_the_others)
+    async with worker.start_alike(3, "raw_echo") as workers:
+        pids = {each.pid for each in workers}
+    assert {*told[:3]} == pids
+    assert told[3:] == [0] * 3
