@@ -26,8 +26,8 @@ Above0: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
 Curve: TypeAlias = tuple[tuple[Above0, Above0], ...]
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One question and its answer.
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One question and its answer. All of it is written, also what is empty.
 
     Attributes:
         benchmark: the name of the module that asks.
@@ -36,7 +36,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         low, high: half of the rounds lie between them.
         rounds: how many there were.
         goal: of the ratio, as ">= 0.3" or "<= 8"; empty if there is none.
-        met: whether it is.
+        met: whether it is; None if there is no goal.
         value, unit: what was measured, as it is.
         baseline: what it was compared with, in words.
         note: what else there is to know.

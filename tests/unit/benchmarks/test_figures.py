@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from benchmarks.figures import WIDTH, Figures, as_table, check_out, read, this_machine, write
+from benchmarks.harness import Row
 from tests.unit.benchmarks.figures import MACHINE, row_of
 
 ROWS = [
@@ -56,6 +57,18 @@ def test_json_has_the_machine_the_rounds_and_the_spread_and_no_date(tmp_path: Pa
     assert set(found["machine"]["packages"]) == {"trio-p2p", "trio", "cryptography", "msgspec", "pyzmq"}
     first = found["rows"][0]
     assert (first["low"], first["ratio"], first["high"], first["rounds"]) == (0.1, 0.12345, 0.2, 7)
+
+
+def test_json_has_all_of_every_row_also_what_is_empty(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    write(Figures(MACHINE, True, [*ROWS, row_of(curve=((1.0, 2.0), (3.0, 4.0)))]), out)
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    names = set(Row.__struct_fields__)
+    assert [set(row) for row in rows] == [names] * 4
+    assert names >= {"goal", "met", "note", "curve"}
+    assert [(row["goal"], row["met"]) for row in rows[:3]] == [(">= 0.3", False), (">= 8", True), ("", None)]
+    assert [row["note"] for row in rows] == ["", "words " * 40, "", ""]
+    assert [row["curve"] for row in rows] == [[], [], [], [[1.0, 2.0], [3.0, 4.0]]]
 
 
 def test_a_disk_that_is_full_leaves_the_figures_from_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
