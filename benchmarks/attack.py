@@ -31,6 +31,7 @@ import trio
 
 from benchmarks import worker
 from benchmarks.harness import Row, Tell, row, spread
+from benchmarks.pace import Pace
 from p2p.limits import MIB
 
 SLOW: Final = 1000
@@ -105,8 +106,8 @@ def _median_ms(took: list[float]) -> float:
     return statistics.median(took) * 1e3
 
 
-async def _rows(quick: bool, tell: Tell) -> None:
-    requests, dials = (500, 10) if quick else (2000, 40)
+async def _rows(pace: Pace, tell: Tell) -> None:
+    requests, dials = (200, 10) if pace.quick else (2000, 40)
     async with worker.start("target", DISCOVERY_PORT) as target, worker.start("honest") as honest:
         port = (await target.result())["port"]
         await honest.result()
@@ -181,6 +182,6 @@ def _handshakes(calm: list[float | None], dialled: list[float | None]) -> Row:
     )
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows."""
-    trio.run(_rows, quick, tell)
+    pace.run(_rows, pace, tell)

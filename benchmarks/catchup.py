@@ -13,11 +13,10 @@ import tempfile
 import time
 from typing import Final
 
-import trio
-
 import p2p
 from benchmarks import worker
-from benchmarks.harness import Tell, in_turn, quiet_collector, ratio, row
+from benchmarks.harness import Tell, quiet_collector, ratio, row
+from benchmarks.pace import Pace
 
 RECORD_BYTES: Final = 256
 PER_CALL: Final = 1000
@@ -56,13 +55,13 @@ async def catch_up(port: int, records: int, *behind: str) -> float:
     return float(result["seconds"])
 
 
-async def _catching_up(quick: bool, tell: Tell) -> None:
-    rounds, records = (3, 20_000) if quick else (5, 100_000)
+async def _catching_up(pace: Pace, tell: Tell) -> None:
+    rounds, records = (3, 10_000) if pace.quick else (5, 100_000)
     with tempfile.TemporaryDirectory() as folder:
         async with p2p.open_node(node_id="holder", data_dir=folder, network_key=bytes(32)) as holder:
             await append(holder, records)
             port = holder.endpoints[0].port
-            measured = await in_turn(rounds, lambda: _append_anew(records), lambda: catch_up(port, records))
+            measured = await pace.in_turn(rounds, lambda: _append_anew(records), lambda: catch_up(port, records))
     append_s, catch_up_s = zip(*measured, strict=True)
     tell(
         row(
@@ -76,7 +75,7 @@ async def _catching_up(quick: bool, tell: Tell) -> None:
     )
 
 
-async def _live(quick: bool, tell: Tell) -> None:
+async def _live(pace: Pace, tell: Tell) -> None:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         async with (
             p2p.open_node(node_id="a", data_dir=one) as a,
@@ -95,7 +94,7 @@ async def _live(quick: bool, tell: Tell) -> None:
                     remote.append(time.perf_counter() - started)
                 return statistics.median(local), statistics.median(remote)
 
-            measured = await in_turn(5 if quick else 15, appends)
+            measured = await pace.in_turn(5 if pace.quick else 15, appends)
     local_s, remote_s = zip(*(each for (each,) in measured), strict=True)
     tell(
         row(
@@ -110,7 +109,7 @@ async def _live(quick: bool, tell: Tell) -> None:
     )
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows as they come."""
-    trio.run(_catching_up, quick, tell)
-    trio.run(_live, quick, tell)
+    pace.run(_catching_up, pace, tell)
+    pace.run(_live, pace, tell)

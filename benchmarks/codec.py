@@ -13,10 +13,10 @@ import statistics
 import struct
 from collections.abc import Callable
 
-import trio
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from benchmarks.harness import Row, Tell, in_turn, ratio, row, seconds_of
+from benchmarks.harness import Row, Tell, ratio, row, seconds_of
+from benchmarks.pace import Pace
 from p2p import envelope, framing, msg
 from p2p.session import bundles
 
@@ -32,12 +32,12 @@ DATA = int(msg.MessageType.DATA)
 Work = Callable[[], object]
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows as they come."""
-    trio.run(_rows, 7 if quick else 15, tell)
+    pace.run(_rows, pace, tell)
 
 
-async def _rows(rounds: int, tell: Tell) -> None:
+async def _rows(pace: Pace, tell: Tell) -> None:
     body = bytes(BODY_BYTES)
     bundle = _encode(body)
     assert bundle == _encode_least(body), "the baseline must make the same bytes"
@@ -69,11 +69,11 @@ async def _rows(rounds: int, tell: Tell) -> None:
         ("the same, sealed and framed (ChaCha20-Poly1305)", 4, seal, seal_least),
         ("the same, unframed and opened", 7, open_sealed, lambda: _decode_least(aead.decrypt(nonce, sealed, covered))),
     ):
-        tell(await _row(question, goal, rounds, ours, least, "message", MESSAGES))
-    await _stream_rows(rounds, tell)
+        tell(await _row(question, goal, pace, ours, least, "message", MESSAGES))
+    await _stream_rows(pace, tell)
 
 
-async def _stream_rows(rounds: int, tell: Tell) -> None:
+async def _stream_rows(pace: Pace, tell: Tell) -> None:
     """Cutting a stream that comes in reads of 64 KiB, beside slices at known places."""
     for size, goal in ((64 * 1024, 3), (1024, 8)):
         frame = framing.LengthPrefixVarint().encode(bytes(size))
@@ -96,7 +96,7 @@ async def _stream_rows(rounds: int, tell: Tell) -> None:
 
         assert cut() == count
         question = f"cut 1 MiB of {size // 1024} KiB frames out of reads of 64 KiB"
-        tell(await _row(question, goal, rounds, cut, least, "frame", count))
+        tell(await _row(question, goal, pace, cut, least, "frame", count))
 
 
 def _encode(body: bytes) -> bytes:
@@ -136,11 +136,11 @@ def _decode_least(bundle: bytes) -> None:
         unpack(bundle, pos)
 
 
-async def _row(question: str, goal: int, rounds: int, ours: Work, least: Work, what: str, per: int) -> Row:
+async def _row(question: str, goal: int, pace: Pace, ours: Work, least: Work, what: str, per: int) -> Row:
     async def measure(work: Work) -> float:
         return seconds_of(work, TIMES)
 
-    measured = await in_turn(rounds, lambda: measure(ours), lambda: measure(least))
+    measured = await pace.in_turn(7 if pace.quick else 15, lambda: measure(ours), lambda: measure(least))
     ours_s, least_s = zip(*measured, strict=True)
     return row(
         question,

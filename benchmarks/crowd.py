@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 import p2p
 from benchmarks import worker
-from benchmarks.harness import Tell, in_turn, ratio, row, spread
+from benchmarks.harness import Tell, ratio, row, spread
+from benchmarks.pace import Pace
 from p2p.limits import KIB, Limits
 
 AT_ONCE: Final = 32
@@ -43,8 +44,8 @@ def _floor_seconds(times: int) -> float:
     return time.perf_counter() - started
 
 
-async def _handshakes(quick: bool, tell: Tell) -> None:
-    rounds, per_round = (5, 320) if quick else (9, 1280)
+async def _handshakes(pace: Pace, tell: Tell) -> None:
+    rounds, per_round = (5, 160) if pace.quick else (9, 1280)
     async with p2p.open_node(node_id="crowded", max_peers=4096) as node, worker.start("crowd", AT_ONCE) as crowd:
         await crowd.result()
 
@@ -55,7 +56,7 @@ async def _handshakes(quick: bool, tell: Tell) -> None:
             done = await crowd.ask(task="handshakes", port=node.endpoints[0].port, count=per_round)
             return float(done["seconds"])
 
-        floor, ours = zip(*await in_turn(rounds, cryptography, handshakes), strict=True)
+        floor, ours = zip(*await pace.in_turn(rounds, cryptography, handshakes), strict=True)
     each_us = statistics.median(floor) / per_round * 1e6
     tell(
         row(
@@ -69,8 +70,8 @@ async def _handshakes(quick: bool, tell: Tell) -> None:
     )
 
 
-async def _idle(quick: bool, tell: Tell) -> None:
-    warm, many, windows, ping_s = (50, 500, 1, PING_S_QUICK) if quick else (200, 2000, 3, PING_S)
+async def _idle(pace: Pace, tell: Tell) -> None:
+    warm, many, windows, ping_s = (50, 300, 1, PING_S_QUICK) if pace.quick else (200, 2000, 3, PING_S)
     step = (many - warm) // STEPS
     # In a process of its own: memory that was freed here before would be used again and not show.
     async with worker.start("hub", ping_s) as hub, worker.start("crowd", many, ping_s) as crowd:
@@ -118,7 +119,7 @@ async def _idle(quick: bool, tell: Tell) -> None:
     )
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows as they come."""
-    trio.run(_handshakes, quick, tell)
-    trio.run(_idle, quick, tell)
+    pace.run(_handshakes, pace, tell)
+    pace.run(_idle, pace, tell)

@@ -48,11 +48,19 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """All of one run, without a date."""
+    """All of one run, without a date.
+
+    Attributes:
+        machine: what it was measured on.
+        quick: whether it was a short run.
+        rows: the answers.
+        left_out: benchmarks for which no time was left in a short run, or not enough to end them.
+    """
 
     machine: Machine
     quick: bool
     rows: Annotated[Sequence[Row], msgspec.Meta(min_length=1)]
+    left_out: tuple[str, ...] = ()
 
 
 def this_machine(others: Mapping[str, str] | None = None) -> Machine:

@@ -26,6 +26,7 @@ import p2p
 from benchmarks import worker
 from benchmarks.figures import number
 from benchmarks.harness import Row, Tell, in_turn, quiet_collector, ratio, row, seconds_of, spread
+from benchmarks.pace import Pace
 from p2p.ids import PeerId
 from p2p.limits import Limits
 from p2p.node.commits import Committer, Group
@@ -48,7 +49,7 @@ Series = list[tuple[int, tuple[float, ...]]]
 """Sizes, and for each its figures, one a round."""
 
 
-async def _at_sizes(sizes: Sequence[int], measure: Callable[[int], Callable[[], float]], rounds: int) -> Series:
+async def _at_sizes(sizes: Sequence[int], measure: Callable[[int], Callable[[], float]], pace: Pace) -> Series:
     """What each size gives, in turn."""
 
     def side(size: int) -> Callable[[], Awaitable[float]]:
@@ -59,7 +60,7 @@ async def _at_sizes(sizes: Sequence[int], measure: Callable[[int], Callable[[], 
 
         return figure
 
-    measured = await in_turn(rounds, *(side(size) for size in sizes))
+    measured = await pace.in_turn(5 if pace.quick else 9, *(side(size) for size in sizes))
     return list(zip(sizes, zip(*measured, strict=True), strict=True))
 
 
@@ -78,7 +79,7 @@ def _row(question: str, series: Series, unit: str, scale: float, goal: float, no
     )
 
 
-async def _records(sizes: Sequence[int], rounds: int, tell: Tell) -> None:
+async def _records(sizes: Sequence[int], pace: Pace, tell: Tell) -> None:
     """Logs of each size: how long a start takes, and an append to what is there."""
     first, last = sizes[0], sizes[-1]
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +89,7 @@ async def _records(sizes: Sequence[int], rounds: int, tell: Tell) -> None:
         def starting(size: int) -> Callable[[], float]:
             return partial(seconds_of, partial(_start, Path(folder) / str(size)), STARTS)
 
-        starts = await _at_sizes(sizes, starting, rounds)
+        starts = await _at_sizes(sizes, starting, pace)
         tell(_row(f"start with {last:,} records ÷ start with {first:,}", starts, "ms", 1e3, 2.0, STARTED))
         start_s = spread(starts[-1][1])
         tell(
@@ -110,7 +111,7 @@ async def _records(sizes: Sequence[int], rounds: int, tell: Tell) -> None:
             def appending(size: int) -> Callable[[], float]:
                 return partial(seconds_of, partial(logs[size].commit, Group(portions=single), wall_ms), APPENDS)
 
-            appends = await _at_sizes(sizes, appending, rounds)
+            appends = await _at_sizes(sizes, appending, pace)
         question = f"durable append to a log of {last:,} records ÷ of {first:,}"
         tell(_row(question, appends, "ms", 1e3, 1.5, "medians; the disk's own pace is in it"))
 
@@ -150,23 +151,23 @@ def _heads(count: int, seq: int) -> dict[PeerId, LogHead]:
     return {PeerId(name(number)): LogHead(seq, name(number), frozen=False) for number in range(count)}
 
 
-async def _origins(sizes: Sequence[int], rounds: int, tell: Tell) -> None:
+async def _origins(sizes: Sequence[int], pace: Pace, tell: Tell) -> None:
     """More and more logs: what is done once per log, and what must not depend on their number at all."""
     first, last = sizes[0], sizes[-1]
-    digests = await _at_sizes(sizes, _digesting, rounds)
+    digests = await _at_sizes(sizes, _digesting, pace)
     tell(_row(f"digest of {last:,} logs, per log ÷ of {first}", digests, "µs a log", 1e6, 2.0))
-    links = await _at_sizes(sizes, _linking, rounds)
+    links = await _at_sizes(sizes, _linking, pace)
     tell(
         _row(
             f"telling {last:,} logs to a new link, per log ÷ {first}",
             links, "µs a log", 1e6, 2.0, "without the bytes on the wire",
         )
     )  # fmt: skip
-    moves = await _at_sizes(sizes, _moving, rounds)
+    moves = await _at_sizes(sizes, _moving, pace)
     tell(_row(f"a log that moves on among {last:,} ÷ among {first}", moves, "µs", 1e6, 2.0, "one link"))
-    lengths = await _at_sizes((10, 10**9), _digesting_logs_of, rounds)
+    lengths = await _at_sizes((10, 10**9), _digesting_logs_of, pace)
     tell(_row("digest of logs of 10^9 records ÷ of 10", lengths, "µs", 1e6, 1.2, "64 logs"))
-    gaps = await _at_sizes(sizes, _hearing_of_gaps, rounds)
+    gaps = await _at_sizes(sizes, _hearing_of_gaps, pace)
     tell(
         _row(
             f"hearing of {last:,} gaps and asking for them, per gap ÷ of {first}",
@@ -232,9 +233,10 @@ def _peer(number: int) -> PeerId:
     return PeerId(bytes([number]) * 32)
 
 
-async def _peers(sizes: Sequence[int], rounds: int, tell: Tell) -> None:
+async def _peers(sizes: Sequence[int], pace: Pace, tell: Tell) -> None:
     """A request to one peer while more and more others are connected and say nothing."""
     series: Series = []
+    rounds = 5 if pace.quick else 9
     async with (
         p2p.open_node(node_id="hub", max_peers=4096) as node,
         worker.start("node_echo") as echo,
@@ -255,6 +257,7 @@ async def _peers(sizes: Sequence[int], rounds: int, tell: Tell) -> None:
         for size in sizes:
             await crowd.ask(task="connect", port=node.endpoints[0].port, count=size)
             await trio.sleep(0.5)
+            # All sizes have as many rounds.
             series.append((size, tuple(each for (each,) in await in_turn(rounds, ask))))
     tell(
         _row(
@@ -264,13 +267,12 @@ async def _peers(sizes: Sequence[int], rounds: int, tell: Tell) -> None:
     )  # fmt: skip
 
 
-async def _rows(quick: bool, tell: Tell) -> None:
-    rounds = 5 if quick else 9
-    await _records((1000, 10_000, 100_000, *(() if quick else (1_000_000, 10_000_000))), rounds, tell)
-    await _origins((1, 32, 1024), rounds, tell)
-    await _peers((1, 16, 256, *(() if quick else (2000,))), rounds, tell)
+async def _rows(pace: Pace, tell: Tell) -> None:
+    await _records((1000, 10_000, 100_000, *(() if pace.quick else (1_000_000, 10_000_000))), pace, tell)
+    await _origins((1, 32, 1024), pace, tell)
+    await _peers((1, 16, 128) if pace.quick else (1, 16, 256, 2000), pace, tell)
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows as they come."""
-    trio.run(_rows, quick, tell)
+    pace.run(_rows, pace, tell)

@@ -15,7 +15,8 @@ import trio
 
 import p2p
 from benchmarks import worker
-from benchmarks.harness import Tell, in_turn, ratio, row
+from benchmarks.harness import Tell, ratio, row
+from benchmarks.pace import Pace
 
 
 async def _bare_seconds(port: int) -> float:
@@ -45,14 +46,14 @@ async def _median(times: int, connect: Callable[[], Awaitable[float]]) -> float:
     return statistics.median([await connect() for _ in range(times)])
 
 
-async def _row(quick: bool, tell: Tell) -> None:
-    rounds, times = (9, 10) if quick else (21, 20)
+async def _row(pace: Pace, tell: Tell) -> None:
+    rounds, times = (9, 10) if pace.quick else (21, 20)
     async with (
         worker.start("accept_only") as side,
         p2p.open_node(node_id="dialer", listen_port=None) as node,
     ):
         ports = await side.result()
-        measured = await in_turn(
+        measured = await pace.in_turn(
             rounds,
             lambda: _median(times, lambda: _bare_seconds(ports["raw_port"])),
             lambda: _median(times, lambda: _tcp_seconds(ports["raw_port"])),
@@ -73,6 +74,6 @@ async def _row(quick: bool, tell: Tell) -> None:
     )
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the row."""
-    trio.run(_row, quick, tell)
+    pace.run(_row, pace, tell)

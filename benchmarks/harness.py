@@ -68,7 +68,12 @@ Tell: TypeAlias = Callable[[Row], None]
 """Takes a row as soon as it is known."""
 
 
-async def in_turn(rounds: int, *sides: Callable[[], Awaitable[T]], warm_up: int = 1) -> list[tuple[T, ...]]:
+async def in_turn(
+    rounds: int,
+    *sides: Callable[[], Awaitable[T]],
+    warm_up: int = 1,
+    enough: Callable[[int], bool] = lambda _: False,
+) -> list[tuple[T, ...]]:
     """Run all sides in turn, round by round.
 
     None pays for the garbage of another: a collection runs before each, and within it as in any program.
@@ -77,6 +82,7 @@ async def in_turn(rounds: int, *sides: Callable[[], Awaitable[T]], warm_up: int 
         rounds: at least 1; every other round goes through the sides in the opposite order.
         sides: each does its work once and returns its figure.
         warm_up: rounds that are run and not counted.
+        enough: whether so many rounds will do, where the time is short.
 
     Returns:
         The figures of each round, in the order of `sides`.
@@ -91,6 +97,8 @@ async def in_turn(rounds: int, *sides: Callable[[], Awaitable[T]], warm_up: int 
             figures[side] = await sides[side]()
         if number >= warm_up:
             counted.append(tuple(figures[side] for side in order))
+            if enough(len(counted)):
+                break
     return counted
 
 

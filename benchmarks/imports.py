@@ -14,9 +14,8 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 
-import trio
-
-from benchmarks.harness import Row, Tell, in_turn, ratio, row
+from benchmarks.harness import Row, Tell, ratio, row
+from benchmarks.pace import Pace
 
 OURS = "import p2p; p2p.open_node"
 BASELINE = "import trio, cryptography.hazmat.primitives.ciphers.aead"
@@ -31,14 +30,14 @@ def _seconds(statement: str, cache: str) -> float:
     return float(done.stdout)
 
 
-async def _rows(quick: bool, tell: Tell) -> None:
+async def _rows(pace: Pace, tell: Tell) -> None:
     with tempfile.TemporaryDirectory() as cache:
 
         async def importing(statement: str) -> float:
             return _seconds(statement, cache)
 
-        measured = await in_turn(
-            3 if quick else 15, *(partial(importing, statement) for statement in (OURS, BASELINE, BUILT_ON))
+        measured = await pace.in_turn(
+            3 if pace.quick else 15, *(partial(importing, statement) for statement in (OURS, BASELINE, BUILT_ON))
         )
     ours, baseline, built_on = zip(*measured, strict=True)
     tell(_row("import of a node ÷ import of trio and cryptography's AEAD", "<= 1.5", ours, baseline))
@@ -56,6 +55,6 @@ def _row(question: str, goal: str, ours: Sequence[float], theirs: Sequence[float
     )
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows."""
-    trio.run(_rows, quick, tell)
+    pace.run(_rows, pace, tell)

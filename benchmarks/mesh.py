@@ -1,9 +1,9 @@
 """How often does a node of a full mesh receive one and the same batch?
 
-16 nodes in one process, every one linked with all others over the in-memory network, everything else as it is: real
-handshakes, encryption, signatures. First every log finds its way to every node; then random nodes append, one record a
-batch, faster than heads are told, and every push that any node received is counted. A node needs each batch of the
-others exactly once; what comes on top is what choosing one supplier per log is meant to avoid.
+16 nodes in one process (8 in a short run), every one linked with all others over the in-memory network, everything else
+as it is: real handshakes, encryption, signatures. First every log finds its way to every node; then random nodes
+append, one record a batch, faster than heads are told, and every push that any node received is counted. A node needs
+each batch of the others exactly once; what comes on top is what choosing one supplier per log is meant to avoid.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import trio
 
 import p2p
 from benchmarks.harness import Tell, row, spread
+from benchmarks.pace import Pace
 from benchmarks.worker import verdicts
 from p2p.transport.memory import MemoryNetwork
 
 NODES = 16
+NODES_QUICK = 8
 
 
 async def _until_equal(nodes: list[p2p.Node]) -> None:
@@ -38,14 +40,14 @@ def _received(nodes: list[p2p.Node]) -> Counter[str]:
     return totals
 
 
-async def _copies(batches: int, seed: int) -> tuple[float, float]:
+async def _copies(count: int, batches: int, seed: int) -> tuple[float, float]:
     """Return copies received per batch and node, and batches per second that reached all nodes."""
     rng = random.Random(seed)
     net = MemoryNetwork()
     key = rng.randbytes(32)
     async with AsyncExitStack() as stack:
         nodes: list[p2p.Node] = []
-        for number in range(NODES):
+        for number in range(count):
             name = f"n{number}"
             peers = [f"mem://n{other}:9000" for other in range(number)]
             config = p2p.NodeConfig(
@@ -57,7 +59,7 @@ async def _copies(batches: int, seed: int) -> tuple[float, float]:
             )
             nodes.append(await stack.enter_async_context(p2p.open_node(config)))
         with trio.fail_after(60):
-            while any(len(node.peers()) < NODES - 1 for node in nodes):
+            while any(len(node.peers()) < count - 1 for node in nodes):
                 await trio.sleep(0.02)
         for node in nodes:
             await node.wal.append(b"first")
@@ -74,20 +76,21 @@ async def _copies(batches: int, seed: int) -> tuple[float, float]:
         after = _received(nodes)
     received = sum(after.values()) - sum(before.values())
     applied = after["applied"] - before["applied"]
-    assert applied == batches * (NODES - 1), f"seed {seed}: {applied} batches applied"
+    assert applied == batches * (count - 1), f"seed {seed}: {applied} batches applied"
     return received / applied, batches / seconds
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the row. A count has no baseline that could be measured: each batch once is the least."""
     # Of 16 that stop in turn, those that still run would tell of all that are gone.
     logging.getLogger("p2p").setLevel(logging.ERROR)
-    results = [trio.run(_copies, 50 if quick else 500, seed) for seed in range(1 if quick else 3)]
+    count, batches, seeds = (NODES_QUICK, 50, 1) if pace.quick else (NODES, 500, 3)
+    results = [pace.run(_copies, count, batches, seed) for seed in range(seeds)]
     copies = spread(copies for copies, _ in results)
     rate = statistics.median(rate for _, rate in results)
     tell(
         row(
-            f"copies of a batch received per node, {NODES}-node full mesh, steady state",
+            f"copies of a batch received per node, {count}-node full mesh, steady state",
             copies,
             "<= 1.1",
             value=copies.middle,

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import p2p
 from benchmarks import worker
-from benchmarks.harness import Row, Tell, in_turn, ratio, row
+from benchmarks.harness import Row, Tell, ratio, row
+from benchmarks.pace import Pace
 from benchmarks.worker import Effort, effort
 from p2p.limits import KIB
 
@@ -81,7 +82,7 @@ def _aead_seconds(body: bytes, count: int) -> float:
     return time.perf_counter() - started
 
 
-async def _rows(quick: bool, tell: Tell) -> None:
+async def _rows(pace: Pace, tell: Tell) -> None:
     async with (
         worker.start("raw_sink") as raw_side,
         worker.start("node_sink") as node_side,
@@ -101,24 +102,24 @@ async def _rows(quick: bool, tell: Tell) -> None:
         def over_websocket(body: bytes, count: int) -> Side:
             return lambda: effort(node_seconds(by_ws, ws_sink, ws_done, body, count), node_side)
 
-        rounds = 5 if quick else 9
+        rounds = 5 if pace.quick else 9
         for size, count, goal in ((128, 100_000, 0.30), (KIB, 50_000, 0.30), (64 * KIB, 2_000, 0.80)):
             body = os.urandom(size)
-            if quick:
-                count //= 2
+            if pace.quick:
+                count //= 5
 
             async def coalesced(body: bytes = body, count: int = count) -> Effort:
                 spent = await effort(_raw_seconds(raw, body, count), raw_side)
                 return spent.and_then(_aead_seconds(body, count)) if len(body) >= 64 * KIB else spent
 
-            measured = await in_turn(rounds, coalesced, over_tcp(body, count))
+            measured = await pace.in_turn(rounds, coalesced, over_tcp(body, count))
             baseline, ours = zip(*measured, strict=True)
             question = f"one-way messages of {named(size)}, encrypted, ÷ coalesced raw trio"
             baseline_is = "raw trio, 64 KiB writes" + (" + AEAD" if size >= 64 * KIB else "")
             tell(_row(question, f">= {goal:g}", baseline_is, count, baseline, ours))
 
-        body, count = os.urandom(128), 10_000 if quick else 40_000
-        measured = await in_turn(
+        body, count = os.urandom(128), 5_000 if pace.quick else 40_000
+        measured = await pace.in_turn(
             rounds,
             lambda: effort(_single_seconds(raw, body, count), raw_side),
             over_tcp(body, count),
@@ -144,6 +145,6 @@ def _row(question: str, goal: str, baseline: str, count: int, theirs: Sequence[E
     )
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows as they come."""
-    trio.run(_rows, quick, tell)
+    pace.run(_rows, pace, tell)

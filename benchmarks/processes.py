@@ -1,7 +1,8 @@
 """What does replication cost a mesh of real processes, and how soon does it mend when some of them are lost?
 
-16 processes over TCP, in a full mesh or on a random graph of degree 6. Records are appended by all, and counted: how
-often a process receives a batch, and how many bytes arrive at it in all, sealed, beside the records themselves.
+16 processes over TCP, in a full mesh (not in a short run) or on a random graph of degree 6. Records are appended by
+all, and counted: how often a process receives a batch, and how many bytes arrive at it in all, sealed, beside the
+records themselves.
 
 Then three of them are lost, one after the other, and everybody else appends. Killed (SIGKILL), their links end at once,
 and whoever had chosen it as the supplier of a log takes another. Hung (SIGSTOP), its links stay open and deliver
@@ -22,6 +23,7 @@ from typing import Any
 import trio
 
 from benchmarks.harness import Row, Tell, row, spread
+from benchmarks.pace import Pace
 from benchmarks.worker import Worker, start_alike
 from p2p.limits import Limits
 
@@ -145,19 +147,18 @@ def _shape(shape: str, measured: Measured, losses: Sequence[signal.Signals]) -> 
             )  # fmt: skip
 
 
-async def _rows(quick: bool, tell: Tell) -> None:
-    rng, records = random.Random(7), 20 if quick else 200
+async def _rows(pace: Pace, tell: Tell) -> None:
     losses = (signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP)
+    shapes = [("full mesh", full_mesh(PROCESSES), ()), ("degree 6", _random_graph(random.Random(7)), losses)]
+    records = 20 if pace.quick else 200
     async with start_alike(PROCESSES, "member") as started:
         mesh = Mesh(started)
-        for shape, dials, lost in (
-            ("full mesh", full_mesh(PROCESSES), ()), ("degree 6", _random_graph(rng), losses),
-        ):  # fmt: skip
+        for shape, dials, lost in shapes[1:] if pace.quick else shapes:
             await mesh.link(dials)
             for each in _shape(shape, await mesh.measure(records, lost), lost):
                 tell(each)
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows as they come."""
-    trio.run(_rows, quick, tell)
+    pace.run(_rows, pace, tell)

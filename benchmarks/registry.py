@@ -17,7 +17,8 @@ from quart import Response
 from quart_trio import QuartTrio
 
 import p2p
-from benchmarks.harness import Tell, in_turn, ratio, row, spread
+from benchmarks.harness import Tell, ratio, row, spread
+from benchmarks.pace import Pace
 from http_control.registry.app import RegistryOptions, make_registry
 from http_control.registry.sqlite import SqliteTable
 from http_control.server import ServerOptions, serve_app
@@ -77,8 +78,8 @@ async def _times(port: int, count: int) -> list[float]:
         return [(await client.ask())[0] for _ in range(count)]
 
 
-async def _rows(quick: bool, tell: Tell) -> None:
-    rounds, count = (5, 100) if quick else (9, 500)
+async def _rows(pace: Pace, tell: Tell) -> None:
+    rounds, count = (3, 100) if pace.quick else (9, 500)
     desk = registry.Desk(p2p.Limits(registrar_questions_burst=10**9))
     async with trio.open_nursery() as nursery:
 
@@ -91,7 +92,7 @@ async def _rows(quick: bool, tell: Tell) -> None:
         async with stream:
             _, body = await _Client(stream).ask()
         constant_port = await serve(_constant(body))
-        measured = await in_turn(
+        measured = await pace.in_turn(
             rounds, lambda: _times(constant_port, count), lambda: _times(ours_port, count)
         )  # fmt: skip
         nursery.cancel_scope.cancel()
@@ -128,6 +129,6 @@ def _p99(times: Sequence[float]) -> float:
     return statistics.quantiles(times, n=100)[98]
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows."""
-    trio.run(_rows, quick, tell)
+    pace.run(_rows, pace, tell)

@@ -15,18 +15,17 @@ import statistics
 import tempfile
 from functools import partial
 
-import trio
-
 import p2p
 from benchmarks import worker
 from benchmarks.catchup import append, catch_up
-from benchmarks.harness import Row, Tell, in_turn, ratio, row
+from benchmarks.harness import Row, Tell, ratio, row
 from benchmarks.messages import Side, named, node_seconds
+from benchmarks.pace import Pace
 from benchmarks.worker import Effort, effort
 from p2p.limits import KIB
 
 
-async def _rows(quick: bool, tell: Tell) -> None:
+async def _rows(pace: Pace, tell: Tell) -> None:
     async with worker.start("relay") as relay:
         port = (await relay.result())["port"]
         async with (
@@ -43,8 +42,8 @@ async def _rows(quick: bool, tell: Tell) -> None:
             assert not far_sink.direct
             for size, count in ((128, 100_000), (KIB, 50_000), (64 * KIB, 2_000)):
                 body = os.urandom(size)
-                if quick:
-                    count //= 5
+                if pace.quick:
+                    count //= 10
 
                 def sending(
                     node: p2p.Node, to: p2p.Peer, done: p2p.Channel, body: bytes = body, count: int = count
@@ -52,11 +51,11 @@ async def _rows(quick: bool, tell: Tell) -> None:
                     return lambda: effort(node_seconds(node, to, done, body, count), relay, sink)
 
                 ways = sending(direct, near_sink, direct_done), sending(far, far_sink, far_done)
-                tell(_row(size, count, await in_turn(5 if quick else 9, *ways)))
+                tell(_row(size, count, await pace.in_turn(5 if pace.quick else 9, *ways)))
 
 
-async def _catching_up(quick: bool, tell: Tell) -> None:
-    rounds, records = (3, 20_000) if quick else (5, 100_000)
+async def _catching_up(pace: Pace, tell: Tell) -> None:
+    rounds, records = (3, 10_000) if pace.quick else (5, 100_000)
     with tempfile.TemporaryDirectory() as folder:
         async with (
             worker.start("relay") as relay,
@@ -66,7 +65,7 @@ async def _catching_up(quick: bool, tell: Tell) -> None:
             port = (await relay.result())["port"]
             await holder.connect(f"127.0.0.1:{port}")
             direct = partial(catch_up, holder.endpoints[0].port, records)
-            measured = await in_turn(rounds, direct, partial(catch_up, port, records, str(holder.peer_id)))
+            measured = await pace.in_turn(rounds, direct, partial(catch_up, port, records, str(holder.peer_id)))
     direct_s, relayed_s = zip(*measured, strict=True)
     tell(
         row(
@@ -94,7 +93,7 @@ def _row(size: int, count: int, measured: list[tuple[Effort, ...]]) -> Row:
     )
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows as they come."""
-    trio.run(_rows, quick, tell)
-    trio.run(_catching_up, quick, tell)
+    pace.run(_rows, pace, tell)
+    pace.run(_catching_up, pace, tell)

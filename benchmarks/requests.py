@@ -19,7 +19,8 @@ import trio
 
 import p2p
 from benchmarks import worker
-from benchmarks.harness import Row, Tell, in_turn, ratio, row
+from benchmarks.harness import Row, Tell, ratio, row
+from benchmarks.pace import Pace
 from benchmarks.worker import Effort, effort
 
 SIZE = 128
@@ -52,8 +53,8 @@ async def _together(asking: Sequence[Callable[[], Awaitable[float]]]) -> float:
     return time.perf_counter() - started
 
 
-async def _rows(quick: bool, tell: Tell) -> None:
-    rounds, count = (5, 1_600) if quick else (9, 9_600)
+async def _rows(pace: Pace, tell: Tell) -> None:
+    rounds, count = (5, 800) if pace.quick else (9, 9_600)
     body, each = os.urandom(SIZE), count // AT_ONCE
     async with (
         worker.start("raw_echo") as raw_side,
@@ -66,7 +67,7 @@ async def _rows(quick: bool, tell: Tell) -> None:
         peer = await node.connect(f"127.0.0.1:{(await node_side.result())['port']}")
         raw_many = [partial(_raw_seconds, stream, body, each) for stream in raw]
         node_many = [partial(_node_seconds, node, peer, body, each)] * AT_ONCE
-        measured = await in_turn(
+        measured = await pace.in_turn(
             rounds,
             lambda: effort(_raw_seconds(raw[0], body, count), raw_side),
             lambda: effort(_node_seconds(node, peer, body, count), node_side),
@@ -92,6 +93,6 @@ def _row(question: str, goal: str, baseline: str, count: int, theirs: Sequence[E
     )
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows."""
-    trio.run(_rows, quick, tell)
+    pace.run(_rows, pace, tell)

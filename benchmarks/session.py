@@ -24,6 +24,7 @@ import msgspec
 
 from benchmarks.figures import Figures, Machine, as_table, write
 from benchmarks.harness import Row, Tell
+from benchmarks.pace import OutOfTime
 from p2p.errors import StoreError
 
 INTERRUPTED: Final = 130
@@ -40,6 +41,7 @@ class Session:
         out: where figures are written as JSON, after each benchmark.
         rows: all that is known.
         broken: what could not be measured to its end, or not be written.
+        left_out: for what no time was left in a quick run, or not enough to end it.
     """
 
     machine: Machine
@@ -47,6 +49,7 @@ class Session:
     out: Path | None
     rows: list[Row] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def run(self, benchmarks: Mapping[str, Callable[[Tell], None]]) -> int:
         """Measure all of them and print the table.
@@ -66,6 +69,8 @@ class Session:
         print(as_table(self.rows) if self.rows else "nothing was measured", flush=True)
         if self.broken:
             print(f"could not be measured: {', '.join(self.broken)}", file=sys.stderr)
+        if self.left_out:
+            print(f"left out in part or whole, as time was up: {', '.join(self.left_out)}", file=sys.stderr)
         if interrupted:
             print("interrupted: these are the figures until then", file=sys.stderr)
             return INTERRUPTED
@@ -76,6 +81,9 @@ class Session:
         began = time.monotonic()
         try:
             run(lambda row: self.rows.append(msgspec.structs.replace(row, benchmark=name)))
+        except OutOfTime:
+            self.left_out.append(name)
+            print(f"{name}: the time of a quick run is up", file=sys.stderr)
         except Exception as error:  # noqa: BLE001  # one that breaks must not take the others' figures with it
             _explain(name, error)
             self.broken.append(name)
@@ -87,7 +95,7 @@ class Session:
         if self.out is None or not self.rows:
             return
         try:
-            write(Figures(self.machine, self.quick, self.rows), self.out)
+            write(Figures(self.machine, self.quick, self.rows, tuple(self.left_out)), self.out)
         except OSError as error:
             print(f"--out {self.out}: {error.strerror}", file=sys.stderr)
             self.broken.append(f"JSON for {self.out}")

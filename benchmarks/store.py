@@ -23,7 +23,8 @@ from typing import Final
 import trio
 
 import p2p
-from benchmarks.harness import Row, Tell, in_turn, quiet_collector, ratio, row
+from benchmarks.harness import Row, Tell, quiet_collector, ratio, row
+from benchmarks.pace import Pace
 from benchmarks.worker import Effort, effort
 from p2p.node.wal import Wal
 
@@ -31,6 +32,7 @@ RECORD_BYTES: Final = 256
 PER_CALL: Final = 1000
 CALLS: Final = 160
 """One round writes 42 MB: each has several of SQLite's checkpoints in it."""
+CALLS_QUICK: Final = 40
 APPENDERS: Final = 10
 SINGLES: Final = 1000
 
@@ -44,11 +46,13 @@ async def _seconds(work: Work) -> float:
         return time.perf_counter() - started
 
 
-async def _row(question: str, goal: str, rounds: int, ours: Work, raw: Work, *, records: int, calls: int) -> Row:
+async def _row(question: str, goal: str, pace: Pace, ours: Work, raw: Work, *, records: int, calls: int) -> Row:
     async def spend(work: Work) -> Effort:
         return await effort(_seconds(work))
 
-    mine, theirs = zip(*await in_turn(rounds, partial(spend, ours), partial(spend, raw)), strict=True)
+    mine, theirs = zip(
+        *await pace.in_turn(5 if pace.quick else 15, partial(spend, ours), partial(spend, raw)), strict=True
+    )
     clock_s, raw_clock_s = (statistics.median(each.seconds for each in side) for side in (mine, theirs))
     work_ms, raw_work_ms = (statistics.median(each.together for each in side) / calls * 1e3 for side in (mine, theirs))
     return row(
@@ -69,22 +73,23 @@ def _append_raw(file: int, data: bytes, times: int) -> None:
         os.fdatasync(file)
 
 
-async def _many(wal: Wal, file: int, rounds: int) -> Row:
+async def _many(wal: Wal, file: int, pace: Pace) -> Row:
     payloads = [os.urandom(RECORD_BYTES) for _ in range(PER_CALL)]
     data = b"".join(payloads)
+    calls = CALLS_QUICK if pace.quick else CALLS
 
     async def ours() -> None:
-        for _ in range(CALLS):
+        for _ in range(calls):
             await wal.append_many(payloads)
 
     async def raw() -> None:
-        _append_raw(file, data, CALLS)
+        _append_raw(file, data, calls)
 
     question = "append_many, 1,000 records of 256 B a call, durable ÷ raw append + fdatasync of the same bytes"
-    return await _row(question, ">= 0.4", rounds, ours, raw, records=PER_CALL * CALLS, calls=CALLS)
+    return await _row(question, ">= 0.4", pace, ours, raw, records=PER_CALL * calls, calls=calls)
 
 
-async def _single(wal: Wal, file: int, rounds: int) -> Row:
+async def _single(wal: Wal, file: int, pace: Pace) -> Row:
     payload = os.urandom(RECORD_BYTES)
 
     async def append() -> None:
@@ -100,17 +105,16 @@ async def _single(wal: Wal, file: int, rounds: int) -> Row:
         _append_raw(file, payload, SINGLES)
 
     question = f"single durable appends of 256 B, {APPENDERS} at once ÷ raw append + fdatasync, one at a time"
-    return await _row(question, ">= 2", rounds, ours, raw, records=SINGLES, calls=SINGLES)
+    return await _row(question, ">= 2", pace, ours, raw, records=SINGLES, calls=SINGLES)
 
 
-async def _rows(quick: bool, tell: Tell) -> None:
-    rounds = 5 if quick else 15
+async def _rows(pace: Pace, tell: Tell) -> None:
     for question in (_many, _single):
         with tempfile.TemporaryDirectory() as folder, (Path(folder) / "raw").open("ab", buffering=0) as file:
             async with p2p.open_node(node_id="writer", data_dir=Path(folder) / "data", listen_port=None) as node:
-                tell(await question(node.wal, file.fileno(), rounds))
+                tell(await question(node.wal, file.fileno(), pace))
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows as they come."""
-    trio.run(_rows, quick, tell)
+    pace.run(_rows, pace, tell)

@@ -18,7 +18,8 @@ from typing import Final, TypeAlias
 
 import trio
 
-from benchmarks.harness import Row, Tell, in_turn, ratio, row
+from benchmarks.harness import Row, Tell, ratio, row
+from benchmarks.pace import Pace
 from p2p.limits import Limits
 from p2p.transport.tcp_stream import TcpStream
 
@@ -31,17 +32,17 @@ Make: TypeAlias = Callable[[socket.socket], AnyStream]
 Receive: TypeAlias = Callable[[AnyStream, int], Awaitable[bytes | bytearray]]
 
 
-def run(quick: bool, tell: Tell) -> None:
+def run(pace: Pace, tell: Tell) -> None:
     """Measure and tell the rows as they come."""
-    trio.run(_rows, quick, tell)
+    pace.run(_rows, pace, tell)
 
 
-async def _rows(quick: bool, tell: Tell) -> None:
-    rounds, small = (5, 2_000) if quick else (9, 10_000)
+async def _rows(pace: Pace, tell: Tell) -> None:
+    rounds, small = (5, 2_000) if pace.quick else (9, 10_000)
     large = small // 20
 
     async def compare(question: str, goal: str, ours: Side, trios: Side) -> None:
-        mine, theirs = zip(*await in_turn(rounds, ours, trios), strict=True)
+        mine, theirs = zip(*await pace.in_turn(rounds, ours, trios), strict=True)
         tell(_row(question, goal, mine, theirs))
 
     await compare(
@@ -81,7 +82,7 @@ async def _rows(quick: bool, tell: Tell) -> None:
         lambda: _streaming(_trios, _receive_some, large),
     )
     joined, single = zip(
-        *await in_turn(rounds, lambda: _by_websocket(10 * small), lambda: _message_by_message(small)), strict=True
+        *await pace.in_turn(rounds, lambda: _by_websocket(10 * small), lambda: _message_by_message(small)), strict=True
     )
     tell(
         row(

@@ -20,6 +20,7 @@ import trio
 from benchmarks import __main__ as program
 from benchmarks import rivals, session, worker
 from benchmarks.harness import Tell
+from benchmarks.pace import OutOfTime
 from benchmarks.session import Session
 from p2p.errors import StoreFull
 from tests.unit.benchmarks.figures import MACHINE, row_of
@@ -64,6 +65,19 @@ def test_what_was_measured_is_kept_however_the_run_ends(
     assert ("could not be measured: store" in said.err) is (code == 1)
     if isinstance(error, OSError | ExceptionGroup | StoreFull):
         assert "store: [Errno 28] No space left on device: '/tmp/a'" in said.err
+
+
+def test_what_no_time_is_left_for_is_told_and_breaks_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figures.json"
+    benchmarks = {"codec": measure, "store": partial(measure, error=OutOfTime()), "mesh": measure}
+    assert Session(MACHINE, True, out).run(benchmarks) == 0
+    assert len(questions(out)) == 5
+    assert json.loads(out.read_text(encoding="utf-8"))["left_out"] == ["store"]
+    said = capsys.readouterr()
+    assert "left out in part or whole, as time was up: store\n" in said.err
+    assert "Traceback" not in said.err
 
 
 def test_another_end_is_none_of_ours() -> None:
@@ -177,7 +191,7 @@ def test_a_benchmark_that_is_none_is_told_with_those_that_are(
 @pytest.mark.parametrize("name", program.NAMES)
 def test_each_benchmark_takes_what_it_is_called_with(name: str) -> None:
     source = Path(program.__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
-    assert "\ndef run(quick: bool, tell: Tell) -> None:\n" in source
+    assert "\ndef run(pace: Pace, tell: Tell) -> None:\n" in source
 
 
 def test_each_benchmark_is_told_on_the_page() -> None:
