@@ -71,10 +71,15 @@ async def _handshakes(pace: Pace, tell: Tell) -> None:
 
 
 async def _idle(pace: Pace, tell: Tell) -> None:
-    warm, many, windows, ping_s = (50, 300, 1, PING_S_QUICK) if pace.quick else (200, 2000, 3, PING_S)
+    warm, many, windows, ping_s = (50, 250, 1, PING_S_QUICK) if pace.quick else (200, 2000, 3, PING_S)
     step = (many - warm) // STEPS
     # In a process of its own: memory that was freed here before would be used again and not show.
-    async with worker.start("hub", ping_s) as hub, worker.start("crowd", many, ping_s) as crowd:
+    async with (
+        worker.start("hub", ping_s) as hub,
+        worker.start("crowd", many, ping_s) as crowd,
+        worker.start("raw_hub") as raw_hub,
+        worker.start("raw_crowd", ping_s) as raw_crowd,
+    ):
         await crowd.result()
         port = (await hub.result())["port"]
         resident = []
@@ -96,15 +101,23 @@ async def _idle(pace: Pace, tell: Tell) -> None:
                 note=f"{warm} to {many} peers in one process, sealed TCP; a bound, nothing to measure in turn",
             )
         )
+        await raw_crowd.ask(port=(await raw_hub.result())["port"], count=many)
         await trio.sleep(SETTLED_S)
-        looks = [await hub.ask()]
+        looks, raw_looks = [await hub.ask()], [await raw_hub.ask()]
+        assert raw_looks[0]["peers"] == many, "everybody is connected"
         for _ in range(windows):
             await trio.sleep(ping_s)
             looks.append(await hub.ask())
+            raw_looks.append(await raw_hub.ask())
     # Each window has one ping of each quiet link in it: what there is to do within PING_S.
-    spent = (after["until_s"] - before["from_s"] for before, after in pairwise(looks))
-    share = spread(seconds / PING_S for seconds in spent) / (many / 2000)
+    spent, raw_spent = (
+        [after["until_s"] - before["from_s"] for before, after in pairwise(each)] for each in (looks, raw_looks)
+    )
+    share, raw_share = (spread(seconds / PING_S for seconds in each) / (many / 2000) for each in (spent, raw_spent))
     scaled = "" if many == 2000 else f", times {2000 / many:g}"
+    windows_are = f"{many} peers over {windows} × {ping_s:g} s with a ping of each{scaled}" + (
+        "" if ping_s == PING_S else f"; one is due every {PING_S:g} s, and what it takes is reckoned so"
+    )
     tell(
         row(
             "processor time of 2,000 idle peers ÷ one core",
@@ -113,8 +126,17 @@ async def _idle(pace: Pace, tell: Tell) -> None:
             value=share.middle * 100,
             unit="% of a core",
             baseline="one core",
-            note=f"{many} peers over {windows} × {ping_s:g} s with a ping of each{scaled}"
-            + ("" if ping_s == PING_S else f"; one is due every {PING_S:g} s, and what it takes is reckoned so"),
+            note=windows_are,
+        )
+    )
+    tell(
+        row(
+            "processor time of 2,000 idle peers ÷ as many raw trio connections that exchange a byte each way as often",
+            ratio(spent, raw_spent),
+            value=share.middle * 100,
+            unit="% of a core",
+            baseline=f"raw trio, nothing sealed and no deadline, {raw_share.middle * 100:.2f}",
+            note=f"both at the same time; {windows_are}",
         )
     )
 

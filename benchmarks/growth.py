@@ -270,7 +270,7 @@ async def _peers(sizes: Sequence[int], pace: Pace, tell: Tell) -> None:
 async def _rows(pace: Pace, tell: Tell) -> None:
     await _records((1000, 10_000, 100_000, *(() if pace.quick else (1_000_000, 10_000_000))), pace, tell)
     await _origins((1, 32, 1024), pace, tell)
-    await _peers((1, 16, 128) if pace.quick else (1, 16, 256, 2000), pace, tell)
+    await _peers((1, 64) if pace.quick else (1, 16, 256, 2000), pace, tell)
 
 
 def run(pace: Pace, tell: Tell) -> None:

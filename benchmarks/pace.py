@@ -20,7 +20,7 @@ from benchmarks.harness import Row, in_turn
 
 T = TypeVar("T")
 
-QUICK_S_MAX: Final = 105.0
+QUICK_S_MAX: Final = 110.0
 """The rest of two minutes is for what is under way to end, processes included (`worker.END_S_MAX`)."""
 ROUNDS_MIN: Final = 3
 

@@ -152,6 +152,44 @@ async def hub(ping_after_s: float, inbox: Inbox) -> None:
             say(peers=len(node.peers()), resident=bytes_now, until_s=until_s, from_s=time.process_time())
 
 
+async def raw_hub(inbox: Inbox) -> None:
+    """Plain connections for a raw crowd, each of which sends back what comes. Asked, it tells what it takes."""
+    connected = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal connected
+        connected += 1
+        async for chunk in stream:
+            await stream.send_all(chunk)
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        say(port=listeners[0].socket.getsockname()[1])
+        while True:
+            await inbox.line()
+            say(peers=connected, until_s=time.process_time(), from_s=time.process_time())
+
+
+async def raw_crowd(every_s: float, inbox: Inbox) -> None:
+    """Plain connections that exchange a byte each way in so many seconds, spread evenly over them."""
+
+    async def ping(stream: trio.SocketStream, after_s: float) -> None:
+        await trio.sleep(after_s)
+        while True:
+            await stream.send_all(b"\0")
+            await stream.receive_some()
+            await trio.sleep(every_s)
+
+    async with trio.open_nursery() as nursery:
+        while True:
+            task = await inbox.task()
+            for number in range(task["count"]):
+                stream = await trio.open_tcp_stream("127.0.0.1", task["port"])
+                nursery.start_soon(ping, stream, every_s * number / task["count"])
+            say(connected=task["count"])
+
+
 def resident() -> int:
     """Bytes of memory that this process has now, after a collection."""
     gc.collect()
@@ -287,6 +325,8 @@ ROLES: dict[str, Role] = {
     "node_echo": lambda args, inbox: node_echo(),
     "accept_only": lambda args, inbox: accept_only(),
     "hub": lambda args, inbox: hub(float(args[0]), inbox),
+    "raw_hub": lambda args, inbox: raw_hub(inbox),
+    "raw_crowd": lambda args, inbox: raw_crowd(float(args[0]), inbox),
     "member": lambda args, inbox: member(inbox),
     "follower": lambda args, inbox: follower(int(args[0]), int(args[1]), inbox, *args[2:]),
     "crowd": lambda args, inbox: crowd(int(args[0]), float(args[1]) if args[1:] else None, inbox),
