@@ -1,7 +1,6 @@
 """The tasks whose work is counted (see guard.py): each is made ready, and does the same on every machine.
 
-All of them run without a wait. What needs a running node takes its steps by hand, and must not come to a turn of the
-loop, whose order nobody knows.
+All of them run without a wait, and without a turn of the loop. Those of whole nodes are in guarded_nodes.py.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import hashlib
 import tempfile
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -44,9 +43,8 @@ SLICES: Final = 16
 WALL_MS: Final = 1_800_000_000_000
 _DATA: Final = int(Data.TYPE)
 
-Task = Callable[[], object]
-Count = Callable[[Task], None]
-"""Runs a task, once, and counts what it does."""
+Counting = AbstractContextManager[object]
+"""Counts what is done in its block, which is entered once."""
 
 
 class Guarded(NamedTuple):
@@ -60,16 +58,17 @@ class Guarded(NamedTuple):
 
     name: str
     units: int
-    run: Callable[[Count], None]
+    run: Callable[[Counting], None]
 
 
-def _handshake(count: Count) -> None:
+def _handshake(counting: Counting) -> None:
     a, b = _sessions()
-    count(lambda: _shake_hands(a, b))
+    with counting:
+        _shake_hands(a, b)
 
 
-def _messages(size: int) -> Callable[[Count], None]:
-    def run(count: Count) -> None:
+def _messages(size: int) -> Callable[[Counting], None]:
+    def run(counting: Counting) -> None:
         a, b = _sessions()
         _shake_hands(a, b)
         outbox, body = Outbox(Limits()), bytes(size)
@@ -83,12 +82,13 @@ def _messages(size: int) -> Callable[[Count], None]:
                 outbox.drain(a, 64 * KIB)
                 _move(a, b)
 
-        count(send_and_receive)
+        with counting:
+            send_and_receive()
 
     return run
 
 
-def _sends(count: Count) -> None:
+def _sends(counting: Counting) -> None:
     """A node's own `send`, as often as it may before it lets others run."""
 
     async def run() -> None:
@@ -104,7 +104,8 @@ def _sends(count: Count) -> None:
                 for _ in range(MESSAGES):
                     _at_once(a.send(b.peer_id, "chat", body))
 
-            count(send)
+            with counting:
+                send()
 
     trio.run(run)
 
@@ -118,7 +119,7 @@ def _at_once(call: Coroutine[Any, Any, None]) -> None:
     raise AssertionError("it waits: what others do meanwhile would be counted, too")
 
 
-def _questions(count: Count) -> None:
+def _questions(counting: Counting) -> None:
     a, b = _sessions()
     _shake_hands(a, b)
     body = bytes(128)
@@ -133,10 +134,11 @@ def _questions(count: Count) -> None:
             assert answered is not None
             assert a.receive_alone(answered[1], 0.0) is not None
 
-    count(ask_and_answer)
+    with counting:
+        ask_and_answer()
 
 
-def _seals(count: Count) -> None:
+def _seals(counting: Counting) -> None:
     sealing, opening = (Direction(AES_256_GCM, bytes(32), 65_536) for _ in range(2))
     payload = bytes(KIB)
 
@@ -148,10 +150,11 @@ def _seals(count: Count) -> None:
             assert frame is not None
             opening.open(frame)
 
-    count(seal_and_open)
+    with counting:
+        seal_and_open()
 
 
-def _slices(count: Count) -> None:
+def _slices(counting: Counting) -> None:
     way = _Way()
     sender, receiver = way.circuit()
     data = bytes(64 * KIB)
@@ -162,28 +165,30 @@ def _slices(count: Count) -> None:
             way.settle()
             assert receiver.read(len(data)) == data
 
-    count(carry)
+    with counting:
+        carry()
 
 
-def _verify(count: Count) -> None:
+def _verify(counting: Counting) -> None:
     wal_bytes = _batch_bytes()
-    count(lambda: verify_signature(parse_batch(wal_bytes)))
+    with counting:
+        verify_signature(parse_batch(wal_bytes))
 
 
-def _append(payloads: list[bytes]) -> Callable[[Count], None]:
-    def run(count: Count) -> None:
-        with _sqlite() as committer:
-            count(lambda: committer.commit(Group(portions=[encode_portion(payloads)]), WALL_MS))
+def _append(payloads: list[bytes]) -> Callable[[Counting], None]:
+    def run(counting: Counting) -> None:
+        with _sqlite() as committer, counting:
+            committer.commit(Group(portions=[encode_portion(payloads)]), WALL_MS)
 
     return run
 
 
-def _take_in(count: Count) -> None:
+def _take_in(counting: Counting) -> None:
     wal_bytes = _batch_bytes()
     batch = parse_batch(wal_bytes)
     push = PushJob(batch.seq_begin, batch.seq_end, wal_bytes, admitted=True)
-    with _sqlite() as committer:
-        count(lambda: committer.commit(Group(jobs=[push]), WALL_MS))
+    with _sqlite() as committer, counting:
+        committer.commit(Group(jobs=[push]), WALL_MS)
 
 
 _PAYLOADS: Final = [bytes(256)] * 900
@@ -208,7 +213,8 @@ ALL: Final = (
 # What they are done with.
 
 
-def _entropy(seed: str) -> Callable[[int], bytes]:
+def entropy_of(seed: str) -> Callable[[int], bytes]:
+    """A source of bytes that gives the same ones in every run."""
     number = 0
 
     def read(size: int) -> bytes:
@@ -221,7 +227,7 @@ def _entropy(seed: str) -> Callable[[int], bytes]:
 
 def _sessions() -> tuple[Session, Session]:
     def side(name: str, role: Role) -> Session:
-        source = _entropy(name)
+        source = entropy_of(name)
         config = SessionConfig(
             node_id=name,
             identity=Identity.generate(source),
@@ -297,7 +303,7 @@ class _Way:
 
 
 def _batch_bytes() -> bytes:
-    identity = Identity.generate(_entropy("origin"))
+    identity = Identity.generate(entropy_of("origin"))
     committer = Committer(MemoryStore(identity.peer_id), identity, Limits())
     committer.start()
     return committer.commit(Group(portions=[encode_portion(_PAYLOADS)]), WALL_MS).sealed[0].wal_bytes
@@ -305,7 +311,7 @@ def _batch_bytes() -> bytes:
 
 @contextmanager
 def _sqlite() -> Iterator[Committer]:
-    identity = Identity.generate(_entropy("own"))
+    identity = Identity.generate(entropy_of("own"))
     with tempfile.TemporaryDirectory() as folder, closing(SqliteStore(Path(folder) / "log", identity.peer_id)) as store:
         committer = Committer(store, identity, Limits())
         committer.start()

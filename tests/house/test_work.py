@@ -13,10 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benchmarks import guard
 from p2p.crypto.identity import Identity, verify
+from p2p.node import follow
+from p2p.node.dispatch import Channel, Message
+from p2p.node.requests import Requests
+from p2p.transport.tcp_stream import TcpStream
 
 
 def test_no_task_takes_much_more_work_than_before():
@@ -139,3 +144,91 @@ def test_what_is_dear_is_all_that_is_not_known_to_be_cheap():
 def test_each_cipher_that_is_made_is_counted():
     kept = json.loads(guard.KEPT.read_text(encoding="utf-8"))["work"]
     assert all("ciphers made" in kept[name][-1] for name in kept if "message" in name or "seal" in name)
+
+
+async def test_of_the_loop_only_what_is_called_is_counted_by_its_name():
+    async def wait() -> None:
+        with trio.move_on_after(60):
+            await trio.lowlevel.checkpoint()
+
+    async def turns() -> None:
+        for _ in range(100):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        with guard.Counting() as waiting:
+            await wait()
+        nursery.start_soon(turns)
+        with guard.Counting() as beside:
+            await wait()
+            await wait()
+    once = {
+        "trio.CancelScope.__enter__": 1, "trio.CancelScope.__exit__": 1, "trio.checkpoint": 1, "trio.move_on_after": 1,
+    }  # fmt: skip
+    assert waiting.work.dear == once
+    # Its beginning and its end, four calls in it, and that it is gone on with; the loop's own are many more.
+    assert waiting.work.calls <= 10
+    # What another task of ours does meanwhile is counted, too.
+    turned = beside.work.dear.pop("trio.cancel_shielded_checkpoint")
+    assert 1 <= turned <= 2
+    assert beside.work.dear == {name: 2 * times for name, times in once.items()}
+
+
+def _copy_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = TcpStream._receive_now
+
+    def copied(stream: TcpStream, size: int) -> bytes | None:
+        data = read(stream, size)
+        return data if data is None else bytes(bytearray(data))
+
+    monkeypatch.setattr(TcpStream, "_receive_now", copied)
+
+
+def _copy_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = TcpStream.send_nowait
+    monkeypatch.setattr(TcpStream, "send_nowait", lambda stream, data: write(stream, bytes(bytearray(data))))
+
+
+def _let_others_run_per_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    receive = Channel.receive
+
+    async def slow(channel: Channel) -> Message:
+        await trio.lowlevel.checkpoint()
+        return await receive(channel)
+
+    monkeypatch.setattr(Channel, "__anext__", slow)
+
+
+def _bound_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = Requests.ask
+
+    async def bounded(requests: Requests, *args: object) -> bytes:
+        with trio.fail_after(60):
+            await trio.lowlevel.checkpoint()
+            return await ask(requests, *args)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(Requests, "ask", bounded)
+
+
+def _parse_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = follow.parse_batch
+    monkeypatch.setattr(follow, "parse_batch", lambda wal_bytes: parse(wal_bytes) and parse(wal_bytes))
+
+
+@pytest.mark.parametrize(
+    ("plant", "name", "told"),
+    [
+        (_copy_what_is_read, "64 KiB written to a TCP stream and read", "bytes"),
+        (_copy_what_is_written, "64 KiB written to a TCP stream and read", "bytes"),
+        (_let_others_run_per_message, "message of 128 B, node to node", "calls of trio.checkpoint"),
+        (_bound_each_request, "request and answer of 128 B, node to node", "calls of trio.fail_after"),
+        (_parse_twice, "a follower's 100 records", "instructions"),
+    ],
+)
+def test_a_planted_regression_above_the_session_is_told(
+    plant: Callable[[pytest.MonkeyPatch], None], name: str, told: str, monkeypatch: pytest.MonkeyPatch
+):
+    kept = json.loads(guard.KEPT.read_text(encoding="utf-8"))["work"]
+    (task,) = [task for task in guard.TASKS if task.name == name]
+    plant(monkeypatch)
+    assert any(told in line for line in guard.grown(kept, {name: guard.work_of(task)}))
