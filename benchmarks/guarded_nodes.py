@@ -141,6 +141,18 @@ async def _append(counting: Counting) -> None:
                 await anext(records)
 
 
+async def _replicate(counting: Counting) -> None:
+    async with _two_nodes() as (a, b), b.wal.follow() as records:
+        payload = bytes(256)
+        await a.wal.append(payload)
+        await anext(records)
+        await trio.testing.wait_all_tasks_blocked()
+        with counting:
+            for _ in range(APPENDS):
+                await a.wal.append(payload)
+                await anext(records)
+
+
 ALL: Final = (
     Guarded("message of 128 B, node to node", MESSAGES, _in_loop(_messages())),
     Guarded("the same, into a full channel", MESSAGES, _in_loop(_messages(capacity=MESSAGES, before=MESSAGES))),
@@ -150,6 +162,7 @@ ALL: Final = (
     Guarded("64 KiB written to a TCP stream and read", LARGE_MESSAGES, _in_loop(_chunks)),
     Guarded("a follower's 100 records", 3, _in_loop(_follow)),
     Guarded("append one record, until a follower has it", APPENDS, _in_loop(_append)),
+    Guarded("append one record, until a peer's follower has it", APPENDS, _in_loop(_replicate)),
 )
 
 
