@@ -561,7 +561,7 @@ class Outgoing(ABC):
                     if sent == len(chunk):
                         at_hand -= 1
                         left = outbox.data_bytes + outbox.wal_bytes
-                        if not left and sent > self._write_bytes:
+                        if sent > self._write_bytes and not outbox:
                             # What fills a write is best written by who sends it, and he has his turn next.
                             continue
                         if not at_hand or left < self._write_bytes:

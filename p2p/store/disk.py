@@ -104,7 +104,8 @@ def begin_sync(descriptor: int, offset: int, size: int) -> None:
 def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
     """The system's call of that name, which Python does not have, as a function that returns the error's number."""
     if sys.platform == "linux":
-        with suppress(ImportError, AttributeError):
+        # A Python that is linked statically loads nothing.
+        with suppress(ImportError, AttributeError, OSError):
             # Needed with the first long batch, and not before.
             import ctypes
 

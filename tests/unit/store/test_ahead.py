@@ -229,3 +229,15 @@ def test_t61_a_disk_that_refuses_what_is_begun_makes_the_commit_fail(
     log.batches += commit(store, identity(1).sign, LONG)
     assert held(store) == [batch.wal_bytes for batch in log.batches]
     assert list(store.verify()) == []
+
+
+def test_a_python_that_loads_no_library_goes_without_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("Dynamic loading not supported")
+
+    disk._sync_file_range.cache_clear()
+    monkeypatch.setattr("ctypes.CDLL", refuse)
+    try:
+        assert disk._sync_file_range() is None
+    finally:
+        disk._sync_file_range.cache_clear()
