@@ -219,6 +219,8 @@ class Channel:
                 raise NodeClosed(f"channel {self.name!r} was left, or its node has stopped")
             if not self._is_entered:
                 raise ConfigError("enter the channel first: `async with node.channel(...) as messages:`")
+            # A link that ends is not kept for what it brought.
+            self._source = None
             await self._readers.park()
         # `_take`, written out: this and `put` run per message.
         message = self._queue.popleft()

@@ -119,8 +119,8 @@ class Outbox:
         self._data: deque[_Row] | _Nothing = ()
         # The last of them, if it may be added to.
         self._row: list[bytes] | None = None
-        # The size of each message in it, -1 where they differ.
-        self._row_size = -1
+        # The size of each message in it, None where they differ.
+        self._row_size: int | None = None
         self._wal: deque[tuple[int, bytes]] | _Nothing = ()
         self._turn = 0
         self.relay: RelayLane | None = None
@@ -179,7 +179,7 @@ class Outbox:
             # A list for all of them, and not a pair for each: what is taken together costs a tenth less.
             self._row.append(payload)
             if size != self._row_size:
-                self._row_size = -1
+                self._row_size = None
         else:
             self._row = [payload]
             self._row_size = size
@@ -243,11 +243,11 @@ class Outbox:
                 fits = len(data) == 1 and self.data_bytes + len(row) * INNER_OVERHEAD_BYTES < room
                 # Whether they are of one size is known by a comparison each as they come: to find out here would take a
                 # tenth of what a message of 128 B costs.
-                alike = row is self._row and self._row_size >= 0
-                messages = row if fits else _take_first(row, room, self._row_size if alike else -1)
+                size_of_each = self._row_size if row is self._row else None
+                messages = row if fits else _take_first(row, room, size_of_each)
                 if fits or not row:
                     data.popleft()
-                count, size = len(messages), session.send_row(messages, alike=alike)
+                count, size = len(messages), session.send_row(messages, alike=size_of_each is not None)
             else:
                 data.popleft()
                 payload, ask = row
@@ -310,14 +310,15 @@ class Outbox:
         return lost
 
 
-def _take_first(row: list[bytes], room: int, size: int) -> list[bytes]:
-    """Take messages, each of that size if it is not -1, off a row until they fill the room; the last may overshoot."""
-    count = taken = 0
-    if size >= 0:
-        count = -(-room // (size + INNER_OVERHEAD_BYTES))
-    while size < 0 and taken < room and count < len(row):
-        taken += len(row[count]) + INNER_OVERHEAD_BYTES
-        count += 1
+def _take_first(row: list[bytes], room: int, size_of_each: int | None) -> list[bytes]:
+    """Take messages off a row until they fill the room; the last may be too large for it."""
+    if size_of_each is not None:
+        count = -(-room // (size_of_each + INNER_OVERHEAD_BYTES))
+    else:
+        count = taken = 0
+        while taken < room and count < len(row):
+            taken += len(row[count]) + INNER_OVERHEAD_BYTES
+            count += 1
     first = row[:count]
     del row[:count]
     return first

@@ -62,10 +62,6 @@ WRITES_PER_CHECKPOINT: Final = 5
 writing 64 KiB. Of messages of 64 KiB they are what the outbox holds, and the one of who waits for room: so the writer
 catches up with them and ends, and whoever sends the next one writes it."""
 
-SENDS_PER_WRITE: Final = 64
-"""For how many sends one counts that was written at once: whoever sends lets others run once in 256 (`Node.send`), so
-after four writes as well."""
-
 
 class Outgoing(ABC):
     """What a link sends.
@@ -202,29 +198,23 @@ class Outgoing(ABC):
         """Bytes of application messages that wait to be written."""
         return self._outbox.data_bytes
 
-    def send_data_nowait(self, payload: bytes) -> int:
-        """Send an encoded Data message if there is room for it.
-
-        Returns:
-            For how many sends it counts until the sender lets others run; 0 if he has to wait (`send_data`).
-        """
-        is_writing = self._writing
-        if not is_writing and len(payload) >= self._write_bytes and self._write_past_outbox(payload):
-            return SENDS_PER_WRITE
+    def send_data_nowait(self, payload: bytes) -> bool:
+        """Queue an encoded Data message if there is room for it; False if the sender has to wait (`send_data`)."""
         if self._parting is not None or not self._live or self._line or not self._outbox.put_data(payload):
-            return 0
-        if not is_writing:
+            return False
+        if not self._writing:
             self._start_writer()
-        return 1
+        return True
 
-    def _write_past_outbox(self, payload: bytes) -> bool:
-        """Write a message that fills a write now, if nothing waits before it; False, with nothing done, if it has to
-        take its turn.
+    def write_data_nowait(self, payload: bytes) -> bool:
+        """Write an encoded Data message that fills a write now, if nothing waits before it; False, with nothing done,
+        if it has to take its turn.
 
         For 64 KiB the outbox, the writer and half of the turns of the loop are a sixth of the sender's processor time.
         """
         if (
-            not self._live
+            self._writing
+            or not self._live
             or self._parting is not None
             or self._line
             or self._rest is not None
@@ -269,7 +259,9 @@ class Outgoing(ABC):
         return True
 
     def _closed(self) -> NotConnected:
-        return NotConnected(f"the link to {self.label or self.peer_id.short} is closed{self.why}")
+        proven = self.session.peer_id
+        name = self.label or ("a peer that proved nothing" if proven is None else proven.short)
+        return NotConnected(f"the link to {name} is closed{self.why}")
 
     @property
     def why(self) -> str:
@@ -564,7 +556,7 @@ class Outgoing(ABC):
                         if sent > self._write_bytes and not outbox:
                             # What fills a write is best written by who sends it, and he has his turn next.
                             continue
-                        if not at_hand or left < self._write_bytes:
+                        if at_hand <= 0 or left < self._write_bytes:
                             at_hand = WRITES_PER_CHECKPOINT
                             await trio.lowlevel.checkpoint()
                             if 0 < left < self._write_bytes and outbox.data_bytes + outbox.wal_bytes == left:

@@ -33,7 +33,7 @@ from p2p.msg import Data, decode_data
 
 _DATA: Final = int(MessageType.DATA)
 _FIRST_LOOK: Final = 8
-"""So many messages at once are taken for alike at first."""
+"""So many messages are read one by one before others are at once, which takes 0.12 µs each and some µs to begin."""
 _SMALL_BYTES: Final = 2048
 """Up to here it is quicker to make a whole message anew and compare it than to cut off what precedes its body."""
 
@@ -105,33 +105,48 @@ def _read_alike(
 ) -> list[bytes]:
     """Read messages of that size from `pos` for as long as they have those bytes around ids that count on; the bodies.
 
-    As many as a look at the last of them suggests are cut at once, and then compared with what they have to be: no more
-    than four times as many as were alike so far, so that a Bundle that is made to mislead costs no more than others.
+    The first few one by one: many are alike, or soon another one comes. Then as many at once as a look at the last of
+    them suggests, but four times as many as before at most, so that a Bundle that is made to mislead costs little more
+    than others.
     """
-    bodies: list[bytes] = []
     starts_with, view = payload.startswith, memoryview(payload)
     after_id = len(before_id) + ID_BYTES
     head = after_id + len(behind_id)
-    some: Sequence[bytes] = ()
+    room = min((len(payload) - pos) // size, messages_max, U64_MAX + 1 - first_id)
+    look = min(room, _FIRST_LOOK)
+    bodies = _read_one_by_one(view[pos : pos + look * size], size, before_id, behind_id, first_id)
+    if len(bodies) < _FIRST_LOOK:
+        return bodies
+    some: Sequence[bytes] = bodies
     is_small = size <= _SMALL_BYTES
     cut = struct.Struct(f"<{head}{'x' if is_small else 's'}{size - head}s").iter_unpack
-    room = min((len(payload) - pos) // size, messages_max, U64_MAX + 1 - first_id)
-    look, is_near_end = _FIRST_LOOK, False
-    while look := min(look, room, ids_alike(first_id)):
-        last_at, stop = pos + (look - 1) * size, pos + look * size
+    while True:
+        pos += len(some) * size
+        first_id += len(some)
+        room -= len(some)
+        look = min(look * 4, room, ids_alike(first_id))
+        if not look:
+            return bodies
+        last_at, part = pos + (look - 1) * size, view[pos : pos + look * size]
         is_alike = starts_with(before_id, last_at) and starts_with(behind_id, last_at + after_id)
         if is_alike and is_small:
-            some = [body for (body,) in cut(view[pos:stop])]
-            is_alike = frames_alike(before_id, first_id, behind_id, some) == view[pos:stop]
+            some = [body for (body,) in cut(part)]
+            is_alike = frames_alike(before_id, first_id, behind_id, some) == part
         elif is_alike:
             # To copy and compare the bodies, too, would cost more than a second object for each message.
-            heads, some = zip(*cut(view[pos:stop]), strict=True)
+            heads, some = zip(*cut(part), strict=True)
             is_alike = frames_alike(before_id, first_id, behind_id, [b""] * look) == b"".join(heads)
-        if is_alike:
-            bodies += some
-            pos = stop
-            first_id += look
-            room -= look
-        is_near_end |= not is_alike
-        look = look // 2 if is_near_end else look * 4
+        if not is_alike:
+            return bodies + _read_one_by_one(part, size, before_id, behind_id, first_id)
+        bodies += some
+
+
+def _read_one_by_one(part: memoryview, size: int, before_id: bytes, behind_id: bytes, first_id: int) -> list[bytes]:
+    """The bodies of those that are alike, up to the first that is not: 0.25 µs each."""
+    bodies: list[bytes] = []
+    cut = f"<{len(before_id)}sQ{len(behind_id)}s{size - len(before_id) - ID_BYTES - len(behind_id)}s"
+    for msg_id, (before, found_id, behind, body) in enumerate(struct.iter_unpack(cut, part), first_id):
+        if before != before_id or behind != behind_id or found_id != msg_id:
+            break
+        bodies.append(body)
     return bodies

@@ -46,7 +46,7 @@ async def test_what_a_relay_passes_on_does_not_keep_others_from_running() -> Non
         _limits=limits,
         _outbox=Outbox(limits),
         session=SimpleNamespace(
-            state=State.LIVE, send=lambda type, payload, flags=0: out.append(payload), data_to_send=data_to_send
+            state=State.LIVE, send=lambda kind, payload, flags=0: out.append(payload), data_to_send=data_to_send
         ),
         life=SimpleNamespace(vigil=None),
         _write_bytes=limits.write_bytes,
