@@ -533,7 +533,7 @@ PLANTED: Final = (
     Planted(
         "small messages are taken for alike by a look at the last of them",
         "p2p/session/bundles.py",
-        "some) == view[pos:stop]",
+        "some) == part",
         'some) != b""',
         ("tests/unit/session/test_bundles.py",),
     ),
