@@ -288,10 +288,14 @@ class _Ahead(NamedTuple):
 
     Attributes:
         at: where it will lie.
+        size: how long it will be.
+        header: what it begins with.
         begun: returns the descriptor, and how much of the entry was written.
     """
 
     at: Segment
+    size: int
+    header: bytes
     begun: Meanwhile[tuple[int, int]]
 
 
@@ -307,7 +311,7 @@ class Appends:
     Attributes:
         parts: by the segment's number, in the order in which the segments were begun.
         next_no: as above, after those that this transaction makes.
-        is_written: whether any of it may be on the disk.
+        is_written: whether any of it may be on the disk, besides what is written ahead and can be withdrawn.
     """
 
     def __init__(self, store: Path, current: Mapping[PeerId, Segment], next_no: int, bytes_max: int) -> None:
@@ -326,14 +330,16 @@ class Appends:
 
         Args:
             size: how long it will be.
-            pieces: what it begins with.
+            pieces: what it begins with, the header first.
         """
         at = self._current.get(origin)
-        size += _LENGTH.size
-        if self.parts or size < _AHEAD_BYTES_MIN or at is None or at.end + size > self._bytes_max:
+        entry_size = _LENGTH.size + size
+        if self.parts or self._ahead is not None or entry_size < _AHEAD_BYTES_MIN:
+            return
+        if at is None or at.end + entry_size > self._bytes_max:
             return
         path = _path_text(self._store, at.no)
-        data = (_LENGTH.pack(size - _LENGTH.size), *pieces)
+        data = (_LENGTH.pack(size), *pieces)
 
         def begin() -> tuple[int, int]:
             descriptor = os.open(path, _TO_WRITE)
@@ -347,21 +353,22 @@ class Appends:
 
         # Where no thread can be had it is written later, with the rest.
         with suppress(RuntimeError):
-            self._ahead = _Ahead(at, Meanwhile(begin))
-            self.is_written = True
+            self._ahead = _Ahead(at, size, pieces[0], Meanwhile(begin))
 
     def withdraw(self) -> None:
-        """The transaction failed: cut off what was written ahead. If it is gone, nothing was written."""
+        """Cut off what was written ahead and is not `write`'s yet. Never raises for a disk or for the other thread: an
+        error may be on its way. If anything went wrong it counts as written."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return
-        with suppress(OSError):
-            descriptor, _ = ahead.begun.wait()
+        is_written, self.is_written = self.is_written, True
+        with suppress(Exception):
             try:
-                os.truncate(descriptor, ahead.at.end)
-            finally:
+                descriptor, _ = ahead.begun.wait()
                 os.close(descriptor)
-            self.is_written = False
+            finally:
+                os.truncate(_path_text(self._store, ahead.at.no), ahead.at.end)
+            self.is_written = is_written
 
     def add(self, origin: PeerId, wal_bytes: bytes) -> Segment:
         """Return where the batch will lie: its segment and its offset there."""
@@ -402,11 +409,20 @@ class Appends:
         Raises:
             StoreFull, StoreError: it is not, as far as anybody knows; `take_back`.
         """
+        if self._ahead is not None and not self._is_added(self._ahead):
+            path = segment_path(self._store, self._ahead.at.no)
+            self.withdraw()
+            if self.is_written:
+                raise StoreError(f"{path} cannot be cut off where another batch was begun than was added")
         for part in self.parts.values():
             if part.entries:
                 self.is_written = True
                 self._write(part)
-        assert self._ahead is None, "what was foreseen was not added"
+
+    def _is_added(self, ahead: _Ahead) -> bool:
+        # What lies in no part was forgotten.
+        added = self.find(*ahead.at) if ahead.at.no in self.parts else None
+        return added is not None and len(added) == ahead.size and added.startswith(ahead.header)
 
     def _write(self, part: Part) -> None:
         try:

@@ -174,8 +174,7 @@ class SqliteStore:
                 if self._is_lax and changes != transaction.told_changes:
                     self._unsynced_bytes = limits.segment_tail_bytes_max
                     raise NotBulk
-                if appends.parts:
-                    appends.write()
+                appends.write()
                 if changes:
                     self._checkpoints.begin(transaction.row_bytes + _COMMIT_BYTES)
                 is_committing = True

@@ -7,7 +7,8 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
@@ -16,16 +17,16 @@ import outcome
 import pytest
 
 from p2p.crypto.identity import Identity
-from p2p.errors import StoreFull, StoreReadOnly
+from p2p.errors import StoreError, StoreFull, StoreReadOnly
 from p2p.limits import KIB, Limits
 from p2p.node.commits import Committer, Group
 from p2p.replication.batch import Batch, encode_portions
 from p2p.store import disk, segments
 from p2p.store.base import NotBulk, Transaction
 from p2p.store.disk import Meanwhile, begin_sync
-from p2p.store.segments import read_entries, segment_path
+from p2p.store.segments import Appends, Segment, read_entries, segment_path
 from p2p.store.sqlite import SqliteStore
-from tests.logs import Log, app, identity
+from tests.logs import HLC, Log, app, identity
 
 OWN = identity(1).peer_id
 EVERYTHING = 2**62
@@ -40,6 +41,31 @@ class AtOnce:
 
     def wait(self) -> object:
         return self._outcome.unwrap()
+
+
+class Begun:
+    """The descriptors that were opened by what is done in another thread."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._opened: list[tuple[int, int]] = []
+        monkeypatch.setattr(segments, "Meanwhile", self._begin)
+
+    def _begin(self, fn: Callable[[], tuple[int, int]]) -> AtOnce:
+        def noted() -> tuple[int, int]:
+            descriptor, done = fn()
+            self._opened.append((descriptor, os.fstat(descriptor).st_ino))
+            return descriptor, done
+
+        return AtOnce(noted)
+
+    def are_closed(self) -> list[bool]:
+        return [not self._is_open(*opened) for opened in self._opened]
+
+    @staticmethod
+    def _is_open(descriptor: int, inode: int) -> bool:
+        with suppress(OSError):
+            return os.fstat(descriptor).st_ino == inode
+        return False
 
 
 @pytest.fixture
@@ -241,3 +267,130 @@ def test_a_python_that_loads_no_library_goes_without_the_call(monkeypatch: pytes
         assert disk._sync_file_range() is None
     finally:
         disk._sync_file_range.cache_clear()
+
+
+@pytest.mark.parametrize("size", [LONG, LONG - 1, LONG + 1, 100])
+@pytest.mark.parametrize("is_bulk", [True, False])
+def test_t60_another_batch_than_was_begun_is_written_as_it_is(
+    store: SqliteStore, log: Log, path: Path, is_bulk: bool, size: int
+) -> None:
+    foreseen = log.branch(1).add(bytes(LONG)).wal_bytes
+    with store.write(is_bulk=is_bulk) as transaction:
+        transaction.foresee(len(foreseen), (foreseen[:100], foreseen[100:-64]))
+        transaction.append(log.seal(app(b"x" * size), base_hlc=HLC + 1))
+        transaction.append(log.add(bytes(LONG)))
+    assert held(store) == [batch.wal_bytes for batch in log.batches]
+    in_segment = [batch.wal_bytes for batch in log.batches if is_bulk or len(batch.wal_bytes) > 100 * KIB]
+    assert [wal for _, wal in read_entries(path, 1, 0, EVERYTHING)] == in_segment
+    assert segment_path(path, 1).stat().st_size == sum(4 + len(wal_bytes) for wal_bytes in in_segment)
+    assert list(store.verify()) == []
+
+
+def test_t60_what_was_begun_and_goes_to_another_segment_leaves_nothing_where_it_was(path: Path) -> None:
+    log = Log()
+    with closing(SqliteStore(path, OWN, limits=replace(Limits(), segment_bytes_max=420 * KIB))) as store:
+        with store.write() as transaction:
+            transaction.append(log.add(bytes(LONG)))
+        before = segment_path(path, 1).read_bytes()
+        with store.write() as transaction:
+            transaction.foresee(LONG, (bytes(LONG - 64),))
+            transaction.append(log.add(bytes(240 * KIB)))
+        assert held(store) == [batch.wal_bytes for batch in log.batches]
+        assert segment_path(path, 1).read_bytes() == before
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_t60_what_was_begun_and_is_not_added_is_cut_off(
+    store: SqliteStore, log: Log, path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    begun = Begun(monkeypatch)
+    before = segment_path(path, 1).read_bytes()
+    with store.write() as transaction:
+        for _ in range(times):
+            transaction.foresee(LONG, (bytes(LONG - 64),))
+        transaction.set_cursor("f", OWN, 1)
+    assert store.cursors("f") == {OWN: 1}
+    assert segment_path(path, 1).read_bytes() == before
+    assert begun.are_closed() == [True]
+    log.batches += commit(store, identity(1).sign, LONG)
+    assert held(store) == [batch.wal_bytes for batch in log.batches]
+
+
+@pytest.mark.parametrize("is_added", [True, False])
+def test_t60_what_was_begun_of_a_log_that_is_forgotten_is_cut_off(
+    path: Path, monkeypatch: pytest.MonkeyPatch, is_added: bool
+) -> None:
+    begun = Begun(monkeypatch)
+    segment_path(path, 1).write_bytes(b"before")
+    appends = Appends(path, {OWN: Segment(1, 6)}, 2, EVERYTHING)
+    appends.write_ahead(OWN, LONG, (bytes(LONG - 64),))
+    if is_added:
+        appends.add(OWN, bytes(LONG))
+    appends.forget(OWN)
+    appends.write()
+    assert (appends.is_written, begun.are_closed()) == (False, [True])
+    assert segment_path(path, 1).read_bytes() == b"before"
+
+
+def test_t61_what_was_begun_is_not_added_and_cannot_be_cut_off_makes_the_commit_fail(
+    store: SqliteStore, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise OSError(errno.EIO, "planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segments.os, "truncate", refuse)
+        with pytest.raises(StoreError, match=r"000001\.segment cannot be cut off"), store.write() as transaction:
+            transaction.foresee(LONG, (bytes(LONG - 64),))
+            transaction.set_cursor("f", OWN, 1)
+    with pytest.raises(StoreReadOnly):
+        commit(store, identity(1).sign, LONG)
+    store.recover()
+    assert store.cursors("f") == {}
+    log.batches += commit(store, identity(1).sign, LONG)
+    assert held(store) == [batch.wal_bytes for batch in log.batches]
+
+
+@pytest.mark.parametrize("error", [MemoryError, OSError])
+def test_t61_an_error_of_the_other_thread_hides_none_that_is_on_its_way(
+    store: SqliteStore, log: Log, path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise error
+
+    before = segment_path(path, 1).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "begin_sync", refuse)
+        with pytest.raises(ValueError, match="planted"), store.write() as transaction:
+            transaction.foresee(LONG, (bytes(LONG - 64),))
+            transaction.set_cursor("f", OWN, 1)
+            raise ValueError("planted")
+    assert segment_path(path, 1).read_bytes() == before
+    with pytest.raises(StoreReadOnly):
+        commit(store, identity(1).sign, LONG)
+    store.recover()
+    assert store.cursors("f") == {}
+    log.batches += commit(store, identity(1).sign, LONG)
+    assert held(store) == [batch.wal_bytes for batch in log.batches]
+
+
+def test_t61_what_is_cut_off_of_one_batch_says_nothing_of_what_was_written_of_others(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = identity(2).peer_id
+    segment_path(path, 1).write_bytes(b"before")
+    appends = Appends(path, {OWN: Segment(1, 6)}, 2, EVERYTHING)
+    batch = bytes(LONG)
+    appends.write_ahead(OWN, LONG, (batch[:-64],))
+    appends.add(other, batch)
+    appends.add(OWN, batch)
+
+    def refuse(*_: object) -> NoReturn:
+        raise OSError(errno.EIO, "planted")
+
+    monkeypatch.setattr(segments.os, "fdatasync", refuse)
+    with pytest.raises(StoreError, match=r"000002\.segment cannot be written"):
+        appends.write()
+    appends.withdraw()
+    assert appends.is_written, "the other one's was not taken back"
+    assert segment_path(path, 1).read_bytes() == b"before"
