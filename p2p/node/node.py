@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Never, TypeVar, Unpack, cast, overload
 import trio
 
 from p2p import msg
+from p2p import node as room
 from p2p.errors import (
     AddressInUse,
     ConfigError,
@@ -61,7 +62,6 @@ from p2p.windows import NoThread
 if TYPE_CHECKING:
     from p2p.node.bootstrap import HttpBootstrap
     from p2p.node.discovery import UdpDiscovery
-    from p2p.node.options import NodeOptions
 
 T = TypeVar("T")
 
@@ -741,7 +741,9 @@ def _octets(body: object) -> bytes:
 _HOW_TO_START: Final = "{} does not run: use `async with p2p.open_node(...)` or `await nursery.start(node.run)`"
 
 
-def open_node(config: NodeConfig | None = None, /, **options: Unpack[NodeOptions]) -> AbstractAsyncContextManager[Node]:
+def open_node(
+    config: NodeConfig | None = None, /, **options: Unpack[room.options.NodeOptions]
+) -> AbstractAsyncContextManager[Node]:
     """Run a node around a body: `async with p2p.open_node(node_id="a", data_dir="a") as node: …`.
 
     Args:

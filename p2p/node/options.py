@@ -1,5 +1,7 @@
-"""The keyword arguments of `open_node`, for type checkers: nothing imports it when it runs, for a `TypedDict` compiles
-the kind of each field."""
+"""The keyword arguments of `open_node`, for type checkers and whoever asks for its type hints.
+
+No node imports it when it runs, for a `TypedDict` compiles the kind of each field.
+"""
 
 from __future__ import annotations
 
