@@ -223,6 +223,10 @@ def encode_row(type: int, first_id: int, payloads: Sequence[bytes], *, alike: bo
     for group in [payloads] if alike else [list(group) for _, group in groupby(payloads, len)]:
         size, count = len(group[0]), len(group)
         first = encode_framed(type, first_id, 0, group[0])
+        if count == 1:
+            frames.append(first)
+            first_id += 1
+            continue
         id_at = len(first) - size - len(encode_varint(size)) - HEADER_BYTES + ID_AT
         before_id, behind_id = first[:id_at], first[id_at + ID_BYTES : len(first) - size]
         start = 0

@@ -332,6 +332,16 @@ def test_t60_what_was_begun_of_a_log_that_is_forgotten_is_cut_off(
     assert segment_path(path, 1).read_bytes() == b"before"
 
 
+def recovers(store: SqliteStore, log: Log) -> None:
+    """It is read-only until then, has nothing of the transaction that failed, and goes on."""
+    with pytest.raises(StoreReadOnly):
+        commit(store, identity(1).sign, LONG)
+    store.recover()
+    assert store.cursors("f") == {}
+    log.batches += commit(store, identity(1).sign, LONG)
+    assert held(store) == [batch.wal_bytes for batch in log.batches]
+
+
 def test_t61_what_was_begun_is_not_added_and_cannot_be_cut_off_makes_the_commit_fail(
     store: SqliteStore, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,12 +353,7 @@ def test_t61_what_was_begun_is_not_added_and_cannot_be_cut_off_makes_the_commit_
         with pytest.raises(StoreError, match=r"000001\.segment cannot be cut off"), store.write() as transaction:
             transaction.foresee(LONG, (bytes(LONG - 64),))
             transaction.set_cursor("f", OWN, 1)
-    with pytest.raises(StoreReadOnly):
-        commit(store, identity(1).sign, LONG)
-    store.recover()
-    assert store.cursors("f") == {}
-    log.batches += commit(store, identity(1).sign, LONG)
-    assert held(store) == [batch.wal_bytes for batch in log.batches]
+    recovers(store, log)
 
 
 @pytest.mark.parametrize("error", [MemoryError, OSError])
@@ -366,12 +371,7 @@ def test_t61_an_error_of_the_other_thread_hides_none_that_is_on_its_way(
             transaction.set_cursor("f", OWN, 1)
             raise ValueError("planted")
     assert segment_path(path, 1).read_bytes() == before
-    with pytest.raises(StoreReadOnly):
-        commit(store, identity(1).sign, LONG)
-    store.recover()
-    assert store.cursors("f") == {}
-    log.batches += commit(store, identity(1).sign, LONG)
-    assert held(store) == [batch.wal_bytes for batch in log.batches]
+    recovers(store, log)
 
 
 def test_t61_what_is_cut_off_of_one_batch_says_nothing_of_what_was_written_of_others(
