@@ -9,7 +9,7 @@ How it moves:
 
 - What is sent goes to the outbox, or past it if nothing waits (`_send_past_outbox`): a request costs one system call
   and no task switch.
-- A message that fills a write is written by who sends it, if nothing waits (`_write_past_outbox`).
+- A message that fills a write is written by who sends it, if nothing waits (`write_data_nowait`).
 - The **writer** is started when there is something to write and ends when there is not, a task of the nursery that the
   link runs in, which the link's own task does not outlive; a nursery for each link would cost thousands of idle ones
   a sixth of their memory. It drains the outbox into the session, which seals what waits together as one bundle, and
