@@ -8,9 +8,11 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 import p2p
 from p2p.limits import KIB
+from tests.clocks import as_it_goes
 from tests.contract.test_node import two_nodes
 
 
@@ -291,14 +293,24 @@ async def test_a_request_that_a_full_channel_loses_fails_with_status_3() -> None
         assert statuses == [3] * 4
 
 
-async def test_a_request_times_out_and_is_a_TooSlowError() -> None:
+async def test_a_request_times_out_and_is_a_TooSlowError(mock_clock: MockClock) -> None:
+    as_it_goes(mock_clock)
     async with two_nodes() as (a, b, peer), b.channel("slow") as slow:
-        with pytest.raises(p2p.RequestTimeout) as late:
-            await a.request(peer, "slow", b"", timeout_s=0.05)
-        assert isinstance(late.value, trio.TooSlowError)
-        assert isinstance(late.value, p2p.P2PError)
+        late: list[BaseException] = []
+
+        async def ask() -> None:
+            with pytest.raises(p2p.RequestTimeout) as caught:
+                await a.request(peer, "slow", b"", timeout_s=10)
+            late.append(caught.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            asked = await slow.receive()
+            mock_clock.jump(10)
+        assert isinstance(late[0], trio.TooSlowError)
+        assert isinstance(late[0], p2p.P2PError)
         # Its answer comes late, and is no fault of the peer's.
-        await (await slow.receive()).reply(b"sorry")
+        await asked.reply(b"sorry")
         await a.send(peer, "slow", b"the link lives")
         assert (await slow.receive()).body == b"the link lives"
         assert a.counters.answers_late == 1
@@ -331,8 +343,9 @@ async def test_a_cancelled_request_frees_its_place_at_once() -> None:
         assert a.peers(), "late answers are forgiven"
 
 
-async def test_who_gives_up_a_request_cancels_its_handler() -> None:
+async def test_who_gives_up_a_request_cancels_its_handler(mock_clock: MockClock) -> None:
     """Cancelled or too late, a request that is served or waits in line is let go of by its peer."""
+    as_it_goes(mock_clock)
     begun, ended = trio.open_memory_channel[bytes](10), trio.open_memory_channel[bytes](10)
 
     async def slow(message: p2p.Message) -> bytes:
@@ -344,15 +357,22 @@ async def test_who_gives_up_a_request_cancels_its_handler() -> None:
         raise AssertionError
 
     async with two_nodes() as (a, b, peer), trio.open_nursery() as nursery:
+
+        async def ask_too_late() -> None:
+            with pytest.raises(p2p.RequestTimeout):
+                await a.request(peer, "slow", b"late", timeout_s=10)
+
         await nursery.start(lambda task_status: b.serve("slow", slow, concurrency=1, task_status=task_status))
         async with trio.open_nursery() as asking:
             asking.start_soon(a.request, peer, "slow", b"cancelled")
             assert await begun[1].receive() == b"cancelled"
             asking.cancel_scope.cancel()
         assert await ended[1].receive() == b"cancelled"
-        with pytest.raises(p2p.RequestTimeout):
-            await a.request(peer, "slow", b"late", timeout_s=0.05)
-        assert await begun[1].receive() == await ended[1].receive() == b"late"
+        async with trio.open_nursery() as asking:
+            asking.start_soon(ask_too_late)
+            assert await begun[1].receive() == b"late"
+            mock_clock.jump(10)
+        assert await ended[1].receive() == b"late"
         while any(link.serving or link.served for link in b._rooms.roster.links.values()):  # type: ignore[union-attr]
             await trio.sleep(0.001)
         nursery.cancel_scope.cancel()

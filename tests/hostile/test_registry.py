@@ -23,8 +23,10 @@ from p2p.transport.http_httpx import HttpxClient
 
 Serve = Callable[[trio.abc.Stream, bytes], Awaitable[None]]
 
-LIMITS = Limits(registry_s_max=1.0)
-"""A slow one is given up on within this; the tests only need it to be well below their outer bound."""
+LIMITS = Limits(registry_s_max=30.0)
+"""For answers that come, from a registry that shares a busy machine with whoever asks it."""
+GIVEN_UP_S = 1.0
+"""For those that never come whole: they are given up on within this, be the machine as slow as it may."""
 OUTER_S = 60
 
 
@@ -149,7 +151,7 @@ async def test_t48_one_byte_a_second_or_less_is_given_up_on(where: str) -> None:
 
     async with listening(serve) as url:
         with pytest.raises(ConnectFailed, match="no whole answer within 1 s") as caught:
-            await ask(url)
+            await ask(url, limits=Limits(registry_s_max=GIVEN_UP_S))
     assert caught.value.reason is Reason.TIMEOUT
 
 
@@ -257,7 +259,7 @@ async def test_nobody_there_is_a_failed_connection() -> None:
 
 async def test_a_name_without_an_address_is_a_failed_connection() -> None:
     with pytest.raises(ConnectFailed):
-        await ask("http://nobody.invalid")
+        await ask("http://nobody.invalid", limits=Limits(registry_s_max=GIVEN_UP_S))
 
 
 async def test_https_is_checked_against_the_authorities_given(tmp_path: Path) -> None:

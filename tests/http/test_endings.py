@@ -71,7 +71,8 @@ async def test_what_ends_the_program_leaves_the_server(kind: type[BaseException]
             answers.append(await raw(url, GET))
 
     with trio.fail_after(30), pytest.raises(BaseExceptionGroup) as caught:
-        async with served(raising(kind, how)) as (url, nursery):
+        # Time enough to be told so on a busy machine.
+        async with served(raising(kind, how), HttpLimits(stop_grace_s=30, stop_s_max=60)) as (url, nursery):
             nursery.start_soon(ask, url)
             await trio.sleep_forever()
     assert leaves(caught.value) == [kind]

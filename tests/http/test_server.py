@@ -7,7 +7,6 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ from tests.clocks import as_it_goes, idle_time_skipped
 from tests.http.applications import connect, descriptors, descriptors_back_to, raw, served, small_app
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
+PATIENT = HttpLimits(stop_grace_s=30, stop_s_max=60)
+"""A server whose machine may be busy while it stops."""
 
 
 @pytest.fixture
@@ -371,8 +372,7 @@ async def test_a_request_under_way_is_answered_before_the_end() -> None:
         await trio.sleep(0.05)
         return {"slow": True}
 
-    patient = replace(HttpLimits(), stop_grace_s=30, stop_s_max=60)
-    async with served(app, patient) as (url, nursery), trio.open_nursery() as asking:
+    async with served(app, PATIENT) as (url, nursery), trio.open_nursery() as asking:
         answers: list[bytes] = []
 
         async def ask() -> None:
@@ -482,7 +482,7 @@ async def test_a_request_that_takes_longer_than_the_stop_is_told_so() -> None:
 
     with trio.fail_after(30):
         async with trio.open_nursery() as clients:
-            async with served(app, replace(HttpLimits(), stop_grace_s=0.01)) as (url, _):
+            async with served(app, HttpLimits(stop_grace_s=0.01, stop_s_max=60)) as (url, _):
                 clients.start_soon(ask, url)
                 await begun.wait()
     assert problem(answers[0]) == (503, "stopping")
@@ -498,7 +498,7 @@ async def test_it_stops_with_requests_that_wait_behind_one_under_way() -> None:
         await trio.sleep(0.1)
         return {"late": True}
 
-    async with served(app) as (url, _):
+    async with served(app, PATIENT) as (url, _):
         stream = await connect(url)
         await stream.send_all(GET + b"\r\n" + GET + b"\r\n")
         await begun.wait()
