@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -89,16 +88,9 @@ def p2p_refuses(*arguments: str | Path) -> str:
 
     For what is refused before anything begins, so no process has to: its start is most of the time of such a test.
     """
-    said, log = io.StringIO(), logging.getLogger("p2p")
-    with (
-        patch.dict(os.environ, environment(), clear=True),
-        redirect_stderr(said),
-        # A command sends them where it is told to, and the tests after this one look for them where they were.
-        patch.multiple(log, handlers=[], propagate=log.propagate),
-    ):
-        level = log.level
+    said = io.StringIO()
+    with patch.dict(os.environ, environment(), clear=True), redirect_stderr(said):
         code = run_command_line([str(argument) for argument in arguments])
-        log.setLevel(level)
     (line,) = said.getvalue().splitlines()
     assert code == 2, line
     assert line.startswith("p2p: ")

@@ -142,8 +142,9 @@ def checks_without_a_point(case: Any, status: int, text: str) -> list[Any]:
     is_spelt = status == 400 and re.search(r"Expected `int( \| null)?`, got `float`", text) is not None
     if case.operation.label in UNSAID or is_spelt:
         found.append(checks.positive_data_acceptance)
-    if status == 502:
-        # Not the server has failed, but whoever it was to reach: the answer that is described for that.
+    if status in (502, 504):
+        # Not the server has failed, but whoever it was to reach, or the time that it was given (from 1 ms on) was over:
+        # the answers that are described for that.
         found.append(checks.not_a_server_error)
     if status == 413:
         # Too large is refused before it is read, and schemathesis does not count that as refused.
