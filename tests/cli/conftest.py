@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from unittest.mock import patch
 
 import pytest
+import trio
+
+from tests.cli.processes import STARTED
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +20,15 @@ def log_as_it_was() -> Iterator[None]:
     with patch.multiple(log, handlers=[], propagate=log.propagate):
         yield
     log.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def none_is_left() -> Iterator[None]:
+    """No process of a test outlives it."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            if isinstance(process, trio.Process):
+                process._proc.wait()

@@ -21,6 +21,8 @@ from tests.cli.prepared import Process, can_be_forked, fork
 
 COMMAND = [sys.executable, "-m", "p2p"]
 ROOT = Path(__file__).resolve().parents[2]
+STARTED: list[Process] = []
+"""Those of `start`: what a test that fails has started ends with it."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -35,7 +37,7 @@ def environment(**more: str) -> dict[str, str]:
 async def p2p(*arguments: str | Path, stdin: bytes = b"", **more: str) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end."""
     with trio.fail_after(120):
-        process = await _start(list(map(str, arguments)), environment(**more))
+        process = await _start(*arguments, stdin=subprocess.PIPE, **more)
         said: dict[str, bytes] = {}
 
         async def read(name: str, stream: trio.abc.ReceiveStream) -> None:
@@ -53,16 +55,30 @@ async def p2p(*arguments: str | Path, stdin: bytes = b"", **more: str) -> subpro
             process.kill()
 
 
-async def _start(arguments: list[str], settings: dict[str, str]) -> Process:
+async def start(*arguments: str | Path, **options: Any) -> Process:
+    """Start a command whose end the test waits for itself.
+
+    Args:
+        options: `stdin`, `stdout`, `stderr` (a descriptor, `subprocess.PIPE` or `subprocess.DEVNULL`), and environment.
+    """
+    process = await _start(*arguments, **options)
+    STARTED.append(process)
+    return process
+
+
+async def _start(
+    *arguments: str | Path,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+    **more: str,
+) -> Process:
+    command, settings = list(map(str, arguments)), environment(**more)
     if can_be_forked(settings):
-        return await fork(arguments, settings)
+        return await fork(command, settings, (stdin, stdout, stderr))
     return await trio.lowlevel.open_process(
-        [*COMMAND, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=settings,
-    )  # type: ignore[return-value]  # with pipes its streams are there
+        [*COMMAND, *command], stdin=stdin, stdout=stdout, stderr=stderr, env=settings
+    )  # type: ignore[return-value]  # as much of its streams is there as of a fork's
 
 
 async def p2p_ok(*arguments: str | Path, stdin: bytes = b"", **more: str) -> str:
@@ -163,7 +179,7 @@ class Running:
 @asynccontextmanager
 async def running(*arguments: str | Path, **more: str) -> AsyncIterator[Running]:
     """A node for the time of the block; killed at its end if it is still there."""
-    process = await _start(["--json", "--stats-every", "50", *map(str, arguments)], environment(**more))
+    process = await _start("--json", "--stats-every", "50", *arguments, stdin=subprocess.PIPE, **more)
     node = Running(process)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.read)

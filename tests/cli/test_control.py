@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -25,7 +24,7 @@ from p2p.cli.output import Output, ReaderGone
 from p2p.cli.settings import UsageError
 from p2p.cli.ways import circuits_text, request
 from p2p.errors import ConfigError
-from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, p2p_refuses, running
+from tests.cli.processes import p2p, p2p_fails, p2p_ok, p2p_refuses, running, start
 from tests.http.applications import served, small_app
 from tests.http.controlled import TOKEN, one_controlled
 
@@ -186,20 +185,16 @@ async def test_http_that_is_not_safe_or_not_usable_is_wrong_usage(tmp_path: Path
 
 async def test_who_watches_a_node_is_told_that_it_stopped_and_ends_well(tmp_path: Path) -> None:
     watching = (("log", "--follow"), ("top",))
-    ended: dict[str, subprocess.CompletedProcess[bytes]] = {}
+    ended: dict[str, tuple[int, bytes]] = {}
 
     async def watch(started: trio.Event, command: tuple[str, ...]) -> None:
-        arguments = [*COMMAND, *command, "--data-dir", str(tmp_path), "--json"]
         async with trio.open_nursery() as nursery:
-            run = partial(trio.run_process, arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
-            process: trio.Process = await nursery.start(partial(run, env=environment()))
-            assert process.stdout is not None
-            assert process.stderr is not None
+            process = await start(*command, "--data-dir", tmp_path, "--json")
             assert json.loads(bytes(await process.stdout.receive_some()).splitlines()[0])
             started.set()
             nursery.start_soon(_drained, process.stdout)
             said = b"".join([part async for part in process.stderr])
-            ended[command[0]] = subprocess.CompletedProcess(arguments, await process.wait(), stderr=said)
+            ended[command[0]] = (await process.wait(), said)
 
     with trio.fail_after(60):
         async with (
@@ -214,8 +209,7 @@ async def test_who_watches_a_node_is_told_that_it_stopped_and_ends_well(tmp_path
             a.process.terminate()
             assert await a.process.wait() == 0
     for command in watching:
-        assert ended[command[0]].stderr == b"p2p: the node stopped\n", command
-        assert ended[command[0]].returncode == 0, command
+        assert ended[command[0]] == (0, b"p2p: the node stopped\n"), command
 
 
 async def _drained(stream: trio.abc.ReceiveStream) -> None:
@@ -226,16 +220,12 @@ async def _drained(stream: trio.abc.ReceiveStream) -> None:
 async def test_a_log_is_followed_until_somebody_stops_it(tmp_path: Path) -> None:
     async with running("--id", "A", "--data-dir", tmp_path, "--http", "127.0.0.1:0") as a:
         await a.until(lambda event: event["event"] == "started")
-        command = [*COMMAND, "log", "--data-dir", str(tmp_path), "--follow", "--json"]
-        async with trio.open_nursery() as nursery:
-            follow = partial(trio.run_process, command, stdout=subprocess.PIPE, check=False, env=environment())
-            process: trio.Process = await nursery.start(follow)
-            assert process.stdout is not None
-            with trio.fail_after(30):
-                line = json.loads(bytes(await process.stdout.receive_some()).splitlines()[0])
-                assert line["time_ms"] > 0
-                process.terminate()
-                assert await process.wait() == 0
+        process = await start("log", "--data-dir", tmp_path, "--follow", "--json")
+        with trio.fail_after(30):
+            line = json.loads(bytes(await process.stdout.receive_some()).splitlines()[0])
+            assert line["time_ms"] > 0
+            process.terminate()
+            assert await process.wait() == 0
 
 
 async def test_a_peer_behind_a_relay_is_found_pinged_and_written_to(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -22,33 +22,13 @@ from trio.testing import MockClock
 from p2p.cli import appending
 from p2p.errors import ConfigError, StoreError
 from p2p.store.keys import open_reader
-from tests.cli.processes import COMMAND, environment, output_without_reader, p2p, p2p_ok, running
+from tests.cli.prepared import Process
+from tests.cli.processes import COMMAND, environment, output_without_reader, p2p, p2p_ok, running, start
 
 MEMORY = ["--id", "A", "--memory"]
-STARTED: list[trio.Process] = []
 
 
-@pytest.fixture(autouse=True)
-def _none_is_left() -> Iterator[None]:
-    """What a test that fails has started ends with it."""
-    yield
-    while STARTED:
-        process = STARTED.pop()
-        if process.poll() is None:
-            process.kill()
-            process._proc.wait()
-
-
-async def start(*arguments: str | Path, **options: object) -> trio.Process:
-    """A command whose end the test waits for itself."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment(), **options}
-    command = [*COMMAND, *map(str, arguments)]
-    process = await trio.lowlevel.open_process(command, **options)  # type: ignore[call-overload]  # passed on
-    STARTED.append(process)
-    return process
-
-
-async def end_of(process: trio.Process) -> tuple[int, str]:
+async def end_of(process: Process | trio.Process) -> tuple[int, str]:
     """Its exit code, and what it left on standard error."""
     said = b""
     with trio.fail_after(30):
@@ -92,7 +72,7 @@ async def test_following_ends_by_a_signal_though_its_reader_has_stalled(number: 
 
 async def test_a_line_left_out_makes_the_exit_code_1_though_nobody_reads_the_result(tmp_path: Path) -> None:
     with output_without_reader() as stream:
-        process = await start("wal", "append", "--data-dir", tmp_path, stdin=subprocess.PIPE, stdout=stream)
+        process = await start("wal", "append", "--data-dir", tmp_path, stdin=subprocess.PIPE, stdout=stream.fileno())
         assert process.stdin is not None
         await process.stdin.send_all(b"x" * 2**21 + b"\none\n")
         await process.stdin.aclose()
@@ -126,9 +106,12 @@ async def test_closed_streams_leave_their_numbers_to_nobody_else(tmp_path: Path)
 
 async def test_a_full_disk_behind_standard_output_costs_a_node_its_lines_and_a_tool_its_success(tmp_path: Path) -> None:
     await p2p_ok("wal", "append", "--data-dir", tmp_path, stdin=b"one\n")
-    assert (await shell('"$@" >/dev/full', *MEMORY, "--run", "0.2", "--log-level", "warn")).returncode == 0
-    done = await shell('"$@" >/dev/full', "wal", "tail", "--data-dir", tmp_path)
-    assert (done.returncode, done.stderr) == (1, b"p2p: standard output: No space left on device\n")
+    full = os.open("/dev/full", os.O_WRONLY)
+    node = await start(*MEMORY, "--run", "0.2", "--log-level", "warn", stdout=full)
+    assert (await end_of(node))[0] == 0
+    tool = await start("wal", "tail", "--data-dir", tmp_path, stdout=full)
+    assert await end_of(tool) == (1, "p2p: standard output: No space left on device\n")
+    os.close(full)
 
 
 async def test_a_closed_terminal_ends_a_node_in_order() -> None:
@@ -142,16 +125,25 @@ async def test_a_closed_terminal_ends_a_node_in_order() -> None:
 
 
 async def test_under_nohup_a_closed_terminal_means_nothing() -> None:
-    process = await start(
-        *MEMORY, "--run", "1.5", "--json", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, *MEMORY, "--json", "--stats-every", "20"],
+        stdout=subprocess.PIPE,
+        env=environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )
     assert process.stdout is not None
-    assert await process.stdout.receive_some()
-    process.send_signal(signal.SIGHUP)
     with trio.fail_after(30):
-        said = b"".join([chunk async for chunk in process.stdout])
-    assert b"stopped" in said
-    assert await process.wait() == 0
+        assert await process.stdout.receive_some()
+        process.send_signal(signal.SIGHUP)
+        # More lines than one that ends would still say.
+        lines = 0
+        while lines < 10:
+            said = bytes(await process.stdout.receive_some())
+            assert said, "it ended"
+            lines += said.count(b"\n")
+        process.send_signal(signal.SIGTERM)
+        assert b"stopped" in b"".join([chunk async for chunk in process.stdout])
+        assert await process.wait() == 0
 
 
 @pytest.mark.parametrize("imported", ["trio", "click", "rich"])

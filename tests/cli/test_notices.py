@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import shutil
 import signal
 import sqlite3
@@ -12,19 +13,19 @@ from pathlib import Path
 
 import trio
 
-from tests.cli.processes import COMMAND, environment, p2p_ok, running
+from tests.cli.prepared import Process
+from tests.cli.processes import p2p_ok, running, start
 
 
 class Spoken:
     """A node whose lines on standard error are read until one says what is waited for."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self.said = ""
 
     async def until(self, part: str) -> str:
         """Wait for a line with this part, and return the line."""
-        assert self.process.stderr is not None
         with trio.fail_after(30):
             while (line := next((line for line in self.said.splitlines(True) if part in line), "")) == "":
                 chunk = await self.process.stderr.receive_some()
@@ -36,18 +37,13 @@ class Spoken:
         """Kill it and collect it."""
         self.process.kill()
         await self.process.wait()
-        assert self.process.stderr is not None
         await self.process.stderr.aclose()
 
 
-async def speaking(*arguments: str | Path, before: str = "") -> Spoken:
-    """Start a node; `before` is what a shell does first."""
-    command = ["sh", "-c", f'{before} exec "$@"', "sh", *COMMAND, "--stats-every", "0", *map(str, arguments)]
-    return Spoken(
-        await trio.lowlevel.open_process(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment()
-        )
-    )
+async def speaking(*arguments: str | Path) -> Spoken:
+    """Start a node."""
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    return Spoken(await start("--stats-every", "0", *arguments, **streams))
 
 
 async def test_a_fork_is_told_by_whoever_finds_it(tmp_path: Path) -> None:
@@ -100,10 +96,10 @@ async def test_a_node_whose_own_log_forked_carries_on_those_of_others(tmp_path: 
 
 
 async def test_a_store_that_cannot_be_written_is_told_and_so_is_its_return(tmp_path: Path) -> None:
+    node = await speaking("--id", "A", "--data-dir", tmp_path, "--append-stdin")
     # A file may not grow beyond 256 KiB: SQLite's log reaches that soon.
-    node = await speaking("--id", "A", "--data-dir", tmp_path, "--append-stdin", before="ulimit -f 512;")
+    resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (256 * 1024, 256 * 1024))
     try:
-        assert node.process.stdin is not None
         line = "x" * 1000 + "\n"
         async with trio.open_nursery() as nursery:
             nursery.start_soon(offer, node.process.stdin, (line * 2000).encode())

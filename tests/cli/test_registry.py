@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 import pytest
 import trio
 
-from tests.cli.processes import COMMAND, environment, p2p_fails, p2p_refuses
+from tests.cli.prepared import Process
+from tests.cli.processes import p2p_fails, p2p_refuses, start
 from tests.programs import needs
 from tests.redis_server import redis_server
 from tests.registries import ask
@@ -23,16 +23,9 @@ VIX = b'{"node_id":"kitchen","tcp_port":9101}'
 
 
 @asynccontextmanager
-async def serving(*arguments: str | Path) -> AsyncIterator[tuple[trio.Process, dict[str, Any]]]:
+async def serving(*arguments: str | Path) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
     """A registry in a process of its own, and its first line."""
-    process = await trio.lowlevel.open_process(
-        [*COMMAND, "registry", "--json", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
+    process = await start("registry", "--json", *arguments)
     try:
         with trio.fail_after(60):
             line = b""
@@ -61,9 +54,7 @@ async def test_it_serves_until_it_is_told_to_stop(number: signal.Signals) -> Non
         process.send_signal(number)
         with trio.fail_after(30):
             assert await process.wait() == 0
-            assert process.stdout is not None
             assert json.loads(await process.stdout.receive_some()) == {"event": "stopped"}
-            assert process.stderr is not None
             assert await process.stderr.receive_some() == b""
         await idle.aclose()
 

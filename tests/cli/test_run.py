@@ -8,7 +8,6 @@ import os
 import pty
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 import trio
 
 import p2p as library
-from tests.cli.processes import COMMAND, environment, p2p, p2p_fails, p2p_ok, p2p_refuses, running
+from tests.cli.processes import environment, p2p, p2p_fails, p2p_ok, p2p_refuses, running, start
 
 
 async def test_the_first_line_is_started_and_then_come_stats(tmp_path: Path) -> None:
@@ -72,9 +71,7 @@ async def test_quiet_json_says_where_it_listens_and_no_more() -> None:
 async def test_a_reader_that_stalls_does_not_stop_the_node() -> None:
     reader, writer = os.pipe()
     room = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 16384)
-    process = await trio.lowlevel.open_process(
-        [*COMMAND, "--id", "A", "--memory", "--run", "0.5", "--stats-every", "1"], stdout=writer, env=environment()
-    )
+    process = await start("--id", "A", "--memory", "--run", "0.5", "--stats-every", "1", stdout=writer)
     os.close(writer)
     with trio.fail_after(60):
         assert await process.wait() == 0
@@ -231,14 +228,7 @@ async def test_the_environment_alone_runs_a_node(tmp_path: Path) -> None:
 
 
 async def test_a_reader_that_goes_away_ends_it_in_order(tmp_path: Path) -> None:
-    process = await trio.lowlevel.open_process(
-        [*COMMAND, "--id", "A", "--data-dir", str(tmp_path / "a"), "--stats-every", "20"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
+    process = await start("--id", "A", "--data-dir", tmp_path / "a", "--stats-every", "20")
     async with process.stdout, process.stderr:
         assert await process.stdout.receive_some(1)
         await process.stdout.aclose()
@@ -288,13 +278,9 @@ async def test_importing_the_command_line_imports_neither_click_nor_rich() -> No
 async def test_the_table_on_a_terminal(tmp_path: Path) -> None:
     async with running("--id", "other", "--memory") as other:
         master, slave = pty.openpty()
-        process = await trio.lowlevel.open_process(
-            [*COMMAND, "--id", "A", "--memory", "--tui", "on", "--connect", await other.endpoint()],
-            stdin=subprocess.DEVNULL,
-            stdout=slave,
-            stderr=slave,
-            env=environment(TERM="xterm", COLUMNS="120", LINES="40"),
-        )
+        terminal = {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+        node = ("--id", "A", "--memory", "--tui", "on", "--connect", await other.endpoint())
+        process = await start(*node, stdout=slave, stderr=slave, **terminal)
         os.close(slave)
         shown = b""
         with trio.fail_after(60):

@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -24,14 +24,13 @@ from p2p.replication.fork import make_proof
 from p2p.store.keys import open_store
 from p2p.store.schema import PAGE_BYTES
 from tests.cli.processes import (
-    COMMAND,
-    environment,
     output_without_reader,
     p2p,
     p2p_fails,
     p2p_ok,
     p2p_refuses,
     running,
+    start,
 )
 from tests.logs import Log
 
@@ -237,18 +236,22 @@ def test_verify_does_not_call_a_store_damaged_for_its_keys_rights(
     assert "move log" not in told.err
 
 
-async def test_T61_a_disk_that_takes_no_more_is_one_line(data_dir: Path) -> None:
-    command = [*COMMAND, "wal", "append", "--data-dir", str(data_dir)]
+async def append_where_no_file_grows_beyond(
+    bytes_max: int, data: bytes, *options: str | Path
+) -> subprocess.CompletedProcess[bytes]:
+    process = await start("wal", "append", *options, stdin=subprocess.PIPE)
+    # It waits for its input.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (bytes_max, bytes_max))
     with trio.fail_after(60):
-        done = await trio.run_process(
-            command,
-            stdin=b"x" * 200_000,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=environment(),
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)),
-        )
+        async with process.stdin:
+            with suppress(trio.BrokenResourceError):  # it read no more
+                await process.stdin.send_all(data)
+        said, told = [b"".join([part async for part in stream]) for stream in (process.stdout, process.stderr)]
+        return subprocess.CompletedProcess(options, await process.wait(), said, told)
+
+
+async def test_T61_a_disk_that_takes_no_more_is_one_line(data_dir: Path) -> None:
+    done = await append_where_no_file_grows_beyond(150_000, b"x" * 200_000, "--data-dir", data_dir)
     assert done.returncode == 1
     assert done.stdout == b""
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -256,18 +259,8 @@ async def test_T61_a_disk_that_takes_no_more_is_one_line(data_dir: Path) -> None
 
 @pytest.mark.parametrize("as_json", [False, True])
 async def test_T61_append_that_fails_half_way_says_how_far_it_came(tmp_path: Path, as_json: bool) -> None:
-    command = [*COMMAND, "wal", "append", "--data-dir", str(tmp_path / "a"), *(["--json"] if as_json else [])]
-    line = b"x" * 999 + b"\n"
-    with trio.fail_after(60):
-        done = await trio.run_process(
-            command,
-            stdin=line * 5_000,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=environment(),
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000)),
-        )
+    options = ["--data-dir", tmp_path / "a", *(["--json"] if as_json else [])]
+    done = await append_where_no_file_grows_beyond(1_500_000, (b"x" * 999 + b"\n") * 5_000, *options)
     assert done.returncode == 1, done.stderr
     heads = (await p2p_ok("wal", "heads", "--data-dir", tmp_path / "a", "--json")).splitlines()
     seq = json.loads(heads[0])["seq"]
@@ -306,10 +299,7 @@ async def test_follow_goes_on_until_interrupted(tmp_path: Path) -> None:
     async with running("--id", "A", "--data-dir", path, "--append-stdin") as node:
         await node.send_lines("one")
         await node.records(1)
-        process = await trio.lowlevel.open_process(
-            [*COMMAND, "wal", "tail", "--follow", "--data-dir", str(path)], stdout=subprocess.PIPE, env=environment()
-        )
-        assert process.stdout is not None
+        process = await start("wal", "tail", "--follow", "--data-dir", path)
         async with process.stdout:
             shown = b""
             with trio.fail_after(20):
@@ -327,14 +317,7 @@ async def test_follow_goes_on_until_interrupted(tmp_path: Path) -> None:
 
 async def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
     await p2p_ok("wal", "append", "--data-dir", tmp_path / "a", stdin=b"a line of some length\n" * 20_000)
-    process = await trio.lowlevel.open_process(
-        [*COMMAND, "wal", "tail", "--data-dir", str(tmp_path / "a")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
+    process = await start("wal", "tail", "--data-dir", tmp_path / "a")
     async with process.stderr:
         await process.stdout.receive_some(100)
         await process.stdout.aclose()
