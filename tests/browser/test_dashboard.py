@@ -17,6 +17,7 @@ import http_control
 import p2p
 from tests.browser.chromium import Visit, ask, killable, visit
 from tests.http.controlled import TOKEN, controlled
+from tests.ports import free_port
 from tests.programs import needs
 
 if TYPE_CHECKING:
@@ -146,9 +147,7 @@ async def test_it_connects_and_says_what_came_of_it() -> None:
         page.click("#connect button")
         seen.until("#connect-result.good", "already")
 
-    with trio.socket.socket() as closed:
-        await closed.bind(("127.0.0.1", 0))
-        silent = closed.getsockname()[1]
+    silent = free_port()
     async with (
         p2p.open_node(node_id="a") as node,
         p2p.open_node(node_id="shop-2") as b,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, redirect_stderr, suppress
 from pathlib import Path
@@ -34,15 +37,23 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "P2P_DISCOVERY": "off"} | more
 
 
-async def p2p(*arguments: str | Path, stdin: bytes = b"", **more: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end."""
+async def p2p(
+    *arguments: str | Path, stdin: bytes = b"", until: bytes = b"", **more: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end; or interrupt it as soon as its standard error has this pattern."""
     with trio.fail_after(120):
         process = await _start(*arguments, stdin=subprocess.PIPE, **more)
         said: dict[str, bytes] = {}
 
         async def read(name: str, stream: trio.abc.ReceiveStream) -> None:
+            said[name] = b""
+            is_awaited = bool(until) and name == "stderr"
             async with stream:
-                said[name] = b"".join([part async for part in stream])
+                async for part in stream:
+                    said[name] += part
+                    if is_awaited and re.search(until, said[name]):
+                        process.send_signal(signal.SIGINT)
+                        is_awaited = False
 
         try:
             async with trio.open_nursery() as nursery, process.stdin:
@@ -113,6 +124,11 @@ def p2p_refuses(*arguments: str | Path) -> str:
     return line
 
 
+def unread(pipe: int) -> int:
+    """Bytes in a pipe that nobody has read yet."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 @contextmanager
 def output_without_reader() -> Iterator[TextIO]:
     """A pipe whose reader has gone, to stand for standard output."""
@@ -172,7 +188,7 @@ class Running:
     async def end(self, number: signal.Signals) -> int:
         """Signal it and wait for its end, at most the 5 s that it promises (and some for a slow machine)."""
         self.process.send_signal(number)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             return await self.process.wait()
 
 

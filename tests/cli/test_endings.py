@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import termios
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from p2p.cli import appending
 from p2p.errors import ConfigError, StoreError
 from p2p.store.keys import open_reader
 from tests.cli.prepared import Process
-from tests.cli.processes import COMMAND, environment, output_without_reader, p2p, p2p_ok, running, start
+from tests.cli.processes import COMMAND, environment, output_without_reader, p2p, p2p_ok, running, start, unread
 
 MEMORY = ["--id", "A", "--memory"]
 
@@ -31,7 +30,7 @@ MEMORY = ["--id", "A", "--memory"]
 async def end_of(process: Process | trio.Process) -> tuple[int, str]:
     """Its exit code, and what it left on standard error."""
     said = b""
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         if process.stderr is not None:
             async for chunk in process.stderr:
                 said += chunk
@@ -218,7 +217,7 @@ async def test_lines_that_were_read_are_appended_before_the_end_though_the_log_s
     # Somebody configured who accepts and says nothing: the own log waits for a first word of it.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = ["--id", "A", "--data-dir", tmp_path, "--connect", f"127.0.0.1:{silent.getsockname()[1]}"]
-        options += ["--append-stdin", *(["--run", "1"] if how == "--run" else [])]
+        options += ["--append-stdin", *(["--run", "2"] if how == "--run" else [])]
         process = await start(*options, "--quiet", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert isinstance(process.stdin, trio.lowlevel.FdStream)
         await process.stdin.send_all(b"two\nthree\n")
@@ -231,11 +230,6 @@ async def test_lines_that_were_read_are_appended_before_the_end_though_the_log_s
         assert (code, [line for line in said.splitlines() if "append" in line]) == (0, [])
         await process.stdin.aclose()
     assert "ok: 3 records" in await p2p_ok("wal", "verify", "--data-dir", tmp_path)
-
-
-def unread(pipe: int) -> int:
-    """Bytes that nobody has read yet."""
-    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -14,6 +14,7 @@ from p2p.errors import ConfigError
 from p2p.node.bootstrap import BootstrapMode
 from p2p.node.discovery import DiscoveryMode
 from tests.cli.processes import Running, p2p_refuses, running
+from tests.ports import free_port
 from tests.registries import registry
 
 
@@ -170,9 +171,7 @@ async def connected(*nodes: Running) -> None:
 
 
 async def test_nodes_that_know_nobody_find_each_other() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.255.255.255", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port("127.255.255.255", socket.SOCK_DGRAM))
     options = ["--memory", "--discovery", "on", "--disc-port", port, "--disc-interval", "100"]
     async with running("--id", "A", *options) as a, running("--id", "B", *options) as b:
         await connected(a, b)

@@ -15,6 +15,7 @@ import trio
 
 from tests.cli.prepared import Process
 from tests.cli.processes import p2p_ok, running, start
+from tests.ports import free_port
 
 
 class Spoken:
@@ -26,7 +27,7 @@ class Spoken:
 
     async def until(self, part: str) -> str:
         """Wait for a line with this part, and return the line."""
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while (line := next((line for line in self.said.splitlines(True) if part in line), "")) == "":
                 chunk = await self.process.stderr.receive_some()
                 assert chunk, f"it ended and never said {part!r}: {self.said}"
@@ -52,13 +53,13 @@ async def test_a_fork_is_told_by_whoever_finds_it(tmp_path: Path) -> None:
     shutil.copytree(one, other)
     await p2p_ok("wal", "append", "--data-dir", one, stdin=b"here\n")
     await p2p_ok("wal", "append", "--data-dir", other, stdin=b"there\n")
+    port = str(free_port())
     async with (
-        running("--id", "A", "--data-dir", one) as a,
-        running("--id", "B", "--data-dir", tmp_path / "b", "--connect", await a.endpoint()) as b,
+        running("--id", "A", "--data-dir", one, "--listen", port) as a,
+        running("--id", "B", "--data-dir", tmp_path / "b", "--connect", f"127.0.0.1:{port}") as b,
     ):
         await b.records(2)
         assert await a.end(signal.SIGTERM) == 0
-        port = (await a.endpoint()).rpartition(":")[2]
         async with running("--id", "A", "--data-dir", other, "--listen", port):
             line = await Spoken(b.process).until("is forked")
     assert "the log of A is forked" in line

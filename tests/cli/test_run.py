@@ -15,7 +15,8 @@ import pytest
 import trio
 
 import p2p as library
-from tests.cli.processes import environment, p2p, p2p_fails, p2p_ok, p2p_refuses, running, start
+from tests.cli.processes import environment, p2p, p2p_fails, p2p_ok, p2p_refuses, running, start, unread
+from tests.ports import free_port
 
 
 async def test_the_first_line_is_started_and_then_come_stats(tmp_path: Path) -> None:
@@ -71,9 +72,13 @@ async def test_quiet_json_says_where_it_listens_and_no_more() -> None:
 async def test_a_reader_that_stalls_does_not_stop_the_node() -> None:
     reader, writer = os.pipe()
     room = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 16384)
-    process = await start("--id", "A", "--memory", "--run", "0.5", "--stats-every", "1", stdout=writer)
+    process = await start("--id", "A", "--memory", "--stats-every", "1", stdout=writer)
     os.close(writer)
     with trio.fail_after(60):
+        while unread(reader) <= room // 2:
+            await trio.sleep(0.01)
+        await trio.sleep(0.2)
+        process.send_signal(signal.SIGINT)
         assert await process.wait() == 0
     held = b""
     while data := os.read(reader, room):
@@ -86,9 +91,9 @@ async def test_a_reader_that_stalls_does_not_stop_the_node() -> None:
 
 async def test_two_nodes_converge_through_kill_9_and_restart(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
-    async with running("--id", "A", "--data-dir", a, "--append-stdin") as first:
+    port = str(free_port())
+    async with running("--id", "A", "--data-dir", a, "--append-stdin", "--listen", port) as first:
         await first.send_lines(*(f"a{number}" for number in range(100)))
-        port = (await first.endpoint()).rpartition(":")[2]
         async with running("--id", "B", "--data-dir", b, "--append-stdin", "--connect", f"127.0.0.1:{port}") as second:
             await second.send_lines("b0", "b1")
             await second.records(102)
@@ -133,7 +138,7 @@ async def test_no_connect_stops_every_dial(tmp_path: Path) -> None:
 async def test_a_delayed_connect_comes_later_and_is_kept() -> None:
     async with running("--id", "A", "--memory") as first:
         port = (await first.endpoint()).rpartition(":")[2]
-        arguments = ("--id", "B", "--memory", "--connect", f"127.0.0.1:{port}", "--connect-delay", "300")
+        arguments = ("--id", "B", "--memory", "--connect", f"127.0.0.1:{port}", "--connect-delay", "1500")
         async with running(*arguments) as second:
             await second.until(lambda event: event["event"] == "stats" and event["connect_attempts"] == 0)
             await second.until(lambda event: event.get("peers_connected") == 1)
@@ -303,9 +308,9 @@ async def test_the_table_on_a_terminal(tmp_path: Path) -> None:
 
 
 async def test_a_connect_that_fails_is_told_with_the_reason_even_when_quiet() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
-    done = await p2p("--id", "A", "--memory", "--quiet", "--connect", f"127.0.0.1:{port}", "--run", "0.5")
+    port = free_port()
+    options = ["--memory", "--quiet", "--connect", f"127.0.0.1:{port}"]
+    done = await p2p("--id", "A", *options, until=rb"cannot connect.*\n")
     lines = done.stderr.decode().splitlines()
     assert [line for line in lines if "cannot connect" in line] == lines[:1]
     assert lines[0].startswith(f"[p2p] warn: A: cannot connect to tcp://127.0.0.1:{port}: refused: ")
@@ -313,10 +318,10 @@ async def test_a_connect_that_fails_is_told_with_the_reason_even_when_quiet() ->
 
 async def test_debug_tells_of_dials_and_links_and_trace_of_messages_too() -> None:
     async with running("--id", "A", "--memory") as a:
-        arguments = ["--id", "B", "--memory", "--connect", await a.endpoint(), "--run", "1"]
+        arguments = ["--id", "B", "--memory", "--connect", await a.endpoint()]
         said = {}
-        for level in ("info", "debug", "trace"):
-            done = await p2p(*arguments, "--log-level", level)
+        for level, last in (("info", rb"connected to A"), ("debug", rb"live: <"), ("trace", rb"WalHeads comes")):
+            done = await p2p(*arguments, "--log-level", level, until=last)
             assert done.returncode == 0
             said[level] = done.stderr.decode()
     assert "debug:" not in said["info"]
@@ -342,10 +347,9 @@ async def test_stats_count_the_logs_that_are_left_alone() -> None:
 
 
 async def test_a_delayed_connect_that_fails_is_told_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
-    options = ["--connect", f"127.0.0.1:{port}", "--connect-delay", "1", "--run", "5", "--log-level", "debug"]
-    done = await p2p("--id", "A", "--memory", *options)
+    port = free_port()
+    options = ["--connect", f"127.0.0.1:{port}", "--connect-delay", "1", "--log-level", "debug"]
+    done = await p2p("--id", "A", "--memory", *options, until=rb"debug: .*cannot connect to.*\n")
     lines = [line for line in done.stderr.decode().splitlines() if "cannot connect to" in line]
     assert lines[0].startswith(f"[p2p] warn: A: cannot connect to tcp://127.0.0.1:{port}: refused: ")
     assert len(lines) > 1

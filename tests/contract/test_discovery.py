@@ -17,16 +17,10 @@ import p2p
 from p2p.node.leads import goes_first
 from p2p.transport.memory import MemoryNetwork
 from p2p.windows import InlineBlocking, SimulatedClock
+from tests.ports import free_port
 
 NODES = int(os.environ.get("MANY_NODES", "16"))
 """Each of them dials every other one; `make proof` has 50."""
-
-
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def all_connected(nodes: list[p2p.Node]) -> None:
@@ -69,7 +63,7 @@ async def test_many_nodes_find_each_other_and_dial_each_peer_about_once(autojump
 
 async def test_closed_nodes_of_one_machine_find_each_other_on_loopback() -> None:
     """With neither network key nor trust list nor `open`, on real sockets, and one line says what that means."""
-    discovery = p2p.DiscoveryConfig(discovery_port=free_udp_port())
+    discovery = p2p.DiscoveryConfig(discovery_port=free_port("127.255.255.255", socket.SOCK_DGRAM))
     lines: list[str] = []
     async with AsyncExitStack() as stack:
         nodes = [

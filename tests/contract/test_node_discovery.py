@@ -9,14 +9,13 @@ import pytest
 import trio
 
 import p2p
+from tests import ports
 
 OUTER_S = 30.0
 
 
 def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.255.255.255", 0))
-        return int(probe.getsockname()[1])
+    return ports.free_port("127.255.255.255", socket.SOCK_DGRAM)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ import trio
 
 import p2p
 from tests.certificates import certificates
+from tests.ports import free_port
 from tests.programs import find_program, needs
 
 FILES = certificates("127.0.0.1", "localhost")
@@ -153,12 +153,6 @@ http {{
     }}
 }}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @asynccontextmanager

@@ -29,6 +29,7 @@ from tests.hostile.attacker import (
     speak,
     wiretap,
 )
+from tests.ports import free_port
 
 STORY = b"a recorded handshake of forty-one bytes..."
 
@@ -219,7 +220,5 @@ async def test_a_wiretap_ends_or_stalls_the_connection(direction: Direction, tam
 
 
 async def test_a_wiretap_whose_victim_is_gone_resets() -> None:
-    async with echo_server() as echo:
-        where = echo.where
-    async with wiretap(where) as tap, await dial(tap.where) as stream:
+    async with wiretap(("127.0.0.1", free_port())) as tap, await dial(tap.where) as stream:
         assert await read_to_end(stream) == (b"", End.RESET)

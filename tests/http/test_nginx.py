@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ import http_control
 import p2p
 from http_control import AuthContext
 from tests.http.controlled import Controlled, Stream, controlled
+from tests.ports import free_port
 from tests.programs import find_program, needs
 
 CONFIG = """
@@ -46,12 +46,6 @@ http {{
     }}
 }}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

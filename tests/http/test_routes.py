@@ -17,6 +17,7 @@ from http_control.control import Control
 from http_control.options import P2PHttpOptions
 from http_control.views import View
 from tests.http.controlled import Controlled, controlled, one_controlled
+from tests.ports import free_port
 
 
 async def until(a: Controlled, path: str, condition: Any) -> Any:
@@ -58,8 +59,8 @@ async def test_connect_says_what_really_happened() -> None:
 
 async def test_connect_to_nobody_and_to_the_wrong_one() -> None:
     async with p2p.open_node(node_id="b") as b, one_controlled() as a:
-        with_nobody = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        port = with_nobody[0].socket.getsockname()[1]
+        port = free_port()
+        with_nobody = await trio.open_tcp_listeners(port, host="127.0.0.1")
         silent = await a.post("/connect", {"host": "127.0.0.1", "port": port, "wait_ms": 50}, 504)
         assert silent["error"] == "timeout"
         await with_nobody[0].aclose()
@@ -166,10 +167,7 @@ async def test_a_link_through_a_relay_says_so() -> None:
 
 
 async def test_readiness_knows_whether_nodes_near_are_looked_for() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = p2p.DiscoveryConfig(loopback_only=True, discovery_port=port)
+    config = p2p.DiscoveryConfig(loopback_only=True, discovery_port=free_port("127.255.255.255", socket.SOCK_DGRAM))
     async with p2p.open_node(node_id="d", discovery=config) as node, controlled(node) as d:
         checks = (await d.client.get("/readyz")).json()["checks"]["/p2p"]
         assert checks == {"listener": True, "store": True, "discovery": True}

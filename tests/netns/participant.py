@@ -28,7 +28,7 @@ async def main(settings: dict[str, Any]) -> None:
                 show(node)
 
 
-OUTER_S = 60
+OUTER_S = 150
 """Ten seconds are what is promised; the rest is for a machine with other things to do. A node that did not get there
 ends, and the test with it."""
 

@@ -13,6 +13,7 @@ import trio
 import p2p
 from p2p.node.service import Runs
 from p2p.transport.memory import MemoryNetwork
+from tests.ports import free_port
 
 
 def _runtime() -> p2p.P2PRuntime:
@@ -46,8 +47,8 @@ async def test_a_second_entry_is_refused_and_takes_nothing_from_the_first(
 
 async def test_an_entry_that_failed_is_none_and_a_second_one_meanwhile_takes_nothing_from_it() -> None:
     with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as kept:
-        await kept.bind(("127.255.255.255", 0))
-        port = kept.getsockname()[1]
+        port = free_port("127.255.255.255", trio.socket.SOCK_DGRAM)
+        await kept.bind(("127.255.255.255", port))
         discovery = p2p.make_udp_discovery(p2p.DiscoveryConfig(discovery_port=port, loopback_only=True))
         with pytest.raises(p2p.AddressInUse):
             async with discovery:
