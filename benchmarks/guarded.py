@@ -39,6 +39,7 @@ from p2p.store.sqlite import SqliteStore
 from p2p.transport.memory import MemoryNetwork
 
 MESSAGES: Final = 200
+FEW_MESSAGES: Final = 50
 SLICES: Final = 16
 WALL_MS: Final = 1_800_000_000_000
 _DATA: Final = int(Data.TYPE)
@@ -67,14 +68,14 @@ def _handshake(counting: Counting) -> None:
         _shake_hands(a, b)
 
 
-def _messages(size: int) -> Callable[[Counting], None]:
+def _messages(size: int, count: int) -> Callable[[Counting], None]:
     def run(counting: Counting) -> None:
         a, b = _sessions()
         _shake_hands(a, b)
         outbox, body = Outbox(Limits()), bytes(size)
 
         def send_and_receive() -> None:
-            for _ in range(MESSAGES):
+            for _ in range(count):
                 while not outbox.put_data(Data("chat", body=body).encode()):
                     outbox.drain(a, 64 * KIB)
                     _move(a, b)
@@ -125,7 +126,7 @@ def _questions(counting: Counting) -> None:
     body = bytes(128)
 
     def ask_and_answer() -> None:
-        for _ in range(MESSAGES):
+        for _ in range(FEW_MESSAGES):
             asked = a.seal_alone(encode_data(b"chat", 0, 0, body), ACK_REQ)
             assert asked is not None
             question = b.receive_alone(asked[1], 0.0)
@@ -144,7 +145,7 @@ def _seals(counting: Counting) -> None:
 
     def seal_and_open() -> None:
         decoder = FrameDecoder()
-        for msg_id in range(MESSAGES):
+        for msg_id in range(FEW_MESSAGES):
             decoder.feed(sealing.seal(_DATA, msg_id, 0, payload))
             frame = decoder.next_pieces()
             assert frame is not None
@@ -197,10 +198,10 @@ _VARIED: Final = [bytes(200 + number % 100) for number in range(900)]
 ALL: Final = (
     Guarded("handshake, both sides", 1, _handshake),
     Guarded("a node's send of 128 B, until it is queued", MESSAGES, _sends),
-    Guarded("message of 128 B, outbox to event", MESSAGES, _messages(128)),
-    Guarded("message of 20 KiB, outbox to event", MESSAGES, _messages(20 * KIB)),
-    Guarded("question and answer of 128 B, both sessions", MESSAGES, _questions),
-    Guarded("seal, frame, cut and open 1 KiB", MESSAGES, _seals),
+    Guarded("message of 128 B, outbox to event", MESSAGES, _messages(128, MESSAGES)),
+    Guarded("message of 20 KiB, outbox to event", FEW_MESSAGES, _messages(20 * KIB, FEW_MESSAGES)),
+    Guarded("question and answer of 128 B, both sessions", FEW_MESSAGES, _questions),
+    Guarded("seal, frame, cut and open 1 KiB", FEW_MESSAGES, _seals),
     Guarded("64 KiB through a circuit, both ends and the relay", SLICES, _slices),
     Guarded("parse and verify a batch, 100 records", 9, _verify),
     Guarded("append to SQLite, 100 records", 9, _append(_PAYLOADS)),

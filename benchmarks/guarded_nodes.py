@@ -30,9 +30,9 @@ from p2p.windows import SimulatedClock
 
 MESSAGES: Final = 256
 LARGE_MESSAGES: Final = 16
-REQUESTS: Final = 25
+REQUESTS: Final = 10
 RECORDS: Final = 300
-APPENDS: Final = 10
+APPENDS: Final = 5
 _AT: Final = PeerEndpoint("127.0.0.1", 9000)
 
 

@@ -7,6 +7,7 @@ an honest peer gets in meanwhile. The other way round, the node dials what is no
 from __future__ import annotations
 
 import gc
+import os
 import random
 import resource
 from collections import deque
@@ -59,6 +60,9 @@ from tests.hostile.victim import (
     victim,
     where,
 )
+
+IN_EVERY_WAY = bool(os.environ.get("HOSTILE_IN_EVERY_WAY"))
+"""Everything that may happen to a handshake happens at each of its bytes; else one thing at each, in turns."""
 
 
 @pytest.fixture
@@ -301,7 +305,7 @@ async def test_T07_a_replayed_handshake_fails_at_its_last_message() -> None:
         assert node.stats().handshakes_completed == 1
 
 
-async def test_T10_a_handshake_cut_at_every_offset_in_every_way_leaves_nothing() -> None:
+async def test_T10_a_handshake_cut_at_every_offset_leaves_nothing() -> None:
     async with victim(limits=limits(unauthenticated_max=4096)) as node:
         recording = await recorded(node)
         async with trio.open_nursery() as nursery:
@@ -312,8 +316,9 @@ async def test_T10_a_handshake_cut_at_every_offset_in_every_way_leaves_nothing()
                     answer = await cut(where(node), recording, offset, ending)
                     assert len(frames_of(answer.data)) <= 1
 
+            ways = (Ending.CLOSE, Ending.RESET, Ending.HALF_CLOSE)
             for offset in range(len(recording)):
-                for ending in (Ending.CLOSE, Ending.RESET, Ending.HALF_CLOSE):
+                for ending in ways if IN_EVERY_WAY else ways[offset % 3 :][:1]:
                     nursery.start_soon(leave, offset, ending)
         await serve_an_honest_peer(node)
         await until_alone(node)
@@ -322,17 +327,18 @@ async def test_T10_a_handshake_cut_at_every_offset_in_every_way_leaves_nothing()
 
 
 def every_fault(direction: Direction, length: int) -> list[Fault]:
-    """Each byte flipped, and one more fault at each, the kinds in turn."""
+    """A fault at each byte: every second one flipped, and of the others each kind in turn."""
     kinds = (Tamper.DROP, Tamper.INSERT, Tamper.CLOSE, Tamper.RESET, Tamper.HALF_CLOSE)
-    faults = [Fault(direction, offset, Tamper.FLIP) for offset in range(length)]
-    faults += [Fault(direction, offset, kinds[offset % len(kinds)]) for offset in range(length)]
-    return faults
+    if IN_EVERY_WAY:
+        return [Fault(direction, offset, kind) for offset in range(length) for kind in (Tamper.FLIP, *kinds)]
+    turns = [kind for other in kinds for kind in (Tamper.FLIP, other)]
+    return [Fault(direction, offset, turns[offset % len(turns)]) for offset in range(length)]
 
 
 async def test_T19_a_handshake_changed_at_any_byte_on_its_way_to_us_never_completes(clock: MockClock) -> None:
     async with victim(entropy=even_lengths) as node:
-        todo = iter(every_fault(Direction.UP, len(await recorded(node))))
-        tried = 0
+        faults = every_fault(Direction.UP, len(await recorded(node)))
+        todo, tried = iter(faults), 0
 
         async def work() -> None:
             nonlocal tried
@@ -350,7 +356,7 @@ async def test_T19_a_handshake_changed_at_any_byte_on_its_way_to_us_never_comple
                 for _ in range(8):
                     nursery.start_soon(work)
         await until_alone(node)
-        assert tried > 600
+        assert tried == len(faults) > 300
         assert node.stats().handshakes_completed == 1  # the recorded one
         assert set(ends(node)) <= {
             Reason.CRYPTO,
@@ -373,7 +379,8 @@ async def test_T19_an_answer_changed_at_any_byte_on_its_way_to_us_is_no_link(clo
             await node.disconnect(far.peer_id)
             await until_alone(far)
             ack = frames_of(bytes(tap.recordings[0].down))[0]
-        todo = iter(every_fault(Direction.DOWN, len(ack)))
+        faults = every_fault(Direction.DOWN, len(ack))
+        todo = iter(faults)
         reasons: dict[Reason, int] = {}
 
         async def work() -> None:
@@ -390,8 +397,9 @@ async def test_T19_an_answer_changed_at_any_byte_on_its_way_to_us_is_no_link(clo
         await until_alone(node)
         await until_alone(far)
         assert node.stats().handshakes_completed == far.stats().handshakes_completed == 1
-        assert sum(reasons.values()) == 2 * len(ack)
-        assert reasons[Reason.CRYPTO] > len(ack) / 2
+        assert sum(reasons.values()) == len(faults) >= len(ack)
+        # A byte that is changed is found out by the seal, and half of the faults are no more than that.
+        assert reasons[Reason.CRYPTO] > len(ack) / 3
         assert set(reasons) <= {
             Reason.CRYPTO,
             Reason.PROTOCOL,

@@ -13,7 +13,7 @@ import trio
 
 import http_control
 import p2p
-from tests.http.applications import connect
+from tests.http.applications import connect, plain_client
 
 TOKEN = "a-token-of-the-tests"
 
@@ -99,7 +99,7 @@ async def controlled(node: p2p.Node, **options: Any) -> AsyncIterator[Controlled
         given = http_control.P2PHttpOptions(**options)
         urls = await nursery.start(http_control.serve, p2p.P2PRuntime(node), given)
         headers = {"authorization": f"Bearer {TOKEN}"}
-        async with httpx.AsyncClient(base_url=urls[0], headers=headers, timeout=30) as client:
+        async with plain_client(urls[0], headers=headers, timeout=30) as client:
             yield Controlled(node, urls[0], client, nursery)
         nursery.cancel_scope.cancel()
 

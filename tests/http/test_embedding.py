@@ -20,7 +20,7 @@ import http_control
 import p2p
 from http_control import Bind, P2PHttpOptions, register_routes, register_site, serving
 from tests.clocks import as_it_goes
-from tests.http.applications import served
+from tests.http.applications import plain_client, served
 from tests.http.controlled import TOKEN, controlled, one_controlled
 
 OTHER_TOKEN = "another-token-of-the-tests"
@@ -41,7 +41,7 @@ async def test_several_nodes_on_one_application_do_not_notice_each_other() -> No
             register_routes(app, p2p.P2PRuntime(node), options)
         with pytest.raises(ValueError, match="/api/a"):
             register_routes(app, p2p.P2PRuntime(a), P2PHttpOptions(prefix="api/a/"))
-        async with served(app) as (url, _), httpx.AsyncClient(base_url=url) as client:
+        async with served(app) as (url, _), plain_client(url) as client:
             assert (await client.get("/")).text == "the shop"
             for name, token, other in (("a", TOKEN, OTHER_TOKEN), ("b", OTHER_TOKEN, TOKEN)):
                 headers = {"x-auth-token": token}
@@ -70,7 +70,7 @@ async def test_the_token_of_an_embedded_node_is_there_before_anybody_asks(tmp_pa
             while not (tmp_path / "a" / "control.token").exists():
                 await trio.sleep(0.01)
         token = (tmp_path / "a" / "control.token").read_text().strip()
-        async with httpx.AsyncClient(base_url=url, headers={"x-auth-token": token}) as client:
+        async with plain_client(url, headers={"x-auth-token": token}) as client:
             assert (await client.get("/p2p/status")).json()["node_id"] == "a"
         node.stop()
 
@@ -85,7 +85,7 @@ async def test_the_site_of_an_application_shows_all_its_nodes() -> None:
         register_routes(app, p2p.P2PRuntime(later), P2PHttpOptions(prefix="/b", token=TOKEN))
         register_site(app)
         headers = {"x-auth-token": TOKEN}
-        async with served(app) as (url, _), httpx.AsyncClient(base_url=url, headers=headers) as client:
+        async with served(app) as (url, _), plain_client(url, headers=headers) as client:
             assert (await client.get("/site.json")).json()["prefixes"] == ["/a", "/b"]
             ready = await client.get("/readyz")
             assert (ready.status_code, ready.json()["ok"]) == (503, False)
@@ -116,7 +116,7 @@ async def test_t53_the_site_shows_whoever_comes_what_his_doors_lead_to_and_no_mo
             register_site(app)
         register_routes(app, p2p.P2PRuntime(b), P2PHttpOptions(prefix="/b", token=OTHER_TOKEN))
         register_routes(app, p2p.P2PRuntime(c), P2PHttpOptions(prefix="/c", auth_ctx=staff_only))
-        async with served(app) as (url, _), httpx.AsyncClient(base_url=url) as client:
+        async with served(app) as (url, _), plain_client(url) as client:
             for token, staff, seen in (
                 (TOKEN, "no", ["/a"]), (OTHER_TOKEN, "no", ["/b"]), (OTHER_TOKEN, "yes", ["/b"]),
                 ("wrong", "yes", ["/c"]),
@@ -139,7 +139,7 @@ async def test_t53_the_right_token_of_one_node_is_no_guess_at_the_others(mock_cl
         for node, token in ((a, TOKEN), (b, OTHER_TOKEN)):
             register_routes(app, p2p.P2PRuntime(node), P2PHttpOptions(prefix=f"/{node.node_id}", token=token))
         register_site(app)
-        async with served(app) as (url, _), httpx.AsyncClient(base_url=url) as client:
+        async with served(app) as (url, _), plain_client(url) as client:
             for _ in range(12):
                 assert (await client.get("/readyz", headers={"x-auth-token": OTHER_TOKEN})).status_code == 200
             assert (await client.get("/a/status", headers={"x-auth-token": TOKEN})).status_code == 200
@@ -176,7 +176,7 @@ async def test_a_node_without_its_token_lets_nobody_in_and_says_so_to_the_operat
     app = QuartTrio("shop")
     node = p2p.Node(p2p.NodeConfig(node_id="a", data_dir=tmp_path / "not-yet"))
     register_routes(app, p2p.P2PRuntime(node), P2PHttpOptions())
-    async with served(app) as (url, _), httpx.AsyncClient(base_url=url) as client:
+    async with served(app) as (url, _), plain_client(url) as client:
         early = await client.get("/p2p/logs")
         assert (early.status_code, early.json()["error"]) == (503, "node_not_running")
         assert "not-yet" not in early.text
@@ -232,7 +232,7 @@ async def test_the_server_may_fail_and_the_node_goes_on() -> None:
     async with p2p.open_node(node_id="a") as a:
         register_routes(app, p2p.P2PRuntime(a), P2PHttpOptions(token=TOKEN, stats_every_ms=100))
         headers = {"x-auth-token": TOKEN}
-        async with served(app) as (url, _), httpx.AsyncClient(base_url=url, headers=headers) as client:
+        async with served(app) as (url, _), plain_client(url, headers=headers) as client:
             with trio.fail_after(30):
                 with trio.move_on_after(30):
                     with contextlib.suppress(httpx.HTTPError):
@@ -276,7 +276,7 @@ async def test_served_first_the_node_still_starts(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         (url,) = await nursery.start(http_control.serve, runtime)
         headers = {"x-auth-token": (tmp_path / "control.token").read_text().strip()}
-        async with httpx.AsyncClient(base_url=url, headers=headers) as client:
+        async with plain_client(url, headers=headers) as client:
             assert (await client.get("/p2p/status")).status_code == 503
             await nursery.start(runtime.run)
             assert (await client.get("/p2p/status")).json()["node_id"] == "a"

@@ -25,7 +25,7 @@ from http_control.server import ServerOptions, serve_app
 from http_control.sockets import Bind
 from p2p import AddressInUse, ConfigError
 from tests.clocks import as_it_goes, idle_time_skipped
-from tests.http.applications import connect, descriptors, descriptors_back_to, raw, served, small_app
+from tests.http.applications import connect, descriptors, descriptors_back_to, plain_client, raw, served, small_app
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 PATIENT = HttpLimits(stop_grace_s=30, stop_s_max=60)
@@ -49,7 +49,7 @@ def problem(answer: bytes) -> tuple[int, str]:
 
 
 async def test_it_serves_on_a_free_port_and_says_which() -> None:
-    async with served(small_app()) as (url, _), httpx.AsyncClient(base_url=url) as client:
+    async with served(small_app()) as (url, _), plain_client(url) as client:
         assert (await client.get("/")).json() == {"hello": True}
         assert (await client.post("/count", content=b"x" * 65_536)).json() == {"bytes": 65_536}
 
@@ -335,7 +335,7 @@ async def test_it_stops_in_time_whatever_the_clients_do(stalled: int) -> None:
             streams.append(await connect(url))
             await streams[-1].send_all(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
             await streams[-1].receive_some(100)
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with plain_client(url) as client:
             await client.get("/")  # and kept alive
             started = trio.current_time()
             nursery.cancel_scope.cancel()
@@ -386,7 +386,7 @@ async def test_a_request_under_way_is_answered_before_the_end() -> None:
 
 
 async def test_an_application_that_fails_fails_one_request() -> None:
-    async with served(small_app()) as (url, _), httpx.AsyncClient(base_url=url) as client:
+    async with served(small_app()) as (url, _), plain_client(url) as client:
         assert (await client.get("/fail")).status_code == 500
         assert (await client.get("/")).status_code == 200
 

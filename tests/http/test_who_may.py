@@ -22,7 +22,7 @@ from http_control import AuthContext, Reply
 from http_control.files import read_control
 from p2p import ConfigError
 from tests.clocks import as_it_goes
-from tests.http.applications import connect, raw
+from tests.http.applications import connect, plain_client, raw
 from tests.http.controlled import TOKEN, Stream, controlled, one_controlled
 
 OPEN = ("/p2p/ping", "/livez", "/site.json", "/", "/connect")
@@ -38,7 +38,7 @@ CLOSED = (
 
 
 async def test_everything_is_closed_but_what_is_open() -> None:
-    async with one_controlled(admin_hook=None) as a, httpx.AsyncClient(base_url=a.url) as stranger:
+    async with one_controlled(admin_hook=None) as a, plain_client(a.url) as stranger:
         for path in OPEN:
             assert (await stranger.get(path)).status_code == 200, path
         description = (await a.client.get("/openapi.json")).json()
@@ -80,13 +80,13 @@ async def test_t54_who_may_not_is_told_so_before_the_body_has_come() -> None:
      {"authorization": f"Bearer {TOKEN}", "x-auth-token": ""}],
 )  # fmt: skip
 async def test_two_headers_carry_the_token(headers: dict[str, str]) -> None:
-    async with one_controlled() as a, httpx.AsyncClient(base_url=a.url, headers=headers) as client:
+    async with one_controlled() as a, plain_client(a.url, headers=headers) as client:
         assert (await client.get("/p2p/status")).status_code == 200
 
 
 @pytest.mark.parametrize("shown", ["", "Bearer", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", "Bearer ü"])
 async def test_what_is_not_quite_the_token(shown: str) -> None:
-    async with one_controlled() as a, httpx.AsyncClient(base_url=a.url) as client:
+    async with one_controlled() as a, plain_client(a.url) as client:
         answer = await client.get("/p2p/status", headers={"authorization": shown.encode()})
         assert answer.status_code == 401
         # Nor in a place that ends up in histories and logs.
@@ -334,7 +334,7 @@ async def test_t55_it_does_not_start_for_everybody_by_mistake() -> None:
             await http_control.serve(p2p.P2PRuntime(node), http_control.P2PHttpOptions(bind=bind, token=TOKEN))
     async with controlled(node, bind=http_control.Bind(host="0.0.0.0"), http_open=True) as a:
         port = int(a.url.rpartition(":")[2])
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with plain_client(f"http://127.0.0.1:{port}") as client:
             assert (await client.get("/p2p/ping")).status_code == 200
             assert (await client.get("/p2p/logs")).status_code == 401
 

@@ -365,13 +365,13 @@ class Steps:
 
 @pytest.mark.parametrize("piece", [1, 2, 7, 100, 4096, 65_536, builtins.int(1e9)])
 @pytest.mark.parametrize("drain_each", [True, False], ids=["drained", "fed first"])
-@pytest.mark.parametrize("frame_bytes", [0, 3, 150, 40_000])
+@pytest.mark.parametrize("frame_bytes", [0, 3, 150, 20_000])
 def test_work_is_linear_however_the_stream_is_cut(
     monkeypatch: pytest.MonkeyPatch, piece: int, drain_each: bool, frame_bytes: int
 ) -> None:
     moved = Moved(monkeypatch)
     payload = builtins.bytes(frame_bytes)
-    count = max(1, 16_000 // (frame_bytes + 1))
+    count = max(1, 4_000 // (frame_bytes + 1))
     stream = (encode_varint(frame_bytes) + payload) * count
     chunks = [moved.chunk(stream[pos : pos + piece]) for pos in range(0, len(stream), piece)]
     moved.bytes = 0
@@ -405,7 +405,7 @@ def test_bounded_memory_a_claim_costs_nothing() -> None:
 
 @pytest.mark.parametrize("drain_each", [True, False])
 def test_bounded_memory_a_dripped_frame_costs_its_bytes_and_not_its_pieces(drain_each: bool) -> None:
-    size = 256 * 1024
+    size = 64 * 1024
     tracemalloc.start()
     try:
         decoder = FrameDecoder()
