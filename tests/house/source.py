@@ -25,6 +25,11 @@ class Module:
         """Its syntax tree."""
         return ast.parse(self.text)
 
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """All nodes of the tree: to walk it takes longer than to parse it, and many checks do."""
+        return tuple(ast.walk(self.tree))
+
 
 def module_from_text(name: str, text: str) -> Module:
     """A module that exists only as text, for tests of the checks themselves."""
@@ -56,7 +61,7 @@ def imported(module: Module) -> list[tuple[int, str]]:
     `from a import b` gives `a.b`, whether b is a module or a name in one.
     """
     names: list[tuple[int, str]] = []
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             names += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

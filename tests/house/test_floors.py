@@ -101,7 +101,7 @@ def glances_outside(module: Module) -> list[str]:
         for line, name in imported(module)
         if any(name == world or name.startswith(world + ".") for world in WORLD)
     ]
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Attribute):
             name = dotted(node)
             if name in WORLD or name in {"datetime.now", "datetime.utcnow", "datetime.datetime.utcnow"}:

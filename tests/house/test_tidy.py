@@ -23,6 +23,8 @@ LIMITS_OF_LATER_RELEASES: set[str] = set()
 
 def unfinished(module: Module) -> list[str]:
     """Lines that promise work instead of doing it."""
+    if not UNFINISHED.search(module.text):
+        return []
     lines = enumerate(module.text.splitlines(), 1)
     return [f"{module.path}:{n}: {line.strip()}" for n, line in lines if UNFINISHED.search(line)]
 
@@ -40,7 +42,7 @@ def swallowed(module: Module) -> list[str]:
     """Handlers that catch everything and do nothing, or catch everything and do not say why."""
     wrong = []
     lines = module.text.splitlines()
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if not isinstance(node, ast.ExceptHandler):
             continue
         caught = ast.unparse(node.type) if node.type is not None else "everything"
@@ -60,7 +62,7 @@ def limit_names_used(sources: tuple[Module, ...]) -> set[str]:
     for module in sources:
         if module.name == "p2p.limits":
             continue
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Attribute):
                 names.add(node.attr)
     return names
