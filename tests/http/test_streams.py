@@ -81,10 +81,10 @@ async def test_many_readers_of_which_half_stall_harm_nobody() -> None:
     limits = HttpLimits(reader_bytes_max=64 * 1024, write_stall_s_max=5.0)
     async with one_controlled(stats_every_ms=100, limits=limits) as a:
         async with trio.open_nursery() as nursery:
-            streams = [Stream(a, "/p2p/logs/live") for _ in range(80)]
+            streams = [Stream(a, "/p2p/logs/live") for _ in range(40)]
             for stream in streams:
                 await stream.__aenter__()
-            reading, stalled = streams[:40], streams[40:]
+            reading, stalled = streams[:20], streams[20:]
             over = trio.Event()
             done: list[int] = []
 
