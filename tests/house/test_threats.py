@@ -43,5 +43,6 @@ def test_every_row_has_a_test_unless_it_is_marked_and_no_marked_row_has_one() ->
 
 def test_ids_are_found_where_they_are_given() -> None:
     # In halves, so that this file names none of them.
-    text = 'CASES = {"T' + '25 type 0": 1, "on T26": 2}\ndef test' + "_t34_T35_x(): ...\nasync def test" + "_a_t36(): ..."
+    cases, names = 'CASES = {"T' + '25 type 0": 1, "on T26": 2}', ("_t34_T35_x", "_a_t36")
+    text = "\n".join((cases, *(f"async def test{name}(): ..." for name in names)))
     assert threats_named(module_from_text("m", text)) == {"T25", "T34", "T35", "T36"}
