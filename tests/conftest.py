@@ -6,7 +6,8 @@ ci    (default where CI is set) 100 examples from fixed seeds: a red run says so
 soak  5,000 fresh examples: what hunts for new seeds. A seed that fails goes into the test as an @example, for ever.
 quick 50 fresh examples; what fails is neither made small nor kept: for tests.proof.mutants, which asks only whether.
 
-No profile has a deadline: on a shared machine it would measure the neighbours.
+No profile has a deadline, and none minds how long an example takes to draw: on a shared machine both would measure the
+neighbours.
 
 What tests write lies in memory where there is room for it: thousands of syncs of small files are a third of the store's
 tests, and prove nothing that a copy of the bytes, a planted failure or a kill does not. PYTEST_DEBUG_TEMPROOT says
@@ -23,20 +24,11 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-settings.register_profile("dev", max_examples=50, deadline=None)
-settings.register_profile(
-    "ci",
-    max_examples=100,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.register_profile("soak", max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile(
-    "quick", max_examples=50, deadline=None, database=None, phases=[Phase.explicit, Phase.generate]
-)
+_CALM: Final = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", _CALM, max_examples=50)
+settings.register_profile("ci", _CALM, max_examples=100, derandomize=True, database=None, print_blob=True)
+settings.register_profile("soak", _CALM, max_examples=5_000)
+settings.register_profile("quick", _CALM, max_examples=50, database=None, phases=[Phase.explicit, Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 

@@ -107,7 +107,7 @@ async def main(path: Path, how: str, record_bytes: int, limits: Limits) -> None:
             filler.unlink()
         else:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             await writable.wait()
         await append(record_bytes)
         assert acknowledged == list(range(1, len(acknowledged) + 1)), "no seq is lost or used twice"

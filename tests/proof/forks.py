@@ -48,7 +48,9 @@ class Child:
         while len(said) < count:
             assert time.monotonic() < deadline, f"a child said nothing for {PATIENCE_S} s"
             ended = self._read(1.0)
-            said += self._whole_lines()
+            if came := self._whole_lines():
+                said += came
+                deadline = time.monotonic() + PATIENCE_S
             assert not ended, f"a child ended by itself after {said[-3:]}"
         if then_s:
             time.sleep(then_s)

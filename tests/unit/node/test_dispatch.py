@@ -524,7 +524,7 @@ async def test_messages_that_came_together_wake_every_reader() -> None:
             for _ in range(20):
                 nursery.start_soon(row.receive)
             await trio.testing.wait_all_tasks_blocked()
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 for number in range(20):
                     await a.send(b.peer_id, "row", b"%03d" % number)
                 while len(row) or nursery.child_tasks:

@@ -544,8 +544,10 @@ async def test_a_send_that_is_cancelled_half_way_cuts_the_connection() -> None:
     async with listening() as listener:
         raw, stream = await shaken(listener)
         async with raw, stream:
-            with trio.move_on_after(0.1):
-                await stream.send_all(bytes(32 * 1024 * KIB))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.send_all, bytes(32 * 1024 * KIB))
+                await wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
             with pytest.raises(trio.BrokenResourceError, match="cancelled"):
                 await stream.send_all(b"more")
             with pytest.raises(trio.BrokenResourceError):
