@@ -33,6 +33,10 @@ import trio
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _REQUEST_BYTES_MAX: Final = 128 * 1024
+_LATE: Final = (
+    "cryptography.hazmat.backends.openssl.backend", "encodings.idna", "httpcore", "httpx", "rich._emoji_codes", "rich.live", "rich.table", "rich.text",
+)  # fmt: skip
+"""What modules of ours import when it is wanted."""
 _ENVIRONMENT_AT_START: Final = ("PYTHON", "LC_", "LANG", "COVERAGE_")
 """What Python reads before it runs anything."""
 
@@ -223,12 +227,14 @@ def _serve(control: socket.socket) -> tuple[list[str], dict[str, str], str] | No
 
 def _import_all() -> None:
     import http_control
-    import p2p.cli
+    import p2p
 
-    for package in (p2p.cli, http_control):
+    for package in (p2p, http_control):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            if not module.name.endswith("__main__"):
+            if not module.name.endswith("__main__") and not module.name.startswith("p2p.testing"):
                 importlib.import_module(module.name)
+    for name in _LATE:
+        importlib.import_module(name)
 
 
 def _become(arguments: list[str], environment: dict[str, str], folder: str) -> None:
