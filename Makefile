@@ -82,6 +82,7 @@ proof-kills: .venv/.installed
 proof-inputs: .venv/.installed
 	@echo 'inputs, handshakes and faults: 150 s are meant for them'
 	$(WITHIN) 660 $(PROVE) tests/proof/fuzz.py tests/proof/noise.py tests/proof/faults.py tests/proof/traces.py tests/proof/many.py tests/proof/mesh.py
+	PROOF_ALL=1 $(WITHIN) 330 $(PROVE) -m sampled tests/unit/store
 
 proof-doors: .venv/.installed
 	@echo 'who comes in, by discovery and by HTTP: 90 s are meant for them'

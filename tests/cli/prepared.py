@@ -34,7 +34,8 @@ import trio
 ROOT: Final = Path(__file__).resolve().parents[2]
 _REQUEST_BYTES_MAX: Final = 128 * 1024
 _LATE: Final = (
-    "cryptography.hazmat.backends.openssl.backend", "encodings.idna", "httpcore", "httpx", "rich._emoji_codes", "rich.live", "rich.table", "rich.text",
+    "cryptography.hazmat.backends.openssl.backend", "cryptography.hazmat.primitives.serialization", "encodings.idna",
+    "httpcore", "httpx", "rich._emoji_codes", "rich.live", "rich.table", "rich.text",
 )  # fmt: skip
 """What modules of ours import when it is wanted."""
 _ENVIRONMENT_AT_START: Final = ("PYTHON", "LC_", "LANG", "COVERAGE_")
@@ -120,10 +121,8 @@ class _Forked(Process):
         self.send_signal(signal.SIGKILL)
 
 
-async def fork(
-    arguments: Sequence[str], environment: dict[str, str], streams: Sequence[int] = (subprocess.PIPE,) * 3
-) -> Process:
-    """Run `p2p` with these arguments.
+async def fork(module: str, arguments: Sequence[str], environment: dict[str, str], streams: Sequence[int]) -> Process:
+    """Run a module with these arguments.
 
     Args:
         streams: the three, each a descriptor, `subprocess.PIPE` or `subprocess.DEVNULL`.
@@ -140,7 +139,7 @@ async def fork(
             ours.append(None)
     ended, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ended.setblocking(False)
-    request = json.dumps([list(arguments), environment, os.getcwd()]).encode()
+    request = json.dumps([module, list(arguments), environment, os.getcwd()]).encode()
     try:
         socket.send_fds(_who_forks(), [request], [*theirs, tell.fileno()])
     finally:
@@ -172,7 +171,7 @@ def _who_forks() -> socket.socket:
     return ours
 
 
-def _serve(control: socket.socket) -> tuple[list[str], dict[str, str], str] | None:
+def _serve(control: socket.socket) -> tuple[str, list[str], dict[str, str], str] | None:
     """Fork whenever asked to. Returns in the processes that were forked, with what is asked of them; in this one when
     nobody can ask any more."""
     selector = selectors.PollSelector()  # nothing of it is shared with those that are forked
@@ -208,8 +207,8 @@ def _serve(control: socket.socket) -> tuple[list[str], dict[str, str], str] | No
                     for number, stream in enumerate(streams):
                         os.dup2(stream, number)
                         os.close(stream)
-                    arguments, environment, folder = json.loads(request)
-                    return arguments, environment, folder
+                    module, arguments, environment, folder = json.loads(request)
+                    return module, arguments, environment, folder
                 for stream in streams:
                     os.close(stream)
                 tell.send(pid.to_bytes(8, "little", signed=True))
@@ -237,8 +236,8 @@ def _import_all() -> None:
         importlib.import_module(name)
 
 
-def _become(arguments: list[str], environment: dict[str, str], folder: str) -> None:
-    """Be what `python -m p2p` would be, to its end."""
+def _become(module: str, arguments: list[str], environment: dict[str, str], folder: str) -> None:
+    """Be what `python -m` with the module would be, to its end."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -247,9 +246,9 @@ def _become(arguments: list[str], environment: dict[str, str], folder: str) -> N
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  # as Python opens them
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.argv = [str(ROOT / "p2p" / "__main__.py"), *arguments]
+    sys.argv = [module, *arguments]
     try:
-        runpy.run_module("p2p", run_name="__main__")
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         _end(end.code)
 

@@ -70,7 +70,8 @@ async def start(*arguments: str | Path, **options: Any) -> Process:
     """Start a command whose end the test waits for itself.
 
     Args:
-        options: `stdin`, `stdout`, `stderr` (a descriptor, `subprocess.PIPE` or `subprocess.DEVNULL`), and environment.
+        options: `stdin`, `stdout`, `stderr` (a descriptor, `subprocess.PIPE` or `subprocess.DEVNULL`), and environment;
+            `module`, if it is another one than `p2p`.
     """
     process = await _start(*arguments, **options)
     STARTED.append(process)
@@ -82,13 +83,14 @@ async def _start(
     stdin: int = subprocess.DEVNULL,
     stdout: int = subprocess.PIPE,
     stderr: int = subprocess.PIPE,
+    module: str = "p2p",
     **more: str,
 ) -> Process:
     command, settings = list(map(str, arguments)), environment(**more)
     if can_be_forked(settings):
-        return await fork(command, settings, (stdin, stdout, stderr))
+        return await fork(module, command, settings, (stdin, stdout, stderr))
     return await trio.lowlevel.open_process(
-        [*COMMAND, *command], stdin=stdin, stdout=stdout, stderr=stderr, env=settings
+        [sys.executable, "-m", module, *command], stdin=stdin, stdout=stdout, stderr=stderr, env=settings
     )  # type: ignore[return-value]  # as much of its streams is there as of a fork's
 
 

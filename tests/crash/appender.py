@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -20,11 +21,11 @@ from p2p.limits import KIB, Limits
 from p2p.node.commits import PushOutcome
 from p2p.node.writer import Writer
 from p2p.replication.accept import Verdict
-from p2p.replication.batch import NewRecord
+from p2p.replication.batch import Batch, NewRecord
 from p2p.store import segments
 from p2p.store.keys import open_store
 from p2p.windows import SystemBlocking, SystemClock
-from tests.logs import Log, push_of
+from tests.logs import Log, identity, push_of
 
 TASKS = 8
 FOREIGN_BATCHES = 400
@@ -35,12 +36,14 @@ def payload_of(number: int) -> bytes:
     return b"%d:" % number + b"p" * (number * 37 % 5000)
 
 
-def foreign_log() -> Log:
-    """The log that is pushed, always the same."""
+FOREIGN = identity(2).peer_id
+
+
+def foreign_batches() -> Iterator[Batch]:
+    """The log that is pushed, always the same. Each batch is sealed when it is wanted: most lives are short."""
     log = Log(2)
     for number in range(FOREIGN_BATCHES):
-        log.add(b"%d" % number, bytes(number * 13 % 3000))
-    return log
+        yield log.add(b"%d" % number, bytes(number * 13 % 3000))
 
 
 def say(line: str) -> None:
@@ -80,8 +83,7 @@ async def main(path: Path, first: int, log_kib: int) -> None:
                 say(f"own {seq} {number}")
 
     async def push() -> None:
-        log = foreign_log()
-        for batch in log.batches:
+        for batch in foreign_batches():
             over = trio.Event()
 
             def done(outcome: PushOutcome, over: trio.Event = over) -> None:
@@ -89,7 +91,7 @@ async def main(path: Path, first: int, log_kib: int) -> None:
                 say(f"foreign {outcome.ack}")
                 over.set()
 
-            writer.submit_push(push_of(batch), log.origin, done)
+            writer.submit_push(push_of(batch), FOREIGN, done)
             await over.wait()
 
     with patch.object(segments, "_AHEAD_BYTES_MIN", limits.segment_batch_bytes_min):

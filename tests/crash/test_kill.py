@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import trio
 
 from p2p.replication.batch import parse_batch
 from p2p.replication.heads import EMPTY_LOG
 from p2p.store.base import Store
 from p2p.store.keys import load_identity, open_store
-from tests.crash.appender import foreign_log, payload_of
+from tests.cli.processes import start
+from tests.crash.appender import FOREIGN, payload_of
 
-ROOT = Path(__file__).parents[2]
 EVERYTHING = 2**62
 
 
-def run_and_kill(path: Path, first: int, log_kib: int, lines_max: int) -> list[str]:
+async def run_and_kill(path: Path, first: int, log_kib: int, lines_max: int) -> list[str]:
     """Let it append, kill it with SIGKILL once it said so many lines, and return all that it said."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.crash.appender", str(path), str(first), str(log_kib)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-    )
-    assert child.stdout is not None
-    lines = [child.stdout.readline() for _ in range(lines_max)]
-    child.kill()
+    said = b""
+    process = await start(path, first, log_kib, module="tests.crash.appender", stderr=2)
+    with trio.fail_after(120):
+        async with process.stdout:
+            async for chunk in process.stdout:
+                said += chunk
+                if said.count(b"\n") >= lines_max:
+                    process.kill()
+        assert await process.wait() == -9, "it was to be killed, and ended by itself"
     # A line that was cut off was not said.
-    rest = child.stdout.read()
-    lines += rest.splitlines(keepends=True)
-    child.wait(30)
-    child.stdout.close()
-    assert child.returncode == -9, "it was to be killed, and ended by itself"
-    return [line.decode().strip() for line in lines if line.endswith(b"\n")]
+    return said.decode().split("\n")[:-1]
 
 
 def check(store: Store, lines: list[str], origin_seqs: dict[int, int]) -> None:
@@ -49,8 +44,7 @@ def check(store: Store, lines: list[str], origin_seqs: dict[int, int]) -> None:
         for record in parse_batch(batch.wal_bytes).records()
     }
     assert sorted(records) == list(range(1, own.seq + 1))
-    foreign = foreign_log()
-    held = store.states().get(foreign.origin, EMPTY_LOG).seq
+    held = store.states().get(FOREIGN, EMPTY_LOG).seq
     for line in lines:
         kind, seq, *number = line.split()
         if kind == "own":
@@ -63,13 +57,13 @@ def check(store: Store, lines: list[str], origin_seqs: dict[int, int]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("log_kib", [80_000, 320])
-def test_t59_killed_at_any_moment_everything_acknowledged_is_there(tmp_path: Path, log_kib: int) -> None:
+async def test_t59_killed_at_any_moment_everything_acknowledged_is_there(tmp_path: Path, log_kib: int) -> None:
     path = tmp_path / "data"
     dice = random.Random(log_kib)
     acknowledged: dict[int, int] = {}
     lines: list[str] = []
     for life in range(5):
-        lines += run_and_kill(path, life * 1_000_000, log_kib, dice.randrange(1, 700))
+        lines += await run_and_kill(path, life * 1_000_000, log_kib, dice.randrange(1, 700))
         store, identity = open_store(path, entropy=os.urandom, say=lambda _: None)
         try:
             check(store, lines, acknowledged)
@@ -79,29 +73,20 @@ def test_t59_killed_at_any_moment_everything_acknowledged_is_there(tmp_path: Pat
     assert len(acknowledged) > 100
 
 
-MAKE_A_DIR = """
-import os, sys
-from pathlib import Path
-from p2p.store.keys import open_store
-print(flush=True)
-open_store(Path(sys.argv[1]), entropy=os.urandom, say=print)[0].close()
-"""
-
-
 @pytest.mark.slow
-def test_t59_t66_killed_while_a_data_dir_is_made(tmp_path: Path) -> None:
+async def test_t59_t66_killed_while_a_data_dir_is_made(tmp_path: Path) -> None:
     # Whatever the moment, the next start finds a whole data dir, or makes one.
     for delay in range(12):
         path = tmp_path / str(delay)
-        child = subprocess.Popen([sys.executable, "-c", MAKE_A_DIR, str(path)], cwd=ROOT, stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        child.stdout.readline()
+        child = await start(path, module="tests.crash.maker", stderr=2)
+        await child.stdout.receive_some()
         # The moment is what varies: up to a few milliseconds of a disk's work.
         for _ in range(delay * 2000):
             pass
         child.kill()
-        child.wait(30)
-        child.stdout.close()
+        with trio.fail_after(30):
+            await child.wait()
+        await child.stdout.aclose()
         store, identity = open_store(path, entropy=os.urandom, say=lambda _: None)
         store.close()
         assert load_identity(path).peer_id == identity.peer_id

@@ -29,6 +29,7 @@ from p2p.store.schema import PAGE_BYTES
 from p2p.store.sqlite import SqliteStore
 from p2p.testing.dice import Dice
 from tests.logs import HLC, Log, identity
+from tests.sampling import IS_ALL
 
 BATCHES = 10
 RECORDS = 4
@@ -36,7 +37,7 @@ END = BATCHES * RECORDS
 EVERYTHING = 2**62
 ROUNDS_MAX = 8
 STARTS_MAX = 3
-FLIPS = int(os.environ.get("PROOF_ROW_FLIPS", "120"))
+FLIPS = int(os.environ.get("PROOF_ROW_FLIPS", "120" if IS_ALL else "40"))
 SEED = int(os.environ.get("PROOF_SEED", "1"))
 
 
@@ -185,10 +186,12 @@ def flips(world: World, count: int) -> Iterator[tuple[int, int]]:
         yield dice.one_of(used), dice.integer(0, 7)
 
 
+@pytest.mark.sampled
 def test_t62_a_flipped_bit_of_the_small_tables_is_mended_or_told(made: World) -> None:
     flip_all(made, FLIPS)
 
 
+@pytest.mark.sampled
 def test_t62_a_flipped_bit_of_the_index_of_segments_is_mended_or_told(made_of_segments: World) -> None:
     flip_all(made_of_segments, FLIPS // 2)
 

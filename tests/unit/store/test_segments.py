@@ -32,6 +32,7 @@ from p2p.store.segments import Appends, Segment, read_entries, read_entry, segme
 from p2p.store.sqlite import SqliteStore
 from p2p.store.transaction import SqliteTransaction
 from tests.logs import Log, app, identity
+from tests.sampling import some
 
 OWN = identity(1).peer_id
 OTHER = identity(2).peer_id
@@ -467,12 +468,14 @@ class FaultyOs:
         how: what becomes of it: "EIO", "ENOSPC", "short" (half of a write is done, then there is no room), "late" (it
             fails after it was done), "killed before", "killed after".
         asked: how many there were.
+        names: what each of them was.
     """
 
     n: int
     how: str
     asked: int = 0
     hit: str = ""
+    names: list[str] = field(default_factory=list)
     watched: frozenset[str] = field(
         default_factory=lambda: frozenset({"open", "pwritev", "pwrite", "fdatasync", "fsync", "truncate", "unlink"})
     )
@@ -485,6 +488,7 @@ class FaultyOs:
         if name == "open" and not args[1] & (os.O_WRONLY | os.O_CREAT) and not os.path.isdir(args[0]):
             return real(*args)
         self.asked += 1
+        self.names.append(name)
         if self.hit and self.how.startswith("killed"):
             raise Killed
         if self.asked != self.n:
@@ -590,18 +594,21 @@ class World:
         self.attempt(store, [self.other, own], is_bulk=True, with_cursor=False)
 
 
+HOW = ["EIO", "short", "late", "killed before", "killed after"]
+
+
+@pytest.mark.sampled
 @pytest.mark.parametrize("foresees", [False, True])
-@pytest.mark.parametrize("how", ["EIO", "short", "late", "killed before", "killed after"])
+@pytest.mark.parametrize("how", HOW)
 def test_t59_t61_the_nth_failure_at_a_segment_is_survived_and_nothing_is_signed_twice(
     tmp_path: Path, how: str, foresees: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segments, "_AHEAD_BYTES_MIN", 0)
-    hits: set[str] = set()
-    for n in range(1, 200):
-        here = tmp_path / "data"
-        shutil.rmtree(here, ignore_errors=True)
-        here.mkdir()
-        world = World(here / "log.sqlite", foresees=foresees)
+
+    def live(n: int) -> tuple[World, FaultyOs, SqliteStore]:
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+        (tmp_path / "data").mkdir()
+        world = World(tmp_path / "data" / "log.sqlite", foresees=foresees)
         faulty = FaultyOs(n, how)
         with monkeypatch.context() as patch:
             store = world.open()
@@ -609,16 +616,23 @@ def test_t59_t61_the_nth_failure_at_a_segment_is_survived_and_nothing_is_signed_
             patch.setattr(disk, "os", faulty)
             with suppress(Killed):
                 world.live(store, faulty)
-        if not faulty.hit:
-            assert (n > 25, world.failures) == (True, 0)
-            store.close()
-            break
+        return world, faulty, store
+
+    world, faulty, store = live(0)
+    store.close()
+    assert (faulty.asked > 25, faulty.hit, world.failures) == (True, "", 0)
+    # One of each kind in any case.
+    numbers = {1 + faulty.names.index(name) for name in faulty.names}
+    numbers.update(some(range(1, faulty.asked + 1), 4, HOW.index(how) + 2 * foresees))
+    hits: set[str] = set()
+    for n in sorted(numbers):
+        world, faulty, store = live(n)
         hits.add(faulty.hit)
         if how.startswith("killed"):
             # What it leaves: the kernel has all that was written. (What closes it here is not the process.)
             there = tmp_path / "after"
             shutil.rmtree(there, ignore_errors=True)
-            shutil.copytree(here, there, ignore=shutil.ignore_patterns("*-shm"))
+            shutil.copytree(world.path.parent, there, ignore=shutil.ignore_patterns("*-shm"))
             with suppress(Exception):
                 store.close()
             world.path = there / "log.sqlite"
@@ -630,8 +644,6 @@ def test_t59_t61_the_nth_failure_at_a_segment_is_survived_and_nothing_is_signed_
                 # Who died may have written what nobody was told of.
                 world.acknowledged = {log.origin: world.head(store, log) for log in (world.own, world.other)}
                 world.attempt(store, [world.own], is_bulk=True, with_cursor=False)
-    else:
-        raise AssertionError("it never came to an end")
     assert hits >= {"open", "pwritev", "fdatasync", "fsync", "unlink"}
 
 

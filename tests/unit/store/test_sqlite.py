@@ -25,6 +25,7 @@ from p2p.store.base import DamagedRange
 from p2p.store.reader import SqliteReader
 from p2p.store.sqlite import SqliteStore
 from tests.logs import Log, identity
+from tests.sampling import IS_ALL
 
 OWN = identity(1).peer_id
 ROWS = replace(Limits(), segment_batch_bytes_min=MIB)
@@ -325,8 +326,9 @@ def small_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.sampled
 @given(st.integers(0, 100) | st.integers(0, schema.PAGE_BYTES - 1), st.integers(0, 255))
-@settings(max_examples=300)
+@settings(max_examples=300 if IS_ALL else 100)
 def test_t62_a_damaged_first_page_is_refused_in_clear_words_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, small_file: bytes, at: int, value: int
 ) -> None:
