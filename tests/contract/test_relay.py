@@ -19,6 +19,7 @@ from p2p.policy.routes import TTL_MAX
 from p2p.relay.end import CircuitEnd
 from p2p.relay.switch import DeadEnd, Switch
 from p2p.transport.memory import MemoryNetwork
+from tests.clocks import as_it_goes
 from tests.contract.hosts import Host
 from tests.contract.relays import KEY, at, client_of, relay_node, until, until_linked
 
@@ -407,12 +408,13 @@ async def test_a_stopping_node_says_goodbye_through_the_relay() -> None:
     [
         (replace(Limits(), relay_circuit_bytes_max=200_000), "a", Reason.OVERLOADED, "no more bytes"),
         (replace(Limits(), relay_circuit_bytes_max=200_000), "b", Reason.OVERLOADED, "no more bytes"),
-        (replace(Limits(), relay_idle_s_max=2.0), "nobody", Reason.TIMEOUT, "nothing moved"),
+        (replace(Limits(), relay_idle_s_max=10.0), "nobody", Reason.TIMEOUT, "nothing moved"),
     ],
 )
 async def test_t72_both_ends_of_a_circuit_learn_that_a_relays_limit_ended_it(
-    limits: Limits, who: str, reason: Reason, why: str
+    limits: Limits, who: str, reason: Reason, why: str, mock_clock: trio.testing.MockClock
 ) -> None:
+    as_it_goes(mock_clock)
     with trio.fail_after(60):
         async with relay_node(limits=limits) as r, client_of(r, node_id="b") as b, client_of(r, node_id="a") as a:
             async with a.events() as at_a, b.events() as at_b:
@@ -421,6 +423,10 @@ async def test_t72_both_ends_of_a_circuit_learn_that_a_relays_limit_ended_it(
                 for sender, receiver in {"a": [(a, b)], "b": [(b, a)]}.get(who, []):
                     for _ in range(5):
                         await sender.send(receiver.peer_id, "nobody-reads", bytes(50_000))
+                while not r.circuits.broken:
+                    if who == "nobody":
+                        mock_clock.jump(0.5)
+                    await trio.sleep(0.01)
                 for events in (at_a, at_b):
                     async for event in events:
                         if isinstance(event, p2p.events.PeerLeft):

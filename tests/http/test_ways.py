@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 import p2p
 from p2p.limits import Limits
+from tests.clocks import as_it_goes
 from tests.contract.relays import client_of, relay_node
 from tests.http.controlled import controlled, one_controlled
 
@@ -56,8 +58,9 @@ async def test_a_peer_behind_a_relay_is_reached_by_a_route_that_was_put() -> Non
                 assert (await a.ask("DELETE", f"/routes?target={b.peer_id}", 404))["error"] == "unknown_route"
 
 
-async def test_what_a_relay_refused_and_ended_is_shown_by_reason() -> None:
-    limits = replace(Limits(), relay_idle_s_max=1.0, relay_circuits_per_pair_max=1)
+async def test_what_a_relay_refused_and_ended_is_shown_by_reason(mock_clock: MockClock) -> None:
+    as_it_goes(mock_clock)
+    limits = replace(Limits(), relay_idle_s_max=10.0, relay_circuits_per_pair_max=1)
     with trio.fail_after(60):
         async with relay_node(limits=limits) as node, client_of(node, node_id="b") as b, controlled(node) as r:
             async with client_of(node, node_id="a") as a:
@@ -66,6 +69,7 @@ async def test_what_a_relay_refused_and_ended_is_shown_by_reason() -> None:
                     await a.connect(NOBODY)
                 await a.connect(f"relay://r/{b.peer_id}")
                 while not node.circuits.broken:
+                    mock_clock.jump(0.5)
                     await trio.sleep(0.01)
                 circuits = (await r.get("/routes"))["circuits"]
                 assert circuits["refused"]["no_route"] == circuits["refused_total"] == 1
