@@ -102,7 +102,8 @@ def test_every_transition_of_the_tables_happens_and_no_other(monkeypatch):
             pair[side].handle_deadline(late)
             assert pair[side].state is State.ENDED
     for side in range(2):
-        pair = live()
+        # Not a copy of a pair that became live before this test began.
+        pair = live(config("a"), config("b"))
         pair[side].handle_deadline(late)
         pair = live()
         pair[side].goodbye(Reason.CLOSED)
