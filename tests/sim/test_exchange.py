@@ -17,7 +17,7 @@ def write_somewhere(world: World, nodes: list[Node], batches: int, spread_s: flo
         world.after(world.random.uniform(0, spread_s), lambda node=node, r=records, s=size: node.append(r, s))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("shape", ["line", "ring", "mesh", "random_graph"])
 def test_every_shape_converges(shape: str, seed: int) -> None:
     world = World(seed)
@@ -49,29 +49,25 @@ def copies_per_batch_and_node(world: World, nodes: list[Node], batches: int, spr
     return sum(sum(node.received.values()) for node in nodes) / gained
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_full_mesh_of_16_receives_each_batch_about_once(seed: int) -> None:
-    world = World(seed)
+def test_full_mesh_of_16_receives_each_batch_about_once() -> None:
+    world = World(0)
     nodes = [world.node() for _ in range(16)]
     world.mesh(nodes)
-    copies = copies_per_batch_and_node(world, nodes, 150, 5.0)
-    assert copies <= 1.1, f"seed {seed}"
+    assert copies_per_batch_and_node(world, nodes, 150, 5.0) <= 1.1
     assert world.violations == []
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_random_graph_of_degree_6_receives_each_batch_about_once(seed: int) -> None:
-    world = World(seed)
+def test_random_graph_of_degree_6_receives_each_batch_about_once() -> None:
+    world = World(0)
     nodes = [world.node() for _ in range(20)]
     world.random_graph(nodes, 6)
-    copies = copies_per_batch_and_node(world, nodes, 150, 5.0)
-    assert copies <= 1.1, f"seed {seed}"
+    assert copies_per_batch_and_node(world, nodes, 150, 5.0) <= 1.1
 
 
 @pytest.mark.parametrize(("shape", "size", "most"), [("mesh", 16, 1.2), ("graph", 20, 1.1)])
 def test_a_live_record_is_hardly_later_than_by_flooding(shape: str, size: int, most: float) -> None:
     """Flooding as it would be without limits of bandwidth: a copy over every link, and none delays another."""
-    ratios = [ratio for seed in range(2) for ratio in times_of_flooding(World(seed), shape, size)]
+    ratios = times_of_flooding(World(0), shape, size)
     assert statistics.median(ratios) <= most
     assert statistics.fmean(ratios) <= most + 0.1
 
@@ -157,7 +153,7 @@ def test_nodes_that_restart_with_what_was_durable(seed: int) -> None:
     assert world.violations == [], f"seed {seed}"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_an_empty_node_catches_up_while_everybody_writes(seed: int) -> None:
     world = World(seed)
     old = [world.node() for _ in range(5)]

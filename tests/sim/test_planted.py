@@ -87,11 +87,11 @@ def a_follower_that_repeats(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_push_that_is_lost(patch: pytest.MonkeyPatch) -> None:
-    """The outbox drops one batch in thirty."""
+    """The outbox drops one batch in five."""
     put, count = Outbox.put_wal, iter(range(10**9))
 
     def dropping(self: Outbox, type: int, payload: bytes) -> None:
-        if next(count) % 30 != 29:
+        if next(count) % 5 != 4:
             put(self, type, payload)
 
     patch.setattr(Outbox, "put_wal", dropping)
@@ -110,7 +110,7 @@ def a_bug_in_a_link(patch: pytest.MonkeyPatch) -> None:
     receive, count = Replicator.receive, iter(range(10**9))
 
     def failing(self: Replicator, link: Any, message: Any) -> None:
-        if isinstance(message, WalPush) and next(count) == 50:
+        if isinstance(message, WalPush) and next(count) == 25:
             raise KeyError("planted")
         receive(self, link, message)
 
@@ -190,7 +190,7 @@ def mail_that_is_lost(patch: pytest.MonkeyPatch) -> None:
 
     async def skipping(self: Follower) -> Any:
         record = await following(self)
-        return await following(self) if self._target is not None and next(count) % 5 == 4 else record
+        return await following(self) if self._target is not None and next(count) % 3 == 2 else record
 
     patch.setattr(Follower, "__anext__", skipping)
 
@@ -239,8 +239,8 @@ PLANTS: dict[Plant, str] = {
 
 
 def crowded() -> Plan:
-    """Everybody dials everybody, and outboxes are small."""
-    plan = draw_plan(0)
+    """Four nodes, everybody dials everybody, and outboxes are small."""
+    plan = draw_plan(0, nodes=4)
     return replace(
         plan,
         dials={host: tuple(other for other in plan.hosts if other != host) for host in plan.hosts},
@@ -300,20 +300,20 @@ def test_a_relay_that_keeps_more_than_a_window_is_found(monkeypatch: pytest.Monk
 
 
 def with_villains() -> Plan:
-    """Two Byzantine members, in good weather."""
-    plan = draw_plan(0)
+    """Two Byzantine members among four nodes, in good weather."""
+    plan = draw_plan(5, nodes=4)
     return replace(plan, villains=VILLAINS, admission="key", faults=(), loss=0.0, disk_fault_rate=0.0, safety_s=25)
 
 
 def test_a_fork_that_is_accepted_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever came first with a history is believed."""
     monkeypatch.setattr(accept, "contradict", lambda one, other: False)
-    report = World(0, with_villains()).run()
+    report = World(5, with_villains()).run()
     assert any(re.search("does not know that .* forked|not equal", failure) for failure in report.failures), report
 
 
 def test_villains_fork_and_everybody_ends_with_the_proof() -> None:
-    report = World(0, with_villains()).run()
+    report = World(5, with_villains()).run()
     assert not report.failures, str(report)
     given = {line.split("gave version ")[1][0] for line in report.trace if "gave version" in line}
     assert given == {"0", "1"}

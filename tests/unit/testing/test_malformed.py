@@ -20,7 +20,7 @@ def title(case: object) -> str:
 
 
 @pytest.mark.parametrize(("fault", "type"), CASES, ids=title)
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(data=st.data())
 def test_every_fault_is_refused_for_its_reason(fault: Fault, type: MessageType | None, data: st.DataObject) -> None:
     sound = data.draw(wire.well_formed(fault.form, type))
