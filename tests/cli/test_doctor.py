@@ -19,6 +19,7 @@ from p2p.registry.form import base_of
 from p2p.store.keys import STORE_FILE, open_store
 from tests.cli.processes import output_without_reader, p2p, p2p_ok, p2p_refuses, running
 from tests.logs import Log, app, identity
+from tests.ports import free_port
 from tests.registries import registry
 
 
@@ -167,9 +168,7 @@ async def test_a_registry_is_shown_the_token_in_the_file(tmp_path: Path, in_file
 
 
 async def test_a_registry_that_is_not_there_is_bad() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
-    found = await doctor("--registry", f"http://127.0.0.1:{port}", code=1)
+    found = await doctor("--registry", f"http://127.0.0.1:{free_port()}", code=1)
     assert found["registry"][0][0] == "bad"
     assert "refused" in found["registry"][0][1]
 
