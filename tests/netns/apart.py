@@ -6,6 +6,7 @@ No namespace forwards anything. What passes a relay's wires can be kept, frame b
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -13,12 +14,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from tests.netns import relay_member
+from tests.netns.inside import Inside, inside
 from tests.programs import find_program
 
-ROOT = Path(__file__).resolve().parents[2]
-MEMBER = Path(__file__).with_name("relay_member.py")
 CAPTURE = """
 import socket, sys
 frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -30,6 +31,7 @@ with open(sys.argv[1], "wb") as kept:
 """
 
 
+@functools.cache
 def why_not() -> str | None:
     """Why this machine does not let a test make namespaces and wires; None if it does."""
     ip = find_program("ip")
@@ -84,32 +86,23 @@ class Wires:
         return subprocess.run(asked, check=False, capture_output=True).returncode == 0
 
     @contextlib.contextmanager
-    def _run(self, host: str, *words: str, errors: IO[str] | None = None) -> Iterator[subprocess.Popen[str]]:
-        command = [self._ip, "netns", "exec", self.of(host), sys.executable, *words]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, stderr=errors, text=True, env=environment
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.communicate()
-
-    @contextlib.contextmanager
     def member(self, host: str, **settings: Any) -> Iterator[Member]:
         """A node on that host: `relay_member.py`."""
-        with self._run(host, str(MEMBER), json.dumps(settings)) as process:
+        with inside(self.of(host), relay_member.main, settings) as process:
             yield Member(process)
 
     @contextlib.contextmanager
     def capture(self, host: str, into: Path) -> Iterator[None]:
         """Keep every frame on the host's wires."""
-        with self._run(host, "-c", CAPTURE, str(into)) as process:
+        command = [self._ip, "netns", "exec", self.of(host), sys.executable, "-I", "-c", CAPTURE, str(into)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            yield
-            process.send_signal(signal.SIGINT)
+            try:
+                assert process.stdout.readline() == "ready\n"
+                yield
+                process.send_signal(signal.SIGINT)
+            finally:
+                process.kill()
 
     def remove(self) -> None:
         for namespace in self._made:
@@ -119,12 +112,11 @@ class Wires:
 class Member:
     """A running `relay_member.py`."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Inside) -> None:
         self._process = process
 
     def until(self, event: str) -> dict[str, Any]:
         """The next line that tells of an event of that name."""
-        assert self._process.stdout is not None
         for line in self._process.stdout:
             told: dict[str, Any] = json.loads(line)
             if told["event"] == event:
@@ -133,15 +125,13 @@ class Member:
 
     def go_on(self) -> None:
         """Let it do what it waits with."""
-        assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
 
     def freeze(self) -> None:
         """Let it stand still for good: its connections stay, and nothing comes over them."""
-        self._process.send_signal(signal.SIGSTOP)
+        self._process.freeze()
 
     def kill(self) -> None:
         """End it where it stands."""
         self._process.kill()
-        self._process.wait()

@@ -6,20 +6,17 @@ Nothing of the machine's own network is touched, and everything goes with the na
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.netns import participant
+from tests.netns.inside import Inside, inside
 from tests.programs import find_program
-
-PARTICIPANT = Path(__file__).with_name("participant.py")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Lan:
@@ -79,22 +76,17 @@ class Lan:
         self.ip("-n", self.of(host), "link", "set", "dev", "eth0", state)
 
     @contextlib.contextmanager
-    def participant(self, host: str, **settings: Any) -> Iterator[subprocess.Popen[str]]:
+    def participant(self, host: str, **settings: Any) -> Iterator[Inside]:
         """A process on that host that runs `participant.py`, and prints a JSON line at each change."""
-        command = [self._ip, "netns", "exec", self.of(host), sys.executable, str(PARTICIPANT), json.dumps(settings)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=environment)
-        try:
+        with inside(self.of(host), participant.run, settings) as process:
             yield process
-        finally:
-            process.kill()
-            process.communicate()
 
     def remove(self) -> None:
         for namespace in self._namespaces:
             subprocess.run([self._ip, "netns", "delete", namespace], check=False, capture_output=True)
 
 
+@functools.cache
 def why_not() -> str | None:
     """Why this machine does not let a test make hosts; None if it does."""
     ip = find_program("ip")

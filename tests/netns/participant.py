@@ -37,6 +37,3 @@ async def run(settings: dict[str, Any]) -> None:
     with trio.move_on_after(OUTER_S):
         await main(settings)
 
-
-if __name__ == "__main__":
-    trio.run(run, json.loads(sys.argv[1]))

@@ -89,6 +89,3 @@ async def main(settings: dict[str, Any]) -> None:
             else:
                 await be_end(node, p2p.PeerId.parse(other), records, secret)
 
-
-if __name__ == "__main__":
-    trio.run(main, json.loads(sys.argv[1]))

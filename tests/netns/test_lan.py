@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from tests.netns.inside import Inside
 from tests.netns.lan import Lan, lan
 
 pytestmark = pytest.mark.slow
@@ -21,9 +21,8 @@ def net() -> Iterator[Lan]:
         yield made
 
 
-def wait_for(process: subprocess.Popen[str], count: int) -> list[str]:
+def wait_for(process: Inside, count: int) -> list[str]:
     """The hosts of the peers, as soon as there are as many."""
-    assert process.stdout is not None
     for line in process.stdout:
         peers: list[str] = json.loads(line)
         if len(peers) == count:
@@ -31,7 +30,7 @@ def wait_for(process: subprocess.Popen[str], count: int) -> list[str]:
     raise AssertionError("the node ended")
 
 
-def run_hosts(net: Lan, stack: ExitStack, hosts: str, **settings: Any) -> list[subprocess.Popen[str]]:
+def run_hosts(net: Lan, stack: ExitStack, hosts: str, **settings: Any) -> list[Inside]:
     given = {"open": True} | settings
     return [stack.enter_context(net.participant(host, node_id=host, **given)) for host in hosts]
 

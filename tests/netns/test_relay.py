@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 KEY = "5e" * 32
 SECRET = "attack-at-dawn"
-RECORDS = int(os.environ.get("RELAY_TEST_RECORDS", "20000"))
+RECORDS = int(os.environ.get("RELAY_TEST_RECORDS", "8000"))
 """Of each of the two. 100,000 is what the proof is made with."""
 
 
