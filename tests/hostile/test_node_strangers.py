@@ -63,7 +63,7 @@ from tests.hostile.victim import (
 
 IN_MORE_WAYS = bool(os.environ.get("HOSTILE_IN_MORE_WAYS"))
 """At each byte of a handshake it ends in all three ways, and each is flipped and broken in one more way. Else one thing
-happens at each, in turns. `make proof` sets it; tests/unit/session/test_hostile.py has each byte of the session alone."""
+happens at each, in turns. `make proof` sets it; each byte of a session alone is in unit/session/test_hostile.py."""
 
 
 @pytest.fixture
