@@ -181,6 +181,8 @@ class LinkSync:
         "_proof_is_due",
         "_proof_sent_at",
         "_proofs",
+        "_proofs_again",
+        "_proofs_again_at",
         "_proofs_pending",
         "_retell",
         "_retell_at",
@@ -231,6 +233,8 @@ class LinkSync:
         self._proof_is_due = False
         self._proof_free_at = -NEVER
         self._proof_sent_at: dict[PeerId, float] = {}
+        self._proofs_again: dict[PeerId, None] = {}
+        self._proofs_again_at = NEVER
         self._proofs_pending = 0
         # Pushes of the peer.
         self._owed: deque[_Owed] | None = None
@@ -451,8 +455,11 @@ class LinkSync:
         heard = self._heard.get(origin)
         if heard is not None and heard.hash == FROZEN_MARK:
             return
-        sent_at = self._proof_sent_at.get(origin)
-        if sent_at is not None and now < sent_at + 60 / self._limits.refetch_per_minute_max:
+        again_at = self._proof_sent_at.get(origin, -NEVER) + 60 / self._limits.refetch_per_minute_max
+        if now < again_at:
+            # Perhaps it is still under way, and perhaps the peer could not store it and says nothing more of that log.
+            self._proofs_again[origin] = None
+            self._proofs_again_at = min(self._proofs_again_at, again_at)
             return
         self._proof_sent_at[origin] = now
         self._proofs.append(origin)
@@ -697,7 +704,8 @@ class LinkSync:
     def next_deadline(self) -> float:
         """When `handle_deadline` is due; infinity for an idle link."""
         told = min(self._soon_at, self._later_at, self._retell_at)
-        return min(told, self._checks_at, self._unheard_at, self._proof_at, self.pushes.next_deadline())
+        proofs = min(self._proof_at, self._proofs_again_at)
+        return min(told, self._checks_at, self._unheard_at, proofs, self.pushes.next_deadline())
 
     def handle_deadline(self, now: float) -> None:
         """Tell what is due, let go what was paused."""
@@ -721,6 +729,11 @@ class LinkSync:
             self._retell_at = min(self._retell.values(), default=NEVER)
             if can_store:
                 self._tell(again, now, again=True)
+        if self._proofs_again_at <= now:
+            unmarked, self._proofs_again = self._proofs_again, {}
+            self._proofs_again_at = NEVER
+            for origin in unmarked:
+                self._spread(origin, now)
         if self._proof_at <= now:
             # From here on it is a load like any other, and no deadline.
             self._proof_at = NEVER

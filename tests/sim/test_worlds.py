@@ -20,7 +20,7 @@ SEEDS = (6, 20, 29, 37, 43, 45, 48, 52, 55, 57, 59, 63)
 """Of the first seventy, the cheapest that have everything twice between them; each kind of fault does happen in two."""
 NODES = 5
 """Two or three more of them are four fifths of a world's time; `make proof` has worlds of seven."""
-FAILED_ONCE = (115, 264, 272)
+FAILED_ONCE = (65, 115, 264, 272)
 """Seeds that found something when they were new. They stay, although a change of the kit gives them another world: each
 bug has a test of its own beside the code."""
 

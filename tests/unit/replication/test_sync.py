@@ -1315,6 +1315,25 @@ def test_a_proof_goes_to_one_peer_so_often_a_minute() -> None:
         assert sum(isinstance(message, ForkProof) for message in sent) == more
 
 
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_proof_goes_again_to_who_spoke_soon_after_it_and_shows_no_mark_yet(is_stored: bool) -> None:
+    """What the peer said then may be the last that it says of that log, and the proof may be lost with its store."""
+    log = make_log(LOG, 3)
+    side = Side(log)
+    side.hear(entry(log, 2))
+    freeze(side, 3)
+    assert sum(isinstance(message, ForkProof) for message in side.take()) == 1
+    pace_s = 60 / LIMITS.refetch_per_minute_max
+    sent = side.wait(pace_s / 2) + side.hear(entry(log, 3))
+    if is_stored:
+        sent += side.hear(HeadEntry(LOG, 2, FROZEN_MARK, want=False))
+    assert not any(isinstance(message, ForkProof) for message in sent)
+    later = side.wait(pace_s / 2)
+    assert sum(isinstance(message, ForkProof) for message in later) == (0 if is_stored else 1)
+    assert not any(isinstance(message, ForkProof) for message in side.wait(10 * pace_s)), "once"
+    assert side.exchange.next_deadline() == float("inf")
+
+
 def test_what_a_peer_shows_is_told_with_the_logs_that_are_frozen_there() -> None:
     log = make_log(LOG, 3)
     side = Side(log)
