@@ -30,7 +30,7 @@ LIFE_S: Final = 100
 WATCHED_LIFE_S: Final = 3600
 """The same for nodes that somebody watches in a browser."""
 STATS_MS: Final = 200
-START_S_MAX: Final = 20.0
+START_S_MAX: Final = 50.0
 WRITE_ON_S: Final = 0.01
 
 

@@ -8,13 +8,17 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
 
-from tests.cli.processes import COMMAND, environment, p2p
+from tests.cli.processes import environment, p2p
+
+MODULE = "tests.cli.patient_demo"
+PATIENT = [sys.executable, "-m", MODULE]
 
 
 def processes_naming(path: Path) -> list[str]:
@@ -32,7 +36,7 @@ def processes_naming(path: Path) -> list[str]:
 
 @pytest.mark.slow
 async def test_it_converges_and_cleans_up(tmp_path: Path) -> None:
-    done = await p2p("demo", "--json", "--records", "50", TMPDIR=str(tmp_path))
+    done = await p2p("demo", "--json", "--records", "50", TMPDIR=str(tmp_path), module=MODULE)
     assert done.returncode == 0, done.stderr.decode()
     events = [json.loads(line) for line in done.stdout.splitlines()]
     summary = events[-1]
@@ -55,14 +59,14 @@ async def test_it_converges_and_cleans_up(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_with_http_it_stays_to_be_looked_at(tmp_path: Path) -> None:
     process = await trio.lowlevel.open_process(
-        [*COMMAND, "demo", "--json", "--records", "20", "--http"],
+        [*PATIENT, "demo", "--json", "--records", "20", "--http"],
         stdout=subprocess.PIPE,
         env=environment(TMPDIR=str(tmp_path)),
     )
     assert process.stdout is not None
     text = b""
     async with process.stdout, httpx.AsyncClient() as client:
-        with trio.fail_after(90):
+        with trio.fail_after(150):
             while b"press Ctrl-C" not in text:
                 part = await process.stdout.receive_some()
                 assert part, text
@@ -79,7 +83,7 @@ async def test_with_http_it_stays_to_be_looked_at(tmp_path: Path) -> None:
 
 async def test_interrupted_it_leaves_nothing_behind(tmp_path: Path) -> None:
     process = await trio.lowlevel.open_process(
-        [*COMMAND, "demo", "--json"],
+        [*PATIENT, "demo", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(TMPDIR=str(tmp_path)),
@@ -88,7 +92,7 @@ async def test_interrupted_it_leaves_nothing_behind(tmp_path: Path) -> None:
     assert process.stderr is not None
     async with process.stdout, process.stderr:
         shown = b""
-        with trio.fail_after(120):
+        with trio.fail_after(150):
             while b'"status"' not in shown:
                 shown += await process.stdout.receive_some()
             assert processes_naming(tmp_path), "no node runs yet"
@@ -104,7 +108,7 @@ async def test_interrupted_it_leaves_nothing_behind(tmp_path: Path) -> None:
 async def test_on_a_terminal_it_draws_a_table(tmp_path: Path) -> None:
     master, slave = pty.openpty()
     process = await trio.lowlevel.open_process(
-        [*COMMAND, "demo", "--records", "5"],
+        [*PATIENT, "demo", "--records", "5"],
         stdin=subprocess.DEVNULL,
         stdout=slave,
         stderr=slave,
@@ -112,7 +116,7 @@ async def test_on_a_terminal_it_draws_a_table(tmp_path: Path) -> None:
     )
     os.close(slave)
     shown = b""
-    with trio.fail_after(120):
+    with trio.fail_after(150):
         while b"of eve" not in shown:
             await trio.lowlevel.wait_readable(master)
             shown += os.read(master, 65536)
