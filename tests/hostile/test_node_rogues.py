@@ -348,7 +348,8 @@ async def test_T22_a_peer_that_never_reads_is_given_up_and_holds_up_nobody(clock
 
 async def test_T22_answers_to_a_peer_that_never_reads_are_bounded() -> None:
     batch = Log(1).add(b"again and again")
-    async with victim(limits=limits(write_stall_s_max=WAIT_S)) as node, offence(node, Reason.OVERLOADED):
+    bounds = limits(write_stall_s_max=WAIT_S, outbox_control_messages_max=2048)
+    async with victim(limits=bounds) as node, offence(node, Reason.OVERLOADED):
         async with rogue(node) as peer:
             push = push_of(batch).encode()
             # Each push is answered, and no ack is ever read. An honest peer cannot have so many unanswered.
