@@ -86,8 +86,8 @@ proof-inputs: .venv/.installed
 
 proof-doors: .venv/.installed
 	@echo 'who comes in, by discovery, with broken handshakes and by HTTP: 100 s are meant for them'
-	MANY_NODES=50 $(WITHIN) 120 $(PROVE) tests/contract/test_discovery.py tests/contract/test_leads.py -k many_nodes
-	HOSTILE_IN_MORE_WAYS=1 $(WITHIN) 120 $(PROVE) tests/hostile/test_node_strangers.py -k 'every_offset or any_byte'
+	MANY_NODES=50 $(WITHIN) 200 $(PROVE) tests/contract/test_discovery.py tests/contract/test_leads.py -k many_nodes
+	HOSTILE_IN_MORE_WAYS=1 $(WITHIN) 200 $(PROVE) tests/hostile/test_node_strangers.py -k 'every_offset or any_byte'
 	HTTP_MUTATIONS=5000 HTTP_EXAMPLES=60 $(WITHIN) 300 $(PROVE) tests/http/test_mutated_connections.py tests/http/test_description.py
 
 soak: .venv/.installed programs
