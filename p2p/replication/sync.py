@@ -703,9 +703,8 @@ class LinkSync:
 
     def next_deadline(self) -> float:
         """When `handle_deadline` is due; infinity for an idle link."""
-        told = min(self._soon_at, self._later_at, self._retell_at)
-        proofs = min(self._proof_at, self._proofs_again_at)
-        return min(told, self._checks_at, self._unheard_at, proofs, self.pushes.next_deadline())
+        told = min(self._soon_at, self._later_at, self._retell_at, self._proofs_again_at)
+        return min(told, self._checks_at, self._unheard_at, self._proof_at, self.pushes.next_deadline())
 
     def handle_deadline(self, now: float) -> None:
         """Tell what is due, let go what was paused."""

@@ -20,6 +20,7 @@ def test_twenty_seeds_give_the_same_traces_in_two_processes() -> None:
         for seed in "12"
     ]
     outputs = [child.communicate()[0] for child in running]
+    assert [child.returncode for child in running] == [0, 0], outputs[0]
     digests = [line for line in outputs[0].splitlines() if line.startswith("  trace ")]
     assert len(set(digests)) == SEEDS
     assert outputs[0] == outputs[1]
