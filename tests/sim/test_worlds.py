@@ -16,8 +16,8 @@ from p2p.testing.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 
-SEEDS = (6, 20, 29, 37, 43, 45, 48, 52, 55, 57, 59, 63)
-"""Of the first seventy, the cheapest that have everything twice between them; each kind of fault does happen in two."""
+SEEDS = (5, 6, 12, 14, 17, 19, 20, 26, 28, 29, 31, 37, 43, 45, 48, 52, 55, 57, 59, 63)
+"""Of the first seventy, cheap ones that have everything twice between them; each kind of fault does happen in two."""
 NODES = 5
 """Two or three more of them are four fifths of a world's time; `make proof` has worlds of seven."""
 FAILED_ONCE = (65, 115, 264, 272)
