@@ -1,11 +1,12 @@
-"""`p2p` processes that need no start: forks of one that has imported everything, which is most of what a command takes.
+"""Processes that need no start: forks of one that has imported everything, which is most of what a command takes.
 
 What is forked is a process like any other, with a number, streams, signals and an end of its own, and runs what
-`python -m p2p` runs. How Python starts, and what is imported when, is for tests that start it themselves.
+`python -m` runs of `p2p` or of another module. How Python starts, and what is imported when, is for tests that start it
+themselves.
 
 One process forks, as long as the tests run, and does nothing else. It is asked over a socket, which carries what the
-new process is to have (arguments, environment, folder, and the three streams); it answers, over another one for each,
-with the number and later with the exit code. Closing that one kills the process.
+new process is to have (module, arguments, environment, folder, and the three streams); it answers, over another one
+for each, with the number and later with the exit code. Closing that one kills the process.
 """
 
 from __future__ import annotations
